@@ -1,0 +1,92 @@
+"""Every error that this program raises on purpose, in one tree.
+
+A `MexcTrioError` that reaches `cli.main` is shown as one line, `mexc-trio: error: ...`, and ends
+the program with the `exit_code` of its class. Anything else that gets there is a bug, and is shown
+with its traceback.
+"""
+
+from typing import ClassVar
+
+
+class MexcTrioError(Exception):
+    """Something that the user can be told in one line. Exit code 1 unless a subclass says else."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(MexcTrioError):
+    """A wrong argument, setting or symbol, found before anything was connected. Exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ExchangeError(MexcTrioError):
+    """The connection to the exchange could not be made, or was lost.
+
+    `reason` is a few words for the log and the table of gaps. Counts as one error of the symbol and
+    is followed by a reconnect. Exit code 1 if it ever gets out.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnknownContract(ExchangeError):  # noqa: N818 - says what is wrong; so do the others below
+    """The exchange has no contract `symbol`: it stops at once, the others go on. Exit code 1."""
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__(f"the exchange knows no contract {symbol}")
+        self.symbol = symbol
+
+
+class TooManyErrors(MexcTrioError):  # noqa: N818
+    """`symbol` had `count` errors within ten minutes and stops; the others go on. Exit code 1."""
+
+    def __init__(self, symbol: str, count: int) -> None:
+        super().__init__(f"{symbol} stopped after {count} errors within ten minutes")
+        self.symbol = symbol
+        self.count = count
+
+
+class StoreError(MexcTrioError):
+    """ClickHouse, embedded or server, did not do what it was asked to. Exit code 1."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818
+    """It passes: network, timeout, server restarting. Rows wait in the journal. Exit code 1."""
+
+
+class StoreRejected(StoreError):  # noqa: N818
+    """It does not pass by itself: schema, rights, syntax. Retrying alone is no use. Exit code 1."""
+
+
+class StoreLocked(StoreError):  # noqa: N818
+    """Another process holds the embedded store's directory. Exit code 1."""
+
+
+class TableConflict(StoreError):  # noqa: N818
+    """A table holds more rows than anyone accounts for; who else writes to it? Exit code 1."""
+
+
+class JournalError(MexcTrioError):
+    """The journal on disk cannot be opened, read or written. Exit code 1."""
+
+
+class JournalLocked(JournalError):  # noqa: N818
+    """Another process holds the journal: a second recorder on one state directory. Exit code 1."""
+
+
+class DiskFull(JournalError):  # noqa: N818
+    """Too little disk space to go on recording without losing rows. Exit code 1."""
+
+
+class TableMissing(StoreError):  # noqa: N818
+    """The table, or its database, is not there (any more); it can be created. Exit code 1."""
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions inside nested groups, which is how nurseries hand them on, in order."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
