@@ -1,0 +1,48 @@
+"""What a row is, and the names of the message types and channels."""
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+Channel: TypeAlias = Literal["ticker", "deal", "depth"]
+"""One of the three streams that are recorded of each symbol."""
+
+CHANNELS: Final[tuple[Channel, ...]] = ("ticker", "deal", "depth")
+
+TICKER: Final = "t"
+DEAL: Final = "d"
+DEPTH: Final = "dp"
+DEAD_LETTER: Final = "dl"
+
+MESSAGE_TYPES: Final = (TICKER, DEAL, DEPTH, DEAD_LETTER)
+"""The values of the column `mt`."""
+
+
+class Row(NamedTuple):
+    """One row of a symbol's table."""
+
+    ts: int
+    """Milliseconds since 1970, on the exchange's clock (a dead letter without a readable
+    time: on ours)."""
+    mt: str
+    """One of `MESSAGE_TYPES`."""
+    m: str
+    """The message in the narrow form of its type: numbers as the exchange wrote them,
+    separated by `|`."""
+
+
+class Gap(NamedTuple):
+    """One row of the table `gaps`: a time in which something could have been missed."""
+
+    symbol: str
+    channel: str
+    """A `Channel`, or `all`."""
+    start: int
+    """Milliseconds: the channel's last row before the hole."""
+    end: int
+    """Milliseconds: the channel's first row after the hole."""
+    cause: str
+    """One of the causes listed in `mexc_trio.gaps`."""
+    detail: str
+    version_before: int
+    """Depth: the version of the last book before the hole. 0 is unknown."""
+    version_after: int
+    """Depth: the version of the first book after the hole. 0 is unknown."""
