@@ -1,0 +1,419 @@
+"""A believable MEXC futures market: frames as the exchange writes them, and the rows they mean.
+
+``Market.frame`` writes one push frame of a symbol: a ticker, deals or a 20-level order book on a
+random walk, now and then with an oddity the exchange is known for (exponents, padding, a single
+deal in place of an array, missing fields and so on; ``ODDITIES`` names them all). ``truth`` says
+which rows a recorder must store for a frame. It reads frames in its own way, with the standard
+library only, so that a mistake in the recorder's decoder is not repeated here.
+
+Numbers are texts from end to end. A price is a count of units and a number of decimals; no float
+ever holds one, because a recorder that promises digit-for-digit texts needs a test partner that
+controls every digit.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias, get_args
+
+import attrs
+
+Channel = Literal["ticker", "deal", "depth.full"]
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+
+Row: TypeAlias = tuple[int, str, str]
+"""One stored row: milliseconds, message type (``t``, ``d``, ``dp`` or ``dl``), text."""
+
+MIX: Final[Mapping[Channel, float]] = {"ticker": 0.04, "deal": 0.69, "depth.full": 0.27}
+"""Share of each channel among the frames of a busy contract such as BTC_USDT."""
+
+LEVELS: Final = 20
+"""The deepest order book that ``sub.depth.full`` sends, in levels a side."""
+
+_NUMBER_ODDITIES: Final = ("exponent", "padded", "trailing-zeros", "tiny")
+ODDITIES: Final[Mapping[Channel, tuple[str, ...]]] = {
+    "ticker": (*_NUMBER_ODDITIES, "old-envelope", "missing", "no-ts", "negative-funding"),
+    "deal": (*_NUMBER_ODDITIES, "old-envelope", "single", "batch", "no-id"),
+    "depth.full": (*_NUMBER_ODDITIES, "old-envelope", "empty-side", "two-elements"),
+}
+"""The oddities of each channel, by the names that ``Market.frame`` takes."""
+
+# Units and decimals of the contracts whose price everybody knows.
+_KNOWN_PRICES: Final = {
+    "BTC_USDT": (775260, 1),
+    "ETH_USDT": (238460, 2),
+    "SOL_USDT": (14235, 2),
+}
+_TINY_PRICE: Final = (15036, 10)  # 0.0000015036
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970, the unit of every time on this exchange."""
+    return time.time_ns() // 1_000_000
+
+
+# --- Numbers as the exchange writes them ---------------------------------------------------------
+
+
+def decimal_text(units: int, decimals: int) -> str:
+    """Write ``units`` / 10**``decimals`` in plain digits, without trailing zeros."""
+    sign = "-" if units < 0 else ""
+    digits = str(abs(units)).rjust(decimals + 1, "0")
+    if not decimals:
+        return sign + digits
+    whole, fraction = digits[:-decimals], digits[-decimals:].rstrip("0")
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
+
+
+def _with_exponent(text: str) -> str:
+    return f"{Decimal(text).normalize():E}"
+
+
+def _with_zeros(text: str, count: int) -> str:
+    return text + ("" if "." in text else ".") + "0" * count
+
+
+# --- The market ----------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Contract:
+    """One symbol's random walk and its clock."""
+
+    symbol: str
+    chance: random.Random
+    price: int  # in units of the last decimal
+    decimals: int
+    reference: int = attrs.field(init=False)
+    last_ms: int  # the newest millisecond taken by a row
+    funding: int = attrs.field(default=72, init=False)  # in millionths
+    hold: int = attrs.field(default=546_882_118, init=False)
+    version: int = attrs.field(default=5_220_571_685, init=False)
+    trade_id: int = attrs.field(default=16_005_949_690, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.reference = self.price
+
+    @classmethod
+    def of(cls, symbol: str, seed: int, now: int) -> _Contract:
+        """Start a symbol at its known price, else at one derived from its name."""
+        price, decimals = _KNOWN_PRICES.get(symbol, (0, 0))
+        if not price:
+            # crc32 is the same in every process, unlike hash().
+            name = zlib.crc32(symbol.encode())
+            price, decimals = 10_000 + name % 90_000, 1 + name % 10
+        return cls(symbol, random.Random(f"{seed} {symbol}"), price, decimals, now)
+
+    def step(self) -> None:
+        """Walk one step, and never further than half the way to zero or to the double."""
+        self.price += int(self.chance.random() * 7) - 3
+        half = self.reference // 2
+        self.price = min(max(self.price, self.reference - half), self.reference + half)
+
+    def times(self, now: int, count: int) -> list[int]:
+        """Take ``count`` new milliseconds, oldest first, the last of them now.
+
+        No millisecond is taken twice, so that no two rows of a symbol are equal; above a thousand
+        a second this clock therefore runs ahead of real time.
+        """
+        newest = max(now, self.last_ms + count)
+        earliest = max(self.last_ms + 1, newest - 150)
+        self.last_ms = newest
+        if count == 1:
+            return [newest]
+        return [*sorted(self.chance.sample(range(earliest, newest), count - 1)), newest]
+
+
+def _plainly(text: str) -> str:
+    return text
+
+
+@attrs.define
+class Market:
+    """Writes the push frames of any symbol.
+
+    ``seed`` makes the walks, the mix and the oddities repeatable, for each symbol by itself.
+    ``oddities`` is the share of frames, 0 to 1, that carry one. ``clock`` tells the milliseconds
+    since 1970.
+    """
+
+    seed: int = 1
+    oddities: float = 0.0
+    clock: Callable[[], int] = wall_clock_ms
+    _contracts: dict[str, _Contract] = attrs.field(factory=dict, init=False)
+
+    def draw_channel(self, symbol: str) -> Channel:
+        """Draw the channel of a symbol's next frame from the mix of a busy contract."""
+        draw = self._contract(symbol).chance.random()
+        for channel, share in MIX.items():
+            draw -= share
+            if draw < 0:
+                return channel
+        return "deal"  # the shares add up to 1 but for rounding
+
+    def frame(
+        self, symbol: str, channel: Channel, *, limit: int = LEVELS, oddity: str | None = None
+    ) -> str:
+        """Write a symbol's next frame of one channel.
+
+        ``limit`` bounds the levels of a depth frame. ``oddity`` asks for one of ``ODDITIES``; an
+        empty text asks for none, and None leaves it to chance.
+        """
+        contract = self._contract(symbol)
+        chance = contract.chance
+        if oddity is None:
+            odd = chance.random() < self.oddities
+            oddity = chance.choice(ODDITIES[channel]) if odd else ""
+        elif oddity and oddity not in ODDITIES[channel]:
+            raise ValueError(f"no oddity of {channel}: {oddity!r}")
+        contract.step()
+        if channel == "deal":
+            ts, data = _deals(contract, self.clock(), oddity)
+        elif channel == "depth.full":
+            ts, data = _depth(contract, self.clock(), oddity, limit)
+        else:
+            ts, data = _ticker(contract, self.clock(), oddity)
+        # The order of the keys has changed over the years; both are still to be expected.
+        if oddity in ("old-envelope", "single"):
+            return f'{{"channel":"push.{channel}","data":{data},"symbol":"{symbol}","ts":{ts}}}'
+        if oddity == "no-ts":
+            return f'{{"channel":"push.{channel}","data":{data},"symbol":"{symbol}"}}'
+        return f'{{"symbol":"{symbol}","data":{data},"channel":"push.{channel}","ts":{ts}}}'
+
+    def _contract(self, symbol: str) -> _Contract:
+        contract = self._contracts.get(symbol)
+        if contract is None:
+            contract = self._contracts[symbol] = _Contract.of(symbol, self.seed, self.clock())
+        return contract
+
+
+def _writer(contract: _Contract, oddity: str) -> Callable[[str], str]:
+    """Choose how the numbers of one frame are written."""
+    if oddity == "exponent":
+        return _with_exponent
+    if oddity == "padded":
+        return lambda text: _with_zeros(text, 30)
+    if oddity == "trailing-zeros":
+        # They differ within one message: 0.080550 stands beside 0.08039.
+        return lambda text: _with_zeros(text, int(contract.chance.random() * 3)).removesuffix(".")
+    return _plainly
+
+
+def _price_scale(contract: _Contract, oddity: str) -> tuple[int, int]:
+    return _TINY_PRICE if oddity == "tiny" else (contract.price, contract.decimals)
+
+
+def _deals(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
+    chance = contract.chance
+    draw = chance.random()
+    if oddity == "single":
+        count = 1
+    elif oddity == "batch":
+        count = 5 + int(draw * 20)
+    else:
+        count = 1 if draw < 0.7 else 2 + int(chance.random() * 3)
+    write = _writer(contract, oddity)
+    price, decimals = _price_scale(contract, oddity)
+    deals = []
+    times = contract.times(now, count)
+    for t in reversed(times):  # the newest comes first
+        draw = chance.random()
+        p = write(decimal_text(price + int(draw * 3), decimals))
+        v = write(str(1 + int(300 * draw * draw)))
+        # Trade ids are not in the order of time.
+        contract.trade_id += int(draw * 40) - 9
+        side = 1 if chance.random() < 0.5 else 2
+        if oddity == "single":  # as captured until 2025: keys in alphabetical order, no id
+            deals.append(f'{{"M":1,"O":3,"T":{side},"p":{p},"t":{t},"v":{v}}}')
+        else:
+            ids = "" if oddity == "no-id" else f',"i":"{contract.trade_id}","cts":"{t}"'
+            deals.append(f'{{"p":{p},"v":{v},"T":{side},"O":3,"M":1,"t":{t}{ids}}}')
+    return times[-1], deals[0] if oddity == "single" else f"[{','.join(deals)}]"
+
+
+def _depth(contract: _Contract, now: int, oddity: str, limit: int) -> tuple[int, str]:
+    (ts,) = contract.times(now, 1)
+    contract.version += 1 + int(contract.chance.random() * 30)
+    asks = _levels(contract, +1, oddity, limit)
+    bids = _levels(contract, -1, oddity, limit)
+    if oddity == "empty-side":
+        asks, bids = ("", bids) if contract.chance.random() < 0.5 else (asks, "")
+    return ts, f'{{"cts":{ts - 4},"asks":[{asks}],"bids":[{bids}],"version":{contract.version}}}'
+
+
+def _levels(contract: _Contract, direction: int, oddity: str, limit: int) -> str:
+    """Write one side of the book, best first: upwards from the price, or downwards."""
+    random_ = contract.chance.random
+    write = _writer(contract, oddity)
+    price, decimals = _price_scale(contract, oddity)
+    levels = []
+    for _ in range(limit):
+        draw = random_()
+        price += direction * (1 + int(draw * 3))
+        p, v = write(decimal_text(price, decimals)), write(str(1 + int(draw * 90_000)))
+        orders = "" if oddity == "two-elements" else f",{1 + int(draw * 9)}"
+        levels.append(f"[{p},{v}{orders}]")
+    return ",".join(levels)
+
+
+def _ticker(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
+    chance = contract.chance
+    (ts,) = contract.times(now, 1)
+    contract.funding = min(max(contract.funding + int(chance.random() * 21) - 10, -750), 750)
+    contract.hold += int(chance.random() * 2001) - 1000
+    funding = contract.funding
+    if oddity == "negative-funding":
+        funding = -abs(funding) - 1
+    write = _writer(contract, oddity)
+    price, decimals = _price_scale(contract, oddity)
+
+    def priced(units: int) -> str:
+        return write(decimal_text(units, decimals))
+
+    fields = {
+        "symbol": f'"{contract.symbol}"',
+        "lastPrice": priced(price),
+        "riseFallRate": "-0.0270",
+        "fairPrice": priced(price + 3),
+        "indexPrice": priced(price + 5),
+        "volume24": "311051901",
+        "amount24": "2606920596.04",
+        "maxBidPrice": priced(price + price // 10),
+        "minAskPrice": priced(price - price // 10),
+        "lower24Price": priced(price - price // 50),
+        "high24Price": priced(price + price // 50),
+        "timestamp": str(ts),
+        "bid1": priced(price - 1),
+        "ask1": priced(price),
+        "holdVol": write(str(contract.hold)),
+        "riseFallValue": "-0.390",
+        "fundingRate": write(decimal_text(funding, 6)),
+        "zone": '"UTC+8"',
+        "riseFallRates": "[-0.0270,-0.0594,0.1172,-0.3674,0.3499,0.0065]",
+        "riseFallRatesOfTimezone": "[-0.0238,-0.0153,-0.0270]",
+    }
+    if oddity == "missing":
+        optional = ["fairPrice", "indexPrice", "holdVol", "fundingRate"]
+        for key in chance.sample(optional, 1 + int(chance.random() * len(optional))):
+            del fields[key]
+    return ts, "{" + ",".join(f'"{key}":{text}' for key, text in fields.items()) + "}"
+
+
+# --- The rows a frame means ----------------------------------------------------------------------
+
+
+class _Number(str):
+    """The text of a JSON number, apart from the text of a JSON string."""
+
+    __slots__ = ()
+
+
+class _IncompleteError(Exception):
+    """A frame lacks what its row needs, so that it is a dead letter."""
+
+
+class _UnclearError(Exception):
+    """A frame of a shape for which no exact row is promised."""
+
+
+def truth(frame: str | bytes) -> list[Row] | None:
+    """Say which rows a recorder must store for a frame, in their order.
+
+    No rows are due for frames other than pushes. None means that the exact rows are not
+    determined by the frame alone: broken JSON and binary noise (whose dead letter may carry the
+    time of receipt), or good and bad deals mixed in one frame. A gzip'd frame means what its
+    content means.
+    """
+    try:
+        text = gzip.decompress(frame).decode() if isinstance(frame, bytes) else frame
+        message = json.loads(text, parse_float=_Number, parse_int=_Number)
+    except (ValueError, EOFError, OSError, zlib.error):
+        return None
+    if not isinstance(message, dict) or not isinstance(message.get("channel"), str):
+        return None
+    if not message["channel"].startswith("push."):
+        return []
+    try:
+        try:
+            return _rows(message)
+        except _IncompleteError:
+            return [(_milliseconds(message.get("ts")), "dl", text[:500])]
+    except _UnclearError:
+        return None
+
+
+def _rows(message: dict[str, object]) -> list[Row]:
+    data = message.get("data")
+    if message["channel"] == "push.deal":
+        return _deal_rows(data)
+    if not isinstance(data, dict):
+        raise _IncompleteError
+    if message["channel"] == "push.ticker":
+        if data.get("lastPrice") is None:
+            raise _IncompleteError
+        prices = [_plain(data.get(key)) for key in ("lastPrice", "fairPrice", "indexPrice")]
+        values = [*prices, _plain(data.get("holdVol")), _eight_decimals(data.get("fundingRate"))]
+        ts = message["ts"] if "ts" in message else data.get("timestamp")
+        return [(_milliseconds(ts), "t", "|".join(values))]
+    if message["channel"] == "push.depth.full":
+        sides = [_side(data.get(key)) for key in ("bids", "asks")]
+        return [(_milliseconds(message.get("ts")), "dp", "|".join(sides))]
+    raise _IncompleteError
+
+
+def _deal_rows(data: object) -> list[Row]:
+    deals = data if isinstance(data, list) else [data]
+    rows = []
+    for deal in deals:
+        if (
+            not isinstance(deal, dict)
+            or deal.get("p") is None
+            or deal.get("v") is None
+            or deal.get("T") not in ("1", "2")
+        ):
+            if len(deals) == 1:
+                raise _IncompleteError
+            raise _UnclearError
+        text = f"{_plain(deal['p'])}|{_plain(deal['v'])}|{_plain(deal['T'])}"
+        rows.append((_milliseconds(deal.get("t")), "d", text))
+    if not rows:
+        raise _UnclearError
+    return rows[::-1]
+
+
+def _side(levels: object) -> str:
+    if not isinstance(levels, list):
+        raise _IncompleteError
+    return ",".join(_level(level) for level in levels[:LEVELS])
+
+
+def _level(level: object) -> str:
+    if not isinstance(level, list) or len(level) not in (2, 3) or None in level:
+        raise _UnclearError
+    return f"[{_plain(level[0])},{_plain(level[1])}]"
+
+
+def _plain(number: object) -> str:
+    """Expand an exponent, and leave every other text as it is; what was not sent is empty."""
+    if number is None:
+        return ""
+    if not isinstance(number, _Number):
+        raise _UnclearError
+    return f"{Decimal(number):f}" if "e" in number.lower() else str(number)
+
+
+def _eight_decimals(number: object) -> str:
+    text = _plain(number)
+    return f"{Decimal(text):.8f}" if text else ""
+
+
+def _milliseconds(number: object) -> int:
+    if not isinstance(number, _Number) or not number.isdigit():
+        raise _UnclearError
+    return int(number)
