@@ -1,0 +1,93 @@
+"""Locks between processes that say who holds them, and that a killed process lets go."""
+
+import fcntl
+import hashlib
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from mexc_trio.errors import StoreLocked, UsageError
+
+_OFFSET_BITS: Final = 62
+
+
+@contextmanager
+def hold_file(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file for as long as the block runs; the file names the holder.
+
+    Args:
+        path: the lock file; made if missing, and left in place.
+        what: what it protects, for the error.
+
+    Raises:
+        StoreLocked: another process holds it.
+        UsageError: the file cannot be made.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError(f"{what}: cannot write {path} ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+            raise StoreLocked(
+                f"{what} is in use by {holder}; stop it first, or choose another directory"
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def hold_tables(store: str, tables: Sequence[str]) -> Iterator[None]:
+    """Hold tables of a server against other recorders on this machine.
+
+    One file for the machine, and a byte in it for each (store, table): record locks, because
+    they name the process that holds them and go with it.
+
+    Args:
+        store: the store's identity, without secrets.
+        tables: names of tables.
+
+    Raises:
+        StoreLocked: another process records into one of them.
+    """
+    path = Path(tempfile.gettempdir()) / "mexc-trio.tables.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise UsageError(f"cannot open the lock file {path} ({error.strerror})") from error
+    with suppress(OSError):
+        os.fchmod(fd, 0o666)  # whoever made it: it is the machine's, not a user's
+    try:
+        for table in tables:
+            digest = hashlib.sha256(f"{store}/{table}".encode()).digest()
+            offset = int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            except OSError as error:
+                raise StoreLocked(
+                    f"table {table} of {store} is being recorded by {_record_holder(fd, offset)} "
+                    f"on this machine; two recorders would store every row twice"
+                ) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _record_holder(fd: int, offset: int) -> str:
+    # struct flock as Linux on 64 bits has it; elsewhere the process stays unnamed.
+    if sys.platform != "linux":
+        return "another process"
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    pid = struct.unpack("hhqqi4x", fcntl.fcntl(fd, fcntl.F_GETLK, asked))[4]
+    return f"process {pid}"

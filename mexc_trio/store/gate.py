@@ -1,0 +1,126 @@
+"""The way from Trio into a store: threads, their limit, and what is known of an outage.
+
+Writers call `append` and `count`; when those raise `StoreUnavailable` the store counts as away,
+and writers wait in `available` until the one task in `keep_asking` has had an answer. So a
+thousand writers do not knock on a closed door a thousand times.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.store import repair, schema
+from mexc_trio.store.schema import RowTuple, Store, Table
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_RETRY: Final = 0.25
+"""Seconds until a store that went away is asked again; doubles up to `LAST_RETRY`."""
+LAST_RETRY: Final = 10.0
+
+
+@attrs.define(eq=False)
+class Gate:
+    """One store as the tasks of a recorder see it."""
+
+    store: Store
+    away_since: float | None = attrs.field(default=None, init=False)
+    """Unix seconds; None while the store answers."""
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)
+    _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _retry: float = attrs.field(default=FIRST_RETRY, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Not Trio's default limiter, which DNS look-ups share.
+        self._limiter = trio.CapacityLimiter(self.store.concurrency)
+        self._came_back.set()
+
+    @property
+    def name(self) -> str:
+        """What the user knows the store by."""
+        return self.store.name
+
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Insert rows. Once begun it runs to its end, whatever is cancelled.
+
+        Raises:
+            StoreError: the outcome is unknown; ask `count`.
+        """
+        await self._run(lambda: self.store.append(table, rows))
+        self._retry = FIRST_RETRY
+
+    async def count(self, table: Table) -> int:
+        """Return the table's row count by its metadata.
+
+        Raises:
+            TableMissing: there is no such table.
+            StoreError: there was no answer.
+        """
+        return await self._run(lambda: schema.count(self.store, table.name))
+
+    async def prepare(self, tables: Sequence[Table]) -> list[str]:
+        """Create what is missing; return the names of new tables."""
+        return await self._run(lambda: schema.prepare(self.store, tables))
+
+    async def incarnation(self) -> str:
+        """See `Store.incarnation`."""
+        return await self._run(self.store.incarnation)
+
+    async def make_sound(self, table: Table) -> repair.Soundness:
+        """Read the table in full; where its tail cannot be read, keep what can."""
+        return await self._run(lambda: repair.make_sound(self.store, table))
+
+    async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
+        """Return rows of a table by their number; see `repair.rows_at`."""
+        return await self._run(lambda: repair.rows_at(self.store, table, first, n))
+
+    async def newest(self, table: Table) -> int | None:
+        """Return the newest time in a table in milliseconds; None if it is empty."""
+        return await self._run(lambda: repair.newest(self.store, table))
+
+    async def available(self) -> None:
+        """Wait until the store answers."""
+        await self._came_back.wait()
+
+    async def keep_asking(self) -> None:
+        """Ask a store that is away until it answers, again and again. Runs until cancelled."""
+        while True:
+            await self._went_away.wait()
+            await trio.sleep(self._retry)
+            # Only an INSERT that works makes the next outage start at FIRST_RETRY again: a store
+            # may answer SELECT 1 and refuse to write.
+            self._retry = min(self._retry * 2, LAST_RETRY)
+            try:
+                await trio.to_thread.run_sync(
+                    lambda: self.store.query("SELECT 1"), limiter=self._limiter
+                )
+            except StoreUnavailable:
+                continue
+            except StoreError as error:
+                # It talks, so let the writers hear what it says.
+                log.warning("%s", error)
+            self.away_since = None
+            self._went_away = trio.Event()
+            self._came_back.set()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        except StoreUnavailable as error:
+            self._away(error)
+            raise
+
+    def _away(self, error: StoreUnavailable) -> None:
+        if self.away_since is None:
+            self.away_since = time.time()
+            log.warning("%s; recording goes on into the journal", error)
+            self._came_back = trio.Event()
+            self._went_away.set()

@@ -1,0 +1,147 @@
+"""Is a table sound, and what to do when its tail is not.
+
+A StripeLog table whose engine lost power can have a tail of zeros or be cut short, while `count()`,
+CHECK TABLE and the next INSERT all succeed (measured). Only reading it in full proves it. So a
+table is read once after each restart of its engine, before anything is appended to it.
+"""
+
+import time
+
+import attrs
+
+from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.store.schema import (
+    RowTuple,
+    Store,
+    Table,
+    columns,
+    count,
+    insert_settings,
+    milliseconds,
+    qualified,
+    quoted,
+    version_number,
+)
+
+
+@attrs.frozen
+class Soundness:
+    """What a full read of a table showed, and what was done about it."""
+
+    rows: int
+    """Rows in the table now, all of them readable."""
+    lost: int
+    """Rows that the table's metadata counted and nobody can read."""
+    kept_as: str
+    """The name under which the damaged table was put aside; empty if it was sound."""
+    reason: str
+    """The engine's own words about the damage; empty if it was sound."""
+
+
+def same_incarnation(before: str, now: str) -> bool:
+    """Compare two values of `Store.incarnation`."""
+    if before.isdigit() and now.isdigit():
+        return abs(int(before) - int(now)) <= 2  # a clock that reads whole seconds
+    return before == now
+
+
+def make_sound(store: Store, table: Table) -> Soundness:
+    """Read a table in full. Where its tail cannot be read, replace it by the part that can.
+
+    The damaged table stays under another name, so nothing is thrown away.
+
+    Raises:
+        StoreError: the engine did not answer, or the repair itself failed.
+    """
+    rows = count(store, table.name)
+    reason = unreadable(store, table, rows)
+    if not reason:
+        return Soundness(rows, 0, "", "")
+    good = _longest_readable(store, table, rows)
+    stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
+    aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
+    old, new = qualified(store, table.name), qualified(store, fresh)
+    store.query(f"CREATE TABLE {new} AS {old}")
+    if good:
+        names = ", ".join(quoted(name) for name in table.column_names)
+        # One thread, because several would return the blocks in any order.
+        version = version_number(str(store.query("SELECT version()")[0][0]))
+        settings = {"max_threads": 1, **insert_settings(version)}
+        store.query(
+            f"INSERT INTO {new} ({names}) SELECT {names} FROM {old} LIMIT {good} "
+            f"SETTINGS {', '.join(f'{key} = {value}' for key, value in settings.items())}"
+        )
+    if count(store, fresh) != good:
+        raise StoreRejected(f"{store.name}: table {table.name} is damaged and could not be copied")
+    store.query(f"RENAME TABLE {old} TO {qualified(store, aside)}, {new} TO {old}")
+    return Soundness(good, rows - good, aside, reason)
+
+
+def unreadable(store: Store, table: Table, rows: int) -> str:
+    """Read the first `rows` rows in full; return why that fails, or an empty string."""
+    hashed = ", ".join(quoted(name) for name in table.column_names)
+    try:
+        # A hash of every column, so that the engine cannot leave one unread.
+        read = store.query(
+            f"SELECT count(), sum(cityHash64({hashed})) FROM "
+            f"(SELECT {hashed} FROM {qualified(store, table.name)} LIMIT {rows} "
+            f"SETTINGS max_threads = 1)"
+            if rows
+            else "SELECT 0, 0"
+        )
+    except StoreUnavailable as error:
+        if "(ClickHouse error 3)" in str(error) or "(ClickHouse error 74)" in str(error):
+            return str(error)  # the end of the file, not of the connection
+        raise
+    except StoreRejected as error:
+        return str(error)
+    return "" if int(read[0][0]) == rows else f"{read[0][0]} of {rows} rows are there"
+
+
+def _longest_readable(store: Store, table: Table, rows: int) -> int:
+    """Return how many rows from the start can be read, by halving."""
+    good, bad = 0, rows
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if unreadable(store, table, middle):
+            bad = middle
+        else:
+            good = middle
+    return good
+
+
+def newest(store: Store, table: Table) -> int | None:
+    """Return the newest value of the table's first time column in milliseconds."""
+    time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
+    types = (columns(store) or {}).get(table.name, {})
+    expression = milliseconds(quoted(time_column), types.get(time_column, ""))
+    rows = store.query(f"SELECT count(), max({expression}) FROM {qualified(store, table.name)}")
+    return int(rows[0][1]) if int(rows[0][0]) else None
+
+
+def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
+    """Return `n` rows of a table from number `first` on, in the order of insertion.
+
+    They are in the form in which they were appended: times in milliseconds.
+    """
+    types = (columns(store) or {})[table.name]
+    wanted = ", ".join(
+        milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)
+        for name, type_ in table.columns
+    )
+    # One thread returns a StripeLog table's blocks in the order of insertion.
+    found = store.query(
+        f"SELECT {wanted} FROM {qualified(store, table.name)} LIMIT {first}, {n} "
+        f"SETTINGS max_threads = 1"
+    )
+    return [
+        tuple(
+            int(value) if _is_number(type_) else str(value)
+            for value, (_, type_) in zip(row, table.columns, strict=True)
+        )
+        for row in found
+    ]
+
+
+def _is_number(type_: str) -> bool:
+    return type_.startswith(("DateTime64", "UInt", "Int"))

@@ -1,0 +1,274 @@
+"""The tables, and the SQL about them that the embedded engine and a server share.
+
+Everything here goes through the three calls of a `Store`, so both stores behave alike.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import attrs
+
+from mexc_trio.errors import (
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+    TableMissing,
+)
+
+RowTuple = tuple[int | str, ...]
+"""A row as the stores take it: `Row` and `Gap` are such tuples."""
+
+
+@attrs.frozen
+class Table:
+    """A table that rows are appended to: its name and its columns in the order of the row."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    """Pairs of column name and ClickHouse type. A DateTime64(3) takes milliseconds."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names alone."""
+        return tuple(name for name, _ in self.columns)
+
+
+def market_table(name: str) -> Table:
+    """Return the table of one symbol."""
+    return Table(
+        name,
+        (
+            ("ts", "DateTime64(3)"),
+            ("mt", "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"),
+            ("m", "String"),
+        ),
+    )
+
+
+GAPS: Final = Table(
+    "gaps",
+    (
+        ("symbol", "String"),
+        ("channel", "String"),
+        ("from", "DateTime64(3)"),
+        ("to", "DateTime64(3)"),
+        ("cause", "String"),
+        ("detail", "String"),
+        ("version_before", "UInt64"),
+        ("version_after", "UInt64"),
+    ),
+)
+"""The ledger of holes, in the same database as the symbols' tables."""
+
+
+class Store(Protocol):
+    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
+
+    Calls may come from several threads at once, up to `concurrency`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by, without secrets."""
+
+    @property
+    def database(self) -> str:
+        """The database that holds the tables."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at the same time."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows, if it has any.
+
+        Raises:
+            StoreUnavailable: it may work later.
+            TableMissing: the table or database is not there.
+            StoreRejected: it will not work without a change by the user.
+        """
+
+    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Insert rows in their order. After any error some may be stored and some not.
+
+        Raises:
+            StoreError: as for `query`.
+        """
+
+    def incarnation(self) -> str:
+        """Return what stays the same for as long as the engine runs, and only so long.
+
+        A server: the second of its start, from its uptime, so it may be off by one. The embedded
+        engine starts with the process: a value of its own each time.
+        """
+
+    def close(self) -> None:
+        """Let go of connections, files and locks."""
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def literal(text: str) -> str:
+    """Return a string as SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def qualified(store: Store, table: str) -> str:
+    """Return `database`.`table` as SQL."""
+    return f"{quoted(store.database)}.{quoted(table)}"
+
+
+def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
+    """Create what is missing of the database and the tables; return the names of new tables.
+
+    Raises:
+        StoreRejected: no right to create, a server too old to, or a table of that name that
+            lacks a column.
+    """
+    present = columns(store)
+    if present is None:
+        store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
+        present = {}
+    created: list[str] = []
+    for table in tables:
+        if table.name in present:
+            missing = [c for c in table.column_names if c not in present[table.name]]
+            if missing:
+                raise StoreRejected(
+                    f"table {store.database}.{table.name} at {store.name} has no column "
+                    f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
+                    f"another table in settings.ini"
+                )
+        else:
+            _create(store, table)
+            created.append(table.name)
+    return created
+
+
+def _create(store: Store, table: Table) -> None:
+    version = str(store.query("SELECT version()")[0][0])
+    if version_number(version) < MINIMUM_VERSION:
+        raise StoreRejected(
+            f"{store.name} is ClickHouse {version}, too old to create table {table.name}: "
+            f"DateTime64 needs {'.'.join(map(str, MINIMUM_VERSION))} or newer"
+        )
+    parts = ", ".join(f"{quoted(name)} {type_}" for name, type_ in table.columns)
+    store.query(
+        f"CREATE TABLE IF NOT EXISTS {qualified(store, table.name)} ({parts}) ENGINE = StripeLog"
+    )
+
+
+MINIMUM_VERSION: Final = (20, 1)
+"""The first ClickHouse with DateTime64 in a release. Tables that exist need no DateTime64."""
+
+
+def version_number(version: str) -> tuple[int, ...]:
+    """Return `26.9.1.1` as (26, 9, 1, 1)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
+
+
+def insert_settings(version: tuple[int, ...]) -> dict[str, int]:
+    """Return the settings an INSERT needs, by the engine's version.
+
+    Newer engines buffer and parallelise INSERTs by themselves. But an acknowledged row must be in
+    the table, for its count() to settle an INSERT that nobody heard of, and rows must keep their
+    order. Old servers know no such settings, and refuse a statement with one.
+    """
+    return {"async_insert": 0, "max_insert_threads": 1} if version >= (21, 11) else {}
+
+
+def columns(store: Store) -> dict[str, dict[str, str]] | None:
+    """Return the tables of the database with their columns and types; None without a database."""
+    database = literal(store.database)
+    if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
+        return None
+    found: dict[str, dict[str, str]] = {}
+    sql = f"SELECT table, name, type FROM system.columns WHERE database = {database}"
+    for table, name, type_ in store.query(sql):
+        found.setdefault(table, {})[name] = type_
+    return found
+
+
+def count(store: Store, table: str) -> int:
+    """Return the number of rows by the table's metadata, which is quick and proves nothing.
+
+    Raises:
+        TableMissing: there is no such table.
+    """
+    return int(store.query(f"SELECT count() FROM {qualified(store, table)}")[0][0])
+
+
+def milliseconds(column: str, type_: str) -> str:
+    """Return the SQL that reads a time column as milliseconds.
+
+    A table made by hand on a server without DateTime64 has Int64 there.
+    """
+    return f"toUnixTimestamp64Milli({column})" if type_.startswith("DateTime64") else column
+
+
+def error_of(code: int, text: str, store: str) -> StoreError:
+    """Return ClickHouse's error as one of ours.
+
+    Args:
+        code: ClickHouse's error code.
+        text: its message.
+        store: the store's name, for the message.
+    """
+    message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
+    if code in _PASSING:
+        return StoreUnavailable(message)
+    if code in _MISSING:
+        return TableMissing(message)
+    return StoreRejected(message)
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().split("\n", 1)[0]
+    # 18.16 appends its stack trace, newer servers the version.
+    line = re.sub(r"^Code: \d+\.\s*", "", line).removeprefix("DB::Exception: ")
+    line = line.split(" Stack trace:")[0].strip()
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+# Errors that go away without anybody changing a schema or a right: timeouts, memory, a full or
+# read-only disk, a replica without its keeper, a server that starts or stops.
+_PASSING: Final = frozenset(
+    {
+        3,  # UNEXPECTED_END_OF_FILE
+        74,  # CANNOT_READ_FROM_FILE_DESCRIPTOR
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
+        76,  # CANNOT_OPEN_FILE
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        164,  # READONLY: a user profile in read-only mode; at the first start it is told at once
+        173,  # CANNOT_ALLOCATE_MEMORY
+        198,  # DNS_ERROR
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        252,  # TOO_MANY_PARTS
+        285,  # TOO_FEW_LIVE_REPLICAS
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED
+        999,  # KEEPER_EXCEPTION
+    }
+)
+_MISSING: Final = frozenset(
+    {
+        60,  # UNKNOWN_TABLE
+        81,  # UNKNOWN_DATABASE
+        218,  # TABLE_IS_DROPPED
+    }
+)
