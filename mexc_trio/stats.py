@@ -1,0 +1,146 @@
+"""What was recorded, in numbers: the blocks that the user reads on standard output."""
+
+import time
+from collections.abc import Sequence
+
+import attrs
+
+from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, MESSAGE_TYPES, TICKER
+
+RULE = "=" * 50
+MOST_BLOCKS = 4
+"""Up to so many symbols have a block each; more share a table."""
+
+
+@attrs.define
+class Counts:
+    """Counters of one symbol; two of them subtract to those of an interval."""
+
+    appended: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(MESSAGE_TYPES, 0))
+    """Rows that the store has acknowledged, by message type; nothing else counts."""
+    skipped: int = 0
+    """Frames that held nothing to record."""
+    errors: int = 0
+    """Errors of the connection."""
+
+    @property
+    def total(self) -> int:
+        """All rows that the store has acknowledged."""
+        return sum(self.appended.values())
+
+    def copy(self) -> "Counts":
+        """Return the counters as they are now."""
+        return Counts(dict(self.appended), self.skipped, self.errors)
+
+    def since(self, before: "Counts") -> "Counts":
+        """Return what was counted after `before` was copied."""
+        return Counts(
+            {mt: n - before.appended[mt] for mt, n in self.appended.items()},
+            self.skipped - before.skipped,
+            self.errors - before.errors,
+        )
+
+
+@attrs.frozen
+class Line:
+    """What there is to say of one symbol for one interval."""
+
+    symbol: str
+    table: str
+    counts: Counts
+    backlog: int
+    """Rows in the journal that the store has not acknowledged."""
+    waiting: float
+    """Seconds since the oldest of them was received."""
+    gaps: int
+    """Holes written in this run."""
+
+
+def interval_report(lines: Sequence[Line], seconds: float) -> str:
+    """Return the statistics of an interval."""
+    return _report(lines, f"Last {seconds:.0f}s", seconds, final=False)
+
+
+def final_report(lines: Sequence[Line], seconds: float) -> str:
+    """Return the statistics of the whole run."""
+    return _report(lines, f"Final, {duration(seconds)}", seconds, final=True)
+
+
+def _report(lines: Sequence[Line], when: str, seconds: float, *, final: bool) -> str:
+    if len(lines) <= MOST_BLOCKS:
+        return "\n".join(_block(line, when, seconds, final=final) for line in lines)
+    return _table(lines, when, seconds)
+
+
+def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
+    counts = line.counts
+    path = f"{line.table}/data.bin"
+    parts = [
+        RULE,
+        f"{line.symbol} STATISTICS ({when})",
+        RULE,
+        f"Total Records Appended: {counts.total}",
+        f"Ticker Messages: {counts.appended[TICKER]} → {path}",
+        f"Deal Messages: {counts.appended[DEAL]} → {path}",
+        f"Depth Messages: {counts.appended[DEPTH]} → {path}",
+    ]
+    if counts.appended[DEAD_LETTER]:
+        parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")
+    parts += [f"Skipped Messages: {counts.skipped}", f"Errors: {counts.errors}"]
+    if line.backlog and (final or line.waiting > 5):
+        parts.append(f"Backlog: {line.backlog} rows, the oldest {duration(line.waiting)} old")
+    if line.gaps:
+        parts.append(f"Gaps: {line.gaps} in this run → gaps table")
+    parts += [f"Rate: {_rate(counts.total, seconds):.2f} records/sec", RULE]
+    return "\n".join(parts)
+
+
+def _table(lines: Sequence[Line], when: str, seconds: float) -> str:
+    width = max(len("symbol"), *(len(line.symbol) for line in lines))
+    head = (
+        f"{'symbol':<{width}} {'appended':>10} {'ticker':>8} {'deal':>9} {'depth':>9} {'dead':>6} "
+        f"{'skipped':>7} {'errors':>6} {'backlog':>8} {'gaps':>5} {'rec/sec':>8}"
+    )
+    rows = [_table_line(line, width, seconds) for line in lines]
+    total = Counts()
+    for line in lines:
+        for mt, n in line.counts.appended.items():
+            total.appended[mt] += n
+        total.skipped += line.counts.skipped
+        total.errors += line.counts.errors
+    everything = Line(
+        "all",
+        "",
+        total,
+        sum(line.backlog for line in lines),
+        max(line.waiting for line in lines),
+        sum(line.gaps for line in lines),
+    )
+    title = f"STATISTICS ({when}), {len(lines)} symbols"
+    return "\n".join(
+        [RULE, title, RULE, head, *rows, _table_line(everything, width, seconds), RULE]
+    )
+
+
+def _table_line(line: Line, width: int, seconds: float) -> str:
+    counts = line.counts
+    by_type = counts.appended
+    return (
+        f"{line.symbol:<{width}} {counts.total:>10} {by_type[TICKER]:>8} {by_type[DEAL]:>9} "
+        f"{by_type[DEPTH]:>9} {by_type[DEAD_LETTER]:>6} {counts.skipped:>7} {counts.errors:>6} "
+        f"{line.backlog:>8} {line.gaps:>5} {_rate(counts.total, seconds):>8.2f}"
+    )
+
+
+def _rate(rows: int, seconds: float) -> float:
+    return rows / seconds if seconds > 0 else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people: `3d 04:05:06`, `04:05:06` or `12s`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    days, rest = divmod(whole, 86400)
+    clock = time.strftime("%H:%M:%S", time.gmtime(rest))
+    return f"{days}d {clock}" if days else clock
