@@ -11,22 +11,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
-from trio_websocket import (
-    ConnectionClosed,
-    WebSocketConnection,
-    wrap_client_stream,
-)
+from client import BTC, ask, client, receive, subscribe, wrapped
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from tools.exchange import Exchange, Fault, Handshake, open_exchange, read_frames
 from tools.market import CHANNELS, MIX, ODDITIES, Channel, Market, Row, decimal_text, truth
 
 ROOT = Path(__file__).parents[1]
-BTC = "BTC_USDT"
 HANDSHAKE = (
     b"GET %s HTTP/1.1\r\nHost: exchange\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -38,39 +33,6 @@ async def exchange() -> AsyncIterator[Exchange]:
     """Run an exchange that sends only what it is told to."""
     async with open_exchange() as running:
         yield running
-
-
-@contextlib.asynccontextmanager
-async def wrapped(stream: trio.abc.Stream) -> AsyncIterator[WebSocketConnection]:
-    """Speak WebSocket over any stream to the exchange, and close the stream in every case.
-
-    trio-websocket's own ``open_websocket_url`` leaves the stream open when the other side ends a
-    connection without a close frame, which is what half of these tests are about.
-    """
-    async with stream, trio.open_nursery() as nursery:
-        connection = await wrap_client_stream(
-            nursery,
-            cast("trio.SocketStream", stream),  # it asks for a socket but uses any stream
-            "exchange",
-            "/edge",
-            max_message_size=4 * 2**20,
-        )
-        yield connection
-        nursery.cancel_scope.cancel()
-
-
-@contextlib.asynccontextmanager
-async def client(
-    exchange: Exchange, symbol: str | None = BTC
-) -> AsyncIterator[WebSocketConnection]:
-    """Connect as a recorder would, and subscribe to a symbol unless it is None."""
-    stream = await trio.open_tcp_stream("127.0.0.1", exchange.port)
-    async with wrapped(stream) as websocket:
-        if symbol is not None:
-            await subscribe(websocket, symbol)
-            for _ in CHANNELS:
-                await websocket.get_message()
-        yield websocket
 
 
 @contextlib.asynccontextmanager
@@ -91,27 +53,6 @@ async def answer_to_handshake(exchange: Exchange, path: str = "/edge") -> bytes:
             await stream.send_all(HANDSHAKE % path.encode())
             return b"".join([part async for part in stream])
         return b""
-
-
-async def ask(websocket: WebSocketConnection, method: str, **param: object) -> None:
-    """Send a request."""
-    request: dict[str, object] = {"method": method}
-    if param:
-        request["param"] = param
-    await websocket.send_message(json.dumps(request))
-
-
-async def subscribe(websocket: WebSocketConnection, symbol: str) -> None:
-    """Ask for the three channels of a symbol."""
-    for channel in CHANNELS:
-        await ask(websocket, f"sub.{channel}", symbol=symbol)
-
-
-async def receive(websocket: WebSocketConnection) -> Any:  # a JSON document has no narrower type
-    """Receive and parse a text frame."""
-    message = await websocket.get_message()
-    assert isinstance(message, str)
-    return json.loads(message)
 
 
 # --- Requests and replies ---

@@ -1,10 +1,9 @@
-"""A believable MEXC futures market: frames as the exchange writes them, and the rows they mean.
+"""A believable MEXC futures market: frames as the exchange writes them.
 
 ``Market.frame`` writes one push frame of a symbol: a ticker, deals or a 20-level order book on a
 random walk, now and then with an oddity the exchange is known for (exponents, padding, a single
-deal in place of an array, missing fields and so on; ``ODDITIES`` names them all). ``truth`` says
-which rows a recorder must store for a frame. It reads frames in its own way, with the standard
-library only, so that a mistake in the recorder's decoder is not repeated here.
+deal in place of an array, missing fields and so on; ``ODDITIES`` names them all). ``truth``, of a
+module of its own, says which rows a recorder must store for a frame.
 
 Numbers are texts from end to end. A price is a count of units and a number of decimals; no float
 ever holds one, because a recorder that promises digit-for-digit texts needs a test partner that
@@ -13,28 +12,37 @@ controls every digit.
 
 from __future__ import annotations
 
-import gzip
-import json
+import copy
 import random
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, get_args
 
 import attrs
+
+from tools.truth import LEVELS, Row, truth
+
+__all__ = [
+    "CHANNELS",
+    "LEVELS",
+    "MIX",
+    "ODDITIES",
+    "Channel",
+    "Market",
+    "Row",
+    "decimal_text",
+    "starting_price",
+    "truth",
+    "wall_clock_ms",
+]
 
 Channel = Literal["ticker", "deal", "depth.full"]
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 
-Row: TypeAlias = tuple[int, str, str]
-"""One stored row: milliseconds, message type (``t``, ``d``, ``dp`` or ``dl``), text."""
-
 MIX: Final[Mapping[Channel, float]] = {"ticker": 0.04, "deal": 0.69, "depth.full": 0.27}
 """Share of each channel among the frames of a busy contract such as BTC_USDT."""
-
-LEVELS: Final = 20
-"""The deepest order book that ``sub.depth.full`` sends, in levels a side."""
 
 _NUMBER_ODDITIES: Final = ("exponent", "padded", "trailing-zeros", "tiny")
 ODDITIES: Final[Mapping[Channel, tuple[str, ...]]] = {
@@ -82,6 +90,14 @@ def _with_zeros(text: str, count: int) -> str:
 # --- The market ----------------------------------------------------------------------------------
 
 
+def starting_price(symbol: str) -> tuple[int, int]:
+    """Return a symbol's known price, else one derived from its name: units and decimals."""
+    if symbol in _KNOWN_PRICES:
+        return _KNOWN_PRICES[symbol]
+    name = zlib.crc32(symbol.encode())  # the same in every process, unlike hash()
+    return 10_000 + name % 90_000, 1 + name % 10
+
+
 @attrs.define
 class _Contract:
     """One symbol's random walk and its clock."""
@@ -102,12 +118,8 @@ class _Contract:
 
     @classmethod
     def of(cls, symbol: str, seed: int, now: int) -> _Contract:
-        """Start a symbol at its known price, else at one derived from its name."""
-        price, decimals = _KNOWN_PRICES.get(symbol, (0, 0))
-        if not price:
-            # crc32 is the same in every process, unlike hash().
-            name = zlib.crc32(symbol.encode())
-            price, decimals = 10_000 + name % 90_000, 1 + name % 10
+        """Start a symbol at its starting price."""
+        price, decimals = starting_price(symbol)
         return cls(symbol, random.Random(f"{seed} {symbol}"), price, decimals, now)
 
     def step(self) -> None:
@@ -185,6 +197,15 @@ class Market:
         if oddity == "no-ts":
             return f'{{"channel":"push.{channel}","data":{data},"symbol":"{symbol}"}}'
         return f'{{"symbol":"{symbol}","data":{data},"channel":"push.{channel}","ts":{ts}}}'
+
+    def book(self, symbol: str, limit: int) -> tuple[str, str, int]:
+        """Write a symbol's order book as it stands: asks, bids and the version it has.
+
+        The frames that come after it are what they would have been without.
+        """
+        contract = copy.deepcopy(self._contract(symbol))
+        asks, bids = (_levels(contract, direction, "", limit) for direction in (+1, -1))
+        return f"[{asks}]", f"[{bids}]", contract.version
 
     def _contract(self, symbol: str) -> _Contract:
         contract = self._contracts.get(symbol)
@@ -303,117 +324,3 @@ def _ticker(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
         for key in chance.sample(optional, 1 + int(chance.random() * len(optional))):
             del fields[key]
     return ts, "{" + ",".join(f'"{key}":{text}' for key, text in fields.items()) + "}"
-
-
-# --- The rows a frame means ----------------------------------------------------------------------
-
-
-class _Number(str):
-    """The text of a JSON number, apart from the text of a JSON string."""
-
-    __slots__ = ()
-
-
-class _IncompleteError(Exception):
-    """A frame lacks what its row needs, so that it is a dead letter."""
-
-
-class _UnclearError(Exception):
-    """A frame of a shape for which no exact row is promised."""
-
-
-def truth(frame: str | bytes) -> list[Row] | None:
-    """Say which rows a recorder must store for a frame, in their order.
-
-    No rows are due for frames other than pushes. None means that the exact rows are not
-    determined by the frame alone: broken JSON and binary noise (whose dead letter may carry the
-    time of receipt), or good and bad deals mixed in one frame. A gzip'd frame means what its
-    content means.
-    """
-    try:
-        text = gzip.decompress(frame).decode() if isinstance(frame, bytes) else frame
-        message = json.loads(text, parse_float=_Number, parse_int=_Number)
-    except (ValueError, EOFError, OSError, zlib.error):
-        return None
-    if not isinstance(message, dict) or not isinstance(message.get("channel"), str):
-        return None
-    if not message["channel"].startswith("push."):
-        return []
-    try:
-        try:
-            return _rows(message)
-        except _IncompleteError:
-            return [(_milliseconds(message.get("ts")), "dl", text[:500])]
-    except _UnclearError:
-        return None
-
-
-def _rows(message: dict[str, object]) -> list[Row]:
-    data = message.get("data")
-    if message["channel"] == "push.deal":
-        return _deal_rows(data)
-    if not isinstance(data, dict):
-        raise _IncompleteError
-    if message["channel"] == "push.ticker":
-        if data.get("lastPrice") is None:
-            raise _IncompleteError
-        prices = [_plain(data.get(key)) for key in ("lastPrice", "fairPrice", "indexPrice")]
-        values = [*prices, _plain(data.get("holdVol")), _eight_decimals(data.get("fundingRate"))]
-        ts = message["ts"] if "ts" in message else data.get("timestamp")
-        return [(_milliseconds(ts), "t", "|".join(values))]
-    if message["channel"] == "push.depth.full":
-        sides = [_side(data.get(key)) for key in ("bids", "asks")]
-        return [(_milliseconds(message.get("ts")), "dp", "|".join(sides))]
-    raise _IncompleteError
-
-
-def _deal_rows(data: object) -> list[Row]:
-    deals = data if isinstance(data, list) else [data]
-    rows = []
-    for deal in deals:
-        if (
-            not isinstance(deal, dict)
-            or deal.get("p") is None
-            or deal.get("v") is None
-            or deal.get("T") not in ("1", "2")
-        ):
-            if len(deals) == 1:
-                raise _IncompleteError
-            raise _UnclearError
-        text = f"{_plain(deal['p'])}|{_plain(deal['v'])}|{_plain(deal['T'])}"
-        rows.append((_milliseconds(deal.get("t")), "d", text))
-    if not rows:
-        raise _UnclearError
-    return rows[::-1]
-
-
-def _side(levels: object) -> str:
-    if not isinstance(levels, list):
-        raise _IncompleteError
-    return ",".join(_level(level) for level in levels[:LEVELS])
-
-
-def _level(level: object) -> str:
-    if not isinstance(level, list) or len(level) not in (2, 3) or None in level:
-        raise _UnclearError
-    return f"[{_plain(level[0])},{_plain(level[1])}]"
-
-
-def _plain(number: object) -> str:
-    """Expand an exponent, and leave every other text as it is; what was not sent is empty."""
-    if number is None:
-        return ""
-    if not isinstance(number, _Number):
-        raise _UnclearError
-    return f"{Decimal(number):f}" if "e" in number.lower() else str(number)
-
-
-def _eight_decimals(number: object) -> str:
-    text = _plain(number)
-    return f"{Decimal(text):.8f}" if text else ""
-
-
-def _milliseconds(number: object) -> int:
-    if not isinstance(number, _Number) or not number.isdigit():
-        raise _UnclearError
-    return int(number)
