@@ -3,6 +3,11 @@
 A busy contract has five deals a second, a quiet one minutes between two, and a connection can live,
 pongs and all, while one channel of it is dead. So a channel's patience is a multiple of the longest
 pause it has shown lately.
+
+What "lately" means decides how often a living channel is suspected. Were it a number of deals, one
+burst of trading would wipe out what was known of the quiet before it; were it a time, a contract
+with a deal in ten minutes would be judged by two or three pauses. So a pause fades with time, but
+never faster than with the number of those that came after it.
 """
 
 from typing import Final
@@ -13,17 +18,19 @@ from mexc_trio.rows import Channel
 
 LEAST: Final = 30.0
 """Seconds of silence that never worry anybody."""
-MOST: Final = 3600.0
+MOST: Final = 6 * 3600.0
 """Seconds of silence that always do."""
 FACTOR: Final = 5.0
 """How many times its longest pause a channel may be silent."""
 BEATS_TO_LEARN: Final = 20
+"""Frames on one connection after which a channel's rhythm is known."""
 
 # Until a channel has shown its rhythm, in seconds. Tickers come every 1-3 s on every contract,
 # books of quiet contracts 4-6 s apart (captured); deals may be rare.
 _AT_FIRST: Final[dict[Channel, float]] = {"ticker": 60.0, "depth": 180.0, "deal": 900.0}
-# The longest pause fades by this at each beat, so one bad minute is not held against it for ever.
-_FADE: Final = 0.999
+# The longest pause halves in a quarter of an hour, or in 34 beats if those take longer.
+_FADE_SECONDS: Final = 1300.0
+_FADE_PER_BEAT: Final = 0.98
 
 
 @attrs.define
@@ -32,7 +39,8 @@ class Pulse:
 
     channel: Channel
     _last: float = attrs.field(default=0.0, init=False)
-    _beats: int = attrs.field(default=0, init=False)
+    _beats: int = attrs.field(default=0, init=False)  # on this connection
+    _known: bool = attrs.field(default=False, init=False)
     _longest: float = attrs.field(default=0.0, init=False)
     _leniency: float = attrs.field(default=1.0, init=False)
     _asked: bool = attrs.field(default=False, init=False)
@@ -40,25 +48,42 @@ class Pulse:
     @property
     def patience(self) -> float:
         """Seconds of silence after which something is done about it."""
-        usual = FACTOR * self._longest if self._beats >= BEATS_TO_LEARN else _AT_FIRST[self.channel]
+        usual = FACTOR * self._longest
+        if not self._known:
+            usual = max(usual, _AT_FIRST[self.channel])
         return min(MOST, max(LEAST, usual) * self._leniency)
 
     def connected(self, now: float) -> None:
-        """Start counting: what came before on another connection says nothing about this one."""
+        """Start counting: what came before on another connection says nothing about this one.
+
+        A channel that was still silent when the last connection ended gets twice the patience:
+        perhaps there is nothing to hear. That does not end with the next frame, because the
+        exchange may greet each new connection with the last book of a market that is closed, but
+        when the rhythm is known again.
+        """
+        if self._asked:
+            self._leniency *= 2
         self._last = now
+        self._beats = 0
         self._asked = False
 
     def beat(self, now: float) -> None:
         """Note a frame of this channel."""
         pause = now - self._last
-        self._longest = max(pause, self._longest * _FADE)
+        if pause < 0:  # it was not asked for yet
+            pause = 0.0
+        fade = 1 - pause / _FADE_SECONDS
+        faded = self._longest * (fade if fade > _FADE_PER_BEAT else _FADE_PER_BEAT)
+        self._longest = pause if pause > faded else faded
         self._last = now
-        self._beats += 1
-        self._leniency = 1.0
         self._asked = False
+        self._beats += 1
+        if self._beats == BEATS_TO_LEARN:
+            self._known = True
+            self._leniency = 1.0
 
     def silence(self, now: float) -> float:
-        """Return the seconds since the last frame."""
+        """Return the seconds since the last frame, or since the connection was made."""
         return now - self._last
 
     def subscribe_again(self, now: float) -> bool:
@@ -69,12 +94,5 @@ class Pulse:
         return True
 
     def give_up(self, now: float) -> bool:
-        """Whether subscribing again has not helped either, and the connection is to be replaced.
-
-        A channel that then stays silent gets twice the patience each time: perhaps there is
-        nothing to hear.
-        """
-        if not self._asked or self.silence(now) < 1.5 * self.patience:
-            return False
-        self._leniency *= 2
-        return True
+        """Whether subscribing again has not helped either, and the connection is to be replaced."""
+        return self._asked and self.silence(now) >= 1.5 * self.patience

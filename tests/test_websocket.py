@@ -1,0 +1,273 @@
+"""Real sockets: every way in which there is no connection, each told in one line, none leaking."""
+
+import base64
+import gc
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from mexc_trio import websocket
+from mexc_trio.errors import ExchangeError, JournalError
+from mexc_trio.websocket import Socket, dial
+from tools.exchange import Exchange, open_exchange
+from tools.exchange.handshakes import Handshake
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_is_left_open() -> Iterator[None]:
+    """A socket that is left to the garbage collector is a ResourceWarning, which is an error."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[Exchange]:
+    """Run an exchange on a real port."""
+    async with open_exchange() as running:
+        yield running
+
+
+async def first_frame(socket: Socket) -> str | bytes:
+    """Wait for one frame."""
+    frames: list[str | bytes] = []
+    with trio.CancelScope() as scope:
+
+        def handle(frame: str | bytes) -> None:
+            frames.append(frame)
+            scope.cancel()
+
+        await socket.receive(handle)
+    return frames[0]
+
+
+async def reason_of(url: str) -> str:
+    """Dial in vain, and return why."""
+
+    async def talk() -> None:
+        async with dial(url) as socket:
+            await socket.receive(lambda frame: None)
+
+    with pytest.raises(ExchangeError) as caught, trio.fail_after(30):
+        await talk()
+    assert "\n" not in caught.value.reason
+    return caught.value.reason
+
+
+async def test_a_conversation(exchange: Exchange) -> None:
+    """What is sent is answered, and leaving closes the connection properly."""
+    async with dial(exchange.url) as socket:
+        await socket.send_message('{"method":"ping"}')
+        assert '"channel":"pong"' in str(await first_frame(socket))
+        assert exchange.connections == 1
+    with trio.fail_after(5):
+        await exchange.until(lambda: exchange.connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("handshake", "reason"),
+    [
+        ("close", "{} hung up instead of answering the handshake"),
+        ("garbage", "{} does not speak WebSocket: "),
+        ("403", "{} answers HTTP 403 instead of a WebSocket"),
+        ("503", "{} answers HTTP 503 instead of a WebSocket"),
+        ("stall", "no connection to {} within 0.2 s"),
+    ],
+)
+async def test_a_handshake_that_fails(
+    exchange: Exchange, handshake: Handshake, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failure by its name; a second try works."""
+    if handshake == "stall":
+        monkeypatch.setattr(websocket, "CONNECT_TIMEOUT", 0.2)
+    exchange.handshake = handshake
+    assert (await reason_of(exchange.url)).startswith(reason.format(exchange.url))
+    exchange.handshake = "accept"
+    async with dial(exchange.url) as socket:
+        await socket.send_message('{"method":"ping"}')
+
+
+async def test_a_wrong_path_is_named(exchange: Exchange) -> None:
+    """The answer's status says what is wrong with the URL."""
+    url = exchange.url.replace("/edge", "/ws?x=1")
+    assert await reason_of(url) == f"{url} answers HTTP 404 instead of a WebSocket"
+
+
+async def test_nobody_listens(exchange: Exchange) -> None:
+    """The operating system's word for it."""
+    await exchange.stop_listening()
+    reason = await reason_of(exchange.url)
+    assert reason.startswith(f"cannot connect to {exchange.url}: ")
+    assert reason.endswith("Connection refused")
+
+
+async def test_an_unknown_host() -> None:
+    """DNS is asked, and says no."""
+    url = "ws://no-such-host.invalid/edge"
+    reason = await reason_of(url)
+    assert reason.startswith(f"cannot connect to {url}: ")
+    assert len(reason) > len(f"cannot connect to {url}: ")
+    assert "OSError" not in reason
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_connection_that_breaks(exchange: Exchange, reset: bool) -> None:
+    """By a reset, or by a plain end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_drop_when_open, exchange, reset)
+        assert await reason_of(exchange.url) == "connection lost without a close frame"
+
+
+async def _drop_when_open(exchange: Exchange, reset: bool) -> None:
+    await exchange.until(lambda: exchange.connections == 1)
+    await exchange.drop(reset=reset)
+
+
+async def test_a_close_frame(exchange: Exchange) -> None:
+    """With its code, its name and its words."""
+
+    async def close() -> None:
+        await exchange.until(lambda: exchange.connections == 1)
+        await exchange.close(1012, "back soon")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        assert await reason_of(exchange.url) == (
+            "closed by the exchange: 1012 SERVICE_RESTART (back soon)"
+        )
+
+
+async def test_a_dead_peer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves waits a moment for the other side's good-bye, and not for ever."""
+    monkeypatch.setattr(websocket, "DISCONNECT_TIMEOUT", 0.1)
+
+    async def answer_and_fall_silent(stream: trio.SocketStream) -> None:
+        await _accept_websocket(stream)
+        await trio.sleep_forever()
+
+    async with _listening(answer_and_fall_silent) as port:
+        with trio.fail_after(5):
+            async with dial(f"ws://{HOST}:{port}/edge") as socket:
+                await socket.send_message("hello")
+
+
+async def test_errors_of_the_block_pass_as_they_are(exchange: Exchange) -> None:
+    """The journal's are no errors of the exchange, and a bug is none of anybody's."""
+    with pytest.raises(JournalError, match="disk"):
+        async with dial(exchange.url):
+            raise JournalError("disk")
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with dial(exchange.url), trio.open_nursery():
+            raise ZeroDivisionError
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with dial(exchange.url):
+            raise ExceptionGroup("", [ExchangeError("beside it"), ZeroDivisionError()])
+
+
+async def test_an_error_beside_a_cancellation_is_not_heard(exchange: Exchange) -> None:
+    """A group of both is the cancellation alone: who stops the program hears of no error."""
+    with trio.CancelScope() as scope:
+        async with dial(exchange.url) as socket:
+            await exchange.until(lambda: exchange.connections == 1)
+            await exchange.drop()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await first_frame(socket)
+                finally:
+                    scope.cancel()
+    assert scope.cancelled_caught
+
+
+async def test_a_cancelled_dial_leaves_nothing_behind(exchange: Exchange) -> None:
+    """In the middle of the handshake, and in the middle of a conversation."""
+    exchange.handshake = "stall"
+    with trio.move_on_after(0.1) as scope:
+        async with dial(exchange.url):
+            pass
+    assert scope.cancelled_caught
+    exchange.handshake = "accept"
+    with trio.move_on_after(0.1) as scope:
+        async with dial(exchange.url) as socket:
+            await first_frame(socket)
+    assert scope.cancelled_caught
+
+
+# --- TLS ---
+
+
+async def test_tls_that_is_none(exchange: Exchange) -> None:
+    """A plain server on a wss URL."""
+    url = exchange.url.replace("ws://", "wss://")
+    reason = await reason_of(url)
+    assert reason.startswith(f"TLS with {url} failed: ")
+    assert "BrokenResourceError" not in reason
+    assert "_ssl.c" not in reason
+
+
+async def test_tls_with_a_certificate_nobody_vouches_for(exchange: Exchange) -> None:
+    """It is refused, and the log says that it is the certificate."""
+    async with _tls(exchange, trustme.CA()) as url:
+        assert (await reason_of(url)).startswith(f"TLS with {url} failed: ")
+        assert "certificate verify failed" in await reason_of(url)
+
+
+async def test_tls(exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a certificate of the system's authorities, as the exchange has."""
+    authority = trustme.CA()
+    pem = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    async with _tls(exchange, authority) as url, dial(url) as socket:
+        await socket.send_message('{"method":"ping"}')
+        assert '"channel":"pong"' in str(await first_frame(socket))
+
+
+@asynccontextmanager
+async def _tls(exchange: Exchange, authority: trustme.CA) -> AsyncIterator[str]:
+    """Serve the exchange behind TLS as well; yields its URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        try:
+            await secure.do_handshake()
+        except trio.BrokenResourceError:
+            await trio.aclose_forcefully(stream)
+        else:
+            await exchange.serve_stream(secure)
+
+    async with _listening(serve) as port:
+        yield f"wss://localhost:{port}/edge"
+
+
+@asynccontextmanager
+async def _listening(serve: object) -> AsyncIterator[int]:
+    listeners = await trio.open_tcp_listeners(0, host=HOST)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, serve, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def _accept_websocket(stream: trio.SocketStream) -> None:
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += await stream.receive_some()
+    head = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
+    key = {name.lower(): value for name, value in head.items()}[b"sec-websocket-key"]
+    accept = base64.b64encode(
+        hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324
+    )
+    await stream.send_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
