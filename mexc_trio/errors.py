@@ -5,7 +5,10 @@ the program with the `exit_code` of its class. Anything else that gets there is 
 with its traceback.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+INTERRUPTED: Final = 130
+"""The exit code of a program that a signal has cut short."""
 
 
 class MexcTrioError(Exception):
@@ -50,7 +53,12 @@ class TooManyErrors(MexcTrioError):  # noqa: N818
 
 
 class StoreError(MexcTrioError):
-    """ClickHouse, embedded or server, did not do what it was asked to. Exit code 1."""
+    """ClickHouse, embedded or server, did not do what it was asked to. Exit code 1.
+
+    `code` is ClickHouse's number for it; 0 if it has none.
+    """
+
+    code: int = 0
 
 
 class StoreUnavailable(StoreError):  # noqa: N818
@@ -83,6 +91,14 @@ class DiskFull(JournalError):  # noqa: N818
 
 class TableMissing(StoreError):  # noqa: N818
     """The table, or its database, is not there (any more); it can be created. Exit code 1."""
+
+
+class TableDamaged(StoreError):  # noqa: N818
+    """The engine cannot read a table's files, or not to their end. Exit code 1."""
+
+
+class FileError(MexcTrioError):
+    """A file that a command writes or reads cannot be written or read. Exit code 1."""
 
 
 def leaves(error: BaseException) -> list[BaseException]:

@@ -29,6 +29,7 @@ class Cause(StrEnum):
     DECODE_ERRORS = "decode errors"
     DISK_FULL = "disk full"
     SYMBOL_STOPPED = "symbol stopped"
+    NEWLY_LISTED = "newly listed"
     JOURNAL_LOST = "journal lost"
     TABLE_SHORTER = "table shorter than expected"
     TABLE_DAMAGED = "table damaged"
@@ -36,20 +37,27 @@ class Cause(StrEnum):
 
 
 @attrs.define
+class _Hole:
+    cause: Cause
+    detail: str
+    start: int
+    """Milliseconds: the channel's last row before."""
+    version: int
+
+
+@attrs.define
 class _Mark:
     """The last row of one channel, and the hole that is open after it."""
 
+    channel: Channel
     ts: int = 0
     """Milliseconds; 0 if there was none yet."""
     version: int = 0
-    cause: Cause | None = None
-    detail: str = ""
+    hole: _Hole | None = None
 
 
-class _Remembered(msgspec.Struct):
-    position: int
-    """Rows from this position of the queue on are not yet in `marks`."""
-    marks: dict[str, tuple[int, int]]
+_Marks = dict[Channel, tuple[int, int]]
+"""Time and version of each channel's last row, as the journal keeps them."""
 
 
 @attrs.define(eq=False)
@@ -62,98 +70,121 @@ class Ledger:
     _queue: Queue
     _gaps: Queue
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
-    _began: int = attrs.field(factory=lambda: int(time.time() * 1000), init=False)
+    # Since when a channel without any row has been missed when it is: since the program began to
+    # listen, or was last known to.
+    _since: int = attrs.field(init=False)
+    _has_history: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._marks = {channel: _Mark() for channel in CHANNELS}
+        self._marks = {channel: _Mark(channel) for channel in CHANNELS}
         self._recall()
+        newest = max(mark.ts for mark in self._marks.values())
+        self._since = newest or _now()
+        self._has_history = newest > 0
         self._queue.marks = self._remember
 
-    @property
-    def has_history(self) -> bool:
-        """Whether a row of any channel was ever recorded, as far as the journal knows."""
-        return any(mark.ts for mark in self._marks.values())
-
     def program_started(self, cause: Cause, detail: str) -> None:
-        """Open the hole since the last run in every channel that has been recorded before."""
-        for channel, mark in self._marks.items():
-            if mark.ts:
-                self.lost(cause, detail, channel)
+        """Open the hole since the last run, if the symbol has been recorded before."""
+        if self._has_history:
+            self.lost(cause, detail)
+
+    def listed(self, since: int, detail: str) -> None:
+        """Open the hole of a symbol that comes while the program runs.
+
+        Args:
+            since: when it was last known not to be listed, in milliseconds.
+            detail: a few words about it.
+        """
+        if not self._has_history:
+            self._since = since
+        self.lost(Cause.NEWLY_LISTED, detail)
 
     def lost(self, cause: Cause, detail: str, channel: Channel | None = None) -> None:
         """Open a hole in a channel, or in all of them. One that is open keeps its cause."""
         for name in CHANNELS if channel is None else (channel,):
             mark = self._marks[name]
-            if mark.cause is None:
-                mark.cause, mark.detail = cause, detail
+            if mark.hole is None:
+                mark.hole = _Hole(cause, detail, mark.ts or self._since, mark.version)
 
     def received(self, message: Data) -> None:
         """Note the rows of a frame: they close an open hole, and dead letters open one."""
         channel = message.channel
         good = len(message.rows) - message.dead
-        if channel is not None and good:
-            mark = self._marks[channel]
-            if mark.cause is not None:
-                self._write(channel, mark, message.rows[0].ts, message.version)
+        mark = self._marks[channel] if good and channel is not None else None
+        if mark is not None:
+            self._end_hole(mark, message.rows[0].ts, message.version)
+        # Between the two: a dead letter among good rows may be older than they are.
+        for missed in message.missed:
+            self.lost(
+                Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
+            )
+        if mark is not None:
             mark.ts = message.rows[good - 1].ts
             mark.version = message.version
-        if message.dead and (channel is not None or not message.symbol):
-            self.lost(
-                Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", channel
-            )
+
+    def unreadable(self) -> None:
+        """Open a hole in all channels: a dead letter of another symbol may have been for this."""
+        self.lost(
+            Cause.DECODE_ERRORS,
+            "a message of this or another symbol could not be read; see the others' dead letters",
+        )
 
     def stopped(self, cause: Cause, detail: str) -> None:
-        """Write what is open, up to now, because no next row will come in this run."""
+        """Write the hole that begins now: no next row will come in this run."""
         self.lost(cause, detail)
-        now = int(time.time() * 1000)
-        for channel, mark in self._marks.items():
-            self._write(channel, mark, now, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Write what is open, up to now. The next run opens it again from the same row."""
+        now = _now()
+        for mark in self._marks.values():
+            self._end_hole(mark, now, 0)
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a hole in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
-    def _write(self, channel: Channel, mark: _Mark, end: int, version: int) -> None:
-        assert mark.cause is not None  # noqa: S101 - the callers looked
-        # A channel without any row has been missing since the program began to listen. The
-        # exchange may send the last book again on a new connection, so an end can lie before.
-        start = mark.ts or min(self._began, end)
+    def _end_hole(self, mark: _Mark, end: int, version: int) -> None:
+        hole = mark.hole
+        if hole is None:
+            return
+        mark.hole = None
+        # The exchange may send the last book again on a new connection: an end can lie before.
+        end = max(hole.start, end)
         self._put(
             Gap(
                 self.symbol,
-                channel,
-                start,
-                max(start, end),
-                mark.cause.value,
-                mark.detail,
-                mark.version,
+                mark.channel,
+                hole.start,
+                end,
+                hole.cause.value,
+                hole.detail,
+                hole.version,
                 version,
             )
         )
-        mark.cause, mark.detail = None, ""
 
     def _put(self, gap: Gap) -> None:
-        self._gaps.append([gap])
+        self._gaps.collect([gap])
         self.written += 1
 
     def _remember(self) -> bytes:
-        marks: dict[str, tuple[int, int]] = {
-            channel: (mark.ts, mark.version) for channel, mark in self._marks.items()
-        }
-        return msgspec.msgpack.encode(_Remembered(self._queue.end, marks))
+        marks: _Marks = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
+        return msgspec.msgpack.encode(marks)
 
     def _recall(self) -> None:
-        position = self._queue.acked
         if self._queue.stored_marks:
-            remembered = msgspec.msgpack.decode(self._queue.stored_marks, type=_Remembered)
-            position = remembered.position
-            for channel in CHANNELS:
-                mark = self._marks[channel]
-                mark.ts, mark.version = remembered.marks.get(channel, (0, 0))
-        for entry in self._queue.since(position):
+            for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_Marks).items():
+                self._marks[name].ts, self._marks[name].version = last
+        # They are written whenever `acked` is, and what came later is still in the queue.
+        for entry in self._queue.since(self._queue.acked):
             for ts, mt, _ in entry.rows:
                 known = _CHANNEL_OF.get(mt)
                 if known is not None:
                     self._marks[known].ts = int(ts)
             if entry.version:
                 self._marks["depth"].version = entry.version
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

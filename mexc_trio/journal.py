@@ -1,4 +1,4 @@
-"""The durable queue between the exchange and the store. The only module that knows SQLite.
+"""The durable queue between the exchange and the store.
 
 What is written when. A frame's rows are collected in memory by `Queue.append`, and `Journal.flush`
 writes all that was collected in one transaction. The task in `Journal.keep_flushing` does so as
@@ -8,20 +8,18 @@ arrive together share a transaction (at 64 frames one costs 1 microsecond a fram
 none waits.
 
 What survives what. A flushed row is in the kernel: killing the process loses nothing. With
-`sync_soon`, it is on the disk at most 100 ms later, too. SQLite's WAL with synchronous=NORMAL keeps
-the database consistent through a power cut either way.
+`keep_syncing`, it is on the disk at most 100 ms later, too. The file stays consistent through a
+power cut either way, though its end may be lost.
 
 What is remembered. For each table `acked`, the position up to which its rows are in the store, and
 `table_rows`, how many rows the table had then. An INSERT with an unknown outcome is settled by
-comparing `count()` with these two. Rows stay `retention` seconds after they were acknowledged, so
-that a table that lost its tail with the power can be given it again.
+comparing `count()` with these two. Rows stay `retention` seconds after they were written, so that a
+table that lost its tail with the power can be given it again.
 """
 
-import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,8 +28,8 @@ import msgspec
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from mexc_trio.errors import DiskFull, JournalError, JournalLocked, StoreLocked
-from mexc_trio.locks import hold_file
+from mexc_trio.errors import JournalError
+from mexc_trio.journalfile import JournalFile, State, Stored, open_file
 from mexc_trio.store.schema import RowTuple
 
 GROUP: Final = 64
@@ -40,39 +38,14 @@ GROUP: Final = 64
 SYNC_INTERVAL: Final = 0.1
 """Seconds after which written rows are synced to the disk, if that was asked for."""
 
-_SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS tables (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    acked INTEGER NOT NULL DEFAULT 0,
-    table_rows INTEGER,
-    engine TEXT NOT NULL DEFAULT '',
-    marks BLOB
-);
-CREATE TABLE IF NOT EXISTS entries (
-    id INTEGER PRIMARY KEY,
-    tbl INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    n INTEGER NOT NULL,
-    at INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    rows BLOB NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS entries_by_position ON entries (tbl, first);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+PURGE_INTERVAL: Final = 2.0
+"""Seconds between two removals of rows that need not be kept."""
+
+# Entries and pages that are worked on before other tasks have their turn: a few milliseconds.
+_PURGE_STEP: Final = 500
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[int | str, ...]]).decode
-
-
-class Batch(NamedTuple):
-    """Rows from the head of a queue, in the order of receipt."""
-
-    rows: list[RowTuple]
-    oldest: int
-    """When the first of them was received, in milliseconds since 1970."""
 
 
 class Entry(NamedTuple):
@@ -98,11 +71,18 @@ class Queue:
     end: int
     """The position of the next row."""
     engine: str
-    """The incarnation of the engine under which the table was last read in full."""
+    """The incarnation of the engine under which the table was last read in full, or its seal."""
+    doubtful: bool
+    """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     stored_marks: bytes
     """What the gap ledger remembered of the table when it was last written; empty at first."""
     _id: int
     _journal: "Journal"
+    proven: bool = attrs.field(default=False, init=False)
+    """Whether the table was found to have all that it should in this run. Before that its rows are
+    kept, however old: the machine may have been off for longer than the retention."""
+    earlier: int = attrs.field(init=False)
+    """Rows before this position were journaled by earlier runs."""
     marks: Callable[[], bytes] = attrs.field(init=False)
     """Returns what the gap ledger remembers now; written whenever the queue's own facts are."""
     _pending: list[RowTuple] = attrs.field(factory=list, init=False)
@@ -113,12 +93,13 @@ class Queue:
     _heard: trio.MemoryReceiveChannel[None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.earlier = self.end
         self.marks = lambda: self.stored_marks
         self._bell, self._heard = trio.open_memory_channel[None](1)
 
     async def arrival(self) -> None:
         """Wait until a row comes into the empty queue. For one waiter: the writer."""
-        if not self.backlog:
+        while not self.backlog:  # the bell may have rung for rows that are gone already
             await self._heard.receive()
 
     @property
@@ -132,27 +113,43 @@ class Queue:
         Raises:
             DiskFull, JournalError: writing a full group failed.
         """
+        self.collect(rows, version)
+        self._journal.appended()
+
+    def collect(self, rows: Sequence[RowTuple], version: int = 0) -> None:
+        """Put rows at the end of the queue, to be written with the next frame or soon.
+
+        What is collected before a frame is appended is written in one transaction with it.
+        """
+        if not rows:
+            return
         if not self._pending:
             self._journal.touched.append(self)
-        if self.end == self.acked:
+        if not self.backlog:
             with suppress(trio.WouldBlock):  # it has rung already
                 self._bell.send_nowait(None)
         self._pending += rows
         self.end += len(rows)
         self._version = max(self._version, version)
-        self._journal.appended()
+        self._journal.news()
 
-    def head(self, limit: int) -> Batch:
-        """Return about `limit` rows from `acked` on, without removing them."""
+    def head(self, limit: int) -> list[RowTuple]:
+        """Return the first rows from `acked` on, in the order of receipt, and leave them here.
+
+        Raises:
+            JournalError: they cannot be written or read.
+        """
+        return self.rows(self.acked, limit)
+
+    def rows(self, position: int, limit: int) -> list[RowTuple]:
+        """Return up to `limit` rows from a position on; raises as `head`."""
         self._journal.flush()
         rows: list[RowTuple] = []
-        oldest = 0
-        for first, at, blob in self._journal.entries(self._id, self.acked):
-            oldest = oldest or at
-            rows += _decode(blob)[max(0, self.acked - first) :]
+        for stored in self._journal.file.read(self._id, position):
+            rows += _decode(stored.rows)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
-        return Batch(rows, oldest)
+        return rows[:limit]
 
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
@@ -161,62 +158,73 @@ class Queue:
 
     def settle(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
-        self.acked, self.table_rows = acked, table_rows
+        self.acked, self.table_rows, self.doubtful = acked, table_rows, False
         self._journal.changed(self)
 
     def checked(self, engine: str) -> None:
-        """Remember that the table was read in full under this incarnation of its engine."""
+        """Remember that the table was read in full under this incarnation, or has this seal."""
         self.engine = engine
         self._journal.changed(self)
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""
-        return self._journal.first_position(self._id, self.end)
+        first = self._journal.file.first_position(self._id)
+        return self.end - len(self._pending) if first is None else first
 
     def first_time(self, position: int) -> int | None:
         """Return the first value of the row at a position: the time of a symbol's row."""
-        for first, _, blob in self._journal.entries(self._id, position):
-            return int(_decode(blob)[position - first][0])
+        self._journal.flush()
+        for stored in self._journal.file.read(self._id, position, 1):
+            return int(_decode(stored.rows)[max(0, position - stored.first)][0])
         return None
 
     def since(self, position: int) -> Iterator[Entry]:
         """Yield what was journaled from a position on; the first entry may begin before it."""
-        for _, version, blob in self._journal.versions(self._id, position):
-            yield Entry(_decode(blob), version)
+        for stored in self._journal.file.read(self._id, position):
+            yield Entry(_decode(stored.rows), stored.version)
 
     def oldest_waiting(self) -> int | None:
         """Return when the first waiting row was received, in milliseconds; None if none waits."""
         if not self.backlog:
             return None
-        for _, at, _ in self._journal.entries(self._id, self.acked):
-            return at
-        return int(time.time() * 1000)
+        for stored in self._journal.file.read(self._id, self.acked, 1):
+            return stored.at
+        return _now()
 
     def hang_up(self) -> None:
         """Close the channel to the writer."""
         self._bell.close()
         self._heard.close()
 
-    def entry(self, at: int) -> tuple[int, int, int, int, int, bytes]:
-        """Return what was collected as the values of an entry."""
+    def pending(self, at: int) -> Stored:
+        """Return what was collected, as the file takes it."""
         rows = self._pending
-        return self._id, self.end - len(rows), len(rows), at, self._version, _encode(rows)
+        return Stored(
+            self._id, self.end - len(rows), len(rows), at, self._version, _encode(rows)
+        )  # fmt: skip
+
+    def state(self) -> State:
+        """Return what is remembered, as the file takes it."""
+        return State(
+            self.name, self.acked, self.table_rows, self.engine, self.marks(), self.doubtful
+        )
 
     def written(self) -> None:
-        """Note that what was collected is in the journal's file."""
+        """Note that what was collected is in the file."""
         self._pending, self._version = [], 0
+
+    def purge(self, before: int) -> bool:
+        """Remove some of what need not be kept; return whether there may be more."""
+        return self._journal.file.remove(self._id, self.acked, before, _PURGE_STEP)
 
 
 @attrs.define(eq=False)
 class Journal:
     """An open journal. All calls come from Trio's thread: they are short."""
 
-    path: Path
+    file: JournalFile
     retention: float
     """Seconds for which acknowledged rows stay."""
-    damaged: Path | None
-    """Where a journal was put that could not be read at the start; None if all was well."""
-    _db: sqlite3.Connection
     touched: list[Queue] = attrs.field(factory=list, init=False)
     """Queues with rows that are not yet written."""
     _changed: dict[str, Queue] = attrs.field(factory=dict, init=False)
@@ -225,35 +233,39 @@ class Journal:
     _news: trio.Event = attrs.field(factory=trio.Event, init=False)
     _written: trio.Event = attrs.field(factory=trio.Event, init=False)
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
+
+    @property
+    def damaged(self) -> Path | None:
+        """Where a journal was put that could not be read at the start; None if all was well."""
+        return self.file.damaged
+
     def queue(self, name: str) -> Queue:
         """Return the queue of a table, made if it is new."""
         if name not in self._queues:
-            self._db.execute("INSERT OR IGNORE INTO tables (name) VALUES (?)", (name,))
-            row = self._db.execute(
-                "SELECT id, acked, table_rows, engine, marks FROM tables WHERE name = ?", (name,)
-            ).fetchone()
-            id_, acked, table_rows, engine, marks = row
-            last = self._db.execute(
-                "SELECT first + n FROM entries WHERE tbl = ? ORDER BY first DESC LIMIT 1", (id_,)
-            ).fetchone()
-            end = max(acked, last[0]) if last else acked
+            id_, state, end = self.file.table(name)
             self._queues[name] = Queue(
-                name, acked, table_rows, end, engine, marks or b"", id_, self
-            )
+                name, state.acked, state.table_rows, end, state.engine, state.doubtful,
+                state.marks, id_, self,
+            )  # fmt: skip
         return self._queues[name]
 
     def queues(self) -> list[Queue]:
         """Return the queues of all tables that the journal knows."""
-        names = self._db.execute("SELECT name FROM tables ORDER BY id").fetchall()
-        return [self.queue(name) for (name,) in names]
+        return [self.queue(name) for name in self.file.names()]
+
+    def news(self) -> None:
+        """Note that there is something to write."""
+        self._news.set()
 
     def appended(self) -> None:
-        """Note that a frame was put in a queue."""
+        """Note that a frame is complete; write a full group."""
         self._frames += 1
         if self._frames >= GROUP:
             self.flush()
-        elif self._frames == 1:
-            self._news.set()
 
     def changed(self, queue: Queue) -> None:
         """Note that what is remembered of a table changed.
@@ -261,7 +273,7 @@ class Journal:
         It may be written later: a restart finds it out again from the table's count.
         """
         self._changed[queue.name] = queue
-        self._news.set()
+        self.news()
 
     def flush(self) -> None:
         """Write all that was collected, in one transaction.
@@ -272,30 +284,12 @@ class Journal:
         """
         if not self.touched and not self._changed:
             return
-        now = int(time.time() * 1000)
-        with _translated(self.path):
-            # If this fails, all stays collected in memory as it was, and the caller hears of it.
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(
-                    "INSERT INTO entries (tbl, first, n, at, version, rows) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    [queue.entry(now) for queue in self.touched],
-                )
-                if self._changed:
-                    self._db.executemany(
-                        "UPDATE tables SET acked = ?, table_rows = ?, engine = ?, marks = ? "
-                        "WHERE name = ?",
-                        [
-                            (q.acked, q.table_rows, q.engine, q.marks(), q.name)
-                            for q in self._changed.values()
-                        ],
-                    )
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        now = _now()
+        # If this fails, all stays collected in memory as it was, and the caller hears of it.
+        self.file.write(
+            [queue.pending(now) for queue in self.touched],
+            [queue.state() for queue in self._changed.values()],
+        )
         for queue in self.touched:
             queue.written()
         self.touched.clear()
@@ -315,26 +309,28 @@ class Journal:
 
     async def keep_syncing(self) -> None:
         """Sync the disk at most `SYNC_INTERVAL` after rows were written. Runs until cancelled."""
-        wal = self.path.with_name(self.path.name + "-wal")
         while True:
             await self._written.wait()
             await trio.sleep(SYNC_INTERVAL / 2)
             self._written = trio.Event()
-            await trio.to_thread.run_sync(_sync, (wal, self.path))
+            await trio.to_thread.run_sync(self.file.sync)
 
-    def purge(self) -> None:
-        """Remove rows that were acknowledged longer ago than the retention."""
+    async def keep_purging(self) -> None:
+        """Remove what need not be kept, now and then. Runs until cancelled."""
+        while True:
+            await self.purge()
+            await trio.sleep(PURGE_INTERVAL)
+
+    async def purge(self) -> None:
+        """Remove rows of proven tables that are acknowledged and older than the retention."""
         self.flush()
         before = int((time.time() - self.retention) * 1000)
-        with _translated(self.path):
-            self._db.execute(
-                "DELETE FROM entries WHERE id IN (SELECT e.id FROM entries e JOIN tables t "
-                "ON t.id = e.tbl WHERE e.at < ? AND e.first + e.n <= t.acked "
-                "ORDER BY e.id LIMIT 20000)",
-                (before,),
-            )
-            # The file gives back what an outage made it take.
-            self._db.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+        for queue in [queue for queue in self._queues.values() if queue.proven]:
+            while queue.purge(before):
+                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        while self.file.shrink(_PURGE_STEP):
+            await trio.lowlevel.checkpoint()
 
     def hang_up(self) -> None:
         """Close the channels of the queues."""
@@ -343,139 +339,33 @@ class Journal:
 
     def fact(self, name: str) -> str:
         """Return a remembered fact about the program, empty if there is none."""
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else ""
+        return self.file.fact(name)
 
     def remember(self, name: str, value: str) -> None:
         """Remember a fact about the program."""
-        with _translated(self.path):
-            self._db.execute(
-                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = ?",
-                (name, value, value),
-            )
-
-    def entries(self, table: int, position: int) -> Iterable[tuple[int, int, bytes]]:
-        """Yield first position, time of receipt and rows of a table's entries."""
-        return self._select("first, at, rows", table, position)
-
-    def versions(self, table: int, position: int) -> Iterable[tuple[int, int, bytes]]:
-        """Yield first position, highest depth version and rows of a table's entries."""
-        return self._select("first, version, rows", table, position)
-
-    def first_position(self, table: int, otherwise: int) -> int:
-        """Return the first position of a table that is still here."""
-        row = self._db.execute(
-            "SELECT first FROM entries WHERE tbl = ? ORDER BY first LIMIT 1", (table,)
-        ).fetchone()
-        return int(row[0]) if row else otherwise
-
-    def _select(self, what: str, table: int, position: int) -> Iterable[tuple[int, int, bytes]]:
-        # Begin at the entry that holds the position, which may have begun before it.
-        return self._db.execute(
-            f"SELECT {what} FROM entries WHERE tbl = ? AND first + n > ? AND first >= coalesce("  # noqa: S608
-            f"(SELECT max(first) FROM entries WHERE tbl = ? AND first <= ?), 0) ORDER BY first",
-            (table, position, table, position),
-        )
+        self.file.remember(name, value)
 
 
 @contextmanager
 def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
-    """Open a journal, made if it is missing, and hold it against other processes.
-
-    A journal that cannot be read is put aside under another name and a new one begun:
-    `Journal.damaged` says so.
+    """Open a journal, made if it is missing; see `open_file`. What is left is written at the end.
 
     Raises:
-        JournalLocked: another process has it.
-        JournalError: it cannot be made or opened.
-        DiskFull: no space.
+        JournalLocked, JournalError, DiskFull: as `open_file`.
     """
-    with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JournalError(f"cannot make {path.parent}: {error.strerror}") from error
-        try:
-            stack.enter_context(hold_file(path.with_suffix(".lock"), f"journal {path}"))
-        except StoreLocked as error:
-            raise JournalLocked(str(error)) from error
-        damaged = None
-        with _translated(path):
-            try:
-                db = _connect(path)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
-                    raise
-                damaged = _put_aside(path)
-                db = _connect(path)
-        stack.callback(db.close)
-        journal = Journal(path, retention, damaged, db)
-        stack.callback(journal.hang_up)
+    with open_file(path) as file:
+        journal = Journal(file, retention)
         try:
             yield journal
         except BaseException:
             with suppress(JournalError):  # perhaps it is what brought us here
                 journal.flush()
             raise
-        journal.flush()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA journal_size_limit = 16777216")
-        (found,) = db.execute("PRAGMA user_version").fetchone()
-        if found not in (0, _SCHEMA_VERSION):
-            raise JournalError(
-                f"journal {path} is of version {found}, this program knows {_SCHEMA_VERSION}: "
-                f"use the version of mexc-trio that wrote it"
-            )
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _put_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return "malformed" in str(error) or "not a database" in str(error) or "disk image" in str(error)
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        if "full" in str(error):
-            raise DiskFull(
-                f"journal {path}: the disk is full; free some space and start again"
-            ) from error
-        raise JournalError(f"journal {path}: {error}") from error
-
-
-def _sync(paths: Sequence[Path]) -> None:
-    for path in paths:
-        try:
-            fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            os.fsync(fd)
+        else:
+            journal.flush()
         finally:
-            os.close(fd)
+            journal.hang_up()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -6,7 +6,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -48,8 +48,8 @@ def hold_file(path: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def hold_tables(store: str, tables: Sequence[str]) -> Iterator[None]:
-    """Hold tables of a server against other recorders on this machine.
+def hold_tables(store: str, tables: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Hold tables of a server against other recorders on this machine; gives what holds more.
 
     One file for the machine, and a byte in it for each (store, table): record locks, because
     they name the process that holds them and go with it.
@@ -68,7 +68,9 @@ def hold_tables(store: str, tables: Sequence[str]) -> Iterator[None]:
         raise UsageError(f"cannot open the lock file {path} ({error.strerror})") from error
     with suppress(OSError):
         os.fchmod(fd, 0o666)  # whoever made it: it is the machine's, not a user's
-    try:
+
+    def hold(tables: Sequence[str]) -> None:
+        # All on one descriptor: closing any other one of the file would let go of all.
         for table in tables:
             digest = hashlib.sha256(f"{store}/{table}".encode()).digest()
             offset = int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
@@ -79,7 +81,10 @@ def hold_tables(store: str, tables: Sequence[str]) -> Iterator[None]:
                     f"table {table} of {store} is being recorded by {_record_holder(fd, offset)} "
                     f"on this machine; two recorders would store every row twice"
                 ) from error
-        yield
+
+    try:
+        hold(tables)
+        yield hold
     finally:
         os.close(fd)
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from faults import TALLY
 
 from tools.clickhouse import ClickHouseServer, NoServerError, find_server
 
@@ -20,3 +21,16 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
         pytest.skip(str(error))
     with ClickHouseServer() as server:
         yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many faults were injected and how many rows were compared afterwards."""
+    if not TALLY.faults:
+        return
+    terminalreporter.section("faults")
+    for kind, number in sorted(TALLY.faults.items()):
+        terminalreporter.write_line(f"{number:>6,} x {kind}")
+    total = sum(TALLY.faults.values())
+    terminalreporter.write_line(f"{total:>6,} faults; {TALLY.rows:,} rows checked")
+    for note in TALLY.notes:
+        terminalreporter.write_line(f"       {note}")

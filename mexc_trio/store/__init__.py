@@ -1,7 +1,8 @@
 """ClickHouse, embedded or a server, behind three calls."""
 
-from mexc_trio.settings import EmbeddedTarget, Settings
+from mexc_trio.settings import Settings
 from mexc_trio.store.schema import Store
+from mexc_trio.targets import EmbeddedTarget
 
 
 def open_store(settings: Settings) -> Store:

@@ -8,22 +8,31 @@ thousand writers do not knock on a closed door a thousand times.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
 import trio
 
 from mexc_trio.errors import StoreError, StoreUnavailable
-from mexc_trio.store import repair, schema
+from mexc_trio.store import repair, schema, views
 from mexc_trio.store.schema import RowTuple, Store, Table
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+VIEWS_AT_ONCE: Final = 10
+"""Tables whose views are created in one call."""
 FIRST_RETRY: Final = 0.25
 """Seconds until a store that went away is asked again; doubles up to `LAST_RETRY`."""
 LAST_RETRY: Final = 10.0
+FIRST_PAUSE: Final = 0.02
+"""Seconds between two looks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
+LAST_PAUSE: Final = 2.0
+SAY_AGAIN: Final = 60.0
+"""Seconds until the same trouble with a store that comes and goes is worth another line."""
 
 
 @attrs.define(eq=False)
@@ -33,10 +42,14 @@ class Gate:
     store: Store
     away_since: float | None = attrs.field(default=None, init=False)
     """Unix seconds; None while the store answers."""
+    writers: int = attrs.field(default=0, init=False)
+    """How many writers share it."""
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
     _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
     _retry: float = attrs.field(default=FIRST_RETRY, init=False)
+    _said: str = attrs.field(default="", init=False)
+    _said_at: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         # Not Trio's default limiter, which DNS look-ups share.
@@ -55,10 +68,25 @@ class Gate:
             StoreError: the outcome is unknown; ask `count`.
         """
         await self._run(lambda: self.store.append(table, rows))
-        self._retry = FIRST_RETRY
+        self._retry, self._said = FIRST_RETRY, ""
+
+    async def quiet(self, table: Table) -> None:
+        """Wait until no INSERT into the table is running any more.
+
+        A server that was frozen or cut off may go on with one that we have given up.
+
+        Raises:
+            StoreError: there was no answer.
+        """
+        pause = FIRST_PAUSE
+        while await self._run(lambda: schema.inserting(self.store, table.name)):
+            if pause == FIRST_PAUSE:
+                log.info("table %s: waiting for the end of an earlier INSERT", table.name)
+            await trio.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE)
 
     async def count(self, table: Table) -> int:
-        """Return the table's row count by its metadata.
+        """Return the table's row count by what the engine knows, which proves nothing.
 
         Raises:
             TableMissing: there is no such table.
@@ -70,9 +98,27 @@ class Gate:
         """Create what is missing; return the names of new tables."""
         return await self._run(lambda: schema.prepare(self.store, tables))
 
+    async def create_views(self, tables: Sequence[str]) -> None:
+        """Create the typed views of symbols' tables that lack them, a few at a time.
+
+        Thousands take minutes, during which INSERTs go on in between. What prevents them is no
+        error: views are a convenience, and the next start tries again.
+        """
+        for first in range(0, len(tables), VIEWS_AT_ONCE):
+            with suppress(StoreError):  # the writers meet it too, and tell
+                await self._run(partial(self._create_views, tables[first : first + VIEWS_AT_ONCE]))
+
+    def _create_views(self, tables: Sequence[str]) -> None:
+        schema.prepare(self.store, [schema.market_table(name) for name in tables])
+        views.create(self.store, tables)
+
     async def incarnation(self) -> str:
         """See `Store.incarnation`."""
         return await self._run(self.store.incarnation)
+
+    async def seal(self, table: Table) -> str:
+        """See `Store.seal`."""
+        return await self._run(lambda: self.store.seal(table.name))
 
     async def make_sound(self, table: Table) -> repair.Soundness:
         """Read the table in full; where its tail cannot be read, keep what can."""
@@ -121,6 +167,9 @@ class Gate:
     def _away(self, error: StoreUnavailable) -> None:
         if self.away_since is None:
             self.away_since = time.time()
-            log.warning("%s; recording goes on into the journal", error)
+            # A store may answer and refuse to write, and so come and go for hours.
+            if str(error) != self._said or trio.current_time() - self._said_at > SAY_AGAIN:
+                self._said, self._said_at = str(error), trio.current_time()
+                log.warning("%s; recording goes on into the journal", error)
             self._came_back = trio.Event()
             self._went_away.set()

@@ -9,8 +9,9 @@ import time
 
 import attrs
 
-from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
 from mexc_trio.store.schema import (
+    Readable,
     RowTuple,
     Store,
     Table,
@@ -30,8 +31,6 @@ class Soundness:
 
     rows: int
     """Rows in the table now, all of them readable."""
-    lost: int
-    """Rows that the table's metadata counted and nobody can read."""
     kept_as: str
     """The name under which the damaged table was put aside; empty if it was sound."""
     reason: str
@@ -41,7 +40,7 @@ class Soundness:
 def same_incarnation(before: str, now: str) -> bool:
     """Compare two values of `Store.incarnation`."""
     if before.isdigit() and now.isdigit():
-        return abs(int(before) - int(now)) <= 2  # a clock that reads whole seconds
+        return abs(int(before) - int(now)) <= 1  # two clocks that read whole seconds
     return before == now
 
 
@@ -53,11 +52,10 @@ def make_sound(store: Store, table: Table) -> Soundness:
     Raises:
         StoreError: the engine did not answer, or the repair itself failed.
     """
-    rows = count(store, table.name)
-    reason = unreadable(store, table, rows)
+    rows, reason, mended = _look(store, table)
     if not reason:
-        return Soundness(rows, 0, "", "")
-    good = _longest_readable(store, table, rows)
+        return Soundness(rows or 0, mended, "its index was damaged" if mended else "")
+    good = longest_readable(store, table, rows)
     stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
     old, new = qualified(store, table.name), qualified(store, fresh)
@@ -74,10 +72,27 @@ def make_sound(store: Store, table: Table) -> Soundness:
     if count(store, fresh) != good:
         raise StoreRejected(f"{store.name}: table {table.name} is damaged and could not be copied")
     store.query(f"RENAME TABLE {old} TO {qualified(store, aside)}, {new} TO {old}")
-    return Soundness(good, rows - good, aside, reason)
+    return Soundness(good, aside, reason)
 
 
-def unreadable(store: Store, table: Table, rows: int) -> str:
+def _look(store: Store, table: Table) -> tuple[int | None, str, str]:
+    """Return rows, why they cannot all be read, and where a damaged index is kept.
+
+    The rows are None if not even they can be told.
+    """
+    drop, mended = 0, ""
+    while True:
+        try:
+            rows = count(store, table.name)
+            return rows, unreadable(store, table, rows), mended
+        except TableDamaged as error:
+            kept = store.mend(table.name, drop)
+            if not kept:
+                return None, str(error), mended
+            drop, mended = max(1, drop * 2), mended or kept
+
+
+def unreadable(store: Readable, table: Table, rows: int) -> str:
     """Read the first `rows` rows in full; return why that fails, or an empty string."""
     hashed = ", ".join(quoted(name) for name in table.column_names)
     try:
@@ -89,18 +104,38 @@ def unreadable(store: Store, table: Table, rows: int) -> str:
             if rows
             else "SELECT 0, 0"
         )
-    except StoreUnavailable as error:
-        if "(ClickHouse error 3)" in str(error) or "(ClickHouse error 74)" in str(error):
-            return str(error)  # the end of the file, not of the connection
-        raise
-    except StoreRejected as error:
-        return str(error)
+    except StoreError as error:
+        return damage(error)
     return "" if int(read[0][0]) == rows else f"{read[0][0]} of {rows} rows are there"
 
 
-def _longest_readable(store: Store, table: Table, rows: int) -> int:
-    """Return how many rows from the start can be read, by halving."""
-    good, bad = 0, rows
+def damage(error: StoreError) -> str:
+    """Return the engine's words if the table's files may be what is wrong; else raise the error."""
+    # Two codes that pass in other places mean the end of the file here, not of the connection.
+    ends = any(f"(ClickHouse error {code})" in str(error) for code in (3, 74))
+    if isinstance(error, TableDamaged) or ends:
+        return str(error)
+    raise error
+
+
+def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
+    """Return how many rows from the start can be read.
+
+    Args:
+        store: where the table is.
+        table: a table that cannot be read in full.
+        rows: how many the engine believes there are; None if it cannot tell.
+    """
+    # Steps that double, from the end that is damaged or else from the start; then halving.
+    good, bad, step = 0, rows or 0, 1024
+    if rows is None:
+        while not unreadable(store, table, step):
+            good, step = step, step * 2
+        bad = step
+    else:
+        while step < rows and unreadable(store, table, rows - step):
+            bad, step = rows - step, step * 4
+        good = max(0, rows - step)
     while bad - good > 1:
         middle = (good + bad) // 2
         if unreadable(store, table, middle):
@@ -113,7 +148,7 @@ def _longest_readable(store: Store, table: Table, rows: int) -> int:
 def newest(store: Store, table: Table) -> int | None:
     """Return the newest value of the table's first time column in milliseconds."""
     time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
-    types = (columns(store) or {}).get(table.name, {})
+    types = (columns(store, tables=[table.name]) or {}).get(table.name, {})
     expression = milliseconds(quoted(time_column), types.get(time_column, ""))
     rows = store.query(f"SELECT count(), max({expression}) FROM {qualified(store, table.name)}")
     return int(rows[0][1]) if int(rows[0][0]) else None
@@ -124,7 +159,7 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
 
     They are in the form in which they were appended: times in milliseconds.
     """
-    types = (columns(store) or {})[table.name]
+    types = (columns(store, tables=[table.name]) or {})[table.name]
     wanted = ", ".join(
         milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)
         for name, type_ in table.columns

@@ -13,6 +13,7 @@ from mexc_trio.errors import (
     StoreError,
     StoreRejected,
     StoreUnavailable,
+    TableDamaged,
     TableMissing,
 )
 
@@ -62,11 +63,8 @@ GAPS: Final = Table(
 """The ledger of holes, in the same database as the symbols' tables."""
 
 
-class Store(Protocol):
-    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
-
-    Calls may come from several threads at once, up to `concurrency`.
-    """
+class Readable(Protocol):
+    """What can be asked: a `Store`, or a `Reader`."""
 
     @property
     def name(self) -> str:
@@ -76,10 +74,6 @@ class Store(Protocol):
     def database(self) -> str:
         """The database that holds the tables."""
 
-    @property
-    def concurrency(self) -> int:
-        """How many calls may run at the same time."""
-
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, if it has any.
 
@@ -88,6 +82,17 @@ class Store(Protocol):
             TableMissing: the table or database is not there.
             StoreRejected: it will not work without a change by the user.
         """
+
+
+class Store(Readable, Protocol):
+    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
+
+    Calls may come from several threads at once, up to `concurrency`.
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at the same time."""
 
     def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Insert rows in their order. After any error some may be stored and some not.
@@ -101,6 +106,20 @@ class Store(Protocol):
 
         A server: the second of its start, from its uptime, so it may be off by one. The embedded
         engine starts with the process: a value of its own each time.
+        """
+
+    def seal(self, table: str) -> str:
+        """Sync a table's files to the disk and return a text that changes when they do.
+
+        Empty where the files are the server's. A table that still has its seal has lost nothing,
+        whatever happened to the machine.
+        """
+
+    def mend(self, table: str, drop: int) -> str:
+        """Cut the index of a table that cannot be opened back to what can be read.
+
+        `drop` more of its last INSERTs are cut off as well. Returns where the old index is kept;
+        empty if there is nothing to cut, or the files are the server's.
         """
 
     def close(self) -> None:
@@ -117,7 +136,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def qualified(store: Store, table: str) -> str:
+def qualified(store: Readable, table: str) -> str:
     """Return `database`.`table` as SQL."""
     return f"{quoted(store.database)}.{quoted(table)}"
 
@@ -129,37 +148,36 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         StoreRejected: no right to create, a server too old to, or a table of that name that
             lacks a column.
     """
-    present = columns(store)
-    if present is None:
-        store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
-        present = {}
-    created: list[str] = []
+    found = columns(store, views=True, tables=[table.name for table in tables])
+    present = found or {}
+    absent = [table for table in tables if table.name not in present]
+    # All that can be wrong is looked for before anything is created.
     for table in tables:
-        if table.name in present:
-            missing = [c for c in table.column_names if c not in present[table.name]]
-            if missing:
-                raise StoreRejected(
-                    f"table {store.database}.{table.name} at {store.name} has no column "
-                    f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
-                    f"another table in settings.ini"
-                )
-        else:
-            _create(store, table)
-            created.append(table.name)
-    return created
+        missing = [c for c in table.column_names if c not in present.get(table.name, (c,))]
+        if missing:
+            raise StoreRejected(
+                f"table {store.database}.{table.name} at {store.name} has no column "
+                f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
+                f"another table in settings.ini"
+            )
+    if absent:
+        _check_version(store, absent[0])
+    if found is None:
+        store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
+    for table in absent:
+        parts = ", ".join(f"{quoted(name)} {type_}" for name, type_ in table.columns)
+        name = qualified(store, table.name)
+        store.query(f"CREATE TABLE IF NOT EXISTS {name} ({parts}) ENGINE = StripeLog")
+    return [table.name for table in absent]
 
 
-def _create(store: Store, table: Table) -> None:
+def _check_version(store: Store, table: Table) -> None:
     version = str(store.query("SELECT version()")[0][0])
     if version_number(version) < MINIMUM_VERSION:
         raise StoreRejected(
             f"{store.name} is ClickHouse {version}, too old to create table {table.name}: "
             f"DateTime64 needs {'.'.join(map(str, MINIMUM_VERSION))} or newer"
         )
-    parts = ", ".join(f"{quoted(name)} {type_}" for name, type_ in table.columns)
-    store.query(
-        f"CREATE TABLE IF NOT EXISTS {qualified(store, table.name)} ({parts}) ENGINE = StripeLog"
-    )
 
 
 MINIMUM_VERSION: Final = (20, 1)
@@ -181,25 +199,96 @@ def insert_settings(version: tuple[int, ...]) -> dict[str, int]:
     return {"async_insert": 0, "max_insert_threads": 1} if version >= (21, 11) else {}
 
 
-def columns(store: Store) -> dict[str, dict[str, str]] | None:
-    """Return the tables of the database with their columns and types; None without a database."""
+def columns(
+    store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
+) -> dict[str, dict[str, str]] | None:
+    """Return the tables of the database with their columns and types; None without a database.
+
+    Args:
+        store: where to look.
+        views: whether views count as tables.
+        tables: only these; all if None. Where there are a thousand, one costs a tenth of all.
+    """
     database = literal(store.database)
     if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
         return None
     found: dict[str, dict[str, str]] = {}
     sql = f"SELECT table, name, type FROM system.columns WHERE database = {database}"
+    if not views:
+        sql += (
+            f" AND table NOT IN (SELECT name FROM system.tables WHERE database = {database} "
+            f"AND engine = 'View')"
+        )
+    if tables is not None:
+        sql += f" AND table IN ({', '.join(map(literal, tables)) or 'NULL'})"
     for table, name, type_ in store.query(sql):
         found.setdefault(table, {})[name] = type_
     return found
 
 
-def count(store: Store, table: str) -> int:
-    """Return the number of rows by the table's metadata, which is quick and proves nothing.
+def count(store: Readable, table: str) -> int:
+    """Return the number of rows that the table claims to have, which proves nothing.
+
+    From the engine's metadata where it tells; `SELECT count()` reads a column of a StripeLog table,
+    seconds after a month of recording, and fails on a damaged one.
 
     Raises:
         TableMissing: there is no such table.
     """
+    known = known_rows(store, table)
+    if known is not None:
+        return known
     return int(store.query(f"SELECT count() FROM {qualified(store, table)}")[0][0])
+
+
+def inserting(store: Readable, table: str) -> bool:
+    """Return whether an INSERT into a table is running, whoever sent it.
+
+    A client sends its rows after the server has begun the statement, and a statement stays in the
+    list until its rows are in the table. So what is neither in the list nor in the table will
+    never be. A StripeLog table is locked meanwhile, which has the same effect, so a user without
+    the right to look is no worse off; a table of another engine, made by hand, is not.
+    """
+    statement = literal(f"INSERT INTO {qualified(store, table)} ")
+    sql = f"SELECT count() FROM system.processes WHERE position(query, {statement}) = 1"
+    try:
+        return bool(int(store.query(sql)[0][0]))
+    except StoreRejected:
+        return False
+
+
+def known_rows(store: Readable, table: str) -> int | None:
+    """Return the number of rows by what the engine knows of the table without reading its data.
+
+    None where it does not tell: servers before 20.2, and tables that are none, such as views.
+    It answers for a table whose data is damaged, where `SELECT count()` fails, since that reads
+    a column of a StripeLog table.
+
+    Raises:
+        TableMissing: there is no such table.
+    """
+    # Loads the index, without which the engine does not know.
+    store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
+    found = _of_system_tables(store, "total_rows", f"AND name = {literal(table)}")
+    return found.get(table) if found else None
+
+
+def known_sizes(store: Readable) -> dict[str, int | None] | None:
+    """Return the bytes that each table of the database takes; None if the server cannot tell."""
+    return _of_system_tables(store, "total_bytes", "")
+
+
+def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None] | None:
+    if not store.query(
+        f"SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'tables' "
+        f"AND name = {literal(column)}"
+    ):
+        return None
+    found = store.query(
+        f"SELECT name, {column} FROM system.tables "
+        f"WHERE database = {literal(store.database)} {condition}"
+    )
+    return {str(name): None if value is None else int(value) for name, value in found}
 
 
 def milliseconds(column: str, type_: str) -> str:
@@ -219,17 +308,21 @@ def error_of(code: int, text: str, store: str) -> StoreError:
         store: the store's name, for the message.
     """
     message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
+    error: StoreError = StoreRejected(message)
     if code in _PASSING:
-        return StoreUnavailable(message)
-    if code in _MISSING:
-        return TableMissing(message)
-    return StoreRejected(message)
+        error = StoreUnavailable(message)
+    elif code in _MISSING:
+        error = TableMissing(message)
+    elif code in _DAMAGED:
+        error = TableDamaged(message)
+    error.code = code
+    return error
 
 
 def _first_line(text: str) -> str:
     line = text.strip().split("\n", 1)[0]
     # 18.16 appends its stack trace, newer servers the version.
-    line = re.sub(r"^Code: \d+\.\s*", "", line).removeprefix("DB::Exception: ")
+    line = re.sub(r"^(Code: \d+\.\s*|DB::Exception: )+", "", line)
     line = line.split(" Stack trace:")[0].strip()
     return line if len(line) <= 300 else line[:297] + "..."
 
@@ -270,5 +363,21 @@ _MISSING: Final = frozenset(
         60,  # UNKNOWN_TABLE
         81,  # UNKNOWN_DATABASE
         218,  # TABLE_IS_DROPPED
+    }
+)
+# What reading a table says whose files were cut short, zeroed or removed (tried).
+_DAMAGED: Final = frozenset(
+    {
+        32,  # ATTEMPT_TO_READ_AFTER_EOF
+        33,  # CANNOT_READ_ALL_DATA
+        40,  # CHECKSUM_DOESNT_MATCH
+        89,  # UNKNOWN_COMPRESSION_METHOD
+        107,  # FILE_DOESNT_EXIST
+        117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
+        131,  # TOO_LARGE_STRING_SIZE
+        246,  # CORRUPTED_DATA
+        271,  # CANNOT_DECOMPRESS
+        432,  # UNKNOWN_CODEC
     }
 )

@@ -1,17 +1,27 @@
 """A ClickHouse server over the native protocol. The only module that knows clickhouse-driver."""
 
+import itertools
+import logging
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 
 from mexc_trio.errors import StoreRejected, StoreUnavailable
-from mexc_trio.settings import ServerTarget
 from mexc_trio.store.schema import RowTuple, Table, error_of, insert_settings, qualified, quoted
+from mexc_trio.targets import ServerTarget
+
+# It logs a traceback for each connection that fails, which in an outage is one every few seconds.
+# What was wrong is in the error.
+logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
+
+Block: TypeAlias = list[tuple[Any, ...]]
+BLOCK: Final = 8192
+"""Rows of a block of an answer."""
 
 # Seconds. Each bounds one wait on the socket, so no call hangs: an INSERT that nobody answers
 # ends after SEND_RECEIVE_TIMEOUT with an unknown outcome, which the writer then looks up.
@@ -66,9 +76,34 @@ class ServerStore:
                 settings=insert_settings(version),
             )
 
+    def blocks(self, sql: str, settings: Mapping[str, int | str]) -> Generator[Block, None, None]:
+        """Run a statement with our database as the default, and yield its answer in blocks.
+
+        The first block holds the columns, as pairs of name and type. Closing the generator closes
+        the connection, which ends the statement.
+
+        Raises:
+            StoreError: as for `query`.
+        """
+        with self._client() as client:
+            # The driver takes the name from here for the next connection, so without quotes.
+            client.execute(f"USE {self.database}")
+            rows = iter(client.execute_iter(sql, with_column_types=True, settings=dict(settings)))
+            yield list(next(rows, ()))
+            while block := list(itertools.islice(rows, BLOCK)):
+                yield block
+
     def incarnation(self) -> str:
         """See `Store.incarnation`."""
         return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])
+
+    def seal(self, table: str) -> str:
+        """See `Store.seal`."""
+        return ""
+
+    def mend(self, table: str, drop: int) -> str:
+        """See `Store.mend`."""
+        return ""
 
     def close(self) -> None:
         """Close the connections that no call is using."""

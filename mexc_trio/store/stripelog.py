@@ -1,0 +1,90 @@
+"""The files of a StripeLog table, and what a lost power or a full disk does to them.
+
+`data.bin` holds the rows. `index.mrk` says where they begin: one compressed block for each INSERT,
+of which the engine reads all or nothing, so that one damaged byte at its end hides the whole table.
+`sizes.json` says how much of both is valid; written on a full disk it is empty, and then the engine
+opens no table at all. Both are mended here, while the engine has the table closed: the index is cut
+back to its whole blocks. What is cut off is kept beside the tables.
+"""
+
+import json
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Final
+
+# A block: checksum (16 bytes), method, its size from the method on, its size when unpacked.
+_HEADER: Final = struct.Struct("<16sBII")
+_CHECKSUM: Final = 16
+_METHODS: Final = frozenset({0x02, 0x82, 0x90})  # none, LZ4, ZSTD
+
+
+def needs_mending(table: Path) -> bool:
+    """Return whether the sizes of a table's files alone show that the engine cannot open it."""
+    index = table / "index.mrk"
+    if not index.exists():
+        return False
+    sizes = _sizes(table)
+    return sizes is None or index.stat().st_size < sizes.get("index.mrk", 0)
+
+
+def mend(table: Path, aside: Path, drop: int = 0) -> Path | None:
+    """Cut the index of a table that no engine has open back to its whole blocks.
+
+    Args:
+        table: the directory of the table's files.
+        aside: where the files are kept as they were, in a directory of their own.
+        drop: how many of the last whole blocks to cut off, too: their checksums are not looked at.
+
+    Returns:
+        Where the files are kept; None if there is nothing that could be cut off.
+    """
+    index = table / "index.mrk"
+    content = index.read_bytes()
+    ends = _block_ends(content)
+    if drop > len(ends):
+        return None
+    end = ([0, *ends])[len(ends) - drop]
+    kept = aside / f"{table.resolve().name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    if not kept.exists():
+        kept.mkdir(parents=True)
+        (kept / "index.mrk").write_bytes(content)
+        if (table / "sizes.json").exists():
+            (kept / "sizes.json").write_bytes((table / "sizes.json").read_bytes())
+    os.truncate(index, end)
+    sizes = {name: (table / name).stat().st_size for name in ("data.bin", "index.mrk")}
+    _write_sizes(table, sizes)
+    return kept
+
+
+def _block_ends(index: bytes) -> list[int]:
+    ends: list[int] = []
+    at = 0
+    while at + _HEADER.size <= len(index):
+        _, method, size, _ = _HEADER.unpack_from(index, at)
+        at += _CHECKSUM + size
+        if method not in _METHODS or size < _HEADER.size - _CHECKSUM or at > len(index):
+            break
+        ends.append(at)
+    return ends
+
+
+def _sizes(table: Path) -> dict[str, int] | None:
+    """Return what `sizes.json` says; None if it cannot be read."""
+    try:
+        content = json.loads((table / "sizes.json").read_text())
+        (files,) = content.values()
+        return {name.replace("%2E", "."): int(file["size"]) for name, file in files.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return None
+
+
+def _write_sizes(table: Path, sizes: dict[str, int]) -> None:
+    files = {name.replace(".", "%2E"): {"size": str(size)} for name, size in sizes.items()}
+    new = table / "sizes.json.new"
+    with new.open("w") as file:
+        json.dump({"clickhouse": files}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(table / "sizes.json")
