@@ -2,7 +2,18 @@
 
 import sys
 
-from mexc_trio.cli import main
+from mexc_trio.errors import INTERRUPTED
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    try:
+        # It takes a moment, in which a Ctrl-C is no bug either.
+        from mexc_trio import cli
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

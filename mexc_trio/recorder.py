@@ -1,4 +1,4 @@
-"""All symbols together: what starts, what runs beside them, and how it ends.
+"""All symbols together: what runs, in which nurseries, and how it ends.
 
 The order of the end is the point. A signal cancels the symbols' nurseries; each writer, on its way
 out, writes what is left of its queue, for a bounded time; then the gaps ledger's writer does the
@@ -7,101 +7,77 @@ it.
 """
 
 import logging
-import os
-import shutil
-import signal
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
-from pathlib import Path
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
-from trio_util import periodic
 
+from mexc_trio import watch
 from mexc_trio.collector import Collector
 from mexc_trio.connection import Connection
-from mexc_trio.errors import (
-    DiskFull,
-    JournalError,
-    StoreError,
-    StoreUnavailable,
-    leaves,
-)
-from mexc_trio.gaps import Cause, Ledger
-from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.locks import hold_tables
+from mexc_trio.errors import DiskFull, JournalError, leaves
+from mexc_trio.gaps import Cause
+from mexc_trio.journal import Queue
+from mexc_trio.limits import allow_connections
+from mexc_trio.recording import Recording, open_recording
+from mexc_trio.roster import follow
 from mexc_trio.rows import Gap
-from mexc_trio.settings import EmbeddedTarget, Settings
-from mexc_trio.stats import Counts, Line, duration, final_report, interval_report
-from mexc_trio.store import open_store
-from mexc_trio.store.gate import Gate
-from mexc_trio.store.schema import GAPS, market_table, prepare
-from mexc_trio.writer import Writer
+from mexc_trio.settings import Settings
+from mexc_trio.signals import stoppable
+from mexc_trio.stats import final_report
+from mexc_trio.store.schema import GAPS, market_table
+from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.writer import SharedWriter, Writer
+
+if TYPE_CHECKING:
+    from mexc_trio.discovery import Discovery
 
 log = logging.getLogger(__name__)
-
-PURGE_INTERVAL: Final = 10.0
-DISK_INTERVAL: Final = 2.0
-OUTAGE_REPORT_INTERVAL: Final = 60.0
-INTERRUPTED: Final = 130
 
 # The journal's note of how the last run ended.
 _END: Final = "end"
 _RUNNING: Final = "running"
 
 
-@attrs.define(eq=False)
-class Recording:
-    """The parts of a recorder that is running."""
-
-    settings: Settings
-    journal: Journal
-    gate: Gate
-    collectors: list[Collector]
-    gaps: Queue
-    leftovers: list[Queue]
-    """Queues with rows of earlier runs whose tables are not recorded in this one."""
-    began: float = attrs.field(factory=time.monotonic)
-
-    def lines(self, before: Sequence[Counts] | None = None) -> list[Line]:
-        """Return what the statistics say of each symbol, since `before` or in all."""
-        now = time.time()
-        lines: list[Line] = []
-        for number, collector in enumerate(self.collectors):
-            oldest = collector.queue.oldest_waiting()
-            counts = collector.counts
-            lines.append(
-                Line(
-                    collector.symbol,
-                    collector.settings.table,
-                    counts.since(before[number]) if before else counts,
-                    collector.queue.backlog,
-                    max(0.0, now - oldest / 1000) if oldest else 0.0,
-                    collector.ledger.written,
-                )
-            )
-        return lines
-
-    def backlog(self) -> int:
-        """Return how many rows wait in the journal, of all tables."""
-        return sum(queue.backlog for queue in self.journal.queues())
-
-
-async def record(settings: Settings, symbols: tuple[str, ...]) -> int:
+async def record(settings: Settings, symbols: Sequence[str]) -> int:
     """Record until stopped; return the exit code.
 
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
     """
-    log.info("settings: %s", "; ".join(settings.describe()))
-    with ExitStack() as stack:
-        recording = _open(stack, settings, symbols)
+    for line in settings.describe():
+        log.info("settings: %s", line)
+    async with AsyncExitStack() as stack:
+        discovery = None
+        if settings.finds:
+            # Here, because the HTTP client takes a while to load, and most do without it.
+            from mexc_trio.discovery import open_discovery
+
+            discovery = await stack.enter_async_context(open_discovery(settings))
+            found = await _found(discovery)
+            if found is None:
+                return 0
+            symbols = found
+        connections = -(-len(symbols) // settings.symbols_per_connection)
+        allow_connections(connections, more=settings.finds)
+        return await _record(settings, symbols, discovery)
+
+
+async def _found(discovery: "Discovery") -> Sequence[str] | None:
+    """Return what is to be recorded; None if a signal came before that was known."""
+    async with stoppable(lambda: None) as waiting:
+        with waiting:
+            return await discovery.begin()
+    return None
+
+
+async def _record(settings: Settings, symbols: Sequence[str], discovery: "Discovery | None") -> int:
+    async with _started(settings, symbols) as (recording, running):
         end = "it was stopped"
         try:
-            await _run(recording)
+            await _run(recording, running, discovery)
         except BaseException as error:
             full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
             end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
@@ -110,7 +86,7 @@ async def record(settings: Settings, symbols: tuple[str, ...]) -> int:
             _say_good_bye(recording)
             with suppress(JournalError):  # if it is the journal that failed, it has been said
                 recording.journal.remember(_END, end)
-        return 1 if any(c.failure for c in recording.collectors) else 0
+        return 1 if any(collector.failure for collector in recording.collectors) else 0
 
 
 async def drain(settings: Settings) -> int:
@@ -119,160 +95,164 @@ async def drain(settings: Settings) -> int:
     Raises:
         MexcTrioError: it could not be started, or the store refuses the rows.
     """
-    with ExitStack() as stack:
-        recording = _open(stack, settings, ())
-        left = recording.backlog()
-        if not left:
-            log.info("nothing waits in %s", recording.journal.path)
-            return 0
-        async with _stoppable(recording) as running, _services(recording):
+    if not settings.journal_path.exists():
+        log.info("nothing waits: there is no journal %s", settings.journal_path)
+        return 0
+    async with _started(settings, ()) as (recording, running):
+        left = recording.backlog
+        async with _beside(*_services(recording)):
             with running:
                 async with trio.open_nursery() as nursery:
                     for queue in recording.leftovers:
                         nursery.start_soon(_writer(recording, queue).until_empty)
-        rest = recording.backlog()
+                # Last, because the others may find holes.
+                await _writer(recording, recording.gaps).until_empty()
+        rest = recording.backlog
         log.info("%d rows written to %s, %d wait", left - rest, recording.gate.name, rest)
         return 1 if rest else 0
 
 
-def journal_path(settings: Settings) -> Path:
-    """Return the journal's file: one for each store, so a directory may serve several."""
-    if isinstance(settings.store, EmbeddedTarget):
-        name = "journal.sqlite"
-    else:
-        parts = [settings.store.host, str(settings.store.port), settings.store.database]
-        name = f"journal-{'-'.join(parts)}.sqlite".replace("/", "_").replace(":", "_")
-    return settings.state_directory / name
+@asynccontextmanager
+async def _started(
+    settings: Settings, symbols: Sequence[str]
+) -> AsyncIterator[tuple[Recording, trio.CancelScope]]:
+    """Make everything ready; give also the scope that SIGINT or SIGTERM cancels."""
+    recording: Recording | None = None
 
-
-def _open(stack: ExitStack, settings: Settings, symbols: Sequence[str]) -> Recording:
-    """Open journal and store and make ready all that is recorded."""
-    chosen = [settings.for_symbol(symbol) for symbol in symbols]
-    path = journal_path(settings)
-    # Before the journal: when the directory is refused, nothing is to be left in it.
-    store = open_store(settings)
-    stack.callback(store.close)
-    known = path.exists()
-    tables = [*(market_table(symbol.table) for symbol in chosen), GAPS]
-    try:
-        prepare(store, tables)
-    except StoreUnavailable as error:
-        # A store that was written to before may be away. One that was never reached may be a
-        # misspelt host or a wrong password, which nobody wants to learn days later.
-        if not known:
-            raise StoreError(
-                f"{error}. At the first start the store must answer; check --store"
-            ) from error
-        log.warning("%s; recording goes on into the journal", error)
-    if not isinstance(settings.store, EmbeddedTarget):
-        stack.enter_context(
-            hold_tables(settings.store.identity, [symbol.table for symbol in chosen])
-        )
-    journal = stack.enter_context(open_journal(path, retention=settings.retention))
-    if journal.damaged:
-        log.error("the journal was damaged and is kept as %s; a new one is begun", journal.damaged)
-    gaps = journal.queue(GAPS.name)
-    gate = Gate(store)
-    collectors = [
-        Collector(s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate)
-        for s in chosen
-    ]
-    recorded = {GAPS.name, *(symbol.table for symbol in chosen)}
-    leftovers = [
-        q for q in journal.queues() if q.backlog and (q.name not in recorded or not chosen)
-    ]
-    for queue in journal.queues():
-        if queue.backlog:
-            log.info(
-                "table %s: %d rows of an earlier run will be written", queue.name, queue.backlog
+    def last_words() -> None:
+        if recording is not None:
+            recording.restore_terminal()
+            recording.journal.flush()
+            log.warning(
+                "second signal: not waiting; the next run writes up to %d rows from the journal",
+                recording.backlog,
             )
-    return Recording(settings, journal, gate, collectors, gaps, leftovers)
+
+    with ExitStack() as stack:
+        async with stoppable(last_words) as running:
+            # In a thread, so that signals are heard while an engine loads or a server is silent.
+            recording = await trio.to_thread.run_sync(
+                stack.enter_context, open_recording(settings, symbols)
+            )
+            yield recording, running
 
 
-async def _run(recording: Recording) -> None:
+async def _run(
+    recording: Recording, running: trio.CancelScope, discovery: "Discovery | None"
+) -> None:
     settings = recording.settings
     _open_holes(recording)
-    size = settings.symbols_per_connection
-    collectors = recording.collectors
-    async with _stoppable(recording) as running, _services(recording) as services:
-        services.start_soon(_print_statistics, recording)
-        for queue in recording.leftovers:
-            services.start_soon(_writer(recording, queue).run)
+    leftovers = [partial(_write_leftover, recording, queue) for queue in recording.leftovers]
+    # From right to left is the order in which they end.
+    async with (
+        _beside(*_services(recording)),
+        _beside(_writer(recording, recording.gaps).run),
+        _beside(
+            partial(_statistics(settings), recording),
+            *leftovers,
+            *_interface(recording),
+        ),
+    ):
         if settings.duration is not None:
             running.deadline = trio.current_time() + settings.duration
         with running:
             async with trio.open_nursery() as nursery:
-                for first in range(0, len(collectors), size):
-                    group = collectors[first : first + size]
-                    nursery.start_soon(_record_group, settings, group)
+                _begin(recording, nursery, recording.collectors)
+                if discovery is not None:
+                    begin = partial(_begin, recording, nursery)
+                    nursery.start_soon(follow, recording, discovery, begin)
 
 
-async def _record_group(settings: Settings, collectors: Sequence[Collector]) -> None:
+def _statistics(settings: Settings) -> Callable[[Recording], Awaitable[None]]:
+    """Return what shows statistics for as long as it runs."""
+    if not settings.live:
+        return watch.print_statistics
+    from mexc_trio.live import show_screen  # here because of what it imports
+
+    return show_screen
+
+
+def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:
+    """Start the nurseries of symbols, a group for each connection; their views come later."""
+    size = recording.settings.symbols_per_connection
+    for first in range(0, len(collectors), size):
+        nursery.start_soon(_record_group, recording, nursery, collectors[first : first + size])
+    nursery.start_soon(recording.gate.create_views, [one.settings.table for one in collectors])
+
+
+async def _record_group(
+    recording: Recording, everybody: trio.Nursery, collectors: Sequence[Collector]
+) -> None:
+    """Record the symbols of one connection; when no symbol at all is left, end everything."""
+    await _record_together(recording, collectors)
+    if recording.has_failed:
+        everybody.cancel_scope.cancel()  # there may be a list to follow still
+
+
+async def _record_together(recording: Recording, collectors: Sequence[Collector]) -> None:
     """Be the nursery of the symbols on one connection."""
-    connection = Connection(settings.url, collectors, settings.ping_interval)
+    settings = recording.settings
+    connection = Connection(settings.url, collectors, settings.ping_interval, pace=recording.pace)
     if len(collectors) == 1:
-        await collectors[0].run(connection.run)
+        await _record_symbol(recording, collectors[0], connection.run)
         return
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         async with trio.open_nursery() as symbols:
             for collector in collectors:
-                symbols.start_soon(collector.run)
+                symbols.start_soon(_record_symbol, recording, collector, None)
         nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _stoppable(recording: Recording) -> AsyncIterator[trio.CancelScope]:
-    """Make a scope that SIGINT or SIGTERM cancels; a second one ends the process."""
-    running = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_stop_on_signal, running, recording)
-        yield running
-        nursery.cancel_scope.cancel()
-
-
-async def _stop_on_signal(
-    running: trio.CancelScope,
+async def _record_symbol(
     recording: Recording,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    collector: Collector,
+    receive: Callable[[], Awaitable[None]] | None,
 ) -> None:
-    # Not KeyboardInterrupt, which leaves nurseries as a nested group and strikes anywhere.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for number in signals:
-            if not running.cancel_called:
-                log.info("%s: writing what is left", signal.Signals(number).name)
-                running.cancel()
-                continue
-            # An INSERT in a thread cannot be cancelled, so there is nothing gentler. Nothing is
-            # lost: what was received is in the journal, as after any kill.
-            recording.journal.flush()
-            log.warning(
-                "second signal: not waiting; the next run writes up to %d rows from the journal",
-                recording.backlog(),
-            )
-            sys.stdout.flush()
-            os._exit(INTERRUPTED)
+    await collector.run(receive)
+    # It was stopped by its errors. If it was the last one, the program's end says the same.
+    if any(not other.stopped for other in recording.collectors):
+        watch.show(final_report([recording.line(collector)], recording.seconds))
 
 
 @asynccontextmanager
-async def _services(recording: Recording) -> AsyncIterator[trio.Nursery]:
-    """Run what all symbols need, and the ledger's writer, which ends after theirs."""
-    journal, gate = recording.journal, recording.gate
+async def _beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run tasks for as long as the block runs."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(journal.keep_flushing)
-        if recording.settings.journal_sync:
-            nursery.start_soon(journal.keep_syncing)
-        nursery.start_soon(gate.keep_asking)
-        nursery.start_soon(_every, PURGE_INTERVAL, journal.purge)
-        nursery.start_soon(_every, DISK_INTERVAL, lambda: _look_at_disk(recording))
-        nursery.start_soon(_report_outages, recording)
-        async with trio.open_nursery() as later:
-            later.start_soon(_writer(recording, recording.gaps).run)
-            yield later
-            later.cancel_scope.cancel()
+        for task in tasks:
+            nursery.start_soon(task)
+        yield
         nursery.cancel_scope.cancel()
+
+
+def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield the tasks that all writers need."""
+    journal = recording.journal
+    yield journal.keep_flushing
+    if recording.settings.journal_sync:
+        yield journal.keep_syncing
+    yield journal.keep_purging
+    yield partial(watch.watch_disk, recording)
+    yield recording.gate.keep_asking
+    yield partial(watch.report_outages, recording)
+
+
+async def _write_leftover(recording: Recording, queue: Queue) -> None:
+    """Write a table's rows of earlier runs. Until that is done no symbol may have the table."""
+    await _writer(recording, queue).until_empty()
+    recording.leftovers.remove(queue)
+
+
+def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield the task that answers SQL over HTTP, where there is something to answer with."""
+    settings = recording.settings
+    if isinstance(settings.store, EmbeddedTarget) and settings.listen:
+        # Here because only the embedded engine needs what it imports.
+        from mexc_trio import listen
+        from mexc_trio.store.embedded import EmbeddedStore
+
+        if isinstance(store := recording.gate.store, EmbeddedStore):
+            yield partial(listen.answer, store, settings.listen)
 
 
 def _writer(recording: Recording, queue: Queue) -> Writer:
@@ -280,9 +260,12 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
     table = GAPS if queue.name == GAPS.name else market_table(queue.name)
 
     def hole(cause: Cause, detail: str, start: int, end: int) -> None:
-        recording.gaps.append([Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)])
+        recording.gaps.collect(
+            [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
+        )
 
-    return Writer(table, queue, recording.gate, recording.settings.linger, lambda rows: None, hole)
+    kind = SharedWriter if queue.name == GAPS.name else Writer
+    return kind(table, queue, recording.gate, recording.settings.linger, lambda rows: None, hole)
 
 
 def _open_holes(recording: Recording) -> None:
@@ -295,75 +278,12 @@ def _open_holes(recording: Recording) -> None:
     recording.journal.remember(_END, _RUNNING)
 
 
-async def _every(seconds: float, call: Callable[[], object]) -> None:
-    async with aclosing(periodic(seconds)) as ticks:
-        async for _ in ticks:
-            call()
-
-
-def _look_at_disk(recording: Recording) -> None:
-    """Stop while there is still room for what has to be written on the way out."""
-    path, least = recording.journal.path, recording.settings.min_free
-    free = shutil.disk_usage(path.parent).free
-    if free < least:
-        raise DiskFull(
-            f"only {free >> 20} MiB are free at {path.parent}, the bound is {least >> 20} MiB: "
-            f"recording stops; free some space, or lower --min-free-mib, and start again"
-        )
-    if not path.exists():
-        raise JournalError(f"journal {path} was removed while recording; start again")
-
-
-async def _print_statistics(recording: Recording) -> None:
-    before = [collector.counts.copy() for collector in recording.collectors]
-    since = time.monotonic()
-    async with aclosing(periodic(recording.settings.stats_interval)) as ticks:
-        async for elapsed, _ in ticks:
-            if not elapsed:
-                continue
-            now = time.monotonic()
-            _show(interval_report(recording.lines(before), now - since))
-            before = [collector.counts.copy() for collector in recording.collectors]
-            since = now
-
-
-async def _report_outages(recording: Recording) -> None:
-    """Say once a minute that the store is away, and once that it has been caught up with."""
-    away_since, said = 0.0, 0.0
-    async with aclosing(periodic(1)) as ticks:
-        async for _ in ticks:
-            gate, now = recording.gate, time.time()
-            if gate.away_since is not None:
-                if not away_since:
-                    away_since = said = gate.away_since
-                if now - said >= OUTAGE_REPORT_INTERVAL:
-                    said = now
-                    log.warning(
-                        "%s has been away for %s; %d rows wait in the journal",
-                        gate.name, duration(now - away_since), recording.backlog(),
-                    )  # fmt: skip
-            elif away_since and _caught_up(recording, now):
-                log.info("%s is back; caught up after %s", gate.name, duration(now - away_since))
-                away_since = 0.0
-
-
-def _caught_up(recording: Recording, now: float) -> bool:
-    least = (now - recording.settings.linger - 2) * 1000
-    oldest = [queue.oldest_waiting() for queue in recording.journal.queues()]
-    return all(at is None or at > least for at in oldest)
-
-
 def _say_good_bye(recording: Recording) -> None:
-    _show(final_report(recording.lines(), time.monotonic() - recording.began))
-    backlog = recording.backlog()
-    if backlog:
+    lines = [recording.line(collector) for collector in recording.collectors]
+    watch.show(final_report(lines, recording.seconds))
+    if backlog := recording.backlog:
         log.warning(
             "%d rows are not yet in %s; they are safe in %s, and the next run writes them "
             "(or: mexc-trio drain)",
             backlog, recording.gate.name, recording.journal.path,
         )  # fmt: skip
-
-
-def _show(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

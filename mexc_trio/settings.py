@@ -1,122 +1,29 @@
-"""What the user can set, and how the four sources of it become one frozen object.
+"""What the user can set: each setting with its default, its reader and its sentence for `--help`.
 
-`Settings` is the list of everything there is to set: each field has its default, the function that
-reads its value from text, and the sentence that `--help` shows. `load` collects texts from the
-command line, the environment, the settings file and the defaults, in this order of precedence, and
-reads every one of them with the same function. An error therefore names the value and the place it
-came from in the same way wherever that is.
-
-Nothing here connects or writes.
+`Settings` is the list of everything there is to set. `mexc_trio.sources` fills it; tests may call
+it directly. Nothing here connects or writes.
 """
 
 # ruff: noqa: RUF009 - what _setting() returns is an attrs.field()
 
-import configparser
-import difflib
-import math
-import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
+from mexc_trio.address import Address, parse_address
 from mexc_trio.errors import UsageError
-from mexc_trio.symbols import check_tables, parse_symbol, parse_symbols, parse_table, table_name
+from mexc_trio.symbols import parse_symbols, parse_table, table_name
+from mexc_trio.targets import EmbeddedTarget, StoreTarget, parse_store
+from mexc_trio.values import choice, directory, file, mask, seconds, shown, whole, yes_or_no
 
-PREFIX = "MEXC_TRIO_"
-FILE = Path("settings.ini")
-SECTION = "mexc-trio"
+DEFAULT: Final = "default"
+"""The source of a setting that no source gives."""
 
 T = TypeVar("T")
-Number = TypeVar("Number", int, float)
-
-
-# Reading values. Each function raises UsageError with a message that says what the text is not; the
-# caller puts in front of it where the text came from.
-
-
-def mask(text: str) -> str:
-    """Hide whatever may be a user and password, even in a URL that is wrong."""
-    return re.sub(r"(?s)://.*@", "://***@", text)
-
-
-def _shown(text: str) -> str:
-    """Return `text` fit for a one-line message."""
-    text = mask(text)
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
-def _number(
-    read: Callable[[str], Number], what: str, allowed: Callable[[Number], bool], rule: str
-) -> Callable[[str], Number]:
-    def parse(text: str) -> Number:
-        try:
-            number = read(text)
-        except ValueError:
-            raise UsageError(f"{_shown(text)} is not {what}") from None
-        if not allowed(number):
-            raise UsageError(f"{_shown(text)} must be {rule}")
-        return number
-
-    return parse
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _seconds(allowed: Callable[[float], bool], rule: str) -> Callable[[str], float]:
-    return _number(_finite, "a number of seconds", allowed, rule)
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    return _number(int, "a whole number", lambda number: number >= least, f"{least} or more")
-
-
-def _choice(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise UsageError(f"{_shown(text)} is not one of {', '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
-def _yes_or_no(text: str) -> bool:
-    word = _choice("yes", "no", "true", "false", "on", "off", "1", "0")(text)
-    return word in ("yes", "true", "on", "1")
-
-
-def _path(text: str) -> Path:
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:  # ~nobody
-        path = None
-    if path is None or not text or "\0" in text:
-        raise UsageError(f"{_shown(text)} is not a path")
-    return path
-
-
-def _directory(text: str) -> Path:
-    path = _path(text)
-    # os.path answers where Path raises: in a directory that may not be read, for a name too long.
-    place = next((place for place in (path, *path.parents) if os.path.exists(place)), None)
-    if place is not None and not os.path.isdir(place):
-        raise UsageError(f"{_shown(str(place))} is a file, not a directory")
-    return path
-
-
-def _file(text: str) -> Path:
-    path = _path(text)
-    if not os.path.exists(path):
-        raise UsageError(f"there is no file {_shown(text)}")
-    return path
 
 
 def _socket_url(text: str) -> str:
@@ -126,7 +33,18 @@ def _socket_url(text: str) -> str:
     except ValueError:
         valid = False
     if not valid or "@" in text or "#" in text or re.search(r"\s", text):
-        raise UsageError(f"{_shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
+        raise UsageError(f"{shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
+    return text
+
+
+def _rest_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[@#?\s]", text):
+        raise UsageError(f"{shown(text)} is not a REST URL; https://contract.mexc.com is")
     return text
 
 
@@ -134,129 +52,12 @@ def _symbols(text: str) -> tuple[str, ...]:
     return parse_symbols(text.replace(",", " ").split())
 
 
-# Where rows go.
-
-
-@attrs.frozen
-class EmbeddedTarget:
-    """The embedded engine, which keeps its tables in `directory`."""
-
-    directory: Path
-
-    @property
-    def identity(self) -> str:
-        """What names this store, wherever the program is started: the absolute directory."""
-        return str(self.directory.resolve())
-
-    def __str__(self) -> str:
-        return str(self.directory)
-
-
-@attrs.frozen(kw_only=True)
-class ServerTarget:
-    """A ClickHouse server, spoken to over its native protocol.
-
-    `options` are more keyword arguments for the driver; `SERVER_OPTIONS` lists those that exist.
-    """
-
-    host: str
-    port: int = 9000
-    user: str = "default"
-    password: str = attrs.field(default="", repr=False)
-    database: str = "mexc_data"
-    secure: bool = False
-    options: Mapping[str, float | bool | str] = attrs.field(factory=dict, hash=False)
-
-    @property
-    def identity(self) -> str:
-        """What names this store, without secrets: `host:port/database`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}/{self.database}"
-
-    def __str__(self) -> str:
-        """Return the URL with `***` for the password."""
-        scheme = "clickhouses" if self.secure else "clickhouse"
-        user = quote(self.user, safe="") + (":***" if self.password else "")
-        options = {name: str(value) for name, value in self.options.items()}
-        query = "?" + urlencode(options) if options else ""
-        return f"{scheme}://{user}@{self.identity}{query}"
-
-
-StoreTarget: TypeAlias = EmbeddedTarget | ServerTarget
-
-_TIMEOUT = _seconds(lambda seconds: seconds > 0, "more than 0")
-SERVER_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
-    "connect_timeout": _TIMEOUT,
-    "send_receive_timeout": _TIMEOUT,
-    "sync_request_timeout": _TIMEOUT,
-}
-TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
-    "verify": _yes_or_no,
-    "ca_certs": lambda text: str(_file(text)),
-    "certfile": lambda text: str(_file(text)),
-    "keyfile": lambda text: str(_file(text)),
-    "server_hostname": str,
-}
-
-
-def parse_store(text: str) -> StoreTarget:
-    """Read a directory, or the URL of a server. No message repeats a password."""
-    form = "clickhouse://user:password@host:9000/database (clickhouses:// for TLS)"
-    if "://" not in text:
-        if re.match(r"clickhouses?:", text, re.IGNORECASE):
-            raise UsageError(f"a server is written as {form}")
-        return EmbeddedTarget(_directory(text))
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-        user, password = unquote(parts.username or "", errors="strict"), parts.password
-        password = unquote(password or "", errors="strict")
-        pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
-    except ValueError:
-        # A raw "/", "?", "#" or "[" in a password ends the host early: the likeliest reason.
-        raise UsageError(
-            f"{_shown(text)} is not a URL; special characters in a password are written as %2F"
-        ) from None
-    if parts.scheme not in ("clickhouse", "clickhouses"):
-        raise UsageError(f"{_shown(text)} is neither a directory nor {form}")
-    misplaced = "@" in parts.path + parts.query + parts.fragment
-    if not parts.hostname or port == 0 or misplaced or parts.fragment or re.search(r"\s", text):
-        raise UsageError(f"{_shown(text)} is not of the form {form}")
-    secure = parts.scheme == "clickhouses"
-    database = unquote(parts.path).strip("/") or "mexc_data"
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
-        raise UsageError(f"{_shown(database)} is not the name of a database")
-    return ServerTarget(
-        host=parts.hostname,
-        port=port or (9440 if secure else 9000),
-        user=user or "default",
-        password=password,
-        database=database,
-        secure=secure,
-        options=dict(_server_options(pairs, secure=secure)),
-    )
-
-
-def _server_options(
-    pairs: Iterable[tuple[str, str]], *, secure: bool
-) -> Iterator[tuple[str, float | bool | str]]:
-    known = {**SERVER_OPTIONS, **TLS_OPTIONS}
-    seen: set[str] = set()
-    for name, text in pairs:
-        if name not in known:
-            raise UsageError(f"unknown option {_shown(name)} in the URL{_nearest(name, known)}")
-        if name in seen:
-            raise UsageError(f"{name} is in the URL twice")
-        if name in TLS_OPTIONS and not secure:
-            raise UsageError(f"{name} is for TLS, which takes clickhouses://")
-        seen.add(name)
-        try:
-            yield name, known[name](text)
-        except UsageError as error:
-            raise UsageError(f"{name}: {error}") from None
-
-
-# The settings.
+def _quotes(text: str) -> tuple[str, ...]:
+    quotes = tuple(dict.fromkeys(text.upper().replace(",", " ").split()))
+    for quote in quotes:
+        if not re.fullmatch("[A-Z0-9]+", quote):
+            raise UsageError(f"{shown(quote)} is not a quote currency; USDT is")
+    return quotes
 
 
 def _setting(
@@ -297,64 +98,94 @@ class Settings:
         None, str, "the server's password, for a store whose URL has none", secret=True
     )
     url: str = _setting("wss://contract.mexc.com/edge", _socket_url, "the exchange's socket")
+    all: bool = _setting("no", yes_or_no, "record every contract that the exchange lists")
+    quote: tuple[str, ...] | None = _setting(
+        None, _quotes, "of the listed contracts, record only those with this quote, such as USDT"
+    )
+    rest_url: str = _setting(
+        "https://contract.mexc.com", _rest_url, "where the exchange lists its contracts"
+    )
+    refresh: float = _setting(
+        "300.0",
+        seconds(lambda seconds: seconds > 0, "more than 0"),
+        "seconds between two looks at the list of contracts",
+    )
     linger: float = _setting(
         "1.0",
-        _seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
         "seconds a row may wait for company before its INSERT; 0 inserts at once",
     )
     ping_interval: float = _setting(
         "15.0",
-        _seconds(lambda seconds: 0 < seconds < 60, "more than 0 and less than 60"),
+        seconds(lambda seconds: 0 < seconds < 60, "more than 0 and less than 60"),
         "seconds between pings; the exchange closes after 60 without one",
     )
     stats_interval: float = _setting(
         "15.0",
-        _seconds(lambda seconds: seconds > 0, "more than 0"),
+        seconds(lambda seconds: seconds > 0, "more than 0"),
         "seconds between blocks of statistics",
     )
+    live: bool = _setting(
+        "no",
+        yes_or_no,
+        "show a live screen instead of blocks, where standard output is a terminal",
+    )
     max_errors: int = _setting(
-        "100", _whole(1), "errors of one symbol within ten minutes that stop that symbol"
+        "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
     )
     duration: float | None = _setting(
         None,
-        _seconds(lambda seconds: seconds > 0, "more than 0"),
+        seconds(lambda seconds: seconds > 0, "more than 0"),
         "seconds to record, then stop as on Ctrl-C; without it, until then",
     )
     state_dir: Path | None = _setting(
         None,
-        _directory,
+        directory,
         "directory of the journal; the embedded store's own, or ./mexc-data for a server",
     )
     journal_sync: bool = _setting(
         "no",
-        _yes_or_no,
+        yes_or_no,
         "sync the journal to disk at every write, so that it outlives a power cut",
     )
     retention: float = _setting(
         "600.0",
-        _seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
         "seconds that rows stay in the journal after the store has acknowledged them",
     )
+    listen: Address | None = _setting(
+        "127.0.0.1:0",
+        parse_address,
+        "where a recorder answers SQL over HTTP: host:port, a port, or off; port 0 is a free one."
+        " For the embedded engine only",
+    )
     min_free_mib: int = _setting(
-        "256", _whole(0), "MiB of disk to leave free; recording stops before it uses them"
+        "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
     )
     symbols_per_connection: int = _setting(
-        "1", _whole(1), "symbols that share one connection to the exchange"
+        "1", whole(1), "symbols that share one connection to the exchange"
     )
-    store_connections: int = _setting("4", _whole(1), "connections to a ClickHouse server")
+    store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(
         "info",
-        _choice("debug", "info", "warning", "error"),
+        choice("debug", "info", "warning", "error"),
         "how much to log: debug, info, warning or error",
     )
     config: Path | None = _setting(
-        None, _file, "settings file; without it, settings.ini in the current directory if there"
+        None, file, "settings file; without it, settings.ini in the current directory if there"
     )
 
+    patterns: tuple[str, ...] = ()
+    """Patterns that stood among the symbols: contracts that match are recorded, too."""
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False)
     """Per symbol, the table, max_errors and linger that its section of the file gives it."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Where each value came from that is no default; for `describe`."""
+
+    @property
+    def finds(self) -> bool:
+        """Whether contracts are recorded because they are listed."""
+        return self.all or bool(self.patterns)
 
     @property
     def state_directory(self) -> Path:
@@ -364,6 +195,14 @@ class Settings:
         if isinstance(self.store, EmbeddedTarget):
             return self.store.directory
         return Path("mexc-data")
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file: one for each store, so that a directory may serve several."""
+        if isinstance(self.store, EmbeddedTarget):
+            return self.state_directory / "journal.sqlite"
+        parts = (self.store.host, str(self.store.port), self.store.database)
+        return self.state_directory / f"journal-{'-'.join(parts).replace(':', '_')}.sqlite"
 
     @property
     def min_free(self) -> int:
@@ -381,23 +220,26 @@ class Settings:
         return SymbolSettings(symbol=symbol, **values)
 
     def describe(self) -> list[str]:
-        """Return one line a setting, with its source and without secrets, for the log."""
+        """Return what holds, a line for each source and the defaults last, without secrets."""
         shown: dict[str, object] = {key: getattr(self, key) for key in SETTINGS}
-        shown["symbols"] = " ".join(self.symbols)
+        shown["symbols"] = " ".join((*self.symbols, *self.patterns))
+        shown["all"] = "yes" if self.all else "no"
+        shown["live"] = "yes" if self.live else "no"
+        shown["listen"] = self.listen or "off"
+        shown["quote"] = " ".join(self.quote or ())
         shown["password"] = "***" if self.password else None
         shown["state_dir"] = self.state_directory
         shown["url"] = mask(self.url)
         shown["journal_sync"] = "yes" if self.journal_sync else "no"
-        lines = [
-            f"{key} = {'none' if value in (None, '') else value}"
-            f" ({self.sources.get(key, 'default')})"
-            for key, value in shown.items()
-        ]
+        parts: dict[str, list[str]] = {}
+        for key, value in shown.items():
+            text = f"{key} = {'none' if value in (None, '') else value}"
+            parts.setdefault(self.sources.get(key, DEFAULT), []).append(text)
         for symbol, override in self.overrides.items():
-            lines += [
-                f"[{symbol}] {key} = {value} ({self.config})" for key, value in override.items()
-            ]
-        return lines
+            texts = [f"[{symbol}] {key} = {value}" for key, value in override.items()]
+            parts.setdefault(str(self.config), []).extend(texts)
+        parts[DEFAULT] = parts.pop(DEFAULT, [])
+        return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
 
 
 SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
@@ -411,147 +253,3 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "linger": SETTINGS["linger"].metadata["parse"],
 }
 """The keys of a symbol's own section in the settings file."""
-
-
-# The sources.
-
-
-@attrs.frozen
-class _Given:
-    """A text that some source gives for a setting."""
-
-    text: str
-    source: str  # for describe()
-    where: str  # for an error
-
-    def read(self, parse: Callable[[str], T]) -> T:
-        try:
-            return parse(self.text)
-        except UsageError as error:
-            raise UsageError(f"{self.where}: {error}") from None
-
-
-def load(
-    options: Mapping[str, str] | None = None,
-    symbols: Iterable[str] = (),
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """Return the settings that hold, or raise UsageError with one line that says what is wrong.
-
-    `options` and `symbols` are those of the command line.
-    """
-    typed = {
-        key: _Given(text, "command line", "--" + key.replace("_", "-"))
-        for key, text in (options or {}).items()
-    }
-    given = {**_from_environment(os.environ if environ is None else environ), **typed}
-
-    sections: dict[str, dict[str, _Given]] = {}
-    config = FILE if os.path.exists(FILE) else None
-    if "config" in given:
-        config = given["config"].read(_file)
-    if config is not None:
-        sections = _from_file(config)
-
-    main = sections.pop(SECTION, {}) | given
-    values: dict[str, Any] = {
-        key: text.read(SETTINGS[key].metadata["parse"]) for key, text in main.items()
-    }
-    sources = {key: text.source for key, text in main.items()}
-    values["config"] = config
-    if config is not None:
-        sources.setdefault("config", "found")
-    if typed_symbols := tuple(symbols):
-        values["symbols"] = parse_symbols(typed_symbols)
-        sources["symbols"] = "command line"
-    store = values.get("store")
-    if isinstance(store, ServerTarget) and not store.password and values.get("password"):
-        values["store"] = attrs.evolve(store, password=values["password"])
-
-    overrides = {
-        symbol: {
-            key: text.read(SYMBOL_SETTINGS[key])
-            for key, text in section.items()
-            if key not in given  # the command line and the environment come before any section
-        }
-        for symbol, section in sections.items()
-    }
-    settings = Settings(**values, overrides=overrides, sources=sources)
-    used = dict.fromkeys((*settings.symbols, *overrides))
-    try:
-        check_tables({symbol: settings.for_symbol(symbol).table for symbol in used})
-    except UsageError as error:
-        raise UsageError(f"{config}: {error}; give one of them another table") from None
-    return settings
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
-    """Read the MEXC_TRIO_ variables; an empty one is as good as none."""
-    variables = {PREFIX + key.upper(): key for key in SETTINGS}
-    given = {}
-    for name in sorted(name for name in environ if name.startswith(PREFIX)):
-        if name not in variables:
-            raise UsageError(f"{name}: there is no such setting{_nearest(name, variables)}")
-        if environ[name]:
-            given[variables[name]] = _Given(environ[name], "environment", name)
-    return given
-
-
-def _from_file(path: Path) -> dict[str, dict[str, _Given]]:
-    """Read a settings file: its sections, by SECTION or symbol; an empty value is as good as none.
-
-    Lines that are wrong are named by number, not quoted: one of them may be the password.
-    """
-    parser = configparser.ConfigParser(
-        delimiters=("=",), interpolation=None, default_section="", empty_lines_in_values=False
-    )
-    try:
-        parser.read_string(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text") from None
-    except configparser.DuplicateSectionError as error:
-        raise UsageError(f"{path}: line {error.lineno}: [{error.section}] is there twice") from None
-    except configparser.DuplicateOptionError as error:
-        raise UsageError(
-            f"{path}: line {error.lineno}: [{error.section}] {mask(error.option)} is there twice"
-        ) from None
-    except configparser.MissingSectionHeaderError as error:
-        raise UsageError(
-            f"{path}: line {error.lineno} is above all sections; [{SECTION}] comes first"
-        ) from None
-    except configparser.ParsingError as error:
-        line = error.errors[0][0]
-        raise UsageError(f"{path}: line {line} is neither [section] nor key = value") from None
-
-    sections: dict[str, dict[str, _Given]] = {}
-    for title in parser.sections():
-        where = f"{path}: [{title}]"
-        try:
-            section = SECTION if title == SECTION else parse_symbol(title)
-        except UsageError:
-            raise UsageError(
-                f"{mask(where)}: there is no such section;"
-                f" [{SECTION}] has the settings, and one such as [BTC_USDT] a symbol's own"
-            ) from None
-        if section in sections:
-            raise UsageError(f"{where}: {section} is there twice")
-        known = set(SETTINGS) - {"config"} if section == SECTION else set(SYMBOL_SETTINGS)
-        given = sections[section] = {}
-        for name, text in parser[title].items():
-            option, key = mask(name), name.replace("-", "_")
-            if key not in known:
-                raise UsageError(f"{where} {option}: there is no such key{_nearest(key, known)}")
-            if key in given:
-                raise UsageError(f"{where} {option}: is there twice")
-            if "\n" in text and key != "symbols":
-                raise UsageError(f"{where} {option}: is followed by an indented line")
-            if text:
-                given[key] = _Given(text, str(path), f"{where} {option}")
-    return sections
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    return f"; did you mean {matches[0]}?" if matches else ""

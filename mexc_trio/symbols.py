@@ -20,6 +20,7 @@ RESERVED_TABLES = frozenset({"gaps"})
 """Names of tables that are no symbol's."""
 
 _SYMBOL = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")
+_PATTERN = re.compile(r"([A-Z0-9_*?]|\[!?[A-Z0-9_-]+\])+")
 _TABLE = re.compile(r"[A-Za-z0-9_]+")
 _QUOTES = ("USDT", "USDC", "USDE", "USD1", "USD", "EUR")  # the first that fits is split off
 
@@ -41,11 +42,29 @@ def parse_symbol(text: str) -> str:
     raise UsageError(f"{text[:40]!r} is not a symbol; {hint}")
 
 
+def is_pattern(text: str) -> bool:
+    """Say whether `text` stands for all the symbols that match it, as in a shell."""
+    return any(sign in text for sign in "*?[")
+
+
+def parse_pattern(text: str) -> str:
+    """Return the pattern that `text` means, in upper case.
+
+    >>> parse_pattern("*stock_usdt")
+    '*STOCK_USDT'
+    """
+    if not text.isascii() or not _PATTERN.fullmatch(text.upper()):
+        raise UsageError(
+            f"{text[:40]!r} is not a pattern of symbols; patterns look like '*STOCK_USDT'"
+        )
+    return text.upper()
+
+
 def parse_symbols(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the symbols in the order given: at least one, and none of them twice."""
+    """Return symbols and patterns in the order given: at least one, and none of them twice."""
     symbols: list[str] = []
     for text in texts:
-        symbol = parse_symbol(text)
+        symbol = parse_pattern(text) if is_pattern(text) else parse_symbol(text)
         if symbol in symbols:
             raise UsageError(f"{symbol} is given twice")
         symbols.append(symbol)

@@ -20,7 +20,8 @@ from mexc_trio.errors import (
     UnknownContract,
     UsageError,
 )
-from mexc_trio.settings import SETTINGS, EmbeddedTarget, Settings
+from mexc_trio.settings import SETTINGS, Settings
+from mexc_trio.targets import EmbeddedTarget
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,7 +73,7 @@ class Commands:
         self.dropped = drop_system_logs
         return self._finish("setup", settings, symbols)
 
-    def verify(self, settings: Settings, symbols: tuple[str, ...]) -> int:
+    def verify(self, settings: Settings, symbols: tuple[str, ...], **how: object) -> int:
         """Stand in for verify.verify."""
         return self._finish("verify", settings, symbols)
 
@@ -114,6 +115,9 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
     texts = {
         "store": "./data",
         "url": "ws://localhost:8765",
+        "quote": "USDT",
+        "rest_url": "http://localhost:8766",
+        "refresh": "60",
         "linger": "0",
         "ping_interval": "5.5",
         "stats_interval": "2",
@@ -121,18 +125,21 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "duration": "60",
         "state_dir": "state",
         "retention": "1",
+        "listen": "127.0.0.1:8123",
         "min_free_mib": "1",
         "symbols_per_connection": "2",
         "store_connections": "2",
         "log_level": "debug",
         "config": str(ROOT / "settings.ini"),
     }
-    assert texts.keys() == SETTINGS.keys() - {"symbols", "password", "journal_sync"}
+    assert texts.keys() == SETTINGS.keys() - {"symbols", "password", "all", "journal_sync", "live"}
     arguments = [f"--{key.replace('_', '-')}={text}" for key, text in texts.items()]
-    assert main(["BTC_USDT", *arguments, "--journal-sync"]) == 0
+    assert main(["BTC_USDT", *arguments, "--all", "--journal-sync", "--live"]) == 0
     for key, text in texts.items():
         assert getattr(commands.settings, key) == SETTINGS[key].metadata["parse"](text)
+    assert commands.settings.all is True
     assert commands.settings.journal_sync is True
+    assert commands.settings.live is True
 
 
 def test_a_switch_can_be_turned_off(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +236,23 @@ def test_a_bug_keeps_its_traceback(commands: Commands, error: Exception) -> None
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "no symbol given; name at least one, such as BTC_USDT"),
+        ([], "no symbol given; name at least one, such as BTC_USDT, or use --all"),
+        (
+            ["*STOCK USDT"],
+            "'*STOCK USDT' is not a pattern of symbols; patterns look like '*STOCK_USDT'",
+        ),
+        (["setup", "*_USDT"], "'*_USDT' is a pattern; only recording takes patterns"),
+        (["verify", "*_USDT"], "'*_USDT' is a pattern; only recording takes patterns"),
+        (
+            ["BTC_USDC", "--quote", "USDT"],
+            "--quote narrows --all or a pattern, and there is neither",
+        ),
+        (["--all", "--quote", "US-D"], "--quote: 'US-D' is not a quote currency; USDT is"),
+        (
+            ["--all", "--rest-url", "contract.mexc.com"],
+            "--rest-url: 'contract.mexc.com' is not a REST URL; https://contract.mexc.com is",
+        ),
+        (["--all", "--refresh", "0"], "--refresh: '0' must be more than 0"),
         (["BTCUSDT"], "'BTCUSDT' is not a symbol; did you mean BTC_USDT?"),
         (["BTC"], "'BTC' is not a symbol; did you mean BTC_USDT?"),
         (["BTC_USDT", "btc_usdt"], "BTC_USDT is given twice"),
@@ -250,7 +273,7 @@ def test_a_bug_keeps_its_traceback(commands: Commands, error: Exception) -> None
         (["BTC_USDT", "--linger", "-1"], "--linger: '-1' must be 0 or more"),
         (["BTC_USDT", "--config", "nope"], "--config: there is no file 'nope'"),
         (["setup"], "no symbol given; name at least one, such as BTC_USDT"),
-        (["drain", "BTC_USDT"], "Unused Tokens: ['BTC_USDT']."),
+        (["drain", "BTC_USDT"], "mexc-trio drain takes no 'BTC_USDT'"),
         (
             ["BTC_USDT", "--stor=clickhouse://me:secret@host"],
             "Unknown option: --stor=clickhouse://***@host.",

@@ -12,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings import (
+from mexc_trio.settings import SETTINGS, SYMBOL_SETTINGS, Settings, SymbolSettings
+from mexc_trio.sources import load
+from mexc_trio.targets import (
     SERVER_OPTIONS,
-    SETTINGS,
-    SYMBOL_SETTINGS,
     TLS_OPTIONS,
     EmbeddedTarget,
     ServerTarget,
-    Settings,
-    SymbolSettings,
-    load,
     parse_store,
 )
 
@@ -385,18 +382,21 @@ def test_a_password_of_its_own() -> None:
 
 
 def test_the_log_shows_every_setting_and_no_secret() -> None:
-    """The settings in the log say what holds and where it came from, fit to be shared."""
+    """The log says what holds, what was set and where first, complete and fit to be shared."""
     write("[mexc-trio]\nlinger = 2\n[BTC_USDT]\ntable = bitcoin")
     settings = load(
         {"store": "clickhouse://me@host"}, ["BTC_USDT"], {"MEXC_TRIO_PASSWORD": "secret"}
     )
     lines = settings.describe()
-    assert {line.split(" = ")[0] for line in lines} == {*SETTINGS, "[BTC_USDT] table"}
-    assert "store = clickhouse://me:***@host:9000/mexc_data (command line)" in lines
-    assert "password = *** (environment)" in lines
-    assert "linger = 2.0 (settings.ini)" in lines
-    assert "duration = none (default)" in lines
-    assert "[BTC_USDT] table = bitcoin (settings.ini)" in lines
+    assert lines[:3] == [
+        "command line: symbols = BTC_USDT, store = clickhouse://me:***@host:9000/mexc_data",
+        "environment: password = ***",
+        "settings.ini: linger = 2.0, config = settings.ini, [BTC_USDT] table = bitcoin",
+    ]
+    assert lines[3].startswith("default: url = wss://contract.mexc.com/edge, all = no")
+    assert "duration = none" in lines[3]
+    keys = [part.split(" = ")[0] for line in lines for part in line.split(": ", 1)[1].split(", ")]
+    assert sorted(keys) == sorted([*SETTINGS, "[BTC_USDT] table"])
     assert "secret" not in "".join(lines) + repr(settings) + str(settings)
 
 

@@ -1,0 +1,48 @@
+"""The limit of open files, which each connection counts against."""
+
+import logging
+import resource
+from typing import Final
+
+from mexc_trio.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+SPARE: Final = 128
+"""Files beside the connections: the journal, the engine's tables, the store's connections."""
+
+
+def allow_connections(connections: int, *, more: bool) -> None:
+    """Raise the limit of open files if so many connections need it, as far as that is allowed.
+
+    Args:
+        connections: to the exchange.
+        more: whether there may be more later, so that all is taken that is allowed.
+
+    Raises:
+        UsageError: more are needed than this user may open.
+    """
+    needed = connections + SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not more and _enough(soft, needed):
+        return
+    # macOS has "no limit" as its hard limit and refuses it as the soft one.
+    for limit in (hard, needed):
+        if _enough(hard, needed) and limit > soft != resource.RLIM_INFINITY:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            except (ValueError, OSError):
+                continue
+            log.info("limit of open files raised from %d to %d", soft, limit)
+            return
+    if _enough(soft, needed):
+        return
+    raise UsageError(
+        f"{connections} connections need {needed} open files, and the limit is {soft} "
+        f"(hard limit {hard}): raise it with ulimit -n {needed}, or share connections with "
+        f"--symbols-per-connection"
+    )
+
+
+def _enough(limit: int, needed: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= needed

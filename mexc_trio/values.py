@@ -1,0 +1,111 @@
+"""Reading one setting's value from text, wherever the text came from.
+
+Each reader raises `UsageError` with a message that says what the text is not; the caller puts in
+front of it where the text came from. No message repeats what may be a password.
+"""
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+from mexc_trio.errors import UsageError
+
+Number = TypeVar("Number", int, float)
+
+
+def mask(text: str) -> str:
+    """Hide whatever may be a user and password, even in a URL that is wrong."""
+    return re.sub(r"(?s)://.*@", "://***@", text)
+
+
+def shown(text: str) -> str:
+    """Return `text` fit for a one-line message."""
+    text = mask(text)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return `; did you mean ...?` if something known is spelt much like `name`, else nothing."""
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def seconds(allowed: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """Return a reader of lengths of time for which `allowed` holds; `rule` says so in words."""
+    return _number(_finite, "a number of seconds", allowed, rule)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers, `least` or more."""
+    return _number(int, "a whole number", lambda number: number >= least, f"{least} or more")
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """Return a reader of one of these words, in any case."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise UsageError(f"{shown(text)} is not one of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def yes_or_no(text: str) -> bool:
+    """Read a switch, in any of the usual words."""
+    word = choice("yes", "no", "true", "false", "on", "off", "1", "0")(text)
+    return word in ("yes", "true", "on", "1")
+
+
+def directory(text: str) -> Path:
+    """Read a path at which a directory is or could be."""
+    path = _path(text)
+    # os.path answers where Path raises: in a directory that may not be read, for a name too long.
+    place = next((place for place in (path, *path.parents) if os.path.exists(place)), None)
+    if place is not None and not os.path.isdir(place):
+        raise UsageError(f"{shown(str(place))} is a file, not a directory")
+    return path
+
+
+def file(text: str) -> Path:
+    """Read the path of something that is there."""
+    path = _path(text)
+    if not os.path.exists(path):
+        raise UsageError(f"there is no file {shown(text)}")
+    return path
+
+
+def _path(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # ~nobody
+        path = None
+    if path is None or not text or "\0" in text:
+        raise UsageError(f"{shown(text)} is not a path")
+    return path
+
+
+def _number(
+    read: Callable[[str], Number], what: str, allowed: Callable[[Number], bool], rule: str
+) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
+        try:
+            number = read(text)
+        except ValueError:
+            raise UsageError(f"{shown(text)} is not {what}") from None
+        if not allowed(number):
+            raise UsageError(f"{shown(text)} must be {rule}")
+        return number
+
+    return parse
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

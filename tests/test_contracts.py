@@ -1,0 +1,214 @@
+"""The client of the REST interface against a real one, with everything that goes wrong there."""
+
+import logging
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from mexc_trio import contracts
+from mexc_trio.contracts import Client, Contract, RestError, list_contracts, open_client
+from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
+
+SYMBOLS = ["BTC_USDT", "BTC_USDC", "BTC_USD", "1000000MOG_USDT"]
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[Exchange]:
+    """Run an exchange that lists a few contracts."""
+    async with open_exchange(contracts=SYMBOLS, rest_port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def rest(exchange: Exchange) -> Rest:
+    """Return its REST interface."""
+    assert exchange.rest is not None
+    return exchange.rest
+
+
+@pytest.fixture
+async def client(rest: Rest) -> AsyncIterator[Client]:
+    """Connect to it."""
+    async with open_client(rest.url) as opened:
+        yield opened
+
+
+async def test_contracts_with_their_exact_numbers(exchange: Exchange, client: Client) -> None:
+    """The list has symbol, quote, state and size; no number goes through a float."""
+    exchange.list_contract("ETH_USDT", state=4)
+    listed = await client.contracts()
+    assert [(one.symbol, one.quote, one.state, one.size) for one in listed] == [
+        ("BTC_USDT", "USDT", 0, Decimal("0.0001")),
+        ("BTC_USDC", "USDC", 0, Decimal("0.00001")),
+        ("BTC_USD", "USD", 0, Decimal(100)),
+        ("1000000MOG_USDT", "USDT", 0, Decimal(10_000_000)),
+        ("ETH_USDT", "USDT", 4, Decimal("0.01")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text", "first"),
+    [
+        ("throttled", "says: Requests are too frequent, please try again later (code 510)", 5),
+        ("html", "answers HTTP 403: a firewall keeps us out", 60),
+        ("error", "answers HTTP 500; is --rest-url right?", 1),
+        ("broken", "answers what is no JSON of its kind: Input data was truncated", 1),
+        ("hangup", "peer closed connection", 1),
+    ],
+)
+async def test_what_is_no_answer_is_one_error(
+    rest: Rest, client: Client, trouble: Trouble, text: str, first: float
+) -> None:
+    """Each says in a line what happened and how long to stay away; the next request works."""
+    rest.trouble = trouble
+    with pytest.raises(RestError) as caught:
+        await client.contracts()
+    assert text in str(caught.value)
+    assert rest.url in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.first == first
+    rest.trouble = "none"
+    assert len(await client.contracts()) == len(SYMBOLS)
+
+
+async def test_unknown_contract_is_the_exchanges_word(client: Client) -> None:
+    """Code 1001 comes as HTTP 200, and is an error all the same."""
+    with pytest.raises(RestError, match=r"says: contract not exists \(code 1001\)"):
+        await client.get("detail", symbol="NOPE_USDT")
+
+
+async def test_interface_that_is_down_and_comes_back(rest: Rest, client: Client) -> None:
+    """Neither a refused connection nor the dead one in the pool does lasting harm."""
+    await client.contracts()
+    await rest.go_down()
+    with pytest.raises(RestError, match="all attempts to connect"):
+        await client.contracts()
+    await rest.come_back()
+    assert len(await client.contracts()) == len(SYMBOLS)
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1:{port}", "http://nosuchhost.invalid"])
+async def test_addresses_where_nobody_answers(rest: Rest, url: str) -> None:
+    """TLS where there is none, and a name that nobody has."""
+    async with open_client(url.format(port=rest.door.port)) as client:
+        with pytest.raises(RestError):
+            await client.contracts()
+
+
+async def test_slow_answer_is_not_waited_for(
+    rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is on the whole request."""
+    monkeypatch.setattr(contracts, "TIMEOUT", 0.1)
+    rest.delay = 60
+    with trio.fail_after(5), pytest.raises(RestError, match=r"did not answer within 0.1 s"):
+        await client.contracts()
+
+
+async def test_answer_without_an_end_is_left(
+    rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded, and the connection closed at once."""
+    monkeypatch.setattr(contracts, "MOST_BYTES", 2**20)
+    rest.trouble = "endless"
+    with pytest.raises(RestError, match="an answer of more than 1 MiB"):
+        await client.contracts()
+
+
+async def test_packed_answer_is_bounded_unpacked(
+    exchange: Exchange, rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small answer must not unpack to a huge one."""
+    monkeypatch.setattr(contracts, "MOST_BYTES", 2**20)
+    for symbol in believable(1200):
+        exchange.list_contract(symbol)
+    with pytest.raises(RestError, match="an answer of more than 1 MiB"):
+        await client.contracts()
+
+
+async def test_requests_keep_their_pace(rest: Rest, client: Client) -> None:
+    """However many ask at once, four requests a second leave the program."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(client.contracts)
+    times = [time for time, _ in rest.requests]
+    assert len(times) == 4
+    # Each leaves at its time and may arrive a little later.
+    assert times[-1] - times[0] > 3 * contracts.PACE - 0.1
+
+
+async def test_entries_that_are_not_understood_are_left_out(
+    exchange: Exchange, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One odd entry must not hide a thousand good ones; the log tells."""
+    exchange.list_contract("btc_usdt")
+    assert [one.symbol for one in await client.contracts()] == SYMBOLS
+    assert "lists 1 contracts that are not understood, such as" in caplog.text
+
+
+async def test_empty_list_is_no_list(exchange: Exchange, client: Client) -> None:
+    """Else a fault of the exchange would end all recordings."""
+    for symbol in SYMBOLS:
+        exchange.delist(symbol)
+    with pytest.raises(RestError, match="lists no contract at all"):
+        await client.contracts()
+
+
+async def test_cancelled_request_leaves_nothing_open(rest: Rest, client: Client) -> None:
+    """Ctrl-C ends a request at once; a connection left open would be an error of the test run."""
+    rest.delay = 60
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.contracts)
+        with trio.fail_after(10):
+            while not rest.requests:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_listing_insists_with_a_line_for_each_failure(
+    rest: Rest, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first list that works is returned; the library's own chatter stays out of the log."""
+    caplog.set_level(logging.INFO)
+    rest.trouble = "error"
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def recover() -> None:
+            with trio.fail_after(10):
+                while not caplog.records:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+            rest.trouble = "none"
+
+        assert len(await list_contracts(client)) == len(SYMBOLS)
+    (line,) = caplog.messages
+    assert line.startswith(f"no list of contracts: {rest.url} answers HTTP 500;")
+    assert line.endswith(("asking again in 1 s", "asking again in 2 s"))
+
+
+async def test_pauses_grow_and_stay_bounded(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A firewall is left alone longer and longer, up to a quarter of an hour or so."""
+
+    class Blocked:
+        attempts = 0
+
+        async def contracts(self) -> list[Contract]:
+            self.attempts += 1
+            if self.attempts > 8:
+                return []
+            raise RestError.blocked("HTTP 403")
+
+    before = trio.current_time()
+    await list_contracts(cast("Client", Blocked()))
+    pauses = [60, 120, 240, 480, 900, 900, 900, 900]
+    assert sum(pauses) <= trio.current_time() - before <= 1.5 * sum(pauses)
+    assert len(caplog.messages) == len(pauses)
+    for attempt, pause in enumerate(pauses):
+        error = RestError.blocked("")
+        assert (error.pause(attempt, 0), error.pause(attempt, 1)) == (pause, 1.5 * pause)
