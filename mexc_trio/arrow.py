@@ -1,0 +1,238 @@
+"""Arrow and Parquet, made the same from every kind of store. The only module that knows pyarrow.
+
+Decimals are decimal128 and 64-bit integers are int64, so nothing is rounded; times are timestamps
+in UTC; an Enum is its text.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from mexc_trio.errors import StoreRejected
+from mexc_trio.store.types import Type, parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = Sequence[tuple[str, str]]
+"""Names and ClickHouse types of an answer's columns."""
+
+ARROW_STREAM: Final = "ArrowStream"
+PARQUET: Final = "Parquet"
+BYTES: Final = 2**24
+"""Bytes that make a batch even of fewer rows: a book takes a thousand times what a deal takes."""
+ROWS: Final = 65536
+"""Rows of a batch, and of a Parquet file's row group."""
+
+
+def is_arrow(name: str) -> bool:
+    """Return whether a format is made here, whatever the store."""
+    return name in (ARROW_STREAM, PARQUET)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise StoreRejected(
+            "Parquet and Arrow need pyarrow, which is not installed: pip install pyarrow"
+        ) from error
+    return pa
+
+
+def from_streams(streams: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]":
+    """Yield batches from the engine's Arrow streams, each a whole one, of the same columns."""
+    pa = _pyarrow()
+    waiting: list[Any] = []
+    rows = size = 0
+    empty = True
+    schema = _schema(pa, columns)
+    for stream in streams:
+        table = pa.ipc.open_stream(stream).read_all()
+        if not table.num_rows:
+            continue
+        waiting.append(table)
+        rows += table.num_rows
+        size += table.nbytes
+        if rows >= ROWS or size >= BYTES:
+            yield from _fixed(pa, waiting, columns, schema)
+            waiting, rows, size, empty = [], 0, 0, False
+    if waiting or empty:
+        yield from _fixed(pa, waiting, columns, schema)
+
+
+def from_rows(
+    blocks: Iterable[Sequence[Sequence[Any]]], columns: Columns
+) -> "Iterator[pa.RecordBatch]":
+    """Yield batches from blocks of rows, whose values are what `Reader.query` gives."""
+    pa = _pyarrow()
+    schema = _schema(pa, columns)
+
+    def batch(rows: Sequence[Sequence[Any]]) -> Any:
+        values = zip(*rows, strict=True) if rows else [()] * len(columns)
+        arrays = [
+            pa.array(list(column), type=field.type)
+            for column, field in zip(values, schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    empty = True
+    for rows in blocks:
+        empty = False
+        yield batch(rows)
+    if empty:
+        yield batch([])
+
+
+def write(name: str, batches: "Iterable[pa.RecordBatch]") -> Iterator[bytes]:
+    """Yield the bytes of one document of Arrow or Parquet."""
+    pa = _pyarrow()
+    sink = _Sink()
+    writer = None
+    for batch in batches:
+        if writer is None:
+            if name == PARQUET:
+                from pyarrow.parquet import ParquetWriter
+
+                writer = ParquetWriter(sink, batch.schema, compression="zstd")
+            else:
+                writer = pa.ipc.new_stream(sink, batch.schema)
+        if batch.num_rows:
+            writer.write_batch(batch)
+        if data := sink.take():
+            yield data
+    if writer is not None:
+        writer.close()
+    if data := sink.take():
+        yield data
+
+
+def read(pieces: Iterable[bytes]) -> "Iterator[pa.RecordBatch]":
+    """Yield the batches of one Arrow stream."""
+    with _pyarrow().ipc.open_stream(io.BufferedReader(_Pieces(iter(pieces)))) as reader:
+        batch = None
+        for batch in reader:
+            yield batch
+        if batch is None:
+            yield from _fixed(_pyarrow(), [], [], reader.schema)
+
+
+class _Pieces(io.RawIOBase):
+    """A file to read from, made of pieces."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._piece = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._piece:
+            if (piece := next(self._pieces, None)) is None:
+                return 0
+            self._piece = piece
+        taken = self._piece[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._piece = self._piece[len(taken) :]
+        return len(taken)
+
+
+class _Sink(io.RawIOBase):
+    """A file to write to, from which what was written is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = bytearray()
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self._written += piece
+        self._at += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._at
+
+    def take(self) -> bytes:
+        data, self._written = bytes(self._written), bytearray()
+        return data
+
+
+def _schema(pa: Any, columns: Columns) -> Any:
+    types = [(name, parse(type_)) for name, type_ in columns]
+    return pa.schema([pa.field(name, _type(pa, t), nullable=t.nullable) for name, t in types])
+
+
+def _type(pa: Any, type_: Type) -> Any:
+    """Return the type of Arrow for one of ClickHouse; text for those without."""
+    name = type_.name
+    if match := re.fullmatch(r"(U?)Int(8|16|32|64)", name):
+        return getattr(pa, f"{match[1].lower()}int{match[2]}")()
+    if name.startswith("Decimal"):
+        precision, scale = (int(number) for number in re.findall(r"\d+", type_.arguments))
+        return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
+    simple = {
+        "Bool": pa.bool_(),
+        "Float32": pa.float32(),
+        "Float64": pa.float64(),
+        "Date": pa.date32(),
+        "Date32": pa.date32(),
+        "DateTime": pa.timestamp("s", "UTC"),
+    }
+    if name in simple:
+        return simple[name]
+    if name == "DateTime64":
+        digits = int(re.findall(r"\d+", type_.arguments)[0])
+        unit = "s" if not digits else "ms" if digits <= 3 else "us" if digits <= 6 else "ns"
+        return pa.timestamp(unit, "UTC")
+
+    def field(label: str, part: Type) -> Any:
+        return pa.field(label, _type(pa, part), nullable=part.nullable)
+
+    if name == "Array":
+        return pa.list_(field("item", type_.inner[0]))
+    if name == "Tuple":
+        labels = type_.names or [str(n + 1) for n in range(len(type_.inner))]
+        return pa.struct([field(*pair) for pair in zip(labels, type_.inner, strict=True)])
+    if name == "Map":
+        return pa.map_(_type(pa, type_.inner[0]), field("value", type_.inner[1]))
+    return pa.string()
+
+
+def _fixed(pa: Any, tables: Sequence[Any], columns: Columns, schema: Any) -> Iterator[Any]:
+    """Yield batches of the tables as `schema` has them; one empty batch for none."""
+    if not tables:
+        yield pa.RecordBatch.from_pylist([], schema=schema)
+        return
+    table = pa.concat_tables(tables)
+    fixed = [
+        _cast(pa, column, parse(type_), field.type)
+        for column, (_, type_), field in zip(table.columns, columns, schema, strict=True)
+    ]
+    yield from pa.Table.from_arrays(fixed, schema=schema).combine_chunks().to_batches(ROWS)
+
+
+def _cast(pa: Any, column: Any, type_: Type, wanted: Any) -> Any:
+    if column.type == wanted:
+        return column
+    if type_.name.startswith("Enum"):
+        import pyarrow.compute as pc
+
+        texts = {
+            int(number): re.sub(r"\\(.)|''", lambda m: m[1] or "'", text)
+            for text, number in re.findall(r"'((?:[^'\\]|\\.|'')*)' = (-?\d+)", type_.arguments)
+        }
+        keys = pa.array(list(texts), column.type)
+        return pc.take(pa.array(list(texts.values())), pc.index_in(column, keys))
+    if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_binary(column.type):
+        return pa.chunked_array([[str(v) if v is not None else None for v in column.to_pylist()]])
+    if pa.types.is_timestamp(wanted) and pa.types.is_integer(column.type):
+        column = column.cast(pa.int64())
+    return column.cast(wanted)
