@@ -1,0 +1,97 @@
+"""The command `setup`: database and tables, made before anything is recorded."""
+
+import re
+import sys
+from contextlib import closing
+from typing import Final
+
+from mexc_trio.errors import StoreError, StoreRejected
+from mexc_trio.settings import Settings
+from mexc_trio.store import open_store, views
+from mexc_trio.store.schema import GAPS, Store, market_table, prepare, quoted
+from mexc_trio.targets import EmbeddedTarget
+
+# What the server calls its log tables. After an upgrade that changes one's columns it renames the
+# old one to query_log_0, and so on.
+_LOG_TABLE: Final = re.compile(r"(\w+_log|dead_letter_queue)(_\d+)?")
+
+# 164: the user's profile is read-only. 497: a right is missing.
+_FORBIDDEN: Final = ("(ClickHouse error 164)", "(ClickHouse error 497)")
+
+
+def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: bool) -> int:
+    """Create what is missing of the database and the tables, and say so; return the exit code.
+
+    Raises:
+        MexcTrioError: the store cannot be opened, or refuses.
+    """
+    chosen = [settings.for_symbol(symbol) for symbol in symbols]
+    with closing(open_store(settings)) as store:
+        try:
+            created = prepare(store, [*(market_table(symbol.table) for symbol in chosen), GAPS])
+        except StoreError as error:
+            raise _clearer(error, settings, "create database and tables") from error
+        typed = views.create(store, [symbol.table for symbol in chosen])
+        for symbol in chosen:
+            _say(
+                f"{_short(symbol.symbol)} data: {symbol.table} table → {symbol.table}/data.bin "
+                f"(continuous growth)"
+            )
+        if typed:
+            _say(f"Typed views: {', '.join(typed)}")
+        where = f"database {store.database}, {store.name}"
+        _say(f"New in {where}: {', '.join(created)}" if created else f"Nothing is new in {where}")
+        if drop_system_logs:
+            _drop_system_logs(store, settings)
+    return 0
+
+
+def _drop_system_logs(store: Store, settings: Settings) -> None:
+    if isinstance(settings.store, EmbeddedTarget):
+        _say("System log tables: the embedded engine has none")
+        return
+    found = store.query("SELECT name, engine FROM system.tables WHERE database = 'system'")
+    logs = sorted(
+        name
+        for name, engine in found
+        if _LOG_TABLE.fullmatch(name) and str(engine).endswith("MergeTree")
+    )
+    if not logs:
+        _say("System log tables: there are none")
+        return
+    refused: list[StoreError] = []
+    for name in logs:
+        try:
+            store.query(f"DROP TABLE IF EXISTS system.{quoted(name)}")
+        except StoreError as error:
+            if any(code in str(error) for code in _FORBIDDEN):
+                raise _clearer(error, settings, f"drop system.{name}") from error
+            refused.append(error)  # such as a table that is too big to be dropped so easily
+        else:
+            _say(f"Dropped system.{name}")
+    if refused:
+        raise StoreRejected("; ".join(map(str, refused)))
+    _say(
+        "The server begins those anew that its configuration has; "
+        "infra/clickhouse/config.d/system-logs.xml turns them off"
+    )
+
+
+def _clearer(error: StoreError, settings: Settings, what: str) -> StoreError:
+    """Return the error with the user's name, if it is that user who may not."""
+    if isinstance(settings.store, EmbeddedTarget):
+        return error
+    if not any(code in str(error) for code in _FORBIDDEN):
+        return error
+    return StoreRejected(f"user {settings.store.user!r} has no right to {what}: {error}")
+
+
+def _short(symbol: str) -> str:
+    """Return what people call a symbol: its base, unless the quote is an unusual one."""
+    base, quote = symbol.split("_")
+    return base if quote == "USDT" else symbol
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()  # before an error that may follow on the other stream

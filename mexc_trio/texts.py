@@ -1,0 +1,79 @@
+"""Numbers, times and tables as texts for people, in the terminal's plain letters."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
+
+UNKNOWN: Final = "-"
+
+
+def aligned(lines: Iterable[Sequence[str]], texts: int = 1) -> list[str]:
+    """Return the lines of a table: the first `texts` columns to the left, the others right."""
+    cells = list(lines)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:<{width}}" if number < texts else f"{cell:>{width}}"
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def number_of(number: int, noun: str, nouns: str = "") -> str:
+    """Return a number with what it counts: `1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
+
+
+def names(parts: Sequence[str]) -> str:
+    """Return names as in a sentence: `ticker, deal or depth`."""
+    return " or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def size(number: float) -> str:
+    """Return bytes with a unit."""
+    if number < 1000:
+        return f"{number:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:,.1f} TB"
+
+
+def seconds(milliseconds: int) -> str:
+    """Return seconds with one decimal."""
+    return f"{milliseconds / SECOND:,.1f}"
+
+
+def duration(milliseconds: int) -> str:
+    """Return a length of time in the unit that suits it: `12.0 s`, `3.5 min`, `2.0 h`, `4.1 d`."""
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if milliseconds >= 2 * unit:
+            return f"{milliseconds / unit:,.1f} {name}"
+    return f"{milliseconds / SECOND:.1f} s"
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a share that says 100.0 % only of all, because it never rounds up."""
+    if not whole:
+        return UNKNOWN
+    tenths = part * 1000 // whole
+    return f"{tenths // 10}.{tenths % 10} %"
+
+
+def time_text(milliseconds: int | None) -> str:
+    """Return a time in UTC, to the second."""
+    if milliseconds is None:
+        return UNKNOWN
+    try:
+        return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):  # a year that no calendar has
+        return str(milliseconds)
+
+
+def printable(text: str) -> str:
+    """Return a text without what would move a terminal's cursor or change its colours."""
+    return "".join(sign if sign.isprintable() else "." for sign in text)
