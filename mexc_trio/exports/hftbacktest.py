@@ -1,0 +1,155 @@
+"""Deals and books in the format that hftbacktest's own tools read: an .npz of feed events.
+
+One event is 64 bytes: what it is, when on the exchange and when at the local machine (nanoseconds),
+price, amount. Three things to know:
+
+- The format's prices are floats of 64 bits. They are read from the exchange's digits one by one.
+- The time of receipt is not recorded, so both times are the exchange's. Add your latency to
+  `local_ts`, or let hftbacktest model it.
+- A recorded book is the 20 best levels a side. A file begins by clearing the book and setting it;
+  from then on each recorded book is told as changes, after which the backtest's book is exactly
+  the recorded one. A level that fell out of the best 20 is gone, because nobody saw it any more.
+"""
+
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from mexc_trio.rows import DEAL
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+DEPTH_EVENT: Final = 1
+TRADE_EVENT: Final = 2
+DEPTH_CLEAR_EVENT: Final = 3
+DEPTH_SNAPSHOT_EVENT: Final = 4
+BUY_EVENT: Final = 1 << 29
+SELL_EVENT: Final = 1 << 28
+# Seen by the exchange and by the local machine.
+BOTH: Final = (1 << 31) | (1 << 30)
+
+_FIELDS: Final = [
+    ("ev", "u8"),
+    ("exch_ts", "i8"),
+    ("local_ts", "i8"),
+    ("px", "f8"),
+    ("qty", "f8"),
+    ("order_id", "u8"),
+    ("ival", "i8"),
+    ("fval", "f8"),
+]
+_LEVEL: Final = re.compile(r"\[([^\[\],]*),([^\[\],]*)")
+_COPY: Final = 1 << 20
+_FLUSH: Final = 50_000
+
+Event = tuple[int, int, int, float, float, int, int, float]
+
+
+class Events:
+    """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
+        self._events = 0
+        # Of each side, the levels that the backtest's book has now; None before the first book.
+        self._book: dict[int, dict[str, str]] | None = None
+
+    def write(self, table: "pa.Table") -> None:
+        """See `Writer.write`. Columns: milliseconds, message type, message."""
+        events: list[Event] = []
+        times, types, texts = (column.to_pylist() for column in table.columns)
+        for ts, mt, m in zip(times, types, texts, strict=True):
+            if mt == DEAL:
+                events.append(_deal(ts, m))
+            else:
+                self._depth(events, ts, m)
+            if len(events) >= _FLUSH:
+                self._flush(events)
+        self._flush(events)
+
+    def close(self) -> None:
+        """Turn the spool into the archive."""
+        from numpy.lib import format as npy
+
+        header: Mapping[str, Any] = {
+            "descr": npy.dtype_to_descr(_dtype()),
+            "fortran_order": False,
+            "shape": (self._events,),
+        }
+        with self._spool, zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, True, 1) as file:
+            self._spool.seek(0)
+            with file.open("data.npy", "w", force_zip64=True) as data:
+                # hftbacktest reads no later version.
+                npy.write_array_header_1_0(data, header)  # type: ignore[arg-type]
+                while chunk := self._spool.read(_COPY):
+                    data.write(chunk)
+
+    def abandon(self) -> None:
+        """See `Writer.abandon`."""
+        self._spool.close()
+
+    def _flush(self, events: list[Event]) -> None:
+        import numpy as np
+
+        self._events += len(events)
+        self._spool.write(np.array(events, dtype=_dtype()).tobytes())
+        events.clear()
+
+    def _depth(self, events: list[Event], ts: int, m: str) -> None:
+        bids, _, asks = m.partition("|")
+        sides = {BUY_EVENT: _levels(bids), SELL_EVENT: _levels(asks)}
+        if self._book is None:
+            # Without a side it clears both of them, of whatever an earlier file left.
+            events.append(_event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
+            kind, before = DEPTH_SNAPSHOT_EVENT, {side: dict[str, str]() for side in sides}
+        else:
+            kind, before = DEPTH_EVENT, self._book
+        for side, levels in sides.items():
+            # Levels that are gone come first, so that no book is crossed on the way.
+            gone = (price for price in before[side] if price not in levels)
+            events.extend(_event(kind | side, ts, float(price), 0.0) for price in gone)
+        for side, levels in sides.items():
+            old = before[side]
+            for price, amount in levels.items():
+                if old.get(price) != amount:
+                    events.append(_event(kind | side, ts, float(price), float(amount)))
+        self._book = sides
+
+
+def _levels(side: str) -> dict[str, str]:
+    """Return amounts by price, both in digits without zeros at the end."""
+    return {_trimmed(price): _trimmed(amount) for price, amount in _LEVEL.findall(side)}
+
+
+def _trimmed(number: str) -> str:
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def _deal(ts: int, m: str) -> Event:
+    price, volume, direction = m.split("|")
+    side = BUY_EVENT if direction == "1" else SELL_EVENT
+    return _event(TRADE_EVENT | side, ts, float(price), float(volume))
+
+
+def _event(ev: int, ts: int, price: float, amount: float) -> Event:
+    nanoseconds = ts * 1_000_000
+    return (ev | BOTH, nanoseconds, nanoseconds, price, amount, 0, 0, 0.0)
+
+
+def _dtype() -> "np.dtype[np.void]":
+    import numpy as np
+
+    return np.dtype(_FIELDS, align=True)
+
+
+def _directory(file: BinaryIO) -> str | None:
+    """Return where a file is, so that a big spool does not fill the disk of /tmp."""
+    from pathlib import Path
+
+    name = getattr(file, "name", None)
+    return str(Path(name).parent) if isinstance(name, str) else None

@@ -1,0 +1,144 @@
+"""What an export is asked for, and the checks that need no store."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mexc_trio.errors import UsageError
+
+DAY: Final = 86_400_000
+"""Milliseconds."""
+
+KINDS: Final = ("deals", "tickers", "depths", "candles", "raw")
+FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest")
+
+_SUFFIXES: Final = {"hftbacktest": "npz"}
+_UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY}
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """An export as the user asked for it."""
+
+    symbol: str
+    kinds: tuple[str, ...]
+    """One of `KINDS`; for hftbacktest deals, depths, or both in one file."""
+    format: str
+    out: Path
+    """The file; by day, the directory."""
+    start: int | None
+    """Milliseconds; None from the first row on."""
+    end: int | None
+    """Milliseconds, not itself part of the range; None up to the last row."""
+    interval: int
+    """Milliseconds of a candle."""
+    by_day: bool
+    force: bool
+
+    def file_of(self, day: int | None) -> Path:
+        """Return the file of a day, given in milliseconds; without days the one file."""
+        if day is None:
+            return self.out
+        suffix = _SUFFIXES.get(self.format, self.format)
+        return self.out / f"{self.symbol}-{'-'.join(self.kinds)}-{day_name(day)}.{suffix}"
+
+
+def parse_request(
+    symbol: str,
+    *,
+    kind: str | None,
+    format: str | None,  # noqa: A002
+    out: Path,
+    start: str | None,
+    end: str | None,
+    interval: str | None,
+    by_day: bool,
+    force: bool,
+) -> Request:
+    """Turn the command line's texts into a request.
+
+    Raises:
+        UsageError: one of them is wrong; the message names it.
+    """
+    chosen = _choice("--format", format or "parquet", FORMATS)
+    kinds = _kinds(kind, chosen)
+    if interval is not None and kinds != ("candles",):
+        raise UsageError("--interval is the length of candles: it goes with --kind candles")
+    step = _interval(interval or "1m")
+    if by_day and DAY % step:
+        raise UsageError(f"--interval {interval}: a day is no whole number of those; omit --by-day")
+    first = None if start is None else _time("--from", start)
+    last = None if end is None else _time("--to", end)
+    if first is not None and last is not None and first >= last:
+        raise UsageError(
+            f"--from {start} is not before --to {end}; the time of --to is not part of the range, "
+            f"so one day is --from 2026-11-20 --to 2026-11-21"
+        )
+    return Request(
+        symbol=symbol, kinds=kinds, format=chosen, out=out, start=first, end=last, interval=step,
+        by_day=by_day, force=force,
+    )  # fmt: skip
+
+
+def day_name(milliseconds: int) -> str:
+    """Return the date of a time, in UTC, such as 2026-11-21."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
+
+
+def time_name(milliseconds: int) -> str:
+    """Return a time in UTC such as 2026-11-21 09:30:00."""
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _kinds(kind: str | None, chosen: str) -> tuple[str, ...]:
+    if chosen == "hftbacktest":
+        if kind is None:
+            return ("deals", "depths")
+        if kind not in ("deals", "depths"):
+            raise UsageError(
+                f"--format hftbacktest takes --kind deals or depths, not {kind}; without --kind it "
+                f"has both, which is what a backtest needs"
+            )
+    elif kind is None:
+        raise UsageError(f"--kind is missing: one of {', '.join(KINDS)}")
+    return (_choice("--kind", kind, KINDS),)
+
+
+def _choice(option: str, text: str, choices: Sequence[str]) -> str:
+    if text in choices:
+        return text
+    close = get_close_matches(text, choices, 1)
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(choices)}"
+    raise UsageError(f"{option} {text!r}: {hint}")
+
+
+def _interval(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    if match is None:
+        raise UsageError(f"--interval {text!r}: write a number and s, m, h or d, such as 1m or 4h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _time(option: str, text: str) -> int:
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            day = date.fromisoformat(text)
+            moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        else:
+            moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r} is no time; write 2026-11-21 or 2026-11-21T09:30:00, in UTC"
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    milliseconds = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    if milliseconds < 0:
+        raise UsageError(f"{option} {text!r} is before 1970")
+    return milliseconds
