@@ -1,0 +1,33 @@
+"""A row of numbers as a row of bars that takes one line of text."""
+
+from collections.abc import Sequence
+from typing import Final
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_NOTHING: Final = "·"
+
+
+def sparkline(numbers: Sequence[float], width: int, most: int) -> str:
+    """Return numbers as bars from zero to their greatest, the newest at the right.
+
+    Args:
+        numbers: what is drawn, none below zero, oldest first. Zero is a dot.
+        width: signs. Where that is less than `most`, a sign is the mean of several numbers.
+        most: how many numbers fill the width; while there are fewer, the left stays empty.
+    """
+    cells = min(width, most)
+    known = numbers[-most:]
+    missing = most - len(known)
+    means: list[float | None] = []
+    for cell in range(cells):
+        start, end = (max(0, at * most // cells - missing) for at in (cell, cell + 1))
+        part = known[start:end]
+        means.append(sum(part) / len(part) if part else None)
+    greatest = max((mean for mean in means if mean is not None), default=0.0)
+    return "".join(" " if mean is None else _bar(mean, greatest) for mean in means)
+
+
+def _bar(number: float, greatest: float) -> str:
+    if number <= 0:
+        return _NOTHING
+    return _BARS[min(len(_BARS) - 1, int(number / greatest * len(_BARS)))]
