@@ -1,0 +1,89 @@
+"""The recorder with a stopwatch: `python -m tools.bench.instrumented FILE ARGUMENTS...`.
+
+It is the same program with the same arguments, in which three calls note the time when they are
+done: the read from the exchange's socket, the journal's flush, and the INSERT. A row counts as
+visible when its INSERT is acknowledged. That a SELECT sees it from then on is proved for the first
+INSERTs by one that follows at once; for all of them it would take longer than what is measured,
+because an old server counts a table by reading it. The notes go to FILE at the end.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+import trio
+
+from mexc_trio.cli import main
+from mexc_trio.journal import Journal
+from mexc_trio.store import schema
+from mexc_trio.store.embedded import EmbeddedStore
+from mexc_trio.store.schema import RowTuple, Table
+from mexc_trio.store.server import ServerStore
+
+PROVED: Final = 50
+"""INSERTs that are followed by a SELECT."""
+
+
+@attrs.frozen
+class Notes:
+    """Pairs of a moment (`time.monotonic`) and how far things were then."""
+
+    received: list[tuple[float, int]] = attrs.field(factory=list)
+    """Bytes read from the exchange."""
+    journaled: list[tuple[float, int]] = attrs.field(factory=list)
+    """Rows of the recorded table in the journal's file."""
+    visible: list[tuple[float, int]] = attrs.field(factory=list)
+    """Rows of the recorded table whose INSERT is acknowledged."""
+    unseen: list[int] = attrs.field(factory=list)
+    """Rows that a SELECT right after their INSERT did not see: none, for each that was tried."""
+
+
+def instrument(table: str) -> Notes:
+    """Make the recorder's parts note what becomes of a table's rows; return the notes."""
+    notes = Notes()
+    receive, flush = trio.SocketStream.receive_some, Journal.flush
+    carried = 0
+
+    async def noted_receive(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
+        nonlocal carried
+        data = await receive(self, max_bytes)
+        carried += len(data)
+        notes.received.append((time.monotonic(), carried))
+        return bytes(data)
+
+    def noted_flush(self: Journal) -> None:
+        touched = [queue for queue in self.touched if queue.name == table]
+        flush(self)
+        for queue in touched:
+            notes.journaled.append((time.monotonic(), queue.end))
+
+    trio.SocketStream.receive_some = noted_receive  # type: ignore[method-assign]
+    Journal.flush = noted_flush  # type: ignore[method-assign]
+    for store in (EmbeddedStore, ServerStore):
+        _note_appends(store, table, notes)
+    return notes
+
+
+def _note_appends(store: type[EmbeddedStore] | type[ServerStore], name: str, notes: Notes) -> None:
+    append = store.append
+
+    def noted_append(self: EmbeddedStore | ServerStore, table: Table, rows: list[RowTuple]) -> None:
+        append(self, table, rows)  # type: ignore[arg-type]
+        if table.name == name:
+            stored = len(rows) + (notes.visible[-1][1] if notes.visible else 0)
+            notes.visible.append((time.monotonic(), stored))
+            if len(notes.unseen) < PROVED:
+                notes.unseen.append(stored - schema.count(self, name))
+
+    store.append = noted_append  # type: ignore[method-assign, assignment]
+
+
+if __name__ == "__main__":
+    file, table, *arguments = sys.argv[1:]
+    noted = instrument(table)
+    code = main(arguments)
+    Path(file).write_bytes(msgspec.msgpack.encode(attrs.asdict(noted)))
+    sys.exit(code)
