@@ -1,0 +1,28 @@
+"""Everything that a change has to pass: `python -m tools.check`. Arguments go to pytest."""
+
+import shlex
+import subprocess
+import sys
+
+CHECKS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("pytest",),
+)
+
+
+def main() -> int:
+    """Run the checks in turn; return the exit code of the first that fails."""
+    for check in CHECKS:
+        arguments = [*check, *(sys.argv[1:] if check[0] == "pytest" else [])]
+        print(f"$ {shlex.join(arguments)}", flush=True)
+        # Those of this environment, whatever the PATH says.
+        code = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode  # noqa: S603
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
