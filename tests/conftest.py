@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from faults import TALLY
@@ -21,6 +22,31 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
         pytest.skip(str(error))
     with ClickHouseServer() as server:
         yield server
+
+
+class TallyOfWorkers:
+    """Adds up what the processes of pytest-xdist have counted."""
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand over this process's tally, if it is a worker."""
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output["tally"] = (TALLY.faults, TALLY.rows, TALLY.notes)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Add a worker's tally to ours."""
+        faults, rows, notes = node.workeroutput.get("tally", ({}, 0, []))
+        for kind, number in faults.items():
+            TALLY.fault(kind, number)
+        TALLY.rows += rows
+        TALLY.notes += notes
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the tallies added up."""
+    config.pluginmanager.register(TallyOfWorkers())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

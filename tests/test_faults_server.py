@@ -131,10 +131,8 @@ async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHous
             for number in range(repetitions(24)):
                 kind = kinds[number % len(kinds)]
                 if kind is Kind.SWALLOW:
-                    # All of the INSERT arrives and is stored (5 ends the answer), and nobody hears.
-                    fault = Fault(
-                        Direction.TO_SERVER, 0, kind, pattern=b"INSERT INTO", until=b"\x05"
-                    )
+                    # From a row on, all arrives and is stored (5 ends the answer); nobody hears.
+                    fault = Fault(Direction.TO_SERVER, 0, kind, pattern=b"|", until=b"\x05")
                 elif instants.random() < 0.3:
                     # Within the answer: the table's columns, or the last byte.
                     place = instants.randrange(1, 60)
@@ -146,7 +144,10 @@ async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHous
                         Direction.TO_SERVER, place, kind, pattern=b"INSERT INTO", seconds=0.3
                     )
                 armed = proxy.arm(fault)
-                await until(f"{fault} strikes", armed.fired.is_set, 3, fail=kind is Kind.SWALLOW)
+                certain = kind is Kind.SWALLOW
+                await until(
+                    f"{fault} strikes", armed.fired.is_set, 3 if certain else 1, fail=certain
+                )
                 if not armed.fired.is_set():
                     proxy.disarm()
                     continue
@@ -157,8 +158,8 @@ async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHous
                 await more_rows(server)
                 TALLY.fault(f"{kind.value} of a connection within an INSERT")
             await trio.to_thread.run_sync(finish, exchange, recorder, server)
-        said = recorder.said()
-        assert "of an unanswered INSERT had arrived" in said
+        unheard = recorder.said().count("of an unanswered INSERT had arrived")
+        assert unheard >= repetitions(24) // len(kinds)
 
 
 async def test_server_that_is_read_only_for_a_while(

@@ -8,7 +8,9 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("pytest",),
+    # Most tests wait for a real process, so two at a time halve the time. A file stays together,
+    # because its tests share what is costly to make.
+    ("pytest", "-n", "2", "--dist", "loadfile"),
 )
 
 
