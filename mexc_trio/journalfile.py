@@ -288,7 +288,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA journal_size_limit = 16777216")
         (found,) = db.execute("PRAGMA user_version").fetchone()
-        if found > _NO_VERSION:
+        if not 0 <= found <= _NO_VERSION:
             raise _Damage(f"version {found}")
         if found not in (0, _SCHEMA_VERSION):
             raise JournalError(

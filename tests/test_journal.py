@@ -416,6 +416,17 @@ def test_damage_is_noticed_or_harmless(path: Path) -> None:
     assert noticed > 20
 
 
+def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
+    """It asks nobody to look for a version of the program that does not exist."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = -1912602623")
+    with open_journal(path) as journal:
+        assert journal.damaged is not None
+        assert not journal.queues()
+
+
 def test_damaged_index(path: Path) -> None:
     """An index that lacks a table or rows would hide them: they would be journaled anew."""
     with open_journal(path) as journal:
