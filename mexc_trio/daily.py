@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.coverage import BEFORE, Day, Silence, coverage
-from mexc_trio.errors import StoreRejected, TableMissing, UsageError
+from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.gaps import Cause
 from mexc_trio.reading import Reader
 from mexc_trio.rows import CHANNELS, Channel
@@ -26,7 +26,7 @@ from mexc_trio.store.minutes import (
     pauses,
 )
 from mexc_trio.store.order import why_not
-from mexc_trio.store.schema import GAPS, columns, count, market_table, qualified
+from mexc_trio.store.schema import GAPS, count, market_table, qualified, recorded_columns
 from mexc_trio.store.survey import sizes, time_sql
 from mexc_trio.targets import EmbeddedTarget
 
@@ -188,14 +188,7 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Daily:
         UsageError: a symbol was never recorded in this store, or nothing at all was.
         StoreError: there was no answer.
     """
-    try:
-        found = columns(reader)
-    except TableMissing:  # a reader of a server says so at once
-        found = None
-    if found is None:
-        raise StoreRejected(
-            f"{reader.name} has no database {reader.database}: nothing was recorded there"
-        )
+    found = recorded_columns(reader)
     ours = {name: types for name, types in found.items() if types.keys() >= _COLUMNS}
     marked = marked_symbols(reader, qualified(reader, GAPS.name)) if GAPS.name in found else []
     ledger: dict[str, list[str]] = {}

@@ -35,7 +35,7 @@ from mexc_trio.store.holes import (
     holes,
 )
 from mexc_trio.store.order import why_not
-from mexc_trio.store.schema import GAPS, Readable, Table, columns, market_table
+from mexc_trio.store.schema import GAPS, Readable, Table, market_table, recorded_columns
 from mexc_trio.store.stripelog import needs_mending
 from mexc_trio.store.survey import Size, Survey, sizes, survey
 from mexc_trio.targets import EmbeddedTarget
@@ -81,7 +81,7 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
         directory = settings.store.directory
     to_mend = _to_mend(directory)
     with open_reader(settings) as store:
-        found = _columns(store)
+        found = recorded_columns(store)
         names, missing = _choose(settings, symbols, found)
         known = sizes(store, directory)
         log.info("reading all of %s at %s", ", ".join(names) or "nothing", store.name)
@@ -134,19 +134,6 @@ def _mended(table: Survey) -> Survey:
 def _kept(directory: Path | None) -> list[str]:
     """Return the files that were kept as they were when a table was mended."""
     return sorted(str(path) for path in (directory / "damaged").glob("*")) if directory else []
-
-
-def _columns(store: Readable) -> dict[str, dict[str, str]]:
-    """Return the tables of the database with their columns and types."""
-    try:
-        found = columns(store)
-    except TableMissing:  # a reader of a server says so at once
-        found = None
-    if found is None:
-        raise StoreRejected(
-            f"{store.name} has no database {store.database}: nothing was recorded there"
-        )
-    return found
 
 
 def _choose(

@@ -226,6 +226,23 @@ def columns(
     return found
 
 
+def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
+    """Return what `columns` does, for those who only read.
+
+    Raises:
+        StoreRejected: there is no database, so nothing was recorded.
+    """
+    try:
+        found = columns(store)
+    except TableMissing:  # a reader of a server says so at once
+        found = None
+    if found is None:
+        raise StoreRejected(
+            f"{store.name} has no database {store.database}: nothing was recorded there"
+        )
+    return found
+
+
 def count(store: Readable, table: str) -> int:
     """Return the number of rows that the table claims to have, which proves nothing.
 
