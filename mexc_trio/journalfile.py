@@ -378,7 +378,8 @@ def _is_damage(error: Exception) -> bool:
     text = str(error)
     # SQLite's own words may quote damaged bytes, which Python then cannot decode.
     return isinstance(error, (_Damage, UnicodeDecodeError)) or any(
-        words in text for words in ("malformed", "not a database", "no such column", "disk image")
+        words in text
+        for words in ("malformed", "not a database", "no such column", "disk image", "decode")
     )
 
 

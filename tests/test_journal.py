@@ -427,6 +427,16 @@ def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
         assert not journal.queues()
 
 
+def test_bytes_that_became_text_are_damage(path: Path) -> None:
+    """A flipped bit can turn rows into a text that is none; Python cannot even read it."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE entries SET rows = CAST(x'91ffd8' AS TEXT)")
+    with open_journal(path) as journal:
+        assert journal.damaged is not None
+
+
 def test_damaged_index(path: Path) -> None:
     """An index that lacks a table or rows would hide them: they would be journaled anew."""
     with open_journal(path) as journal:
