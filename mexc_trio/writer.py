@@ -10,6 +10,7 @@ minute.
 
 import logging
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -34,10 +35,17 @@ BATCH: Final = 10_000
 """Rows of one INSERT at the most. After an outage this is what catches up; it bounds memory."""
 INSERTS_PER_SECOND: Final = 100
 """INSERTs of all writers together, about, from which on quiet tables wait longer than `linger`:
-1,200 tables up to 12 seconds. A table with `COMPANY` rows goes after `linger` all the same."""
-COMPANY: Final = 32
+1,200 tables up to 12 seconds."""
+COMPANY: Final = 50
+"""Rows with which a table need not wait longer than `linger`; others wait for about so many."""
+MANY: Final = 10
+"""Writers of one store from which on their INSERTs keep to a common beat, and go together."""
+BEATS: Final = 8
+"""Beats of one linger. A row waits for `linger` at the most, and so for one beat less at least."""
 AUDIT_INTERVAL: Final = 60.0
 """Seconds between two looks at the table's count while all goes well, at least."""
+AUDITS_PER_SECOND: Final = 2
+"""Such looks of all writers together, at the most. One costs more than an INSERT."""
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that a stopping writer may take to write what is left. The journal keeps the rest."""
 QUICKLY_READ: Final = 1_000_000
@@ -50,6 +58,11 @@ LAST_PAUSE: Final = 10.0
 
 HoleRecorder = Callable[[Cause, str, int, int], None]
 """Takes cause, detail, start and end in milliseconds of a hole that is none of the exchange's."""
+
+
+def longest_wait(linger: float, writers: int) -> float:
+    """Return for how many seconds a row may wait for company where so many share a store."""
+    return max(linger, writers / INSERTS_PER_SECOND) if linger else 0.0
 
 
 class Gate(Protocol):
@@ -117,12 +130,22 @@ class Writer:
             self.gate.writers -= 1
 
     async def _wait_for_company(self) -> None:
-        await trio.sleep(self.linger)
+        due = trio.current_time() + self.linger
+        await trio.sleep_until(self._beat(due))
         # An INSERT costs half a millisecond of processor time however few rows it has: a thousand
         # quiet tables with one a second each would take more than all the rest together.
-        longest = self.gate.writers / INSERTS_PER_SECOND
-        if 0 < self.linger < longest and self.queue.backlog < COMPANY:
-            await trio.sleep(longest - self.linger)
+        cycle = longest_wait(self.linger, self.gate.writers) - self.linger
+        if cycle > 0:
+            # Each table has its own moment in the cycle, or all would go at once after an outage.
+            moment = zlib.crc32(self.table.name.encode()) / 2**32 * cycle
+            company = self.linger * max(0.0, COMPANY / self.queue.backlog - 1)
+            await trio.sleep_until(self._beat(due + min((moment - due) % cycle, company)))
+
+    def _beat(self, time: float) -> float:
+        """Return the last common beat until then, where INSERTs are many enough to have one."""
+        if self.gate.writers < MANY or not self.linger:
+            return time
+        return time - time % (self.linger / BEATS)
 
     async def until_empty(self) -> None:
         """Write until nothing is left, however long the store is away. Raises as `run` does."""
@@ -173,8 +196,7 @@ class Writer:
         if began > self._next_look:
             self._settled = await self._as_expected()
             # Old servers count by reading; they are asked the less often the longer it takes.
-            now = trio.current_time()
-            self._next_look = now + max(AUDIT_INTERVAL, 100 * (now - began))
+            self._look_later(100 * (trio.current_time() - began))
         if self._settled and self.queue.backlog:  # the look does not cost rows a second linger
             rows = self.queue.head(BATCH)
             # Set first and cleared after: an INSERT that nobody answers leaves it so.
@@ -190,6 +212,10 @@ class Writer:
 
     async def _as_expected(self) -> bool:
         return await self.gate.count(self.table) == self.queue.table_rows
+
+    def _look_later(self, seconds: float = AUDIT_INTERVAL) -> None:
+        among_all = self.gate.writers / AUDITS_PER_SECOND
+        self._next_look = trio.current_time() + max(seconds, AUDIT_INTERVAL, among_all)
 
     async def _seal(self) -> None:
         """Spare the next run the full read, if nobody touches the table's files until then."""
@@ -221,7 +247,7 @@ class Writer:
         await self._compare(rows)
         self._settled = queue.proven = True
         self._cause = Cause.TABLE_SHORTER
-        self._next_look = trio.current_time() + AUDIT_INTERVAL
+        self._look_later()
 
     async def _is_proven(self, engine: str) -> bool:
         """Whether the table was read in full and nothing can have happened to it since."""

@@ -106,8 +106,8 @@ def test_exchange() -> None:
         "processor, whole run",
         "memory at most",
         "backlog at most",
-        "delay, calm, longest",
-        "delay, in bursts, longest",
+        "delay of the busiest, calm, longest",
+        "delay of all, in bursts, longest",
     }
 
 

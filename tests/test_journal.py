@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -68,6 +69,8 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        # Few enough that heads come from memory, from the file, and by turns.
+        self.stack.enter_context(patch("mexc_trio.journal.REMEMBERED", 12))
         self.rows: dict[str, list[RowTuple]] = {"btc": [], "eth": []}
         self.acked = dict.fromkeys(self.rows, 0)
         self.table_rows: dict[str, int | None] = dict.fromkeys(self.rows)
@@ -145,6 +148,7 @@ class AnyOrder(RuleBasedStateMachine):
         """See that the queues have what the model has."""
         if not hasattr(self, "journal"):
             return
+        assert 0 <= self.journal.remembered <= 12
         for name, rows in self.rows.items():
             queue = self.journal.queue(name)
             assert queue.acked == self.acked[name]
@@ -192,6 +196,20 @@ def test_hole_and_the_row_that_closes_it_are_written_together(path: Path, journa
         with closing(sqlite3.connect(f"file:{snapshot(path)}?mode=ro", uri=True)) as db:
             found = db.execute("SELECT coalesce(sum(n), 0) FROM entries GROUP BY tbl").fetchall()
         assert len(set(found)) <= 1
+
+
+def test_few_rows_are_kept_in_memory(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 3: while the database is away, memory stays bounded, and the rows are in the file."""
+    monkeypatch.setattr("mexc_trio.journal.REMEMBERED", 100)
+    queues = [journal.queue(name) for name in ("btc", "eth", "sol")]
+    for n in range(1000):
+        for queue in queues:
+            queue.append(numbered(n, 1))
+            assert journal.remembered <= 100
+    for queue in queues:
+        assert queue.head(10_000) == numbered(0, 1000)
+        queue.settle(1000, 1000)
+    assert journal.remembered == 0
 
 
 async def test_flush_before_anything_else_is_waited_for(path: Path, journal: Journal) -> None:
@@ -460,10 +478,11 @@ def test_damage_while_in_use(path: Path) -> None:
         queue = journal.queue("btc")
         queue.append(numbered(0, 5))
         journal.flush()
+        queue.settle(5, 5)  # what waits is in memory, too
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("UPDATE entries SET rows = CAST(rows || x'00' AS BLOB)")
         with pytest.raises(JournalError, match="are damaged"):
-            queue.head(10)
+            queue.rows(0, 10)
 
 
 def test_version_of_another_program(path: Path) -> None:

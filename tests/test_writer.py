@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,14 @@ from mexc_trio.gaps import Cause
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.store.repair import Soundness
 from mexc_trio.store.schema import GAPS, RowTuple, Table, market_table
-from mexc_trio.writer import AUDIT_INTERVAL, BATCH, LAST_PAUSE, SharedWriter, Writer
+from mexc_trio.writer import (
+    AUDIT_INTERVAL,
+    BATCH,
+    LAST_PAUSE,
+    SharedWriter,
+    Writer,
+    longest_wait,
+)
 
 BTC = market_table("btc")
 
@@ -260,6 +268,66 @@ async def test_rows_wait_for_company(parts: Bench, autojump_clock: MockClock) ->
     assert 9 <= len(parts.gate.inserts) <= 11
     first = parts.gate.inserts[0][0]
     assert abs(first - 31) < 0.1
+
+
+async def test_quiet_tables_among_many_wait_longer(autojump_clock: MockClock) -> None:
+    """1,200 tables make about a hundred INSERTs a second in all, however evenly rows come."""
+    seconds, names = 60, [f"c{n}" for n in range(30)]
+    inserts = list[float]()
+    for name in names:  # one after another, with as many others as if all 1,200 were there
+        with tempfile.TemporaryDirectory() as directory:
+            gate = FakeGate(writers=1200)
+            with bench(Path(directory), gate, name) as parts:
+                began = trio.current_time()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(parts.writer(linger=1.0).run)
+                    for n in range(seconds):
+                        parts.queue.append(numbered(n, 1))
+                        await trio.sleep(1)
+                    nursery.cancel_scope.cancel()
+                assert gate.rows == numbered(0, seconds)
+                moments = [at - began for at, _ in gate.inserts]
+                pauses = [later - earlier for earlier, later in pairwise([0, *moments])]
+                assert max(pauses) <= longest_wait(1.0, 1200) + 1.1
+                assert len(moments) <= seconds / 12 + 3
+                inserts.append(moments[1] % 12)
+    assert len({int(moment) for moment in inserts}) > 6, "not all of them at the same moments"
+
+
+async def test_busy_table_among_many_goes_when_it_has_company(
+    parts: Bench, autojump_clock: MockClock
+) -> None:
+    """Fifty rows a second go after `--linger`, and ten a second every five seconds."""
+    parts.gate.writers = 1200
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.writer(linger=1.0).run)
+        await trio.sleep(20)
+        for pause in (0.01, 0.1):
+            before, began = len(parts.gate.inserts), trio.current_time()
+            while trio.current_time() < began + 30:
+                parts.queue.append(numbered(parts.queue.end, 1))
+                await trio.sleep(pause)
+            rows = [n for _, n in parts.gate.inserts[before:]]
+            assert max(rows) <= 105
+            assert sum(rows) / len(rows) > 25
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("writers", [1, 50, 1200])
+async def test_no_linger_is_no_linger(
+    parts: Bench, autojump_clock: MockClock, writers: int
+) -> None:
+    """With `--linger 0` each row goes at once, however many tables there are."""
+    parts.gate.writers = writers
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.writer(linger=0.0).run)
+        await trio.sleep(10)
+        for n in range(5):
+            parts.queue.append(numbered(n, 1))
+            began = trio.current_time()
+            await trio.sleep(1)
+            assert parts.gate.inserts[-1][0] - began < 0.01
+        nursery.cancel_scope.cancel()
 
 
 async def test_catching_up_takes_large_inserts(parts: Bench, autojump_clock: MockClock) -> None:

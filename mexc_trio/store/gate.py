@@ -7,8 +7,8 @@ thousand writers do not knock on a closed door a thousand times.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,6 +17,7 @@ import trio
 
 from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.store import repair, schema, views
+from mexc_trio.store.convoy import Convoys
 from mexc_trio.store.schema import RowTuple, Store, Table
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Gate:
     writers: int = attrs.field(default=0, init=False)
     """How many writers share it."""
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
+    _convoys: Convoys = attrs.field(init=False)
     _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
     _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
     _retry: float = attrs.field(default=FIRST_RETRY, init=False)
@@ -54,6 +56,7 @@ class Gate:
     def __attrs_post_init__(self) -> None:
         # Not Trio's default limiter, which DNS look-ups share.
         self._limiter = trio.CapacityLimiter(self.store.concurrency)
+        self._convoys = Convoys(self.store, self._limiter)
         self._came_back.set()
 
     @property
@@ -67,7 +70,8 @@ class Gate:
         Raises:
             StoreError: the outcome is unknown; ask `count`.
         """
-        await self._run(lambda: self.store.append(table, rows))
+        with self._noticing_outages():
+            await self._convoys.append(table, rows)
         self._retry, self._said = FIRST_RETRY, ""
 
     async def quiet(self, table: Table) -> None:
@@ -158,8 +162,13 @@ class Gate:
             self._came_back.set()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        try:
+        with self._noticing_outages():
             return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+    @contextmanager
+    def _noticing_outages(self) -> Iterator[None]:
+        try:
+            yield
         except StoreUnavailable as error:
             self._away(error)
             raise

@@ -18,10 +18,10 @@ _SUBSCRIBE_SECONDS = 300.0
 def scaling(
     *,
     counts: Sequence[int] = (1, 10, 100, 1000),
-    rate: float = 2000.0,
+    rate: float = 4000.0,
     seconds: float = 20.0,
     repetitions: int = 3,
-    symbols_per_connection: int = 50,
+    symbols_per_connection: int = 200,
     linger: float = 1.0,
 ) -> Report:
     """Processor time a message by the number of symbols, at the same rate of messages in all.

@@ -129,7 +129,7 @@ class DirectGate(Gate):
     async def append(self, table: Table, rows: Sequence[tuple[int | str, ...]]) -> None:
         """Count the INSERT and do it."""
         self.inserts += 1
-        await super().append(table, rows)
+        await self._run(lambda: self.store.append(table, rows))
 
     async def _run(self, call: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
