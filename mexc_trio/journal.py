@@ -42,7 +42,7 @@ SYNC_INTERVAL: Final = 0.1
 """Seconds after which written rows are synced to the disk, if that was asked for."""
 
 PURGE_INTERVAL: Final = 2.0
-"""Seconds between two removals of rows that need not be kept."""
+"""Seconds between two removals of rows that need not be kept; more with very many tables."""
 
 # Entries and pages that are worked on before other tasks have their turn: a few milliseconds.
 _PURGE_STEP: Final = 500
@@ -333,7 +333,8 @@ class Journal:
         """Remove what need not be kept, now and then. Runs until cancelled."""
         while True:
             await self.purge()
-            await trio.sleep(PURGE_INTERVAL)
+            # To ask for each of a thousand tables takes long enough to do it less often.
+            await trio.sleep(max(PURGE_INTERVAL, len(self._queues) / 100))
 
     async def purge(self) -> None:
         """Remove rows of proven tables that are acknowledged and older than the retention."""

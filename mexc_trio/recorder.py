@@ -29,6 +29,7 @@ from mexc_trio.signals import stoppable
 from mexc_trio.stats import final_report
 from mexc_trio.store.schema import GAPS, market_table
 from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.websocket import dial
 from mexc_trio.writer import SharedWriter, Writer
 
 if TYPE_CHECKING:
@@ -192,7 +193,13 @@ async def _record_group(
 async def _record_together(recording: Recording, collectors: Sequence[Collector]) -> None:
     """Be the nursery of the symbols on one connection."""
     settings = recording.settings
-    connection = Connection(settings.url, collectors, settings.ping_interval, pace=recording.pace)
+    connection = Connection(
+        settings.url,
+        collectors,
+        settings.ping_interval,
+        partial(dial, unhurried=len(collectors) > 1),
+        recording.pace,
+    )
     if len(collectors) == 1:
         await _record_symbol(recording, collectors[0], connection.run)
         return

@@ -24,6 +24,7 @@ from trio_websocket import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mexc_trio.errors import ExchangeError, MexcTrioError, leaves
+from mexc_trio.unhurried import Unhurried
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
 logging.getLogger("trio-websocket").setLevel(logging.INFO)
@@ -50,8 +51,12 @@ class Socket(Protocol):
 
 
 @asynccontextmanager
-async def dial(url: str) -> AsyncIterator[Socket]:
+async def dial(url: str, *, unhurried: bool = False) -> AsyncIterator[Socket]:
     """Open a WebSocket, and close it at the end of the block.
+
+    Args:
+        url: the exchange's socket.
+        unhurried: read it a hundred times a second at the most; see `Unhurried`.
 
     Raises:
         ExchangeError: it could not be opened within `CONNECT_TIMEOUT`, or has ended.
@@ -59,7 +64,7 @@ async def dial(url: str) -> AsyncIterator[Socket]:
     deadline = trio.current_time() + CONNECT_TIMEOUT
     with _one_error(url):
         with trio.fail_at(deadline):
-            stream = await _connect(url)
+            stream = await _connect(url, unhurried=unhurried)
         async with speak(stream, url, deadline) as socket:
             yield socket
 
@@ -166,7 +171,7 @@ class _Reader:
             raise ExchangeError(f"{self.url} hung up instead of answering the handshake")
 
 
-async def _connect(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+async def _connect(url: str, *, unhurried: bool) -> trio.abc.Stream:
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme == "wss"
@@ -174,11 +179,13 @@ async def _connect(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketSt
         tcp = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
     except OSError as error:
         raise ExchangeError(f"cannot connect to {url}: {_why(error)}") from error
+    # Below TLS, which would give one message of the exchange at a time.
+    transport = Unhurried(tcp) if unhurried else tcp
     if not secure:
-        return tcp
+        return transport
     try:
         stream = trio.SSLStream(
-            tcp, ssl.create_default_context(), server_hostname=host, https_compatible=True
+            transport, ssl.create_default_context(), server_hostname=host, https_compatible=True
         )
         await stream.do_handshake()
     except (trio.BrokenResourceError, OSError) as error:

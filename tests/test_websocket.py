@@ -14,6 +14,7 @@ import trustme
 
 from mexc_trio import websocket
 from mexc_trio.errors import ExchangeError, JournalError
+from mexc_trio.unhurried import READS_PER_SECOND
 from mexc_trio.websocket import Socket, dial
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.handshakes import Handshake
@@ -61,9 +62,10 @@ async def reason_of(url: str) -> str:
     return caught.value.reason
 
 
-async def test_a_conversation(exchange: Exchange) -> None:
+@pytest.mark.parametrize("unhurried", [False, True])
+async def test_a_conversation(exchange: Exchange, *, unhurried: bool) -> None:
     """What is sent is answered, and leaving closes the connection properly."""
-    async with dial(exchange.url) as socket:
+    async with dial(exchange.url, unhurried=unhurried) as socket:
         await socket.send_message('{"method":"ping"}')
         assert '"channel":"pong"' in str(await first_frame(socket))
         assert exchange.connections == 1
@@ -219,15 +221,40 @@ async def test_tls_with_a_certificate_nobody_vouches_for(exchange: Exchange) -> 
         assert "certificate verify failed" in await reason_of(url)
 
 
-async def test_tls(exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a certificate of the system's authorities, as the exchange has."""
+@pytest.mark.parametrize("unhurried", [False, True])
+async def test_tls(
+    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, unhurried: bool
+) -> None:
+    """With a certificate of the system's authorities, as the exchange has.
+
+    A connection that is read a hundred times a second still brings more messages than that, each of
+    which comes in a TLS record of its own.
+    """
     authority = trustme.CA()
     pem = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(pem))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    async with _tls(exchange, authority) as url, dial(url) as socket:
-        await socket.send_message('{"method":"ping"}')
-        assert '"channel":"pong"' in str(await first_frame(socket))
+    pongs, asked = 0, 2000
+    async with (
+        _tls(exchange, authority) as url,
+        dial(url, unhurried=unhurried) as socket,
+        trio.open_nursery() as nursery,
+    ):
+
+        def handle(frame: str | bytes) -> None:
+            nonlocal pongs
+            pongs += '"channel":"pong"' in str(frame)
+            if pongs == asked:
+                nursery.cancel_scope.cancel()
+
+        async def ask() -> None:
+            for _ in range(asked):
+                await socket.send_message('{"method":"ping"}')
+
+        nursery.start_soon(ask)
+        with trio.fail_after(asked / READS_PER_SECOND / 2):
+            await socket.receive(handle)
+    assert pongs == asked
 
 
 @asynccontextmanager
