@@ -18,6 +18,7 @@ from tools.bench.exchange import exchange, spread
 from tools.bench.frames import fingerprint, pool
 from tools.bench.latency import latency
 from tools.bench.plan import Plan
+from tools.bench.processes import processes
 from tools.bench.report import BenchError, Goal, Report
 from tools.bench.scaling import scaling
 from tools.bench.start import start
@@ -116,6 +117,13 @@ def test_scaling() -> None:
     """The cost of a message is compared with that of one symbol."""
     report = scaling(counts=(1, 5), rate=200, seconds=1, repetitions=1, linger=0.1)
     assert names(report) >= {"1 symbol", "5 symbols", "5 symbols / 1 symbol"}
+
+
+@pytest.mark.usefixtures("clickhouse_server")
+def test_processes() -> None:
+    """One recorder of two symbols is compared with one recorder for each."""
+    report = processes(frames=1000, repetitions=1, linger=0.05, pool_size=300)
+    assert names(report) >= {"one process", "two processes", "two processes / one process"}
 
 
 @pytest.mark.usefixtures("clickhouse_server")

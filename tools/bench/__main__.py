@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from tools.bench.exchange import exchange
 from tools.bench.latency import latency
+from tools.bench.processes import processes
 from tools.bench.report import BenchError, Report, say
 from tools.bench.scaling import scaling
 from tools.bench.start import start
@@ -24,7 +25,7 @@ app = cyclopts.App(
     default_parameter=Parameter(consume_multiple=True, negative=()),
     result_action="return_value",
 )
-for benchmark in (throughput, latency, storage, exchange, scaling, start):
+for benchmark in (throughput, latency, storage, exchange, scaling, processes, start):
     app.command(benchmark)
 
 

@@ -84,7 +84,7 @@ def exchange(
         f"{plan.rates[symbols // 2]:.1f}, the quietest {plan.rates[-1]:.1f}"
     )
     report.remark(
-        f"delay: from when a frame was due to be sent to when the journal says that its rows are "
+        f"delay: from when a frame was sent to when the journal says that its rows are "
         f"stored, in up to {_WATCHED} tables from the busiest to a quiet one, looked at every "
         f"{_SAMPLE_SECONDS:g} s, which the figures include"
     )
@@ -148,8 +148,9 @@ class _Run:
                 raise BenchError(
                     f"{samples[-1].backlog} rows wait {_LAST_SECONDS:g} s after the end"
                 )
+            waiting = backlog(database.directory)  # first: if none wait, the rows are all there
             rows = acknowledged(database.directory, self.watched)
-            samples.append(_Sample(recorder.use(), rows, backlog(database.directory)))
+            samples.append(_Sample(recorder.use(), rows, waiting))
             now = samples[-1].use.at
             if now - said > _SAY_SECONDS:
                 said = now
@@ -172,12 +173,12 @@ class _Run:
             if symbol not in symbols:
                 continue
             counts = [sample.rows[number] for sample in self.samples]
+            times = self.sent.frame_times(self.plan.symbols.index(symbol))
             rows = 0
-            for n, due in enumerate(self.due[symbol]):
+            for n, (due, sent) in enumerate(zip(self.due[symbol], times, strict=True)):
                 rows += len(frames_pool.rows[n % len(frames_pool.rows)])
                 if self.plan.in_burst(due) == in_burst:
-                    at = self.samples[bisect.bisect_left(counts, rows)].use.at
-                    found.append(at - self.began - due)
+                    found.append(self.samples[bisect.bisect_left(counts, rows)].use.at - sent)
         return found
 
     def lateness(self) -> list[float]:

@@ -1,10 +1,14 @@
 """How late: from a frame's arrival to the journal, and to a SELECT."""
 
 import bisect
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
+from mexc_trio.journal import open_journal
 from mexc_trio.symbols import table_name
 from tools.bench.database import BOTH, Database, StoreName, check, databases
 from tools.bench.frames import Pool, pool
@@ -16,6 +20,7 @@ from tools.bench.process import Recorder, keyword_arguments
 from tools.bench.report import BenchError, Goal, Report, percentile, say
 
 SYMBOL = "BTC_USDT"
+_TRANSACTIONS = 50
 _JOURNALED = Goal(0.2, at_least=False)
 
 
@@ -37,6 +42,8 @@ def latency(
         stores: where the recorder records to.
     """
     report = Report("latency", {"seconds": seconds})
+    for rate in rates:
+        report.note(f"{rate:g}/s: one row into the journal alone, median", _alone(rate), "ms")
     with databases(stores) as lender:
         for repetition in range(repetitions):
             for rate in rates:
@@ -50,10 +57,28 @@ def latency(
     report.remark("sent: from the sender's write; received: from the recorder's read of the socket")
     report.remark("journaled: the frame's rows are in the journal's file, as far as the kernel")
     report.remark(
+        "into the journal alone: a transaction of one row in a program that does nothing else, and "
+        "sleeps in between: what an idle machine takes to get going is in all these figures"
+    )
+    report.remark(
         f"visible: the INSERT is acknowledged; after the first {PROVED} of each run a SELECT saw "
         f"their rows at once"
     )
     return report
+
+
+def _alone(rate: float) -> float:
+    """Return how many milliseconds the journal's part of a lone message takes, at the median."""
+    took: list[float] = []
+    with TemporaryDirectory() as directory, open_journal(Path(directory) / "journal") as journal:
+        queue = journal.queue("btc")
+        for n in range(_TRANSACTIONS):
+            time.sleep(1 / rate)
+            began = time.monotonic()
+            queue.append([(n, "d", "97500.1|3|1")])
+            journal.flush()
+            took.append(1000 * (time.monotonic() - began))
+    return percentile(took, 50)
 
 
 class _Delays:
