@@ -30,7 +30,8 @@ _HOURS_A_SIGN: Final = 6  # in the strip of several days
 
 def days(symbols: Sequence[SymbolFacts]) -> list[str]:
     """Return the coverage of the last days."""
-    known = [(one.symbol, one.coverage) for one in symbols if one.coverage is not None]
+    # A symbol that has one row was recorded for no time, and so on no day.
+    known = [(one.symbol, one.coverage) for one in symbols if one.coverage and one.coverage.days]
     if not known:
         return []
     if len(known) > FEW:

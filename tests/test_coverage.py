@@ -75,6 +75,7 @@ TABLES = [
     "alike",
     "tail",
     "back_later",
+    "once",
 ]
 
 
@@ -120,6 +121,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     plant(store, "alike", (noon, ROWS))
     # No books in the last hour, and the recorder has not come to write the hole.
     plant(store, "tail", all_, where=f"i % 5 NOT IN (2, 4) OR i < {ROWS - 9000}")
+    plant(store, "once", (0, 1))
     # A whole hour again, long after.
     plant(store, "back_later", all_, (noon, noon + 9000))
     store.close()
@@ -206,6 +208,15 @@ def test_the_same_silence_with_a_hole(facts: Facts) -> None:
     assert told.unaccounted == []
     assert told.recorded - told.live == 20 * MINUTE + 3000  # last ticker to first book
     assert told.recorded == LENGTH - 500
+
+
+def test_a_symbol_with_one_row_has_no_day(facts: Facts) -> None:
+    """Among hundreds of symbols one has just begun; the others are shown all the same."""
+    assert not covered(facts, "once").days
+    assert days([of(facts, "once")] * 6) == []
+    title, *lines = days(facts.symbols)
+    assert title.startswith("coverage")
+    assert len(lines) == len(TABLES) - 1
 
 
 def test_a_day_half_covered(facts: Facts) -> None:
