@@ -1,5 +1,6 @@
 """A stream that lets what comes gather for a moment before it is read."""
 
+import math
 from typing import Final
 
 import attrs
@@ -7,7 +8,6 @@ import trio
 
 READS_PER_SECOND: Final = 100
 """At the most, of each stream, and all at the same moments."""
-_PAUSE: Final = 1 / READS_PER_SECOND
 _FULL: Final = 65536
 """Bytes: a read that brought so many has probably left some."""
 
@@ -28,8 +28,9 @@ class Unhurried(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Read what has gathered. A stream that falls behind is read without a pause."""
         if not self._more:
-            now = trio.current_time()
-            await trio.sleep_until(now - now % _PAUSE + _PAUSE)
+            # A moment that has come may still be a rounding error away.
+            moment = math.floor(trio.current_time() * READS_PER_SECOND + 0.001) + 1
+            await trio.sleep_until(moment / READS_PER_SECOND)
         data = await self.stream.receive_some(max_bytes)
         self._more = len(data) >= min(_FULL, max_bytes or _FULL)
         return data
