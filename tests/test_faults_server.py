@@ -162,6 +162,16 @@ async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHous
         assert unheard >= repetitions(24) // len(kinds)
 
 
+def replace(file: Path, text: str) -> None:
+    """Give a file another content at once: a server that saw it half written would not look again.
+
+    It tells a new version by its time in seconds.
+    """
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
 async def test_server_that_is_read_only_for_a_while(
     tmp_path: Path, server: ClickHouseServer
 ) -> None:
@@ -183,14 +193,14 @@ async def test_server_that_is_read_only_for_a_while(
             recorder.start()
             await more_rows(server)
             profile = "<default><readonly>2</readonly></default>"
-            users.write_text(writable.replace("<default/>", profile, 1))
+            replace(users, writable.replace("<default/>", profile, 1))
             await until("it is read-only", refuses, 10)
             proxy.cut()  # a connection keeps the profile that it had at its start
             await until("it is noticed", lambda: "in readonly mode" in recorder.said(), 10)
             before = await trio.to_thread.run_sync(rows, server)
             await until("", lambda: not recorder.is_running, 3, fail=False)
             assert await trio.to_thread.run_sync(rows, server) == before
-            users.write_text(writable)
+            replace(users, writable)
             await until("it can be written to", lambda: not refuses(), 10)
             proxy.cut()
             await more_rows(server)
