@@ -270,6 +270,31 @@ async def test_rows_wait_for_company(parts: Bench, autojump_clock: MockClock) ->
     assert abs(first - 31) < 0.1
 
 
+async def test_rows_are_visible_after_linger_although_inserts_take_time(
+    parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second of `--linger` is a second until a SELECT sees the row, the INSERT included."""
+    append = FakeGate.append
+    acknowledged: list[float] = []
+
+    async def slow(self: FakeGate, table: Table, rows: Sequence[RowTuple]) -> None:
+        await trio.sleep(0.15)
+        await append(self, table, rows)
+        acknowledged.append(trio.current_time())
+
+    monkeypatch.setattr(FakeGate, "append", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.writer(linger=1.0).run)
+        for n in range(5):
+            await trio.sleep(5)
+            parts.queue.append(numbered(n, 1))
+            began = trio.current_time()
+            await trio.sleep(5)
+            # The first INSERT shows how long they take.
+            assert acknowledged[-1] - began < (1.01 if n else 1.2)
+        nursery.cancel_scope.cancel()
+
+
 async def test_quiet_tables_among_many_wait_longer(autojump_clock: MockClock) -> None:
     """1,200 tables make about a hundred INSERTs a second in all, however evenly rows come."""
     seconds, names = 60, [f"c{n}" for n in range(30)]
