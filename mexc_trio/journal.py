@@ -36,7 +36,7 @@ GROUP: Final = 64
 
 REMEMBERED: Final = 50_000
 """Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
-heads from the file would take a third of the time that their INSERTs take."""
+heads from the file would take a quarter of the time that their INSERTs take."""
 
 SYNC_INTERVAL: Final = 0.1
 """Seconds after which written rows are synced to the disk, if that was asked for."""

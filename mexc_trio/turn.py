@@ -33,7 +33,7 @@ async def at_end_of_each_turn(act: Callable[[], None]) -> NoReturn:
 @attrs.define(eq=False)
 class _AtEnd(trio.abc.Instrument):
     # A task would do, one that waits until all others do. It took three turns more for each frame
-    # that came alone: a tenth of its processor time, and half of the time until it was journaled.
+    # that came alone: a fifth of the time until it was journaled.
     act: Callable[[], None]
     error: Exception | None = None
     failed: trio.Event = attrs.field(factory=trio.Event, init=False)

@@ -204,9 +204,9 @@ class Writer:
             rows = self.queue.head(BATCH)
             # Set first and cleared after: an INSERT that nobody answers leaves it so.
             self._settled = False
-            began = trio.current_time()
+            sent = trio.current_time()
             await self.gate.append(self.table, rows)
-            self._took = trio.current_time() - began
+            self._took = trio.current_time() - sent
             self._settled = True
             self._failures = 0
             self._acknowledge(rows)

@@ -1,8 +1,8 @@
 """INSERTs of many tables that go through one thread, one after another.
 
-An INSERT of a few rows into a server takes a quarter of a millisecond of processor time when it
-follows another one, and three times that by itself: a thread is woken for it, and everything it
-needs has left the processor's caches.
+An INSERT of a few rows into a server takes half a millisecond of processor time when it follows
+another one, and nearly twice that by itself: a thread is woken for it, and everything it needs has
+left the processor's caches.
 """
 
 from collections.abc import Sequence
