@@ -1,6 +1,7 @@
 """What tests share: a real ClickHouse server."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,8 +46,10 @@ class TallyOfWorkers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the tallies added up."""
+    """Have the tallies added up, and Ctrl-C heard by the programs that tests start."""
     config.pluginmanager.register(TallyOfWorkers())
+    # What runs behind a shell's `&` was told to ignore it, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

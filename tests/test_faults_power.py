@@ -48,8 +48,11 @@ def damage(directory: Path, instants: random.Random) -> str:
     size = int(known[name.replace(".", "%2E")]["size"])
     lost = min(size, int(2 ** instants.uniform(0, 14 if name == "data.bin" else 8)))
     with path.open("r+b") as file:
+        file.seek(size - lost)
+        end = file.read(lost)
         file.truncate(size - lost)
-        if instants.random() < 0.5:
+        # A mark ends with zeros of its own.
+        if any(end) and instants.random() < 0.5:
             file.truncate(size)
             return f"the last {lost} bytes of {name} zeroed"
     return f"the last {lost} bytes of {name} cut off"
