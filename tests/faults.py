@@ -296,8 +296,8 @@ class Recorder:
         try:
             with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
                 found = db.execute(
-                    "SELECT coalesce(max(first + n), 0) - t.acked FROM tables t "
-                    "LEFT JOIN entries e ON e.tbl = t.id GROUP BY t.id"
+                    "SELECT last - acked FROM tables JOIN (SELECT tbl, max(first + n) AS last "
+                    "FROM entries GROUP BY tbl) ON tbl = id"
                 ).fetchall()
         except sqlite3.OperationalError:
             return 0  # it is being made

@@ -16,6 +16,7 @@ from tools.bench import contenders
 from tools.bench.database import check, databases
 from tools.bench.exchange import exchange, spread
 from tools.bench.frames import fingerprint, pool
+from tools.bench.journal import journal
 from tools.bench.latency import latency
 from tools.bench.plan import Plan
 from tools.bench.processes import processes
@@ -222,3 +223,14 @@ def test_frames_are_of_the_mix_that_is_promised() -> None:
     for kind, share in (("t", 0.04), ("d", 0.69), ("dp", 0.27)):
         assert kinds[kind] / len(frames.rows) == pytest.approx(share, abs=0.01)
     assert all(rows[0][2].count("[") == 40 for rows in frames.rows if rows[0][1] == "dp")
+
+
+def test_journal() -> None:
+    """The journal is measured with few tables and with many, with an index of them and without."""
+    report = journal(messages=2000, repetitions=1, counts=(1, 50))
+    assert names(report) >= {
+        "1 table",
+        "50 tables",
+        "50 tables, with an index",
+        "50 tables, with an index / 50 tables",
+    }

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_trio.gaps import Cause, Ledger
-from mexc_trio.journal import GROUP, Journal, Queue, open_journal
+from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.journal.journal import GROUP
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.wire import Data
 

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from mexc_trio import boot, journalfile
+from mexc_trio import boot
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
-from mexc_trio.journal import GROUP, SYNC_INTERVAL, Journal, open_journal
-from mexc_trio.journalfile import JournalFile
+from mexc_trio.journal import Journal, open_journal, opening
+from mexc_trio.journal.file import JournalFile
+from mexc_trio.journal.journal import GROUP, SYNC_INTERVAL
 from mexc_trio.store.schema import RowTuple
 
 
@@ -70,7 +71,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         # Few enough that heads come from memory, from the file, and by turns.
-        self.stack.enter_context(patch("mexc_trio.journal.REMEMBERED", 12))
+        self.stack.enter_context(patch("mexc_trio.journal.queue.REMEMBERED", 12))
+        self.stack.enter_context(patch("mexc_trio.journal.places._STEP", 3))
+        self.stack.enter_context(patch("mexc_trio.journal.journal._PURGE_STEP", 2))
         self.rows: dict[str, list[RowTuple]] = {"btc": [], "eth": []}
         self.acked = dict.fromkeys(self.rows, 0)
         self.table_rows: dict[str, int | None] = dict.fromkeys(self.rows)
@@ -127,6 +130,13 @@ class AnyOrder(RuleBasedStateMachine):
         """Remove what is acknowledged."""
         for name in self.rows:
             self.journal.queue(name).proven = True
+        trio.run(self.journal.purge)
+
+    @rule(name=st.sampled_from(("btc", "eth")))
+    def purge_only(self, name: str) -> None:
+        """Remove what is acknowledged of one table, while the other is not known to be sound."""
+        for queue in self.journal.queues():
+            queue.proven = queue.name == name
         trio.run(self.journal.purge)
 
     @rule()
@@ -200,7 +210,7 @@ def test_hole_and_the_row_that_closes_it_are_written_together(path: Path, journa
 
 def test_few_rows_are_kept_in_memory(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 3: while the database is away, memory stays bounded, and the rows are in the file."""
-    monkeypatch.setattr("mexc_trio.journal.REMEMBERED", 100)
+    monkeypatch.setattr("mexc_trio.journal.queue.REMEMBERED", 100)
     queues = [journal.queue(name) for name in ("btc", "eth", "sol")]
     for n in range(1000):
         for queue in queues:
@@ -434,6 +444,17 @@ def test_damage_is_noticed_or_harmless(path: Path) -> None:
     assert noticed > 20
 
 
+def test_format_that_no_program_ever_wrote_is_damage(path: Path) -> None:
+    """The file's own header is as easily damaged as the rest of it."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+    content = bytearray(path.read_bytes())
+    content[44:48] = bytes([0, 0, 0, 99])  # where SQLite's file format has the schema's
+    path.write_bytes(content)
+    with open_journal(path) as journal:
+        assert journal.damaged is not None
+
+
 def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
     """It asks nobody to look for a version of the program that does not exist."""
     with open_journal(path) as journal:
@@ -445,12 +466,13 @@ def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
         assert not journal.queues()
 
 
-def test_bytes_that_became_text_are_damage(path: Path) -> None:
-    """A flipped bit can turn rows into a text that is none; Python cannot even read it."""
+@pytest.mark.parametrize("text", ["91ffd8", "416263"])
+def test_bytes_that_became_text_are_damage(path: Path, text: str) -> None:
+    """A flipped bit can turn rows into a text; Python cannot even read one that is none."""
     with open_journal(path) as journal:
         journal.queue("btc").append(numbered(0, 5))
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE entries SET rows = CAST(x'91ffd8' AS TEXT)")
+        db.execute(f"UPDATE entries SET rows = CAST(x'{text}' AS TEXT)")
     with open_journal(path) as journal:
         assert journal.damaged is not None
 
@@ -485,6 +507,47 @@ def test_damage_while_in_use(path: Path) -> None:
             queue.rows(0, 10)
 
 
+async def test_nobody_pays_for_an_index_that_nobody_needs(path: Path) -> None:
+    """While the store is there, no row's place in the file is noted: see `places`."""
+    with open_journal(path, retention=-1) as journal, closing(sqlite3.connect(path)) as db:
+        queues = [journal.queue(name) for name in ("btc", "eth")]
+        places = "SELECT count(*) FROM places"
+        for queue in queues:
+            queue.proven = True
+        for _ in range(5):
+            for queue in queues:
+                queue.append(numbered(0, 10))
+                assert queue.head(1000) == numbered(0, 10)
+                queue.settle(queue.end, queue.end)
+                assert queue.oldest_waiting() is None
+            await journal.purge()
+        assert db.execute(places).fetchone() == (0,)
+        assert queues[0].rows(0, 1) == []
+        queues[0].append(numbered(0, 10))
+        queues[0].settle(queues[0].end, queues[0].end)
+        assert queues[0].rows(queues[0].end - 1, 1) == numbered(9, 1)
+        assert db.execute(places).fetchone() == (1,)
+        await journal.purge()
+        assert db.execute(places).fetchone() == (0,)
+
+
+def test_journal_of_the_first_version(path: Path) -> None:
+    """What an earlier version of the program left is taken over, rows and all."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+        journal.flush()
+        journal.queue("btc").append(numbered(5, 5))
+        journal.queue("btc").settle(3, 3)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE places")
+        db.execute("CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first)")
+        db.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        with open_journal(path) as journal:
+            assert journal.damaged is None
+            assert journal.queue("btc").head(10) == numbered(3, 7)
+
+
 def test_version_of_another_program(path: Path) -> None:
     """A journal of a later version is not touched: it may hold rows."""
     with open_journal(path) as journal:
@@ -505,7 +568,7 @@ def test_doubt_after_the_machine_was_started_anew(
             journal.queue(name).settle(0, 0)
     with open_journal(path) as journal:
         assert not journal.queue("btc").doubtful
-    monkeypatch.setattr(journalfile, "boot_id", lambda: "another")
+    monkeypatch.setattr(opening, "boot_id", lambda: "another")
     with open_journal(path) as journal:
         assert journal.queue("btc").doubtful
         journal.queue("btc").settle(0, 0)

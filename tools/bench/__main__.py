@@ -8,6 +8,7 @@ import msgspec
 from cyclopts import Parameter
 
 from tools.bench.exchange import exchange
+from tools.bench.journal import journal
 from tools.bench.latency import latency
 from tools.bench.processes import processes
 from tools.bench.report import BenchError, Report, say
@@ -25,7 +26,16 @@ app = cyclopts.App(
     default_parameter=Parameter(consume_multiple=True, negative=()),
     result_action="return_value",
 )
-for benchmark in (throughput, latency, storage, exchange, scaling, processes, start):
+for benchmark in (
+    throughput,
+    latency,
+    storage,
+    exchange,
+    scaling,
+    processes,
+    start,
+    journal,
+):
     app.command(benchmark)
 
 

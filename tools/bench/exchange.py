@@ -10,10 +10,10 @@ import attrs
 from mexc_trio.writer import longest_wait
 from tools.bench.database import Database, check, databases
 from tools.bench.frames import Fingerprint, Pool, pool
-from tools.bench.journal import acknowledged, backlog
 from tools.bench.load import Load
 from tools.bench.plan import Plan
 from tools.bench.process import Recorder, Use, keyword_arguments
+from tools.bench.progress import acknowledged, backlog
 from tools.bench.report import BenchError, Goal, Report, percentile, say
 
 _SPREAD: Final = 0.8

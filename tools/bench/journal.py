@@ -1,45 +1,105 @@
-"""What the recorder's journal tells from outside, while the recorder runs.
+"""What a message costs in the journal, with one table and with a thousand.
 
-The journal knows which rows the store has acknowledged. To ask the store itself would disturb what
-is measured: an old server counts a table by reading it.
+Beside it the same journal with an index of the rows by table and position, which it does without.
 """
 
+import random
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from mexc_trio.symbols import table_name
+import trio
 
+from mexc_trio.journal import Journal, open_journal
+from tools.bench.frames import pool
+from tools.bench.report import Report, say
 
-def acknowledged(directory: Path, symbols: Sequence[str]) -> list[int]:
-    """Return how many rows of each symbol are stored. `directory` is the journal's."""
-    with _journal(directory) as journal:
-        found: dict[str, int] = {}
-        if journal is not None:
-            found = dict(journal.execute("SELECT name, acked FROM tables"))
-    return [found.get(table_name(symbol), 0) for symbol in symbols]
-
-
-def backlog(directory: Path) -> int:
-    """Return how many rows wait in the journal, of all tables."""
-    with _journal(directory) as journal:
-        if journal is None:
-            return 0
-        (row,) = journal.execute(
-            "SELECT coalesce(sum(coalesce((SELECT first + n FROM entries WHERE tbl = tables.id "
-            "ORDER BY first DESC LIMIT 1), acked) - acked), 0) FROM tables"
-        )
-    return int(row[0])
+_POOL = 2_000
+_TOGETHER = 20
+"""Messages of one transaction: what a turn of the recorder brings at 4,000 a second, about."""
+_RETENTION = 1.0
+"""Seconds; short, so that as much is removed as is written."""
+_ACKNOWLEDGED = 50
+"""Rows of a table that are acknowledged together."""
 
 
-@contextmanager
-def _journal(directory: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the journal read-only; None while the recorder has not made it."""
-    path = next(directory.glob("journal*.sqlite"), None)
-    if path is None:
-        yield None
-        return
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as journal:
-        made = "SELECT count(*) FROM sqlite_master WHERE name IN ('tables', 'entries')"
-        yield journal if journal.execute(made).fetchone() == (2,) else None
+def journal(
+    *, messages: int = 200_000, repetitions: int = 3, counts: Sequence[int] = (1, 1000)
+) -> Report:
+    """Processor time and bytes written for a message, rows removed again included.
+
+    Args:
+        messages: messages of one run.
+        repetitions: runs of each kind, in turns.
+        counts: numbers of tables, fewest first. A few are busy, most are quiet.
+    """
+    report = Report("journal", {"messages": messages, "together": _TOGETHER})
+    for repetition in range(repetitions):
+        for count in counts:
+            for index in (False, True):
+                name = _name(count, index)
+                with TemporaryDirectory(prefix="bench-") as directory:
+                    path = Path(directory, "journal.sqlite")
+                    seconds, written = trio.run(_run, path, messages, count, index)
+                cost = 1e6 * seconds / messages
+                say(f"journal {repetition + 1}/{repetitions}: {name}: {cost:.1f} us/message")
+                report.note(name, cost, "us/message")
+                if written:
+                    report.note(f"{name}: written", written / messages, "bytes/message")
+    for count in counts:
+        report.ratio(_name(count, True), _name(count, False))
+    report.remark("each row was acknowledged, and removed after a second")
+    return report
+
+
+def _name(count: int, index: bool) -> str:
+    tables = "1 table" if count == 1 else f"{count} tables"
+    return f"{tables}, with an index" if index else tables
+
+
+async def _run(path: Path, messages: int, count: int, index: bool) -> tuple[float, int]:
+    """Return the seconds of processor time, and the bytes that were handed to the kernel."""
+    rows = pool(_POOL).rows
+    picks = random.Random(1).choices(range(count), [1 / (n + 3) for n in range(count)], k=messages)
+    with open_journal(path, retention=_RETENTION) as journal:
+        if index:
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("CREATE UNIQUE INDEX by_position ON entries (tbl, first)")
+        queues = [journal.queue(f"t{n}") for n in range(count)]
+        for queue in queues:
+            queue.settle(0, 0)
+            queue.proven = True
+        journal.flush()
+        before, written = time.process_time(), _written()
+        for number, pick in enumerate(picks):
+            queue = queues[pick]
+            queue.append(rows[number % _POOL])
+            if number % _TOGETHER == 0:
+                journal.flush()
+            if queue.backlog >= _ACKNOWLEDGED:
+                queue.acknowledge(queue.backlog)
+            if number % (messages // 10) == 0:
+                await _purge(journal)
+        journal.flush()
+        return time.process_time() - before, _written() - written
+
+
+async def _purge(journal: Journal) -> None:
+    for queue in journal.queues():
+        if queue.backlog:
+            queue.acknowledge(queue.backlog)
+    await journal.purge()
+
+
+def _written() -> int:
+    """Return what this process has written since its start; 0 where that is not known."""
+    if sys.platform != "linux":
+        return 0
+    for line in Path("/proc/self/io").read_text().splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    return 0

@@ -13,10 +13,10 @@ from mexc_trio.symbols import table_name
 from tools.bench.database import BOTH, Database, StoreName, check, databases
 from tools.bench.frames import Pool, pool
 from tools.bench.instrumented import PROVED, Notes
-from tools.bench.journal import acknowledged
 from tools.bench.load import Load
 from tools.bench.plan import Plan, Sent
 from tools.bench.process import Recorder, keyword_arguments
+from tools.bench.progress import acknowledged
 from tools.bench.report import BenchError, Goal, Report, percentile, say
 
 SYMBOL = "BTC_USDT"

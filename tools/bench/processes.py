@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tools.bench.database import ServerDatabase, check, databases
 from tools.bench.frames import POOL, pool
-from tools.bench.journal import acknowledged
 from tools.bench.load import Load
 from tools.bench.plan import Plan
 from tools.bench.process import Recorder, keyword_arguments
+from tools.bench.progress import acknowledged
 from tools.bench.report import BenchError, Report, say
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT")

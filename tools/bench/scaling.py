@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from tools.bench.database import check, databases
 from tools.bench.frames import pool
-from tools.bench.journal import backlog
 from tools.bench.load import Load
 from tools.bench.plan import Plan
 from tools.bench.process import Recorder, keyword_arguments
+from tools.bench.progress import backlog
 from tools.bench.report import Goal, Report, say
 
 _POOL = 2_000

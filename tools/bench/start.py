@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 
 from tools.bench.database import BOTH, StoreName, databases
-from tools.bench.journal import acknowledged
 from tools.bench.load import Load
 from tools.bench.plan import Plan
 from tools.bench.process import Recorder, keyword_arguments
+from tools.bench.progress import acknowledged
 from tools.bench.report import Report, say
 
 _SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from tools.bench.contenders import bare_loop, reference
 from tools.bench.database import BOTH, Database, Databases, StoreName, check, databases
 from tools.bench.frames import POOL, Pool, pool
-from tools.bench.journal import acknowledged
 from tools.bench.load import Load
 from tools.bench.plan import Plan
 from tools.bench.process import Recorder, apart, keyword_arguments
+from tools.bench.progress import acknowledged
 from tools.bench.report import BenchError, Goal, Report, say
 from tools.clickhouse import DATABASE, HOST, PASSWORD, USER
 

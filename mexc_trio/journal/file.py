@@ -1,0 +1,324 @@
+"""The journal's file: rows in the order of receipt, and what is remembered of each table.
+
+Every entry bears a checksum, because a damaged byte within a row would pass SQLite's own check.
+"""
+
+import itertools
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import attrs
+
+from mexc_trio.errors import JournalError
+from mexc_trio.journal.database import Database, transaction, translated, wal
+from mexc_trio.journal.places import Places
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS tables (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        acked INTEGER NOT NULL,
+        table_rows INTEGER,
+        engine TEXT NOT NULL,
+        marks BLOB NOT NULL,
+        doubtful INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS entries (
+        id INTEGER PRIMARY KEY,
+        tbl INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        rows BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    )
+    """,
+    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+)
+
+_PAGE: Final = 256
+"""Entries that are read at once, so that no read stays open and keeps the WAL from shrinking."""
+
+_SLACK: Final = 1024
+"""Pages (of 4 KiB) that the file may keep for later although nothing is in them."""
+
+
+class State(NamedTuple):
+    """What is remembered of one table."""
+
+    name: str
+    acked: int
+    table_rows: int | None
+    engine: str
+    marks: bytes
+    doubtful: bool = False
+    """Whether the machine was started anew since: the journal's own end may be lost."""
+
+    def crc(self) -> int:
+        """Return the checksum of all but the doubt, which comes later than the rest."""
+        return zlib.crc32(repr(self[:5]).encode())
+
+
+class Stored(NamedTuple):
+    """Rows of one table that were written together."""
+
+    table: int
+    first: int
+    """The position of the first of them."""
+    n: int
+    at: int
+    """When they were written, in milliseconds since 1970."""
+    version: int
+    rows: bytes
+
+    def crc(self) -> int:
+        """Return the checksum."""
+        return zlib.crc32(self.rows, zlib.crc32(repr(self[:5]).encode()))
+
+
+class _Old(NamedTuple):
+    """An entry that is perhaps to be removed."""
+
+    id: int
+    table: int
+    first: int
+    n: int
+    at: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.n
+
+
+@attrs.define(eq=False)
+class JournalFile:
+    """An open journal file, held against other processes; `open_file` makes one.
+
+    Entries are numbered in the order of writing; a table's follow each other without a hole.
+    """
+
+    path: Path
+    damaged: Path | None
+    """Where a file was put that could not be read at the start; None if all was well."""
+    _db: Database
+    _kept: dict[int, int]
+    _ends: dict[int, int]
+    """The position after each table's last row when the file was opened."""
+    _next: int
+    """The number of the next entry."""
+    _swept: int = attrs.field(default=0, init=False)
+    """Entries up to this number are removed, or `_left`, with their places noted."""
+    _left: dict[int, int] = attrs.field(factory=dict, init=False)
+    """How many entries of a table are swept and still needed."""
+    _places: Places = attrs.field(init=False)
+    _inodes: dict[Path, int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._places = Places(self._db)
+        self._inodes = {path: path.stat().st_ino for path in (self.path, wal(self.path))}
+
+    def names(self) -> list[str]:
+        """Return the tables that are known, oldest first."""
+        with translated(self.path):
+            return [name for (name,) in self._db.execute("SELECT name FROM tables ORDER BY id")]
+
+    def table(self, name: str) -> tuple[int, State, int]:
+        """Return a table's number, its state and its end position; add it if it is not known."""
+        with translated(self.path):
+            new = State(name, 0, None, "", b"")
+            self._db.execute(
+                "INSERT OR IGNORE INTO tables (name, acked, table_rows, engine, marks, doubtful, "
+                "crc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*new, new.crc()),
+            )
+            id_, acked, table_rows, engine, marks, doubtful = self._db.execute(
+                "SELECT id, acked, table_rows, engine, marks, doubtful FROM tables WHERE name = ?",
+                (name,),
+            ).fetchone()
+        self._kept.setdefault(id_, 0)
+        state = State(name, acked, table_rows, engine, marks, bool(doubtful))
+        return id_, state, self._ends.setdefault(id_, 0)
+
+    def write(self, entries: Sequence[Stored], states: Sequence[State]) -> None:
+        """Write all of this in one transaction, or nothing if it fails."""
+        with translated(self.path), transaction(self._db):
+            self._db.executemany(
+                "INSERT INTO entries (id, tbl, first, n, at, version, rows, crc) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(id_, *entry, entry.crc()) for id_, entry in enumerate(entries, self._next)],
+            )
+            self._db.executemany(
+                "UPDATE tables SET acked = ?, table_rows = ?, engine = ?, marks = ?, "
+                "doubtful = ?, crc = ? WHERE name = ?",
+                [(*state[1:], state.crc(), state.name) for state in states],
+            )
+        self._next += len(entries)
+
+    def read(self, table: int, position: int, page: int = _PAGE) -> Iterator[Stored]:
+        """Yield a table's entries from the one that holds a position on.
+
+        Raises:
+            JournalError: one is damaged.
+            DiskFull: no space to note where they are.
+        """
+        while True:
+            with translated(self.path):
+                self._places.note(self._next)
+                found = self._db.execute(
+                    "SELECT e.tbl, e.first, e.n, e.at, e.version, e.rows, e.crc "
+                    "FROM places p JOIN entries e ON e.id = p.id "
+                    "WHERE p.tbl = ? AND e.first + e.n > ? AND p.first >= coalesce((SELECT "
+                    "max(first) FROM places WHERE tbl = ? AND first <= ?), 0) "
+                    "ORDER BY p.first LIMIT ?",
+                    (table, position, table, position, page),
+                ).fetchall()
+            for *values, crc in found:
+                stored = Stored(*values)
+                if stored.crc() != crc:
+                    raise JournalError(
+                        f"journal {self.path}: rows {stored.first} and following of table "
+                        f"{table} are damaged; start again, and a new journal is begun"
+                    )
+                yield stored
+                position = stored.first + stored.n
+            if len(found) < page:
+                return
+
+    def prepare_to_read(self) -> bool:
+        """Do some of what the next `read` would do first; return whether there is more."""
+        with translated(self.path):
+            return self._places.note_some(self._next)
+
+    def first_position(self, table: int) -> int:
+        """Return the first position of a table whose row is here, or would be the next one."""
+        return self._kept[table]
+
+    def sweep(self, acked: Mapping[int, int], before: int, most: int) -> bool:
+        """Remove the oldest entries that are older than a time and acknowledged.
+
+        Args:
+            acked: the tables of which entries may be removed, and up to which position.
+            before: a time in milliseconds since 1970.
+            most: how many entries are looked at.
+
+        Returns:
+            Whether there may be more.
+        """
+        with translated(self.path):
+            found = self._db.execute(
+                "SELECT id, tbl, first, n, at FROM entries WHERE id > ? ORDER BY id LIMIT ?",
+                (self._swept, most),
+            )
+            entries = itertools.starmap(_Old, found)
+            old = list(itertools.takewhile(lambda entry: entry.at < before, entries))
+            found.close()
+            if not old:
+                return False
+            done: list[_Old] = []
+            needed: list[_Old] = []
+            for entry in old:
+                # A table's entries go in their order: one that was left goes before this one.
+                gone = entry.table not in self._left and entry.end <= acked.get(entry.table, 0)
+                (done if gone else needed).append(entry)
+            self._remove(done)
+            if needed:
+                self._places.note(old[-1].id + 1)
+        for entry in needed:
+            self._left[entry.table] = self._left.get(entry.table, 0) + 1
+        self._swept = old[-1].id
+        return len(old) == most
+
+    def sweep_again(self, table: int, acked: int, most: int) -> bool:
+        """Remove entries of a table that were needed when they were swept, and no longer are."""
+        if table not in self._left:
+            return False
+        with translated(self.path):
+            found = [
+                _Old(*values)
+                for values in self._db.execute(
+                    "SELECT e.id, e.tbl, e.first, e.n, e.at FROM places p JOIN entries e "
+                    "ON e.id = p.id WHERE p.tbl = ? AND p.first < ? AND p.id <= ? "
+                    "ORDER BY p.first LIMIT ?",
+                    (table, acked, self._swept, most),
+                )
+            ]
+            done = [entry for entry in found if entry.end <= acked]
+            self._remove(done)
+        self._left[table] -= len(done)
+        if not self._left[table]:
+            del self._left[table]
+        return len(done) == most
+
+    def _remove(self, entries: Sequence[_Old]) -> None:
+        with transaction(self._db):
+            self._db.executemany(
+                "DELETE FROM entries WHERE id = ?", [(entry.id,) for entry in entries]
+            )
+            self._places.forget([(entry.id, entry.table, entry.first) for entry in entries])
+        self._kept.update((entry.table, entry.end) for entry in entries)
+
+    def shrink(self, pages: int) -> bool:
+        """Give some empty pages back to the disk; return whether there may be more to give.
+
+        A quarter stays, since rows come as fast as they go and would only ask for it again.
+        """
+        with translated(self.path):
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (total,) = self._db.execute("PRAGMA page_count").fetchone()
+            if free <= _SLACK or free * 4 <= total:
+                return False
+            self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        return True
+
+    def fact(self, name: str) -> str:
+        """Return a remembered fact about the program, empty if there is none."""
+        with translated(self.path):
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a fact about the program."""
+        with translated(self.path):
+            remember(self._db, name, value)
+
+    def sync(self) -> None:
+        """Sync what was written to the disk. Blocks for as long as the disk takes: in a thread."""
+        with translated(self.path):
+            for path in (wal(self.path), self.path, self.path.parent):
+                fd = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+    def check_in_place(self) -> None:
+        """See that the file has not been removed or replaced under our feet.
+
+        Raises:
+            JournalError: it has.
+        """
+        for path, inode in self._inodes.items():
+            try:
+                found = path.stat().st_ino
+            except OSError:
+                found = 0
+            if found != inode:
+                raise JournalError(
+                    f"journal {path} was removed or replaced while in use; start again"
+                )
+
+
+def remember(db: Database, name: str, value: str) -> None:
+    """Remember a fact about the program."""
+    db.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = ?",
+        (name, value, value),
+    )

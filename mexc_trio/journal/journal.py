@@ -1,0 +1,178 @@
+"""All queues of a recorder, and when they are written; `mexc_trio.journal` tells the whole."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mexc_trio.errors import JournalError
+from mexc_trio.journal.file import JournalFile
+from mexc_trio.journal.opening import open_file
+from mexc_trio.journal.queue import Queue, now
+from mexc_trio.turn import at_end_of_each_turn
+
+GROUP: Final = 64
+"""Frames that are collected at the most before they are written."""
+
+SYNC_INTERVAL: Final = 0.1
+"""Seconds after which written rows are synced to the disk, if that was asked for."""
+
+PURGE_INTERVAL: Final = 2.0
+"""Seconds between two removals of rows that need not be kept."""
+
+_PURGE_STEP: Final = 2000
+"""Entries and pages that are worked on before other tasks have their turn: a few milliseconds."""
+
+
+@attrs.define(eq=False)
+class Journal:
+    """An open journal. All calls come from Trio's thread: they are short."""
+
+    file: JournalFile
+    retention: float
+    """Seconds for which acknowledged rows stay."""
+    touched: list[Queue] = attrs.field(factory=list, init=False)
+    """Queues with rows that are not yet written."""
+    remembered: int = attrs.field(default=0, init=False)
+    """How many rows the queues keep in memory besides."""
+    _changed: dict[str, Queue] = attrs.field(factory=dict, init=False)
+    _queues: dict[str, Queue] = attrs.field(factory=dict, init=False)
+    _frames: int = attrs.field(default=0, init=False)
+    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
+
+    @property
+    def damaged(self) -> Path | None:
+        """Where a journal was put that could not be read at the start; None if all was well."""
+        return self.file.damaged
+
+    def queue(self, name: str) -> Queue:
+        """Return the queue of a table, made if it is new."""
+        if name not in self._queues:
+            id_, state, end = self.file.table(name)
+            self._queues[name] = Queue(
+                name, state.acked, state.table_rows, end, state.engine, state.doubtful,
+                state.marks, id_, self,
+            )  # fmt: skip
+        return self._queues[name]
+
+    def queues(self) -> list[Queue]:
+        """Return the queues of all tables that the journal knows."""
+        return [self.queue(name) for name in self.file.names()]
+
+    def news(self) -> None:
+        """Note that there is something to write."""
+        self._news.set()
+
+    def appended(self) -> None:
+        """Note that a frame is complete; write a full group."""
+        self._frames += 1
+        if self._frames >= GROUP:
+            self.flush()
+
+    def changed(self, queue: Queue) -> None:
+        """Note that what is remembered of a table changed.
+
+        It may be written later: a restart finds it out again from the table's count.
+        """
+        self._changed[queue.name] = queue
+        self.news()
+
+    def flush(self) -> None:
+        """Write all that was collected, in one transaction.
+
+        Raises:
+            DiskFull: no space.
+            JournalError: any other failure.
+        """
+        if not self.touched and not self._changed:
+            return
+        at = now()
+        # If this fails, all stays collected in memory as it was, and the caller hears of it.
+        self.file.write(
+            [queue.pending(at) for queue in self.touched],
+            [queue.state() for queue in self._changed.values()],
+        )
+        for queue in self.touched:
+            queue.written(at)
+        self.touched.clear()
+        self._changed.clear()
+        self._frames = 0
+
+    async def keep_flushing(self) -> None:
+        """Flush whenever the program is about to wait. Runs until cancelled; raises as `flush`."""
+        await at_end_of_each_turn(self.flush)
+
+    async def keep_syncing(self) -> None:
+        """Sync the disk at most `SYNC_INTERVAL` after rows were written. Runs until cancelled."""
+        while True:
+            await self._news.wait()
+            await trio.sleep(SYNC_INTERVAL / 2)
+            self._news = trio.Event()
+            self.flush()  # nothing is left to write, unless this is what woke the program
+            await trio.to_thread.run_sync(self.file.sync)
+
+    async def keep_purging(self) -> None:
+        """Remove what need not be kept, now and then. Runs until cancelled."""
+        while True:
+            await self.purge()
+            await trio.sleep(PURGE_INTERVAL)
+
+    async def purge(self) -> None:
+        """Remove rows of proven tables that are acknowledged and older than the retention."""
+        self.flush()
+        before = int((time.time() - self.retention) * 1000)
+        acked = {queue.id: queue.acked for queue in self._queues.values() if queue.proven}
+        for table, position in acked.items():
+            while self.file.sweep_again(table, position, _PURGE_STEP):
+                await trio.lowlevel.checkpoint()
+        while self.file.sweep(acked, before, _PURGE_STEP):
+            await trio.lowlevel.checkpoint()
+        while self.file.shrink(_PURGE_STEP):
+            await trio.lowlevel.checkpoint()
+        # The store is away. When it comes back, nobody should wait for this.
+        if not all(queue.is_in_memory for queue in self._queues.values()):
+            while self.file.prepare_to_read():
+                await trio.lowlevel.checkpoint()
+
+    def hang_up(self) -> None:
+        """Close the channels of the queues."""
+        for queue in self._queues.values():
+            queue.hang_up()
+
+    def fact(self, name: str) -> str:
+        """Return a remembered fact about the program, empty if there is none."""
+        return self.file.fact(name)
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a fact about the program."""
+        self.file.remember(name, value)
+
+
+@contextmanager
+def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
+    """Open a journal, made if it is missing; see `open_file`. What is left is written at the end.
+
+    Raises:
+        JournalLocked, JournalError, DiskFull: as `open_file`.
+    """
+    with open_file(path) as file:
+        journal = Journal(file, retention)
+        try:
+            yield journal
+        except BaseException:
+            with suppress(JournalError):  # perhaps it is what brought us here
+                journal.flush()
+            raise
+        else:
+            journal.flush()
+        finally:
+            journal.hang_up()

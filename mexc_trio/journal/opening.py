@@ -1,0 +1,167 @@
+"""How a journal file is opened: held against other processes, and believed only after a check.
+
+A file that cannot be read, or that holds something else than was written, is put aside.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mexc_trio.boot import boot_id
+from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
+from mexc_trio.journal import places
+from mexc_trio.journal.database import (
+    Damage,
+    Database,
+    connect,
+    is_damage,
+    transaction,
+    translated,
+)
+from mexc_trio.journal.file import SCHEMA, JournalFile, State, Stored, remember
+from mexc_trio.locks import hold_file
+
+_VERSION: Final = 2
+_TABLES: Final = {0: 0, 1: 3, 2: 4}
+"""How many tables a journal of each version has; 0 is a new one."""
+_NO_VERSION: Final = 1000  # or more is no version but damage
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[JournalFile]:
+    """Open a journal file, made if it is missing, and hold it against other processes.
+
+    A file that cannot be read is put aside under another name and a new one begun.
+
+    Raises:
+        JournalLocked: another process has it.
+        JournalError: it cannot be made or opened.
+        DiskFull: no space.
+    """
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"cannot make {path.parent}: {error.strerror}") from error
+        try:
+            stack.enter_context(hold_file(path.with_suffix(".lock"), f"journal {path}"))
+        except StoreLocked as error:
+            raise JournalLocked(str(error)) from error
+        damaged = None
+        with translated(path):
+            try:
+                db, content = _open(path)
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                damaged = _put_aside(path)
+                db, content = _open(path)
+            stack.callback(db.close)
+            file = JournalFile(path, damaged, db, content.kept, content.ends, content.next_entry)
+        yield file
+
+
+@attrs.frozen
+class _Content:
+    """What was found when everything was read."""
+
+    kept: dict[int, int]
+    """The first position of each table whose row is there; `ends` if there is none."""
+    ends: dict[int, int]
+    """The position after each table's last row."""
+    next_entry: int
+
+
+def _open(path: Path) -> tuple[Database, _Content]:
+    db = connect(path)
+    try:
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        if not 0 <= found <= _NO_VERSION:
+            raise Damage(f"version {found}")
+        if found not in _TABLES:
+            raise JournalError(
+                f"journal {path} is of version {found}, this program knows {_VERSION}: "
+                f"use the version of mexc-trio that wrote it"
+            )
+        # Not quick_check, which does not see that an index lacks rows. A GB takes half a second.
+        (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise Damage(verdict)
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+        if tables != _TABLES[found]:
+            raise Damage(f"{tables} tables")
+        with transaction(db):
+            # Version 1 had an index of all entries instead of the places.
+            db.execute("DROP INDEX IF EXISTS entries_by_position")
+            for statement in (*SCHEMA, places.SCHEMA):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        content = _check(db)
+        _note_start(db)
+    except BaseException:
+        db.close()
+        raise
+    return db, content
+
+
+def _check(db: Database) -> _Content:
+    """Read everything: what cannot be read is better found now than when it is needed."""
+    states: dict[int, State] = {}
+    for id_, crc, *state in db.execute(
+        "SELECT id, crc, name, acked, table_rows, engine, marks FROM tables"
+    ):
+        states[id_] = State(*state)
+        if states[id_].crc() != crc:
+            raise Damage(f"what is remembered of table {id_} is damaged")
+    kept: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    last = 0
+    for id_, *values, crc in db.execute(
+        "SELECT id, tbl, first, n, at, version, rows, crc FROM entries ORDER BY id"
+    ):
+        entry = Stored(*values)
+        table = entry.table
+        if not isinstance(entry.rows, bytes) or entry.crc() != crc:
+            raise Damage(f"entry {id_} is damaged")
+        if not isinstance(id_, int) or id_ <= last:
+            raise Damage(f"entry {last} is followed by {id_}")
+        if table not in states:
+            raise Damage(f"there are rows of a table {table} that is not known")
+        if entry.first != ends.get(table, min(entry.first, states[table].acked)):
+            raise Damage(f"rows before {entry.first} of table {table} are missing")
+        kept.setdefault(table, entry.first)
+        ends[table] = entry.first + entry.n
+        last = id_
+    for table, state in states.items():
+        kept.setdefault(table, state.acked)
+        if ends.setdefault(table, state.acked) < state.acked:
+            raise Damage(f"rows before {state.acked} of table {table} are missing")
+    return _Content(kept, ends, last + 1)
+
+
+def _note_start(db: Database) -> None:
+    """Doubt what is remembered if the machine was started anew since it was written."""
+    boot = boot_id()
+    before = db.execute("SELECT value FROM facts WHERE name = 'boot'").fetchone()
+    with transaction(db):
+        if before is not None and boot != before[0]:
+            db.execute("UPDATE tables SET doubtful = 1")
+        remember(db, "boot", boot)
+
+
+def _put_aside(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside

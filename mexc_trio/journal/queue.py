@@ -1,0 +1,224 @@
+"""What the journal holds of one table: the rows in the order of receipt, and the store's progress.
+
+Positions count the rows that were ever journaled for the table, from 0.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import attrs
+import msgspec
+import trio
+
+from mexc_trio.journal.file import State, Stored
+from mexc_trio.store.schema import RowTuple
+
+if TYPE_CHECKING:
+    from mexc_trio.journal.journal import Journal
+
+REMEMBERED: Final = 50_000
+"""Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
+heads from the file would take a quarter of the time that their INSERTs take."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int | str, ...]]).decode
+
+
+class Entry(NamedTuple):
+    """Rows of one table that were written to the journal together."""
+
+    rows: list[RowTuple]
+    version: int
+    """Depth: the highest version among them; 0 if there is none."""
+
+
+@attrs.define(eq=False)
+class Queue:
+    """The part of the journal that belongs to one table; `Journal.queue` returns it."""
+
+    name: str
+    acked: int
+    """Rows before this position are in the table."""
+    table_rows: int | None
+    """How many rows the table had when `acked` was set; None if no store ever said."""
+    end: int
+    """The position of the next row."""
+    engine: str
+    """The incarnation of the engine under which the table was last read in full, or its seal."""
+    doubtful: bool
+    """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
+    stored_marks: bytes
+    """What the gap ledger remembered of the table when it was last written; empty at first."""
+    id: int
+    """The table's number in the file."""
+    _journal: "Journal"
+    proven: bool = attrs.field(default=False, init=False)
+    """Whether the table was found to have all that it should in this run. Before that its rows are
+    kept, however old: the machine may have been off for longer than the retention."""
+    earlier: int = attrs.field(init=False)
+    """Rows before this position were journaled by earlier runs."""
+    marks: Callable[[], bytes] = attrs.field(init=False)
+    """Returns what the gap ledger remembers now; written whenever the queue's own facts are."""
+    _pending: list[RowTuple] = attrs.field(factory=list, init=False)
+    # The last rows, as many as are remembered, and of those that are written, when that was.
+    _recent: list[RowTuple] = attrs.field(factory=list, init=False)
+    _times: list[int] = attrs.field(factory=list, init=False)
+    _version: int = attrs.field(default=0, init=False)
+    # Rings when the queue is no longer empty. One place is enough: what matters is that, not how
+    # often, and so nobody who appends ever waits.
+    _bell: trio.MemorySendChannel[None] = attrs.field(init=False)
+    _heard: trio.MemoryReceiveChannel[None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.earlier = self.end
+        self.marks = lambda: self.stored_marks
+        self._bell, self._heard = trio.open_memory_channel[None](1)
+
+    async def arrival(self) -> None:
+        """Wait until a row comes into the empty queue. For one waiter: the writer."""
+        while not self.backlog:  # the bell may have rung for rows that are gone already
+            await self._heard.receive()
+
+    @property
+    def backlog(self) -> int:
+        """Rows that the store has not acknowledged."""
+        return self.end - self.acked
+
+    def append(self, rows: Sequence[RowTuple], version: int = 0) -> None:
+        """Put the rows of one frame at the end of the queue; see the module's text.
+
+        Raises:
+            DiskFull, JournalError: writing a full group failed.
+        """
+        self.collect(rows, version)
+        self._journal.appended()
+
+    def collect(self, rows: Sequence[RowTuple], version: int = 0) -> None:
+        """Put rows at the end of the queue, to be written with the next frame or soon.
+
+        What is collected before a frame is appended is written in one transaction with it.
+        """
+        if not rows:
+            return
+        if not self._pending:
+            self._journal.touched.append(self)
+        if not self.backlog:
+            with suppress(trio.WouldBlock):  # it has rung already
+                self._bell.send_nowait(None)
+        self._pending += rows
+        self._recent += rows
+        self.end += len(rows)
+        self._journal.remembered += len(rows)
+        if self._journal.remembered > REMEMBERED:
+            self._forget(len(self._recent))
+        self._version = max(self._version, version)
+        self._journal.news()
+
+    def head(self, limit: int) -> list[RowTuple]:
+        """Return the first rows from `acked` on, in the order of receipt, and leave them here.
+
+        Raises:
+            JournalError: they cannot be written or read.
+        """
+        return self.rows(self.acked, limit)
+
+    def rows(self, position: int, limit: int) -> list[RowTuple]:
+        """Return up to `limit` rows from a position on; raises as `head`."""
+        self._journal.flush()
+        remembered = position - self._remembered_from
+        if remembered >= 0:
+            return self._recent[remembered : remembered + limit]
+        rows: list[RowTuple] = []
+        for stored in self._journal.file.read(self.id, position):
+            rows += _decode(stored.rows)[max(0, position - stored.first) :]
+            if len(rows) >= limit:
+                break
+        return rows[:limit]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all that waits is in memory."""
+        return self._remembered_from <= self.acked
+
+    @property
+    def _remembered_from(self) -> int:
+        return self.end - len(self._recent)
+
+    def acknowledge(self, rows: int) -> None:
+        """Remember that the store has `rows` more rows of this queue."""
+        assert self.table_rows is not None  # noqa: S101 - the writer reconciles before it appends
+        self.settle(self.acked + rows, self.table_rows + rows)
+
+    def settle(self, acked: int, table_rows: int) -> None:
+        """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
+        self.acked, self.table_rows, self.doubtful = acked, table_rows, False
+        self._forget(len(self._recent) - self.backlog)
+        self._journal.changed(self)
+
+    def _forget(self, rows: int) -> None:
+        """Keep the first so many rows in memory no longer."""
+        if rows > 0:
+            del self._recent[:rows]
+            del self._times[:rows]
+            self._journal.remembered -= rows
+
+    def checked(self, engine: str) -> None:
+        """Remember that the table was read in full under this incarnation, or has this seal."""
+        self.engine = engine
+        self._journal.changed(self)
+
+    def first_kept(self) -> int:
+        """Return the first position whose row is still here; `end` if none is."""
+        return self._journal.file.first_position(self.id)
+
+    def first_time(self, position: int) -> int | None:
+        """Return the first value of the row at a position: the time of a symbol's row."""
+        for row in self.rows(position, 1):
+            return int(row[0])
+        return None
+
+    def since(self, position: int) -> Iterator[Entry]:
+        """Yield what was journaled from a position on; the first entry may begin before it."""
+        if position < self.end:
+            for stored in self._journal.file.read(self.id, position):
+                yield Entry(_decode(stored.rows), stored.version)
+
+    def oldest_waiting(self) -> int | None:
+        """Return when the first waiting row was received, in milliseconds; None if none waits."""
+        if not self.backlog:
+            return None
+        if not self.is_in_memory:
+            for stored in self._journal.file.read(self.id, self.acked, 1):
+                return stored.at
+        written = self._times[self.acked - self._remembered_from :]
+        return written[0] if written else now()
+
+    def hang_up(self) -> None:
+        """Close the channel to the writer."""
+        self._bell.close()
+        self._heard.close()
+
+    def pending(self, at: int) -> Stored:
+        """Return what was collected, as the file takes it."""
+        rows = self._pending
+        return Stored(
+            self.id, self.end - len(rows), len(rows), at, self._version, _encode(rows)
+        )  # fmt: skip
+
+    def state(self) -> State:
+        """Return what is remembered, as the file takes it."""
+        return State(
+            self.name, self.acked, self.table_rows, self.engine, self.marks(), self.doubtful
+        )
+
+    def written(self, at: int) -> None:
+        """Note that what was collected is in the file, and since when."""
+        self._times += [at] * (len(self._recent) - len(self._times))
+        self._pending, self._version = [], 0
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)
