@@ -155,7 +155,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         raise UsageError("--quote narrows --all or a pattern, and there is neither")
     import trio
 
-    from mexc_trio.recorder import record
+    from mexc_trio.record.recorder import record
 
     return trio.run(record, settings, settings.symbols)
 
@@ -213,8 +213,8 @@ def verify(
     settings = _start(options, symbols)
     import trio
 
-    from mexc_trio.completeness import compare
-    from mexc_trio.verify import verify
+    from mexc_trio.check.completeness import compare
+    from mexc_trio.check.verify import verify
 
     return verify(
         settings,
@@ -230,7 +230,7 @@ def drain(*, options: DrainOptions | None = None) -> int:
     settings = _start(options, ())
     import trio
 
-    from mexc_trio.recorder import drain
+    from mexc_trio.record.recorder import drain
 
     return trio.run(drain, settings)
 
@@ -258,7 +258,7 @@ def sql(
     mexc-trio sql "SELECT count() FROM btc". Times are UTC.
     """
     settings = _start(options, ())
-    from mexc_trio.sql import sql
+    from mexc_trio.read.sql import sql
 
     return sql(settings, statement, output)
 
@@ -319,7 +319,7 @@ def export(
         settings.symbols[0], kind=kind, format=file_format, out=Path(out), start=start, end=end,
         interval=interval, by_day=by_day, force=force,
     )  # fmt: skip
-    from mexc_trio.export import export
+    from mexc_trio.exports.export import export
 
     return export(settings, request)
 
@@ -336,7 +336,7 @@ def backup(
     start.
     """
     settings = _start(options, symbols)
-    from mexc_trio.backup import backup
+    from mexc_trio.exports.backup import backup
 
     return backup(settings, settings.symbols if symbols else (), Path(out))
 
@@ -355,7 +355,7 @@ def restore(
     Without symbols, all tables of the backup. Stop the recorder first.
     """
     settings = _start(options, symbols)
-    from mexc_trio.restore import restore
+    from mexc_trio.exports.restore import restore
 
     return restore(settings, settings.symbols if symbols else (), Path(source), append=append)
 
@@ -378,7 +378,7 @@ def report(
     Without symbols, all of that day. Works while a recorder runs. The page needs no network.
     """
     settings = _start(options, symbols)
-    from mexc_trio.report import parse_day, report
+    from mexc_trio.reports.report import parse_day, report
 
     return report(
         settings, settings.symbols if symbols else (), parse_day(day), Path(out),

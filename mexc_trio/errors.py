@@ -47,7 +47,7 @@ class TooManyErrors(MexcTrioError):  # noqa: N818
     """`symbol` had `count` errors within ten minutes and stops; the others go on. Exit code 1."""
 
     def __init__(self, symbol: str, count: int) -> None:
-        super().__init__(f"{symbol} stopped after {count} errors within ten minutes")
+        super().__init__(f"{count} errors of {symbol} within ten minutes")
         self.symbol = symbol
         self.count = count
 

@@ -1,5 +1,6 @@
-"""What a row is, and the names of the message types and channels."""
+"""What a row is, of a symbol and of the ledger of holes, and the names that they consist of."""
 
+from enum import StrEnum
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 Channel: TypeAlias = Literal["ticker", "deal", "depth"]
@@ -29,6 +30,23 @@ class Row(NamedTuple):
     separated by `|`."""
 
 
+class Cause(StrEnum):
+    """Why data could have been missed: the values of the column `cause`."""
+
+    PROGRAM_STOPPED = "program stopped"
+    CONNECTION_LOST = "connection lost"
+    CHANNEL_SILENT = "channel silent"
+    CLOCK_JUMPED = "clock jumped"
+    DECODE_ERRORS = "decode errors"
+    DISK_FULL = "disk full"
+    SYMBOL_STOPPED = "symbol stopped"
+    NEWLY_LISTED = "newly listed"
+    JOURNAL_LOST = "journal lost"
+    TABLE_SHORTER = "table shorter than expected"
+    TABLE_DAMAGED = "table damaged"
+    TABLE_DROPPED = "table dropped"
+
+
 class Gap(NamedTuple):
     """One row of the table `gaps`: a time in which something could have been missed."""
 
@@ -40,7 +58,7 @@ class Gap(NamedTuple):
     end: int
     """Milliseconds: the channel's first row after the hole."""
     cause: str
-    """One of the causes listed in `mexc_trio.gaps`."""
+    """A `Cause`."""
     detail: str
     version_before: int
     """Depth: the version of the last book before the hole. 0 is unknown."""

@@ -8,14 +8,14 @@ import attrs
 import trio
 import trio.testing
 
-from mexc_trio import wire
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
-from mexc_trio.liveness import Pulse
+from mexc_trio.exchange import wire
+from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.session import Dial
+from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket, speak
 from mexc_trio.rows import CHANNELS, Channel
-from mexc_trio.session import Dial
 from mexc_trio.store.repair import Soundness
 from mexc_trio.store.schema import RowTuple, Table
-from mexc_trio.websocket import CONNECT_TIMEOUT, Socket, speak
 from tools.exchange import Exchange
 
 URL = "ws://exchange/edge"
@@ -34,7 +34,7 @@ class Line:
 
     @asynccontextmanager
     async def dial(self, url: str) -> AsyncIterator[Socket]:
-        """Do what `mexc_trio.websocket.dial` does, over memory."""
+        """Do what `mexc_trio.exchange.websocket.dial` does, over memory."""
         now = trio.current_time()
         self.dialled.append(now)
         if self.refusals:

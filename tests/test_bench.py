@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mexc_trio import websocket
+from mexc_trio.exchange import websocket
 from tools.bench import contenders
 from tools.bench.database import check, databases
 from tools.bench.exchange import exchange, spread

@@ -83,9 +83,9 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Replace the modules behind the commands, and everything that could set something."""
     commands = Commands()
     modules: dict[str, dict[str, Callable[..., object]]] = {
-        "recorder": {"record": commands.record, "drain": commands.drain},
+        "record.recorder": {"record": commands.record, "drain": commands.drain},
         "setup": {"setup": commands.setup},
-        "verify": {"verify": commands.verify},
+        "check.verify": {"verify": commands.verify},
     }
     for name, functions in modules.items():
         module = ModuleType(f"mexc_trio.{name}")
@@ -201,7 +201,7 @@ def test_a_commands_exit_code_is_the_programs(commands: Commands, command: list[
         (MexcTrioError("no"), 1, "no"),
         (StoreUnavailable("two\nlines"), 1, "two lines"),
         (UnknownContract("X_USDT"), 1, "the exchange knows no contract X_USDT"),
-        (TooManyErrors("X_USDT", 9), 1, "X_USDT stopped after 9 errors within ten minutes"),
+        (TooManyErrors("X_USDT", 9), 1, "9 errors of X_USDT within ten minutes"),
         (ExceptionGroup("", [ExceptionGroup("", [DiskFull("no space")])]), 1, "no space"),
         (ExceptionGroup("", [DiskFull("no space"), DiskFull("no space")]), 1, "no space"),
         (ExceptionGroup("", [ExchangeError("a"), UsageError("b")]), 2, "a; b"),

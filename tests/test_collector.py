@@ -12,8 +12,6 @@ import trio.testing
 from inmemory import URL, Line, MemoryGate, dial_of
 from trio.testing import MockClock
 
-from mexc_trio.collector import ERROR_WINDOW, Collector
-from mexc_trio.connection import Connection
 from mexc_trio.errors import (
     ExchangeError,
     JournalError,
@@ -21,10 +19,12 @@ from mexc_trio.errors import (
     TooManyErrors,
     UnknownContract,
 )
-from mexc_trio.gaps import Ledger
+from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Journal, open_journal
+from mexc_trio.record.collector import ERROR_WINDOW, Collector
+from mexc_trio.record.gaps import Ledger
 from mexc_trio.rows import CHANNELS, Gap
-from mexc_trio.session import ClockJumped
 from mexc_trio.settings import SymbolSettings
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS as WIRE_CHANNELS
@@ -179,9 +179,7 @@ async def test_too_many_errors_stop_one_symbol_and_only_it(
         }  # fmt: skip
         assert {gap.cause for gap in ends} == {"connection lost"}
         errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-        assert errors == [
-            "BTC_USDT: BTC_USDT stopped after 3 errors within ten minutes; this symbol stops"
-        ]
+        assert errors == ["BTC_USDT: 3 errors of BTC_USDT within ten minutes; this symbol stops"]
 
 
 async def test_errors_are_forgotten_after_ten_minutes(

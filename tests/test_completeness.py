@@ -10,10 +10,12 @@ import msgspec
 import pytest
 import trio
 
-from mexc_trio import completeness
-from mexc_trio.completeness import ATTEMPTS, Completeness, Recorded, compare
-from mexc_trio.contracts import PACE, RestError, open_client
-from mexc_trio.glance import compared
+from mexc_trio.check import completeness
+from mexc_trio.check.completeness import ATTEMPTS, Completeness, Recorded, compare
+from mexc_trio.check.glance import compared
+from mexc_trio.check.verdict import report
+from mexc_trio.check.verify import gather
+from mexc_trio.exchange.contracts import PACE, RestError, open_client
 from mexc_trio.rows import Gap, Row
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
@@ -21,8 +23,6 @@ from mexc_trio.store import open_store
 from mexc_trio.store.schema import GAPS, market_table, prepare
 from mexc_trio.store.tally import DealtMinute
 from mexc_trio.targets import EmbeddedTarget
-from mexc_trio.verdict import report
-from mexc_trio.verify import gather
 from tools.exchange import Exchange, Rest, open_exchange
 
 START = (int(time.time() * SECOND) - 3 * HOUR) // MINUTE * MINUTE

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from inmemory import URL, Line, Listener, dial_of
 from trio.testing import MockClock
 
-from mexc_trio import connection
-from mexc_trio.connection import HEALTHY, Connection, backoff
-from mexc_trio.websocket import CONNECT_TIMEOUT
+from mexc_trio.exchange import connection
+from mexc_trio.exchange.connection import HEALTHY, Connection, backoff
+from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tools.exchange import Exchange, open_exchange
 
 BTC, ETH = "BTC_USDT", "ETH_USDT"

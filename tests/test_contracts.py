@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from mexc_trio import contracts
-from mexc_trio.contracts import Client, Contract, RestError, list_contracts, open_client
+from mexc_trio.exchange import contracts
+from mexc_trio.exchange.contracts import Client, Contract, RestError, list_contracts, open_client
 from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
 
 SYMBOLS = ["BTC_USDT", "BTC_USDC", "BTC_USD", "1000000MOG_USDT"]

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_trio.coverage import FACTOR, PATIENCE, Coverage, Silence, coverage
-from mexc_trio.facts import Facts
-from mexc_trio.findings import SymbolFacts
-from mexc_trio.glance import days
+from mexc_trio.check.coverage import FACTOR, PATIENCE, Coverage, Silence, coverage
+from mexc_trio.check.facts import Facts
+from mexc_trio.check.findings import SymbolFacts
+from mexc_trio.check.glance import days
+from mexc_trio.check.verdict import report
+from mexc_trio.check.verify import gather, verify
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, HOUR, MINUTE, Span, cut, length, union, without
@@ -19,8 +21,6 @@ from mexc_trio.store import open_store
 from mexc_trio.store.holes import LedgerHole
 from mexc_trio.store.schema import GAPS, Store, market_table, prepare
 from mexc_trio.targets import EmbeddedTarget, parse_store
-from mexc_trio.verdict import report
-from mexc_trio.verify import gather, verify
 from tools.clickhouse import ClickHouseServer
 
 NIGHT = 20_000 * DAY

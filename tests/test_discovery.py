@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from mexc_trio.contracts import Client, Contract, RestError
-from mexc_trio.discovery import PATIENCE, Change, Discovery
 from mexc_trio.errors import UsageError
+from mexc_trio.exchange.contracts import Client, Contract, RestError
+from mexc_trio.record.discovery import PATIENCE, Change, Discovery
 from mexc_trio.settings import Settings
 from mexc_trio.sources import load
 

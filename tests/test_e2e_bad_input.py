@@ -216,7 +216,7 @@ async def test_a_second_recorder_of_the_same_table(served: Served, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "exit_code"),
-    [("cyclopts", 130), ("trio", 130), ("mexc_trio.recorder", 130), ("chdb.session", 0)],
+    [("cyclopts", 130), ("trio", 130), ("mexc_trio.record.recorder", 130), ("chdb.session", 0)],
 )
 def test_an_interrupt_while_starting(tmp_path: Path, module: str, exit_code: int) -> None:
     """Whatever is being loaded, a Ctrl-C ends the program without a traceback."""

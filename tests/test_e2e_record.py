@@ -178,7 +178,7 @@ async def test_too_many_errors_stop_one_symbol(store: Store, tmp_path: Path) -> 
         await program.journaled(rows_sent(exchange, BTC, ETH))
         assert await program.stop() == 1
         stored_as_sent(store, exchange, program)
-        assert f"{BTC} stopped after 1 errors within ten minutes" in program.log
+        assert f"1 errors of {BTC} within ten minutes" in program.log
         causes = store.select("symbol, cause", "gaps")
         assert (BTC, "connection lost") in causes or (BTC, "symbol stopped") in causes
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection
 
-from mexc_trio.contracts import Client, RestError, open_client
+from mexc_trio.exchange.contracts import Client, RestError, open_client
 from tools.exchange import SYMBOL, Exchange, Rest, believable, open_exchange
 from tools.exchange.tape import MINUTE, MOST_CANDLES, Tape, double
 

@@ -21,9 +21,9 @@ import pytest
 import trio
 from running import DEADLINE, environment, running
 
-from mexc_trio import export as export_module
 from mexc_trio.cli import main
 from mexc_trio.errors import StoreUnavailable
+from mexc_trio.exports import export as export_module
 from mexc_trio.exports import formats, source
 from mexc_trio.exports.hftbacktest import (
     BUY_EVENT,

@@ -10,11 +10,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.gaps import Cause, Ledger
+from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.journal import GROUP
-from mexc_trio.rows import CHANNELS, Channel, Gap, Row
-from mexc_trio.wire import Data
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 
 MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 NOW = 1_789_498_322_165
@@ -22,7 +22,7 @@ NOW = 1_789_498_322_165
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mexc_trio.gaps.time.time", lambda: NOW / 1000)
+    monkeypatch.setattr("mexc_trio.record.gaps.time.time", lambda: NOW / 1000)
 
 
 class Recorder:

@@ -18,9 +18,9 @@ import trio
 from clickhouse_connect.driver.exceptions import DatabaseError
 from running import BTC, DEADLINE, Embedded, Program, running
 
-from mexc_trio import http, listen
 from mexc_trio.address import Address, parse_address
 from mexc_trio.errors import UsageError
+from mexc_trio.read import http, listen
 from mexc_trio.store.embedded import EmbeddedStore
 from mexc_trio.store.live import ADDRESS
 from mexc_trio.store.schema import market_table, prepare

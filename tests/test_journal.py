@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from mexc_trio import boot
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
-from mexc_trio.journal import Journal, open_journal, opening
+from mexc_trio.journal import Journal, boot, open_journal, opening
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.journal import GROUP, SYNC_INTERVAL
 from mexc_trio.store.schema import RowTuple

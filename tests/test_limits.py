@@ -14,7 +14,7 @@ def limited(soft: int, hard: int, connections: int, *, more: bool = False) -> st
     code = (
         "import resource, sys\n"
         "from mexc_trio.errors import UsageError\n"
-        "from mexc_trio.limits import allow_connections\n"
+        "from mexc_trio.record.limits import allow_connections\n"
         "soft, hard, connections, more = map(int, sys.argv[1:])\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))\n"
         "try:\n"

@@ -23,16 +23,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 from running import BTC, DEADLINE, Program, environment, running
 
-from mexc_trio import wire
-from mexc_trio.collector import Collector
 from mexc_trio.errors import ExchangeError
-from mexc_trio.live import show_screen
-from mexc_trio.picture import Painter, Picture, SymbolPicture, weighed
-from mexc_trio.recording import Recording, open_recording
+from mexc_trio.exchange import wire
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.recording import Recording, open_recording
 from mexc_trio.rows import Channel, Row
-from mexc_trio.screen import draw, open_screen
+from mexc_trio.screen.live import show_screen
+from mexc_trio.screen.picture import Painter, Picture, SymbolPicture, weighed
+from mexc_trio.screen.screen import draw, open_screen
+from mexc_trio.screen.sparkline import sparkline
 from mexc_trio.settings import Settings
-from mexc_trio.sparkline import sparkline
 from mexc_trio.targets import EmbeddedTarget
 from tools.exchange import open_exchange
 
@@ -221,8 +221,8 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         def close(self) -> None:
             """Do nothing."""
 
-    monkeypatch.setattr("mexc_trio.recording.open_store", lambda settings: Silent())
-    monkeypatch.setattr("mexc_trio.recording._make_ready", lambda *_, **__: None)
+    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda settings: Silent())
+    monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
     with open_recording(Settings(store=EmbeddedTarget(tmp_path)), [BTC]) as opened:
         yield opened
 
@@ -410,7 +410,7 @@ async def test_a_terminal_that_is_gone_ends_the_picture_alone(
     async def print_statistics(recording: Recording) -> None:
         blocks.set()
 
-    monkeypatch.setattr("mexc_trio.live.print_statistics", print_statistics)
+    monkeypatch.setattr("mexc_trio.screen.live.print_statistics", print_statistics)
     with open_terminal(80, 24) as terminal, process_on(terminal):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(show_screen, recording)
@@ -469,7 +469,7 @@ async def test_without_a_terminal_there_are_blocks(tmp_path: Path) -> None:
 
 def test_a_dumb_terminal_gets_blocks() -> None:
     """Where nothing can be drawn, nothing is."""
-    code = "from mexc_trio.screen import usable; raise SystemExit(usable())"
+    code = "from mexc_trio.screen.screen import usable; raise SystemExit(usable())"
     with open_terminal(80, 24) as terminal:
         for name, usable in (("dumb", 0), ("xterm", 1)):
             done = subprocess.run(

@@ -7,9 +7,9 @@ from itertools import islice
 
 import pytest
 
-from mexc_trio.liveness import BEATS_TO_LEARN, FACTOR, LEAST, MOST, Pulse
+from mexc_trio.exchange.liveness import BEATS_TO_LEARN, FACTOR, LEAST, MOST, Pulse
+from mexc_trio.exchange.session import WATCH_INTERVAL
 from mexc_trio.rows import Channel
-from mexc_trio.session import WATCH_INTERVAL
 
 
 def beating(channel: Channel, pause: float, beats: int = 100) -> tuple[Pulse, float]:

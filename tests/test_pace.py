@@ -8,9 +8,9 @@ import trio
 from inmemory import URL, Line, Listener, dial_of
 from trio.testing import MockClock
 
-from mexc_trio.connection import Connection
-from mexc_trio.pace import Pace
-from mexc_trio.session import SUBSCRIBE_PAUSE
+from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from tools.exchange import open_exchange
 
 

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import DEADLINE
 
-from mexc_trio import listen, reading, render
 from mexc_trio.address import Address
 from mexc_trio.errors import StoreError, StoreLocked, StoreUnavailable, TableMissing, UsageError
 from mexc_trio.locks import hold_file
-from mexc_trio.reading import Reader, open_reader
+from mexc_trio.read import listen, reading, render
+from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.store.embedded import EmbeddedStore
 from mexc_trio.store.live import ADDRESS, LiveStore, find

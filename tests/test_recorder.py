@@ -8,8 +8,8 @@ import attrs
 import pytest
 from running import BTC, running
 
-from mexc_trio import recording
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
+from mexc_trio.record import recording
 from mexc_trio.settings import Settings
 from mexc_trio.store.schema import RowTuple, Table, error_of
 from mexc_trio.targets import ServerTarget

@@ -17,11 +17,11 @@ import pytest
 import trio
 from running import environment, running
 
-from mexc_trio import plots
 from mexc_trio.cli import main
-from mexc_trio.daily import Daily, SymbolDay, choose
 from mexc_trio.errors import StoreUnavailable
-from mexc_trio.reading import open_reader
+from mexc_trio.read.reading import open_reader
+from mexc_trio.reports import plots
+from mexc_trio.reports.daily import Daily, SymbolDay, choose
 from mexc_trio.rows import CHANNELS
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, HOUR, MINUTE

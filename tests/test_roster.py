@@ -8,11 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from mexc_trio.collector import Collector
-from mexc_trio.discovery import Change, Discovery
 from mexc_trio.errors import StoreLocked
-from mexc_trio.recording import Recording, open_recording
-from mexc_trio.roster import follow
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.discovery import Change, Discovery
+from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.roster import follow
 from mexc_trio.settings import Settings
 from mexc_trio.targets import EmbeddedTarget
 
@@ -49,8 +49,8 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         def close(self) -> None:
             """Do nothing."""
 
-    monkeypatch.setattr("mexc_trio.recording.open_store", lambda settings: Silent())
-    monkeypatch.setattr("mexc_trio.recording._make_ready", lambda *_, **__: None)
+    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda settings: Silent())
+    monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
     settings = Settings(
         store=EmbeddedTarget(tmp_path),
         overrides={"CLASH_USDT": {"table": "btc"}},

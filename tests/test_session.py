@@ -10,10 +10,10 @@ import trio.testing
 from inmemory import URL, Line, Listener, dial_of
 from trio.testing import MockClock
 
-from mexc_trio import session
 from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange import session
+from mexc_trio.exchange.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
 from mexc_trio.rows import CHANNELS
-from mexc_trio.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
 from tools.exchange import Exchange, open_exchange
 from tools.market import Channel
 
@@ -550,7 +550,7 @@ async def test_a_machine_that_slept_gets_a_new_connection(
     """The wall clock has gone on, Trio's has not: the connection is surely lost."""
     base, began, slept = 1.7e9, trio.current_time(), 0.0
     monkeypatch.setattr(
-        "mexc_trio.session.time.time", lambda: base + trio.current_time() - began + slept
+        "mexc_trio.exchange.session.time.time", lambda: base + trio.current_time() - began + slept
     )
     ended = start(nursery, line, Listener())
     await exchange.subscribed(BTC)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mexc_trio.stats import Counts, Line, duration, final_report, interval_report
+from mexc_trio.record.stats import Counts, Line, duration, final_report, interval_report
 
 
 def counts(

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from mexc_trio.turn import at_end_of_each_turn
+from mexc_trio.journal.turn import at_end_of_each_turn
 
 
 async def test_what_tasks_of_a_turn_did_is_dealt_with_together_before_any_wait() -> None:

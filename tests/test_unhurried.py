@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from mexc_trio.unhurried import READS_PER_SECOND, Unhurried
+from mexc_trio.exchange.unhurried import READS_PER_SECOND, Unhurried
 
 PAUSE = 1 / READS_PER_SECOND
 

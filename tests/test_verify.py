@@ -9,12 +9,14 @@ import pytest
 import trio
 
 from mexc_trio.address import Address
+from mexc_trio.check.facts import Disk, Facts, JournalFacts
+from mexc_trio.check.verdict import report
+from mexc_trio.check.verify import gather, verify
 from mexc_trio.cli import main
 from mexc_trio.errors import UsageError
-from mexc_trio.facts import Disk, Facts, JournalFacts
 from mexc_trio.journal import open_journal
-from mexc_trio.listen import answer
 from mexc_trio.locks import hold_file
+from mexc_trio.read.listen import answer
 from mexc_trio.rows import Gap, Row
 from mexc_trio.settings import Settings
 from mexc_trio.store import open_store
@@ -23,8 +25,6 @@ from mexc_trio.store.holes import Hole, Holes, HolesOfACause
 from mexc_trio.store.schema import GAPS, Store, market_table, prepare
 from mexc_trio.store.survey import Size, Survey, sizes
 from mexc_trio.targets import EmbeddedTarget, parse_store
-from mexc_trio.verdict import report
-from mexc_trio.verify import gather, verify
 from tools.clickhouse import PASSWORD as SECRET
 from tools.clickhouse import ClickHouseServer
 
@@ -239,7 +239,7 @@ def test_while_a_recorder_has_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line says who has it and what to do."""
-    monkeypatch.setattr("mexc_trio.reading.STARTING", 0)
+    monkeypatch.setattr("mexc_trio.read.reading.STARTING", 0)
     embedded(tmp_path / "data", "btc")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mexc_trio.cli.start_logging", lambda level: None)

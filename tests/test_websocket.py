@@ -12,10 +12,10 @@ import pytest
 import trio
 import trustme
 
-from mexc_trio import websocket
 from mexc_trio.errors import ExchangeError, JournalError
-from mexc_trio.unhurried import READS_PER_SECOND
-from mexc_trio.websocket import Socket, dial
+from mexc_trio.exchange import websocket
+from mexc_trio.exchange.unhurried import READS_PER_SECOND
+from mexc_trio.exchange.websocket import Socket, dial
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.handshakes import Handshake
 

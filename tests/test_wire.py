@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_trio import wire
+from mexc_trio.exchange import wire
+from mexc_trio.exchange.wire import Ack, Data, Pong, Refusal, Skipped, dead_letter, decode
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Channel, Row
-from mexc_trio.wire import Ack, Data, Pong, Refusal, Skipped, dead_letter, decode
 from tools import market
 
 NOW = 1_789_498_322_165

@@ -22,11 +22,8 @@ from mexc_trio.errors import (
     TableDamaged,
     TableMissing,
 )
-from mexc_trio.gaps import Cause
 from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.store.repair import Soundness
-from mexc_trio.store.schema import GAPS, RowTuple, Table, market_table
-from mexc_trio.writer import (
+from mexc_trio.record.writer import (
     AUDIT_INTERVAL,
     BATCH,
     LAST_PAUSE,
@@ -34,6 +31,9 @@ from mexc_trio.writer import (
     Writer,
     longest_wait,
 )
+from mexc_trio.rows import Cause
+from mexc_trio.store.repair import Soundness
+from mexc_trio.store.schema import GAPS, RowTuple, Table, market_table
 
 BTC = market_table("btc")
 
@@ -643,7 +643,7 @@ async def test_stopping_does_not_begin_a_long_read(
     parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large table that was not looked at yet is left to the next run."""
-    monkeypatch.setattr("mexc_trio.writer.QUICKLY_READ", 5)
+    monkeypatch.setattr("mexc_trio.record.writer.QUICKLY_READ", 5)
     parts.gate.rows = numbered(0, 10)
     parts.queue.append(numbered(500, 5))
     with trio.CancelScope() as scope:

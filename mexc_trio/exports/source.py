@@ -19,7 +19,7 @@ import attrs
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.exports.lines import line
 from mexc_trio.exports.request import Request
-from mexc_trio.reading import Reader
+from mexc_trio.read.reading import Reader
 from mexc_trio.rows import DEAL, DEPTH, TICKER
 from mexc_trio.store import views
 from mexc_trio.store.schema import columns, count, literal, milliseconds, qualified

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mexc_trio.exports.manifest import table_of
-from mexc_trio.reading import Reader
+from mexc_trio.read.reading import Reader
 from mexc_trio.store.schema import literal, milliseconds, qualified, quoted
 
 Types = Mapping[str, str]

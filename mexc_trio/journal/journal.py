@@ -13,7 +13,7 @@ from mexc_trio.errors import JournalError
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.opening import open_file
 from mexc_trio.journal.queue import Queue, now
-from mexc_trio.turn import at_end_of_each_turn
+from mexc_trio.journal.turn import at_end_of_each_turn
 
 GROUP: Final = 64
 """Frames that are collected at the most before they are written."""

@@ -11,9 +11,9 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.boot import boot_id
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.journal import places
+from mexc_trio.journal.boot import boot_id
 from mexc_trio.journal.database import (
     Damage,
     Database,

@@ -6,8 +6,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.gaps import Cause
-from mexc_trio.rows import Channel
+from mexc_trio.rows import Cause, Channel
 from mexc_trio.store.schema import GAPS, Readable, Table, literal
 from mexc_trio.store.survey import Survey, survey, time_sql
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from mexc_trio import arrow, render
 from mexc_trio.errors import StoreRejected
+from mexc_trio.read import arrow, render
 from mexc_trio.store.schema import version_number
 from mexc_trio.store.server import Block, ServerStore
 from mexc_trio.store.types import Convert, from_driver, parse

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 
 import attrs
 
-from mexc_trio import arrow, formats
 from mexc_trio.errors import StoreRejected
+from mexc_trio.read import arrow, formats
 from mexc_trio.store.embedded import Connection, EmbeddedStore
 from mexc_trio.store.schema import literal, quoted
 from mexc_trio.store.statement import Rules, Statement

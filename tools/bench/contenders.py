@@ -9,7 +9,7 @@ import websocket
 from clickhouse_driver import Client
 from trio_websocket import open_websocket_url
 
-from mexc_trio import wire
+from mexc_trio.exchange import wire
 from mexc_trio.rows import CHANNELS
 from mexc_trio.symbols import table_name
 

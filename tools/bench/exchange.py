@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.writer import longest_wait
+from mexc_trio.record.writer import longest_wait
 from tools.bench.database import Database, check, databases
 from tools.bench.frames import Fingerprint, Pool, pool
 from tools.bench.load import Load

@@ -11,15 +11,15 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from mexc_trio import wire
+from mexc_trio.exchange import wire
 from mexc_trio.journal import Queue, open_journal
+from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Row
 from mexc_trio.sources import load
 from mexc_trio.store import open_store
 from mexc_trio.store.gate import Gate
 from mexc_trio.store.schema import Store, Table, market_table, prepare
 from mexc_trio.symbols import table_name
-from mexc_trio.writer import Writer
 from tools.bench.database import BOTH, StoreName, databases
 from tools.bench.process import apart
 from tools.bench.report import Goal, Report, say

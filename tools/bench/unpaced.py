@@ -9,7 +9,7 @@ import sys
 import trio
 
 from mexc_trio.cli import main
-from mexc_trio.pace import Pace
+from mexc_trio.exchange.pace import Pace
 
 
 async def turn(self: Pace) -> None:

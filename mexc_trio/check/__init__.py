@@ -1,0 +1,1 @@
+"""What `verify` finds out, and how it says it."""

@@ -1,0 +1,1 @@
+"""The exchange: its protocol, a connection to it, and what it lists."""

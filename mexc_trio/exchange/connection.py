@@ -1,0 +1,76 @@
+"""Keeps a connection to the exchange: one session after the other, without limit."""
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
+from mexc_trio.exchange.websocket import dial
+
+log = logging.getLogger(__name__)
+
+SHORTEST_BACKOFF: Final = 1.0
+LONGEST_BACKOFF: Final = 60.0
+"""Seconds before a reconnect."""
+HEALTHY: Final = 60.0
+"""Seconds after which a connection has proved healthy, so the next backoff is the first again."""
+
+
+def backoff(attempt: int, jitter: float) -> float:
+    """Return the seconds to wait before a reconnect: 1 to 2, then 2 to 4, at last 30 to 60.
+
+    Args:
+        attempt: 0 after a healthy connection, one more for each that was not.
+        jitter: 0 to 1. Many recorders that were cut off together come back apart.
+    """
+    doubled = SHORTEST_BACKOFF * 2.0 ** min(attempt, 10)
+    return min(doubled, LONGEST_BACKOFF / 2) * (1 + jitter)
+
+
+class Subscriber(Feed, Protocol):
+    """A feed that also hears of the connection's errors."""
+
+    def connection_lost(self, error: ExchangeError) -> None:
+        """Count an error; the connection is made anew unless this was one too many."""
+
+
+@attrs.define(eq=False)
+class Connection:
+    """The connection that one or several symbols share."""
+
+    url: str
+    subscribers: Sequence[Subscriber]
+    ping_interval: float
+    dial: Dial = dial
+    pace: Pace = attrs.field(factory=lambda: Pace(SUBSCRIBE_PAUSE))
+    """Spaces out subscriptions; of all connections, if they share it."""
+
+    async def run(self) -> None:
+        """Record until no subscriber is left; sessions end and begin meanwhile."""
+        attempt = 0
+        while feeds := [s for s in self.subscribers if not s.stopped]:
+            await self.pace.turn()  # a thousand connections are not dialled at once
+            began = trio.current_time()
+            try:
+                await converse(self.url, feeds, self.ping_interval, self.dial, self.pace)
+            except ExchangeError as error:
+                if trio.current_time() - began >= HEALTHY:
+                    attempt = 0
+                pause = backoff(attempt, random.random())  # noqa: S311 - no secret
+                attempt += 1
+                self._lost(feeds, error, pause)
+            await trio.sleep(pause)
+
+    def _lost(self, feeds: Sequence[Subscriber], error: ExchangeError, pause: float) -> None:
+        for feed in feeds:
+            feed.connection_lost(error)
+        who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
+        left = any(not feed.stopped for feed in feeds)
+        what_next = f"reconnecting in {pause:.1f} s" if left else "not reconnecting"
+        log.warning("%s: %s; %s", who, error, what_next)

@@ -1,0 +1,284 @@
+"""One connection to the exchange, from its first subscription to its end.
+
+Whatever ends it leaves as one `ExchangeError` whose reason says which: a missing acknowledgement or
+pong, a silent channel, a close, or that there was no connection at all.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, NoReturn, Protocol
+
+import attrs
+import trio
+
+from mexc_trio.errors import ExchangeError, UnknownContract
+from mexc_trio.exchange import wire
+from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.websocket import Socket, dial, one_line
+from mexc_trio.rows import CHANNELS, Channel
+
+log = logging.getLogger(__name__)
+
+ACK_TIMEOUT: Final = 10.0
+"""Seconds in which a subscription is to be acknowledged."""
+PONG_TIMEOUT: Final = 10.0
+"""Seconds in which a ping is to be answered."""
+SUBSCRIBE_PAUSE: Final = 0.15
+"""Seconds between the subscriptions of two symbols: 20 requests a second were fine (measured)."""
+WATCH_INTERVAL: Final = 5.0
+"""Seconds between two looks at the clock and at the silence of the channels."""
+CLOCK_JUMP: Final = 10.0
+"""Seconds by which the wall clock may run ahead of Trio's before the machine must have slept."""
+
+Dial = Callable[[str], AbstractAsyncContextManager[Socket]]
+
+
+class Feed(Protocol):
+    """Where a symbol's messages go."""
+
+    @property
+    def symbol(self) -> str:
+        """The contract, as the exchange writes it."""
+
+    @property
+    def pulses(self) -> Mapping[Channel, Pulse]:
+        """The rhythm of each channel."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it wants no more messages."""
+
+    def data(self, message: wire.Data) -> None:
+        """Take the rows of a frame."""
+
+    def skipped(self) -> None:
+        """Count a frame that holds nothing to record."""
+
+    def unreadable(self) -> None:
+        """Note that a frame that may have been for this symbol went to another as a dead letter."""
+
+    def silent(self, channel: Channel, seconds: float) -> None:
+        """Note that a channel has been silent for longer than is usual for it."""
+
+    def refused(self, error: UnknownContract) -> None:
+        """Stop: the exchange does not list the symbol."""
+
+
+class ClockJumped(ExchangeError):  # noqa: N818 - as its siblings in mexc_trio.errors
+    """The machine slept, or its clock was set forward; the connection is renewed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the clock jumped by {seconds:.0f} s, as after a suspend")
+
+
+async def converse(
+    url: str,
+    feeds: Sequence[Feed],
+    ping_interval: float,
+    dial: Dial = dial,
+    pace: Pace | None = None,
+) -> NoReturn:
+    """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
+
+    Args:
+        url: the exchange's socket.
+        feeds: one for each symbol on this connection, at least one.
+        ping_interval: seconds between pings.
+        dial: opens the connection.
+        pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
+            the first symbol's turn. None is a pace of its own.
+
+    Raises:
+        ExchangeError: the connection could not be made or has ended.
+    """
+    if pace is None:
+        pace = Pace(SUBSCRIBE_PAUSE)
+        await pace.turn()
+    async with dial(url) as socket, trio.open_nursery() as nursery:
+        by_symbol = {feed.symbol: feed for feed in feeds}
+        session = _Session(socket, nursery, by_symbol, ping_interval, pace)
+        nursery.start_soon(session.subscribe)
+        nursery.start_soon(session.heartbeat)
+        nursery.start_soon(session.watch)
+        await session.receive()
+    raise AssertionError("receive() never returns")  # pragma: no cover
+
+
+@attrs.define(eq=False)
+class _Request:
+    symbol: str
+    channel: Channel
+    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+
+@attrs.define(eq=False)
+class _Session:
+    _socket: Socket
+    _nursery: trio.Nursery
+    _feeds: Mapping[str, Feed]
+    _ping_interval: float
+    _pace: Pace
+    # The feeds that are to be heard. One that was stopped while others share the connection is
+    # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
+    _live: dict[str, Feed] = attrs.field(init=False)
+    # Oldest first: the exchange answers in the order of the requests, and names no symbol.
+    _unanswered: list[_Request] = attrs.field(factory=list, init=False)
+    # The scope of the heartbeat. Its deadline is when the first unanswered ping has been so for
+    # too long.
+    _pong_due: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._live = dict(self._feeds)
+
+    async def subscribe(self) -> None:
+        """Subscribe to everything."""
+        for feed in self._feeds.values():
+            for pulse in feed.pulses.values():
+                pulse.connected(math.inf)  # what has not been asked for is not silent
+        for number, (symbol, feed) in enumerate(self._feeds.items()):
+            if number:
+                await self._pace.turn()
+            if feed.stopped:
+                continue
+            for pulse in feed.pulses.values():
+                pulse.connected(trio.current_time())
+            for channel in CHANNELS:
+                await self._ask(symbol, channel)
+
+    async def heartbeat(self) -> None:
+        """Ping, and insist on answers."""
+        due = trio.current_time()
+        with self._pong_due as scope:
+            while True:
+                scope.deadline = min(scope.deadline, trio.current_time() + PONG_TIMEOUT)
+                await self._socket.send_message(wire.PING)
+                due += self._ping_interval
+                await trio.sleep_until(due)
+        raise ExchangeError(f"no pong within {PONG_TIMEOUT:g} s")
+
+    async def watch(self) -> None:
+        """Look after what nobody tells us: a machine that slept, channels that went silent."""
+        while True:
+            wall, steady = time.time(), trio.current_time()
+            await trio.sleep(WATCH_INTERVAL)
+            # A machine that slept has lost the connection, and would learn it minutes later.
+            slept = (time.time() - wall) - (trio.current_time() - steady)
+            if slept > CLOCK_JUMP:
+                raise ClockJumped(slept)
+            await self._leave_the_stopped()
+            await self._answer_silence()
+
+    async def receive(self) -> NoReturn:
+        """Decode every frame and hand it to its symbol's feed."""
+        feeds = self._feeds
+        now_ms = time.time
+        decode = wire.decode
+
+        def handle(frame: str | bytes) -> None:
+            received = int(now_ms() * 1000)
+            message = decode(frame, received)
+            if isinstance(message, wire.Data):
+                feed = feeds.get(message.symbol)
+                if feed is None:
+                    self._astray(frame, message, received)
+                elif message.rows:
+                    if message.channel is not None:
+                        feed.pulses[message.channel].beat(trio.current_time())
+                    feed.data(message)
+                else:
+                    feed.skipped()
+            else:
+                self._answered(message)
+
+        await self._socket.receive(handle)
+
+    def _astray(self, frame: str | bytes, message: wire.Data, received: int) -> None:
+        """Give somebody a push that names none of our symbols: nothing is thrown away."""
+        feeds = self._live or self._feeds
+        first = next(iter(feeds.values()))
+        if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
+            first.data(wire.dead_letter(frame, message.symbol, received, ()))
+            return
+        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
+        named = [feed for symbol, feed in feeds.items() if f'"{symbol}"' in text]
+        possible = named or list(feeds.values())
+        if len(possible) == 1:
+            if message.rows:
+                possible[0].data(message)
+            else:
+                possible[0].skipped()
+            return
+        possible[0].data(wire.dead_letter(frame, "", received, CHANNELS))
+        for feed in possible[1:]:
+            feed.unreadable()
+
+    def _answered(self, message: wire.Ack | wire.Pong | wire.Refusal | wire.Skipped) -> None:
+        match message:
+            case wire.Pong():
+                self._pong_due.deadline = math.inf
+            case wire.Ack(channel):
+                request = next((r for r in self._unanswered if r.channel == channel), None)
+                if request is not None:
+                    self._settle(request)
+                    log.info("Subscribed to: %s for %s", wire.method(channel), request.symbol)
+            case wire.Refusal(text):
+                self._refused(text, message.unknown_contract)
+            case wire.Skipped():
+                next(iter(self._feeds.values())).skipped()
+
+    def _refused(self, text: str, unknown: str | None) -> None:
+        """Take a symbol that does not exist off this connection."""
+        if unknown == "" and self._unanswered:
+            # The documentation's wording names none: it answers the oldest request.
+            unknown = self._unanswered[0].symbol
+        if unknown is None or unknown not in self._feeds:
+            raise ExchangeError(f"the exchange says: {one_line(text)}")
+        for request in [r for r in self._unanswered if r.symbol == unknown]:
+            self._settle(request)
+        self._live.pop(unknown, None)
+        self._feeds[unknown].refused(UnknownContract(unknown))
+
+    async def _leave_the_stopped(self) -> None:
+        for symbol, feed in list(self._live.items()):
+            if feed.stopped:
+                del self._live[symbol]
+                for channel in CHANNELS:
+                    await self._socket.send_message(wire.unsubscribe(symbol, channel))
+
+    async def _answer_silence(self) -> None:
+        """Subscribe again to what has gone silent; if that did not help, give the connection up."""
+        now = trio.current_time()
+        for symbol, feed in list(self._live.items()):
+            for channel, pulse in feed.pulses.items():
+                if pulse.give_up(now):
+                    raise ExchangeError(
+                        f"{channel} of {symbol} silent for {pulse.silence(now):.0f} s, "
+                        f"and subscribing again did not help"
+                    )
+                if pulse.subscribe_again(now):
+                    feed.silent(channel, pulse.silence(now))
+                    await self._ask(symbol, channel)
+
+    async def _ask(self, symbol: str, channel: Channel) -> None:
+        """Subscribe to one channel and see to it that it is acknowledged."""
+        request = _Request(symbol, channel)
+        self._unanswered.append(request)
+        await self._socket.send_message(wire.subscribe(symbol, channel))
+        self._nursery.start_soon(self._insist, request)
+
+    async def _insist(self, request: _Request) -> None:
+        with trio.move_on_after(ACK_TIMEOUT):
+            await request.answered.wait()
+            return
+        raise ExchangeError(
+            f"no acknowledgement of {wire.method(request.channel)} for {request.symbol} "
+            f"within {ACK_TIMEOUT:g} s"
+        )
+
+    def _settle(self, request: _Request) -> None:
+        self._unanswered.remove(request)
+        request.answered.set()

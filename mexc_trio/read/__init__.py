@@ -1,0 +1,1 @@
+"""Reading what is recorded, also while a recorder runs."""

@@ -1,0 +1,172 @@
+"""The ledger of holes: whenever data could have been missed, a row in the table `gaps` says so.
+
+A hole has two ends, and both are rows: the last one of its channel before, and the first one after.
+So a hole is opened when something goes wrong, and written when the channel's next row comes, into
+the journal in the same transaction as that row. The ledger remembers each channel's last row in the
+journal, which lets the next start of the program write the hole since then.
+"""
+
+import time
+
+import attrs
+import msgspec
+
+from mexc_trio.exchange.wire import Data
+from mexc_trio.journal import Queue
+from mexc_trio.rows import CHANNELS, DEAL, DEPTH, TICKER, Cause, Channel, Gap
+
+_CHANNEL_OF: dict[object, Channel] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
+
+
+@attrs.define
+class _Hole:
+    cause: Cause
+    detail: str
+    start: int
+    """Milliseconds: the channel's last row before."""
+    version: int
+
+
+@attrs.define
+class _Mark:
+    """The last row of one channel, and the hole that is open after it."""
+
+    channel: Channel
+    ts: int = 0
+    """Milliseconds; 0 if there was none yet."""
+    version: int = 0
+    hole: _Hole | None = None
+
+
+_Marks = dict[Channel, tuple[int, int]]
+"""Time and version of each channel's last row, as the journal keeps them."""
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """The holes of one symbol."""
+
+    symbol: str
+    written: int = attrs.field(default=0, init=False)
+    """Holes that were written in this run."""
+    _queue: Queue
+    _gaps: Queue
+    _marks: dict[Channel, _Mark] = attrs.field(init=False)
+    # Since when a channel without any row has been missed when it is: since the program began to
+    # listen, or was last known to.
+    _since: int = attrs.field(init=False)
+    _has_history: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._marks = {channel: _Mark(channel) for channel in CHANNELS}
+        self._recall()
+        newest = max(mark.ts for mark in self._marks.values())
+        self._since = newest or _now()
+        self._has_history = newest > 0
+        self._queue.marks = self._remember
+
+    def program_started(self, cause: Cause, detail: str) -> None:
+        """Open the hole since the last run, if the symbol has been recorded before."""
+        if self._has_history:
+            self.lost(cause, detail)
+
+    def listed(self, since: int, detail: str) -> None:
+        """Open the hole of a symbol that comes while the program runs.
+
+        Args:
+            since: when it was last known not to be listed, in milliseconds.
+            detail: a few words about it.
+        """
+        if not self._has_history:
+            self._since = since
+        self.lost(Cause.NEWLY_LISTED, detail)
+
+    def lost(self, cause: Cause, detail: str, channel: Channel | None = None) -> None:
+        """Open a hole in a channel, or in all of them. One that is open keeps its cause."""
+        for name in CHANNELS if channel is None else (channel,):
+            mark = self._marks[name]
+            if mark.hole is None:
+                mark.hole = _Hole(cause, detail, mark.ts or self._since, mark.version)
+
+    def received(self, message: Data) -> None:
+        """Note the rows of a frame: they close an open hole, and dead letters open one."""
+        channel = message.channel
+        good = len(message.rows) - message.dead
+        mark = self._marks[channel] if good and channel is not None else None
+        if mark is not None:
+            self._end_hole(mark, message.rows[0].ts, message.version)
+        # Between the two: a dead letter among good rows may be older than they are.
+        for missed in message.missed:
+            self.lost(
+                Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
+            )
+        if mark is not None:
+            mark.ts = message.rows[good - 1].ts
+            mark.version = message.version
+
+    def unreadable(self) -> None:
+        """Open a hole in all channels: a dead letter of another symbol may have been for this."""
+        self.lost(
+            Cause.DECODE_ERRORS,
+            "a message of this or another symbol could not be read; see the others' dead letters",
+        )
+
+    def stopped(self, cause: Cause, detail: str) -> None:
+        """Write the hole that begins now: no next row will come in this run."""
+        self.lost(cause, detail)
+        self.close()
+
+    def close(self) -> None:
+        """Write what is open, up to now. The next run opens it again from the same row."""
+        now = _now()
+        for mark in self._marks.values():
+            self._end_hole(mark, now, 0)
+
+    def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
+        """Write a hole in all channels that something other than the exchange has made."""
+        self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
+
+    def _end_hole(self, mark: _Mark, end: int, version: int) -> None:
+        hole = mark.hole
+        if hole is None:
+            return
+        mark.hole = None
+        # The exchange may send the last book again on a new connection: an end can lie before.
+        end = max(hole.start, end)
+        self._put(
+            Gap(
+                self.symbol,
+                mark.channel,
+                hole.start,
+                end,
+                hole.cause.value,
+                hole.detail,
+                hole.version,
+                version,
+            )
+        )
+
+    def _put(self, gap: Gap) -> None:
+        self._gaps.collect([gap])
+        self.written += 1
+
+    def _remember(self) -> bytes:
+        marks: _Marks = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
+        return msgspec.msgpack.encode(marks)
+
+    def _recall(self) -> None:
+        if self._queue.stored_marks:
+            for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_Marks).items():
+                self._marks[name].ts, self._marks[name].version = last
+        # They are written whenever `acked` is, and what came later is still in the queue.
+        for entry in self._queue.since(self._queue.acked):
+            for ts, mt, _ in entry.rows:
+                known = _CHANNEL_OF.get(mt)
+                if known is not None:
+                    self._marks[known].ts = int(ts)
+            if entry.version:
+                self._marks["depth"].version = entry.version
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

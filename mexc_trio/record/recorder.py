@@ -1,0 +1,295 @@
+"""All symbols together: what runs, in which nurseries, and how it ends.
+
+The order of the end is the point. A signal cancels the symbols' nurseries; each writer, on its way
+out, writes what is left of its queue, for a bounded time; then the gaps ledger's writer does the
+same; then the services stop. What could not be written is in the journal, and the next run writes
+it.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from mexc_trio.errors import DiskFull, JournalError, leaves
+from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.websocket import dial
+from mexc_trio.journal import Queue
+from mexc_trio.record import watch
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.limits import allow_connections
+from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.roster import follow
+from mexc_trio.record.signals import stoppable
+from mexc_trio.record.stats import final_report
+from mexc_trio.record.writer import SharedWriter, Writer
+from mexc_trio.rows import Cause, Gap
+from mexc_trio.settings import Settings
+from mexc_trio.store.schema import GAPS, market_table
+from mexc_trio.targets import EmbeddedTarget
+
+if TYPE_CHECKING:
+    from mexc_trio.record.discovery import Discovery
+
+log = logging.getLogger(__name__)
+
+# The journal's note of how the last run ended.
+_END: Final = "end"
+_RUNNING: Final = "running"
+
+
+async def record(settings: Settings, symbols: Sequence[str]) -> int:
+    """Record until stopped; return the exit code.
+
+    Raises:
+        MexcTrioError: it could not be started, or the disk or the journal gave out.
+    """
+    for line in settings.describe():
+        log.info("settings: %s", line)
+    async with AsyncExitStack() as stack:
+        discovery = None
+        if settings.finds:
+            # Here, because the HTTP client takes a while to load, and most do without it.
+            from mexc_trio.record.discovery import open_discovery
+
+            discovery = await stack.enter_async_context(open_discovery(settings))
+            found = await _found(discovery)
+            if found is None:
+                return 0
+            symbols = found
+        connections = -(-len(symbols) // settings.symbols_per_connection)
+        allow_connections(connections, more=settings.finds)
+        return await _record(settings, symbols, discovery)
+
+
+async def _found(discovery: "Discovery") -> Sequence[str] | None:
+    """Return what is to be recorded; None if a signal came before that was known."""
+    async with stoppable(lambda: None) as waiting:
+        with waiting:
+            return await discovery.begin()
+    return None
+
+
+async def _record(settings: Settings, symbols: Sequence[str], discovery: "Discovery | None") -> int:
+    async with _started(settings, symbols) as (recording, running):
+        end = "it was stopped"
+        try:
+            await _run(recording, running, discovery)
+        except BaseException as error:
+            full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
+            end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
+            raise
+        finally:
+            _say_good_bye(recording)
+            with suppress(JournalError):  # if it is the journal that failed, it has been said
+                recording.journal.remember(_END, end)
+        return 1 if any(collector.failure for collector in recording.collectors) else 0
+
+
+async def drain(settings: Settings) -> int:
+    """Write what earlier runs left in the journal, without recording; return the exit code.
+
+    Raises:
+        MexcTrioError: it could not be started, or the store refuses the rows.
+    """
+    if not settings.journal_path.exists():
+        log.info("nothing waits: there is no journal %s", settings.journal_path)
+        return 0
+    async with _started(settings, ()) as (recording, running):
+        left = recording.backlog
+        async with _beside(*_services(recording)):
+            with running:
+                async with trio.open_nursery() as nursery:
+                    for queue in recording.leftovers:
+                        nursery.start_soon(_writer(recording, queue).until_empty)
+                # Last, because the others may find holes.
+                await _writer(recording, recording.gaps).until_empty()
+        rest = recording.backlog
+        log.info("%d rows written to %s, %d wait", left - rest, recording.gate.name, rest)
+        return 1 if rest else 0
+
+
+@asynccontextmanager
+async def _started(
+    settings: Settings, symbols: Sequence[str]
+) -> AsyncIterator[tuple[Recording, trio.CancelScope]]:
+    """Make everything ready; give also the scope that SIGINT or SIGTERM cancels."""
+    recording: Recording | None = None
+
+    def last_words() -> None:
+        if recording is not None:
+            recording.restore_terminal()
+            recording.journal.flush()
+            log.warning(
+                "second signal: not waiting; the next run writes up to %d rows from the journal",
+                recording.backlog,
+            )
+
+    with ExitStack() as stack:
+        async with stoppable(last_words) as running:
+            # In a thread, so that signals are heard while an engine loads or a server is silent.
+            recording = await trio.to_thread.run_sync(
+                stack.enter_context, open_recording(settings, symbols)
+            )
+            yield recording, running
+
+
+async def _run(
+    recording: Recording, running: trio.CancelScope, discovery: "Discovery | None"
+) -> None:
+    settings = recording.settings
+    _open_holes(recording)
+    leftovers = [partial(_write_leftover, recording, queue) for queue in recording.leftovers]
+    # From right to left is the order in which they end.
+    async with (
+        _beside(*_services(recording)),
+        _beside(_writer(recording, recording.gaps).run),
+        _beside(
+            partial(_statistics(settings), recording),
+            *leftovers,
+            *_interface(recording),
+        ),
+    ):
+        if settings.duration is not None:
+            running.deadline = trio.current_time() + settings.duration
+        with running:
+            async with trio.open_nursery() as nursery:
+                _begin(recording, nursery, recording.collectors)
+                if discovery is not None:
+                    begin = partial(_begin, recording, nursery)
+                    nursery.start_soon(follow, recording, discovery, begin)
+
+
+def _statistics(settings: Settings) -> Callable[[Recording], Awaitable[None]]:
+    """Return what shows statistics for as long as it runs."""
+    if not settings.live:
+        return watch.print_statistics
+    from mexc_trio.screen.live import show_screen  # here because of what it imports
+
+    return show_screen
+
+
+def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:
+    """Start the nurseries of symbols, a group for each connection; their views come later."""
+    size = recording.settings.symbols_per_connection
+    for first in range(0, len(collectors), size):
+        nursery.start_soon(_record_group, recording, nursery, collectors[first : first + size])
+    nursery.start_soon(recording.gate.create_views, [one.settings.table for one in collectors])
+
+
+async def _record_group(
+    recording: Recording, everybody: trio.Nursery, collectors: Sequence[Collector]
+) -> None:
+    """Record the symbols of one connection; when no symbol at all is left, end everything."""
+    await _record_together(recording, collectors)
+    if recording.has_failed:
+        everybody.cancel_scope.cancel()  # there may be a list to follow still
+
+
+async def _record_together(recording: Recording, collectors: Sequence[Collector]) -> None:
+    """Be the nursery of the symbols on one connection."""
+    settings = recording.settings
+    connection = Connection(
+        settings.url,
+        collectors,
+        settings.ping_interval,
+        partial(dial, unhurried=len(collectors) > 1),
+        recording.pace,
+    )
+    if len(collectors) == 1:
+        await _record_symbol(recording, collectors[0], connection.run)
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        async with trio.open_nursery() as symbols:
+            for collector in collectors:
+                symbols.start_soon(_record_symbol, recording, collector, None)
+        nursery.cancel_scope.cancel()
+
+
+async def _record_symbol(
+    recording: Recording,
+    collector: Collector,
+    receive: Callable[[], Awaitable[None]] | None,
+) -> None:
+    await collector.run(receive)
+    # It was stopped by its errors. If it was the last one, the program's end says the same.
+    if any(not other.stopped for other in recording.collectors):
+        watch.show(final_report([recording.line(collector)], recording.seconds))
+
+
+@asynccontextmanager
+async def _beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run tasks for as long as the block runs."""
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(task)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield the tasks that all writers need."""
+    journal = recording.journal
+    yield journal.keep_flushing
+    if recording.settings.journal_sync:
+        yield journal.keep_syncing
+    yield journal.keep_purging
+    yield partial(watch.watch_disk, recording)
+    yield recording.gate.keep_asking
+    yield partial(watch.report_outages, recording)
+
+
+async def _write_leftover(recording: Recording, queue: Queue) -> None:
+    """Write a table's rows of earlier runs. Until that is done no symbol may have the table."""
+    await _writer(recording, queue).until_empty()
+    recording.leftovers.remove(queue)
+
+
+def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield the task that answers SQL over HTTP, where there is something to answer with."""
+    settings = recording.settings
+    if isinstance(settings.store, EmbeddedTarget) and settings.listen:
+        # Here because only the embedded engine needs what it imports.
+        from mexc_trio.read import listen
+        from mexc_trio.store.embedded import EmbeddedStore
+
+        if isinstance(store := recording.gate.store, EmbeddedStore):
+            yield partial(listen.answer, store, settings.listen)
+
+
+def _writer(recording: Recording, queue: Queue) -> Writer:
+    """Return a writer for a table that no symbol of this run has: the ledger, or a leftover."""
+    table = GAPS if queue.name == GAPS.name else market_table(queue.name)
+
+    def hole(cause: Cause, detail: str, start: int, end: int) -> None:
+        recording.gaps.collect(
+            [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
+        )
+
+    kind = SharedWriter if queue.name == GAPS.name else Writer
+    return kind(table, queue, recording.gate, recording.settings.linger, lambda rows: None, hole)
+
+
+def _open_holes(recording: Recording) -> None:
+    """Open the hole since the last run, and note that this one has begun."""
+    end = recording.journal.fact(_END)
+    cause = Cause.DISK_FULL if end == Cause.DISK_FULL else Cause.PROGRAM_STOPPED
+    detail = "it was killed, or the machine stopped" if end == _RUNNING else end
+    for collector in recording.collectors:
+        collector.ledger.program_started(cause, detail)
+    recording.journal.remember(_END, _RUNNING)
+
+
+def _say_good_bye(recording: Recording) -> None:
+    lines = [recording.line(collector) for collector in recording.collectors]
+    watch.show(final_report(lines, recording.seconds))
+    if backlog := recording.backlog:
+        log.warning(
+            "%d rows are not yet in %s; they are safe in %s, and the next run writes them "
+            "(or: mexc-trio drain)",
+            backlog, recording.gate.name, recording.journal.path,
+        )  # fmt: skip

@@ -1,0 +1,180 @@
+"""The parts of a recorder, made ready before anything is received.
+
+Whatever is wrong with what the user has set is found here, and found before anything is left
+behind: no table on a server whose journal then cannot be written, no journal beside a store that
+does not answer.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import attrs
+
+from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
+from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.locks import hold_tables
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.stats import Counts, Line
+from mexc_trio.settings import Settings
+from mexc_trio.store import open_store
+from mexc_trio.store.gate import Gate
+from mexc_trio.store.schema import GAPS, Store, Table, market_table, prepare
+from mexc_trio.symbols import check_tables
+from mexc_trio.targets import EmbeddedTarget
+
+log = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Recording:
+    """The parts of a recorder that is running."""
+
+    settings: Settings
+    journal: Journal
+    gate: Gate
+    collectors: list[Collector]
+    gaps: Queue
+    leftovers: list[Queue]
+    """Queues with rows of earlier runs whose tables are not recorded in this one."""
+    hold: Callable[[Sequence[str]], None]
+    """Holds more tables against other recorders."""
+    pace: Pace = attrs.field(factory=lambda: Pace(SUBSCRIBE_PAUSE))
+    """Spaces out subscriptions."""
+    began: float = attrs.field(factory=time.monotonic)
+    restore_terminal: Callable[[], None] = lambda: None
+    """Ends what the terminal shows, for an end that comes at once; may be called twice."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.began
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no symbol is recorded any more, and not only because all were delisted."""
+        stopped = all(collector.stopped for collector in self.collectors)
+        return stopped and any(collector.failure for collector in self.collectors)
+
+    @property
+    def backlog(self) -> int:
+        """Rows that wait in the journal, of all tables."""
+        return sum(queue.backlog for queue in self.journal.queues())
+
+    def add(self, symbol: str) -> Collector:
+        """Make ready a symbol that comes, or comes back, while recording.
+
+        Raises:
+            UsageError: its table has a name that another symbol's table or view has.
+            StoreLocked: another recorder has the table.
+        """
+        for number, before in enumerate(self.collectors):
+            if before.symbol == symbol:
+                self.collectors[number] = before.successor()
+                return self.collectors[number]
+        settings = self.settings.for_symbol(symbol)
+        tables = {collector.symbol: collector.settings.table for collector in self.collectors}
+        check_tables({**tables, symbol: settings.table})
+        self.hold([settings.table])
+        queue = self.journal.queue(settings.table)
+        collector = Collector(settings, queue, Ledger(symbol, queue, self.gaps), self.gate)
+        self.collectors.append(collector)
+        return collector
+
+    def line(self, collector: Collector, before: Counts | None = None) -> Line:
+        """Return what the statistics say of a symbol, since `before` or in all."""
+        oldest = collector.queue.oldest_waiting()
+        return Line(
+            collector.symbol,
+            collector.settings.table,
+            collector.counts.since(before) if before else collector.counts,
+            collector.queue.backlog,
+            max(0.0, time.time() - oldest / 1000) if oldest else 0.0,
+            collector.ledger.written,
+        )
+
+
+@contextmanager
+def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recording]:
+    """Open store and journal and make ready all that is recorded. Blocks.
+
+    Raises:
+        UsageError: what is set cannot work: no access, no rights, a table that is not ours.
+        StoreLocked, JournalLocked: another recorder has the directory or a table.
+        StoreError, JournalError: they do not open.
+    """
+    chosen = [settings.for_symbol(symbol) for symbol in symbols]
+    check_tables({symbol.symbol: symbol.table for symbol in chosen})
+    names = [symbol.table for symbol in chosen]
+    path = settings.journal_path
+    first_start = not path.exists()
+    with ExitStack() as stack:
+        if first_start:
+            _check_writable(path.parent)
+        store = _open_store(settings)
+        stack.callback(store.close)
+        _make_ready(settings, store, [*map(market_table, names), GAPS], first_start=first_start)
+        hold: Callable[[Sequence[str]], None] = lambda tables: None  # noqa: E731 - it has a type
+        if not isinstance(settings.store, EmbeddedTarget):
+            hold = stack.enter_context(hold_tables(settings.store.identity, names))
+        journal = stack.enter_context(open_journal(path, retention=settings.retention))
+        if journal.damaged:
+            log.error(
+                "the journal was damaged and is kept as %s; a new one is begun", journal.damaged
+            )
+        gaps = journal.queue(GAPS.name)
+        gate = Gate(store)
+        collectors = [
+            Collector(s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate)
+            for s in chosen
+        ]
+        waiting = [queue for queue in journal.queues() if queue.backlog]
+        for queue in waiting:
+            log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
+        leftovers = [queue for queue in waiting if queue.name not in {GAPS.name, *names}]
+        yield Recording(settings, journal, gate, collectors, gaps, leftovers, hold)
+
+
+def _open_store(settings: Settings) -> Store:
+    try:
+        return open_store(settings)
+    except StoreRejected as error:
+        raise UsageError(str(error)) from error
+
+
+def _make_ready(
+    settings: Settings, store: Store, tables: Sequence[Table], *, first_start: bool
+) -> None:
+    try:
+        prepare(store, tables)
+        if first_start and not isinstance(settings.store, EmbeddedTarget):
+            for table in tables:
+                store.append(table, [])  # no row, but it takes the right to insert
+    except StoreUnavailable as error:
+        # A store that was written to before may be away. One that was never reached may be a
+        # misspelt host, which nobody wants to learn days later.
+        if first_start:
+            raise UsageError(
+                f"{error}. At the first start the store must work; check --store"
+            ) from error
+        log.warning("%s; recording goes on into the journal", error)
+    except StoreRejected as error:
+        raise UsageError(str(error)) from error
+
+
+def _check_writable(directory: Path) -> None:
+    """See that files can be made in a directory or, where it is missing, in the one above it."""
+    place = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UsageError(
+            f"state directory {directory}: no file can be made in {place} ({error.strerror}); "
+            f"give --state-dir or --store another path"
+        ) from error

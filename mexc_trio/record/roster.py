@@ -1,0 +1,62 @@
+"""Symbols that come and go while recording, as the exchange lists and delists them.
+
+Each new one gets a collector, a table and a connection; each that is gone has its nursery ended,
+with what was received written and its statistics shown. The others notice nothing of it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from mexc_trio.errors import StoreLocked, UsageError
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.recording import Recording
+
+if TYPE_CHECKING:
+    from mexc_trio.record.discovery import Change, Discovery
+
+log = logging.getLogger(__name__)
+
+DELISTED: Final = "the exchange lists it no longer"
+
+
+async def follow(
+    recording: Recording, discovery: "Discovery", begin: Callable[[Sequence[Collector]], None]
+) -> None:
+    """Do what the list of contracts says, whenever it changes. Runs until cancelled.
+
+    Args:
+        recording: what is recorded.
+        discovery: tells of changes, its `begin` done.
+        begin: starts the nurseries of new collectors.
+    """
+    while True:
+        change = await discovery.change()
+        for symbol in change.gone:
+            for collector in recording.collectors:
+                if collector.symbol == symbol:
+                    collector.let_go(DELISTED)
+        new = [await _take_in(recording, discovery, change, symbol) for symbol in change.new]
+        begin([collector for collector in new if collector is not None])
+
+
+async def _take_in(
+    recording: Recording, discovery: "Discovery", change: "Change", symbol: str
+) -> Collector | None:
+    """Make ready a symbol that is listed anew; None if its table is not to be had."""
+    table = recording.settings.for_symbol(symbol).table
+    if any(queue.name == table for queue in recording.leftovers):
+        log.info("%s: is listed, and waits for table %s's rows of an earlier run", symbol, table)
+        discovery.forget(symbol)
+        return None
+    for collector in recording.collectors:
+        if collector.symbol == symbol:
+            await collector.ended.wait()  # it writes to the same table
+    try:
+        collector = recording.add(symbol)
+    except (UsageError, StoreLocked) as error:
+        log.error("%s: is listed, and cannot be recorded: %s", symbol, error)
+        return None
+    collector.ledger.listed(change.since, "it was not on the exchange's list before")
+    log.info("%s: is listed now and recorded in table %s", symbol, table)
+    return collector

@@ -1,0 +1,104 @@
+"""What runs beside the symbols: statistics, a word about outages, an eye on the disk."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+
+from trio_util import periodic
+
+from mexc_trio.errors import DiskFull
+from mexc_trio.record.recording import Recording
+from mexc_trio.record.stats import duration, interval_report
+
+log = logging.getLogger(__name__)
+
+DISK_INTERVAL: Final = 2.0
+"""Seconds between two looks at the free space."""
+OUTAGE_INTERVAL: Final = 60.0
+"""Seconds between two lines about a store that stays away."""
+
+
+async def every(seconds: float, call: Callable[[], object]) -> None:
+    """Call now and then every so many seconds, until cancelled."""
+    async with aclosing(periodic(seconds)) as ticks:
+        async for _ in ticks:
+            call()
+
+
+def show(text: str) -> None:
+    """Print statistics at once, also into a file or a pipe. That nobody reads them is no error."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("no more statistics on standard output: %s", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def print_statistics(recording: Recording) -> None:
+    """Print a block for each interval, of the symbols that are still recorded."""
+    before = {collector.symbol: collector.counts.copy() for collector in recording.collectors}
+    since = time.monotonic()
+    async with aclosing(periodic(recording.settings.stats_interval)) as ticks:
+        async for elapsed, _ in ticks:
+            running = [collector for collector in recording.collectors if not collector.stopped]
+            if not elapsed or not running:
+                continue
+            now = time.monotonic()
+            lines = [recording.line(one, before.get(one.symbol)) for one in running]
+            show(interval_report(lines, now - since))
+            before = {one.symbol: one.counts.copy() for one in recording.collectors}
+            since = now
+
+
+async def watch_disk(recording: Recording) -> None:
+    """Stop while there is still room for what has to be written on the way out.
+
+    Raises:
+        DiskFull: less is free than `min_free_mib`.
+        JournalError: the journal was removed.
+    """
+    await every(DISK_INTERVAL, lambda: _look_at_disk(recording))
+
+
+def _look_at_disk(recording: Recording) -> None:
+    path, least = recording.journal.path, recording.settings.min_free
+    free = shutil.disk_usage(path.parent).free
+    if free < least:
+        raise DiskFull(
+            f"only {free >> 20} MiB are free at {path.parent}, the bound is {least >> 20} MiB: "
+            f"recording stops; free some space, or lower --min-free-mib, and start again"
+        )
+    recording.journal.file.check_in_place()
+
+
+async def report_outages(recording: Recording) -> None:
+    """Say once a minute that the store is away, and once that it has been caught up with."""
+    gate = recording.gate
+    away_since, said = 0.0, 0.0
+    async with aclosing(periodic(1)) as ticks:
+        async for _ in ticks:
+            now = time.time()
+            if gate.away_since is not None:
+                if not away_since:
+                    away_since = said = gate.away_since
+                if now - said >= OUTAGE_INTERVAL:
+                    said = now
+                    log.warning(
+                        "%s has been away for %s; %d rows wait in the journal",
+                        gate.name, duration(now - away_since), recording.backlog,
+                    )  # fmt: skip
+            elif away_since and _caught_up(recording, now):
+                log.info("%s is back; caught up after %s", gate.name, duration(now - away_since))
+                away_since = 0.0
+
+
+def _caught_up(recording: Recording, now: float) -> bool:
+    least = (now - recording.settings.linger - 2) * 1000
+    oldest = [queue.oldest_waiting() for queue in recording.journal.queues()]
+    return all(at is None or at > least for at in oldest)

@@ -1,0 +1,55 @@
+"""The live screen's task: look at the recorder once a second, and draw.
+
+Drawing happens in a thread. A terminal can stand still for minutes, after Ctrl-S or while a
+connection over ssh hangs, and nobody else is to wait for it.
+"""
+
+import logging
+import signal
+import time
+from typing import Final
+
+import trio
+
+from mexc_trio.record.recording import Recording
+from mexc_trio.record.watch import print_statistics
+from mexc_trio.screen import screen
+from mexc_trio.screen.picture import Painter, Picture, weighed
+
+log = logging.getLogger(__name__)
+
+REFRESH: Final = 1.0
+"""Seconds between two looks."""
+
+
+async def show_screen(recording: Recording) -> None:
+    """Show the live screen until cancelled; where it cannot be shown, print blocks."""
+    if screen.usable():
+        try:
+            await _keep_drawing(recording)
+        except OSError as error:
+            log.warning("no more live screen: %s", error.strerror)
+    else:
+        log.info("no live screen: standard output is no terminal that could show it")
+    await print_statistics(recording)
+
+
+async def _keep_drawing(recording: Recording) -> None:
+    painter = Painter(recording)
+    with (
+        trio.open_signal_receiver(signal.SIGWINCH) as resized,
+        screen.open_screen() as terminal,
+    ):
+        recording.restore_terminal = terminal.close
+        due = trio.current_time()
+        while True:
+            picture = painter.look(trio.current_time(), time.time())
+            await _draw(terminal, picture)
+            due = max(due + REFRESH, trio.current_time())
+            with trio.move_on_at(due):
+                async for _ in resized:
+                    await _draw(terminal, picture)
+
+
+async def _draw(terminal: screen.LiveScreen, picture: Picture) -> None:
+    await trio.to_thread.run_sync(lambda: terminal.show(weighed(picture)))

@@ -1,0 +1,168 @@
+"""What the live screen shows, as it is at one moment, and how it is read off the recorder."""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.recording import Recording
+from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.values import mask
+
+HISTORY: Final = 60
+"""Looks at the recorder that the picture remembers: a minute at one a second."""
+_RECENT: Final = 5  # looks over which a rate is taken: fewer would make the numbers jump
+
+
+@attrs.frozen(kw_only=True)
+class SymbolPicture:
+    """One symbol."""
+
+    symbol: str
+    price: str
+    """As the exchange wrote it, of the last ticker or deal; empty before the first."""
+    rates: tuple[float, float, float]
+    """Rows a second of each of `CHANNELS`, lately."""
+    rate: float
+    """All rows a second, lately."""
+    history: Sequence[float]
+    """All rows a second at each look, at most `HISTORY`, oldest first."""
+    delay: float | None
+    """Seconds since the exchange's time of the newest row; None before the first."""
+    backlog: int
+    """Rows that the store has not acknowledged."""
+    gaps: int
+    """Holes written in this run."""
+    errors: int
+    """Errors of the connection in this run."""
+    stopped: bool
+    """Whether it is recorded no longer."""
+    files: Path | None = None
+    """The directory of the table's files, where they are on this machine."""
+    size: int | None = None
+    """Bytes of those files; None where that is not known."""
+
+
+@attrs.frozen(kw_only=True)
+class Picture:
+    """Everything."""
+
+    symbols: Sequence[SymbolPicture]
+    seconds: float
+    """How long it has been running."""
+    store: str
+    away: float | None
+    """Seconds since the store went away; None while it answers."""
+    backlog: int
+    """Rows that wait in the journal, also those of other tables and of earlier runs."""
+    url: str
+    """The exchange's socket."""
+    connected: int
+    """Symbols whose rows are coming."""
+
+
+def weighed(picture: Picture) -> Picture:
+    """Return the picture with the sizes of the tables' files. Blocks."""
+    symbols = [attrs.evolve(one, size=_size(one.files)) for one in picture.symbols]
+    return attrs.evolve(picture, symbols=symbols)
+
+
+def _size(files: Path | None) -> int | None:
+    if files is None:
+        return None
+    total = 0
+    for name in ("data.bin", "index.mrk"):
+        with suppress(OSError):  # an empty table has no files yet
+            total += (files / name).stat().st_size
+    return total
+
+
+@attrs.define
+class _Seen:
+    """What was seen of one symbol at the last looks."""
+
+    received: deque[tuple[float, dict[Channel | None, int]]] = attrs.field(
+        factory=lambda: deque(maxlen=_RECENT + 1)
+    )
+    history: deque[float] = attrs.field(factory=lambda: deque(maxlen=HISTORY))
+
+    def look(self, received: dict[Channel | None, int], now: float) -> None:
+        """Note the counters of rows."""
+        if self.received:
+            then, before = self.received[-1]
+            rows = sum(received.values()) - sum(before.values())
+            self.history.append(rows / (now - then) if now > then else 0.0)
+        self.received.append((now, dict(received)))
+
+    def rates(self) -> tuple[dict[Channel | None, float], float]:
+        """Return rows a second by channel and in all."""
+        (then, before), (now, last) = self.received[0], self.received[-1]
+        seconds = now - then
+        by_channel = {
+            channel: (last[channel] - before[channel]) / seconds if seconds > 0 else 0.0
+            for channel in last
+        }
+        return by_channel, sum(by_channel.values())
+
+
+@attrs.define(eq=False)
+class Painter:
+    """Looks at a recorder again and again, and remembers what it needs for rates."""
+
+    _recording: Recording
+    _seen: dict[str, _Seen] = attrs.field(factory=dict, init=False)
+
+    def look(self, now: float, wall: float) -> Picture:
+        """Return the picture as it is now. Asks neither the store nor the journal's file.
+
+        Args:
+            now: seconds on a clock that never jumps.
+            wall: Unix seconds.
+        """
+        recording = self._recording
+        gate = recording.gate
+        recorded = [one for one in recording.collectors if not one.stopped]
+        return Picture(
+            symbols=[self._symbol(one, now, wall) for one in recording.collectors],
+            seconds=recording.seconds,
+            store=gate.name,
+            away=None if gate.away_since is None else max(0.0, wall - gate.away_since),
+            backlog=recording.backlog,
+            url=mask(recording.settings.url),
+            connected=sum(one.connected for one in recorded),
+        )
+
+    def _symbol(self, collector: Collector, now: float, wall: float) -> SymbolPicture:
+        seen = self._seen.setdefault(collector.symbol, _Seen())
+        seen.look(collector.received, now)
+        rates, rate = seen.rates()
+        newest = [
+            (message.rows[-1 - message.dead].ts, channel, message.rows[-1 - message.dead].m)
+            for channel in CHANNELS
+            if (message := collector.latest.get(channel)) and len(message.rows) > message.dead
+        ]
+        prices = [(ts, m) for ts, channel, m in newest if channel != "depth"]
+        return SymbolPicture(
+            symbol=collector.symbol,
+            price=max(prices)[1].partition("|")[0] if prices else "",
+            rates=(rates["ticker"], rates["deal"], rates["depth"]),
+            rate=rate,
+            history=tuple(seen.history),
+            delay=wall - max(newest)[0] / 1000 if newest else None,
+            backlog=collector.queue.backlog,
+            gaps=collector.ledger.written,
+            errors=collector.counts.errors,
+            files=self._files(collector),
+            stopped=collector.stopped,
+        )
+
+    def _files(self, collector: Collector) -> Path | None:
+        target, store = self._recording.settings.store, self._recording.gate.store
+        if not isinstance(target, EmbeddedTarget):
+            return None
+        return target.directory / "data" / store.database / collector.settings.table

@@ -1,0 +1,274 @@
+"""The live screen's layout, and the terminal while it is shown.
+
+It is drawn on the terminal's alternate screen, as an editor does: whatever the terminal's size does
+meanwhile, nothing of it stays behind. What others write meanwhile is held back, shown at the bottom
+as far as there is room, and written when the screen has gone.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import attrs
+from rich.console import Console, Group, RenderableType
+from rich.screen import Screen as FullScreen
+from rich.table import Table
+from rich.text import Text
+
+from mexc_trio.record.stats import duration
+from mexc_trio.screen.held import Held, hold_output
+from mexc_trio.screen.picture import HISTORY, Picture, SymbolPicture
+from mexc_trio.screen.sparkline import sparkline
+from mexc_trio.texts import UNKNOWN, printable, size
+
+_LATE: Final = 10.0
+_VERY_LATE: Final = 60.0  # seconds of delay that are shown in a colour
+_LEAST_LINE: Final = 8  # signs of a sparkline that is worth its place
+_HEAD: Final = 3  # lines above the table
+_LOG: Final = 4  # lines that the log has at least, if there is a log and symbols are many
+
+_TITLES: Final = {
+    "symbol": "symbol",
+    "price": "price",
+    "ticker": "ticker/s",
+    "deal": "deal/s",
+    "depth": "depth/s",
+    "rate": "rows/s",
+    "delay": "delay",
+    "backlog": "backlog",
+    "gaps": "gaps",
+    "errors": "errors",
+    "size": "disk",
+}
+# From the widest to the narrowest.
+_LAYOUTS: Final = tuple(
+    tuple(layout.split())
+    for layout in (
+        "symbol price ticker deal depth line delay backlog gaps errors size",
+        "symbol price ticker deal depth line delay backlog gaps errors",
+        "symbol price rate line delay backlog gaps errors size",
+        "symbol price rate line delay backlog gaps errors",
+        "symbol price rate line delay backlog gaps",
+        "symbol price rate delay backlog gaps",
+        "symbol price rate delay",
+        "symbol price rate",
+    )
+)
+
+
+def usable() -> bool:
+    """Whether standard output is a terminal on which a screen can be drawn."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> RenderableType:
+    """Return what fills a terminal of a size.
+
+    Args:
+        picture: what is shown.
+        log: the last lines that others have written.
+        width: of the terminal, in signs.
+        height: of the terminal, in lines.
+    """
+    many = len(picture.symbols) > 1
+    # Beside the symbols there are a blank line, the titles, the sum, and a part of the log.
+    lines_of_log = min(_LOG, (height - _HEAD) // 4) if log else -1
+    room = height - _HEAD - 2 - many - lines_of_log - 1
+    shown = picture.symbols
+    if len(shown) > room:
+        shown = _busiest(shown, room - 1)
+    parts: list[RenderableType] = [*_head(picture, width), Text(), _table(picture, shown, width)]
+    left = height - _HEAD - 2 - len(shown) - (len(shown) < len(picture.symbols)) - many - 1
+    if log and left > 0:
+        parts += [Text(), *(_line(_log_line(line), "dim") for line in log[-left:])]
+    return Group(*parts)
+
+
+def _busiest(symbols: Sequence[SymbolPicture], most: int) -> list[SymbolPicture]:
+    """Return the busiest of the last minute, in the order in which they are recorded."""
+    by_rows = sorted(range(len(symbols)), key=lambda n: -sum(symbols[n].history))
+    return [symbols[n] for n in sorted(by_rows[: max(1, most)])]
+
+
+def _head(picture: Picture, width: int) -> Iterator[Text]:
+    number = len(picture.symbols)
+    stopped = sum(one.stopped for one in picture.symbols)
+    title = f"{number:,} symbols" if number != 1 else "1 symbol"
+    if stopped:
+        title += f", {stopped:,} stopped"
+    yield _named("running", f"{duration(picture.seconds)}, {title}", "", "", width)
+    recorded = number - stopped
+    state, style = f"connected for {picture.connected:,} of {recorded:,} symbols", "yellow"
+    if picture.connected == recorded:
+        state, style = "connected", "green"
+    elif not picture.connected:
+        state, style = "not connected", "red"
+    yield _named("exchange", picture.url, state, style, width)
+    state, style = "answers", "green"
+    if picture.away is not None:
+        waiting = f"{picture.backlog:,} rows wait"
+        state, style = f"away for {duration(picture.away)}, {waiting}", "red"
+    yield _named("store", picture.store.removeprefix("store "), state, style, width)
+
+
+def _named(name: str, text: str, state: str, style: str, width: int) -> Text:
+    """Return a line of the head. It is the text that is cut, not the state."""
+    room = width - 10 - (len(state) + 2 if state else 0)
+    if len(text) > room:
+        text = text[: max(0, room - 3)] + "..."
+    line = _line(f"{name:<10}", "dim")
+    line.append(text, "not dim")
+    if state:
+        line.append(f"  {state}", f"not dim {style}")
+    return line
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="crop", end="\n")
+
+
+def _log_line(line: str) -> str:
+    """Return a line of the log fit for the screen, without the date."""
+    return printable(re.sub(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d)\.\d{3} ", r"\1 ", line))
+
+
+def _table(picture: Picture, shown: Sequence[SymbolPicture], width: int) -> Table:
+    rows = [(_cells(one), one.history) for one in shown]
+    if hidden := len(picture.symbols) - len(shown):
+        nothing = dict.fromkeys(_TITLES, ("", ""))
+        rows.append((nothing | {"symbol": (f"and {hidden:,} more", "dim")}, ()))
+    if len(picture.symbols) > 1:
+        rows.append((_sum(picture), _sum_of_histories(picture.symbols)))
+    widths = {
+        key: max(len(title), _LEAST.get(key, 0), *(len(row[key][0]) for row, _ in rows))
+        for key, title in _TITLES.items()
+    }
+    sizes = any(one.size is not None for one in picture.symbols)
+    layouts = [layout for layout in _LAYOUTS if sizes or "size" not in layout]
+    layout, room = next(
+        ((keys, room) for keys in layouts if (room := _room(keys, widths, width)) >= 0),
+        (layouts[-1], 0),
+    )
+    signs = min(_LEAST_LINE + room, HISTORY)
+    titles = _TITLES | {"line": "last minute" if signs > 10 else "minute"}
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for key in layout:
+        table.add_column(
+            titles[key],
+            justify="left" if key in ("symbol", "line") else "right",
+            width=signs if key == "line" else widths[key],
+            no_wrap=True,
+            overflow="crop",
+        )
+    for row, history in rows:
+        cells = row | {"line": (sparkline(history, signs, HISTORY), "cyan")}
+        table.add_row(*(Text(*cells[key]) for key in layout))
+    return table
+
+
+_LEAST: Final = {"symbol": 8, "price": 8, "delay": 7, "size": 8}
+
+
+def _room(keys: Sequence[str], widths: dict[str, int], width: int) -> int:
+    """Return how many signs a layout leaves, less than none if it does not fit."""
+    needed = sum(_LEAST_LINE if key == "line" else widths[key] for key in keys)
+    return width - needed - 2 * (len(keys) - 1)
+
+
+Cells = dict[str, tuple[str, str]]
+
+
+def _cells(one: SymbolPicture) -> Cells:
+    ticker, deal, depth = one.rates
+    late = 0.0 if one.delay is None else one.delay
+    delay_style = "red" if late > _VERY_LATE else "yellow" if late > _LATE else ""
+    return {
+        "symbol": (one.symbol, "dim" if one.stopped else "bold"),
+        "price": (one.price or UNKNOWN, ""),
+        "ticker": (_rate(ticker), ""),
+        "deal": (_rate(deal), ""),
+        "depth": (_rate(depth), ""),
+        "rate": (_rate(one.rate), ""),
+        "delay": ("stopped", "red") if one.stopped else (_delay(one.delay), delay_style),
+        "backlog": (f"{one.backlog:,}", ""),
+        "gaps": (f"{one.gaps:,}", "yellow" if one.gaps else ""),
+        "errors": (f"{one.errors:,}", "yellow" if one.errors else ""),
+        "size": (UNKNOWN if one.size is None else size(one.size), ""),
+    }
+
+
+def _sum(picture: Picture) -> Cells:
+    symbols = picture.symbols
+    rates = [sum(one.rates[channel] for one in symbols) for channel in range(3)]
+    sizes = [one.size for one in symbols if one.size is not None]
+    gaps, errors = sum(one.gaps for one in symbols), sum(one.errors for one in symbols)
+    return {
+        "symbol": ("all", "bold"),
+        "price": ("", ""),
+        "ticker": (_rate(rates[0]), ""),
+        "deal": (_rate(rates[1]), ""),
+        "depth": (_rate(rates[2]), ""),
+        "rate": (_rate(sum(one.rate for one in symbols)), ""),
+        "delay": ("", ""),
+        "backlog": (f"{picture.backlog:,}", ""),
+        "gaps": (f"{gaps:,}", ""),
+        "errors": (f"{errors:,}", ""),
+        "size": (size(sum(sizes)) if sizes else UNKNOWN, ""),
+    }
+
+
+def _sum_of_histories(symbols: Sequence[SymbolPicture]) -> list[float]:
+    longest = max((len(one.history) for one in symbols), default=0)
+    sums = [0.0] * longest
+    for one in symbols:
+        for at, rows in enumerate(one.history, longest - len(one.history)):
+            sums[at] += rows
+    return sums
+
+
+def _rate(rows: float) -> str:
+    return f"{rows:.1f}" if rows < 999.95 else f"{rows:,.0f}"
+
+
+def _delay(seconds: float | None) -> str:
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 1:  # also below zero, which tells of a clock that is wrong
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+@attrs.define(eq=False)
+class LiveScreen:
+    """The terminal while the screen is shown."""
+
+    close: Callable[[], None]
+    """Gives the terminal back; may be called twice."""
+    _console: Console
+    _log: Held
+
+    def show(self, picture: Picture) -> None:
+        """Draw. Blocks for as long as the terminal does not take it.
+
+        Raises:
+            OSError: the terminal is gone.
+        """
+        columns, lines = os.get_terminal_size(self._console.file.fileno())
+        width, height = columns or 80, lines or 25
+        self._console.size = (width, height)
+        log = self._log.text.splitlines()
+        self._console.update_screen(FullScreen(draw(picture, log, width, height)))
+
+
+@contextmanager
+def open_screen() -> Iterator[LiveScreen]:
+    """Take the terminal on standard output; what others write meanwhile comes afterwards."""
+    terminal = sys.stdout
+    with ExitStack() as stack:
+        log = stack.enter_context(hold_output())
+        console = Console(file=terminal)
+        stack.enter_context(console.screen())
+        yield LiveScreen(stack.close, console, log)
