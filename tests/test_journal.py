@@ -530,6 +530,23 @@ async def test_nobody_pays_for_an_index_that_nobody_needs(path: Path) -> None:
         assert db.execute(places).fetchone() == (0,)
 
 
+async def test_nobody_waits_for_places_after_an_outage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is away they are noted in the background, all but a few of them."""
+    monkeypatch.setattr("mexc_trio.journal.queue.REMEMBERED", 10)
+    monkeypatch.setattr("mexc_trio.journal.places._STEP", 20)
+    with open_journal(path) as journal, closing(sqlite3.connect(path)) as db:
+        queue = journal.queue("btc")
+        for n in range(95):
+            queue.append(numbered(n, 1))
+            journal.flush()
+        await journal.purge()
+        (noted,) = db.execute("SELECT count(*) FROM places").fetchone()
+        assert 75 <= noted <= 95
+        assert queue.head(1000) == numbered(0, 95)
+
+
 def test_journal_of_the_first_version(path: Path) -> None:
     """What an earlier version of the program left is taken over, rows and all."""
     with open_journal(path) as journal:

@@ -193,9 +193,9 @@ class JournalFile:
                 return
 
     def prepare_to_read(self) -> bool:
-        """Do some of what the next `read` would do first; return whether there is more."""
+        """Do some of what `read` does first, if that would be much; return whether it still is."""
         with translated(self.path):
-            return self._places.note_some(self._next)
+            return self._places.note_ahead(self._next)
 
     def first_position(self, table: int) -> int:
         """Return the first position of a table whose row is here, or would be the next one."""

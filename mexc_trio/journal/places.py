@@ -43,11 +43,17 @@ class Places:
 
     def note(self, below: int) -> None:
         """Note the places of all entries up to a number."""
-        while self.note_some(below):
+        while self._note_some(below):
             pass
 
-    def note_some(self, below: int) -> bool:
-        """Note some of them; return whether there are more."""
+    def note_ahead(self, below: int) -> bool:
+        """Note some of them, if there are many; return whether there still are.
+
+        Few are not worth it: the more are noted together, the fewer pages of the index each costs.
+        """
+        return below - self.below > _STEP and self._note_some(below)
+
+    def _note_some(self, below: int) -> bool:
         # Numbers may begin far from where the last ones ended: those between are gone.
         (first,) = self._db.execute(
             "SELECT min(id) FROM entries WHERE id >= ? AND id < ?", (self.below, below)
