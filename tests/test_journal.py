@@ -383,6 +383,63 @@ async def test_nothing_is_removed_before_the_table_is_proven(path: Path) -> None
         assert queue.first_kept() == 100
 
 
+async def test_rows_that_are_needed_again_while_others_are_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that finds rows missing during a removal of many steps gets all that is there."""
+    monkeypatch.setattr("mexc_trio.journal.journal._PURGE_STEP", 5)
+    with open_journal(path, retention=-1) as journal:
+        queue = journal.queue("btc")
+        queue.proven = True
+        for n in range(50):
+            queue.append(numbered(n, 1))
+            journal.flush()
+        queue.settle(50, 50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.purge)
+            while queue.first_kept() < 10:
+                await trio.lowlevel.checkpoint()
+            again = queue.first_kept() + 2
+            queue.settle(again, again)
+        assert queue.first_kept() <= again
+        assert queue.head(100) == numbered(again, 50 - again)
+    with open_journal(path) as journal:
+        assert journal.damaged is None
+        assert journal.queue("btc").head(100) == numbered(again, 50 - again)
+
+
+async def test_nothing_is_removed_while_a_table_is_compared(path: Path) -> None:
+    """What the journal has when the comparison begins is there when it ends."""
+    with open_journal(path, retention=-1) as journal:
+        queue = journal.queue("btc")
+        queue.proven = True
+        queue.append(numbered(0, 10))
+        queue.settle(10, 10)
+        with queue.held():
+            await journal.purge()
+            assert queue.first_kept() == 0
+        await journal.purge()
+        assert queue.first_kept() == 10
+
+
+async def test_clock_that_was_wrong_stops_no_removal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the future do not keep all others in the file until their time has come."""
+    with open_journal(path, retention=600) as journal:
+        queue = journal.queue("btc")
+        queue.proven = True
+        now = time.time()
+        for later in (86_400, 0):
+            monkeypatch.setattr(time, "time", lambda later=later: now + later)
+            queue.append(numbered(0, 1))
+            journal.flush()
+        queue.settle(2, 2)
+        monkeypatch.setattr(time, "time", lambda: now + 610)
+        await journal.purge()
+        assert queue.first_kept() == 2
+
+
 async def test_retention(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Acknowledged rows stay for so many seconds, and unacknowledged ones for ever."""
     with open_journal(path, retention=600) as journal:

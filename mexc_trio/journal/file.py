@@ -182,9 +182,9 @@ class JournalFile:
                 ).fetchall()
             for *values, crc in found:
                 stored = Stored(*values)
-                if stored.crc() != crc:
+                if stored.crc() != crc or stored.first > position:
                     raise JournalError(
-                        f"journal {self.path}: rows {stored.first} and following of table "
+                        f"journal {self.path}: rows {position} and following of table "
                         f"{table} are damaged; start again, and a new journal is begun"
                     )
                 yield stored
@@ -201,12 +201,13 @@ class JournalFile:
         """Return the first position of a table whose row is here, or would be the next one."""
         return self._kept[table]
 
-    def sweep(self, acked: Mapping[int, int], before: int, most: int) -> bool:
-        """Remove the oldest entries that are older than a time and acknowledged.
+    def sweep(self, acked: Mapping[int, int], since: int, until: int, most: int) -> bool:
+        """Remove the oldest entries that are acknowledged, up to the first of a span of time.
 
         Args:
             acked: the tables of which entries may be removed, and up to which position.
-            before: a time in milliseconds since 1970.
+            since: the span's start in milliseconds since 1970.
+            until: its end.
             most: how many entries are looked at.
 
         Returns:
@@ -218,7 +219,7 @@ class JournalFile:
                 (self._swept, most),
             )
             entries = itertools.starmap(_Old, found)
-            old = list(itertools.takewhile(lambda entry: entry.at < before, entries))
+            old = list(itertools.takewhile(lambda e: not since <= e.at <= until, entries))
             found.close()
             if not old:
                 return False

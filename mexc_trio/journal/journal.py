@@ -1,6 +1,5 @@
 """All queues of a recorder, and when they are written; `mexc_trio.journal` tells the whole."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,13 +127,13 @@ class Journal:
 
     async def purge(self) -> None:
         """Remove rows of proven tables that are acknowledged and older than the retention."""
-        self.flush()
-        before = int((time.time() - self.retention) * 1000)
-        acked = {queue.id: queue.acked for queue in self._queues.values() if queue.proven}
-        for table, position in acked.items():
-            while self.file.sweep_again(table, position, _PURGE_STEP):
+        at = now()
+        # A clock that was set back leaves rows of the future: they do not stay much longer, either.
+        since, until = at - int(1000 * self.retention), at + int(1000 * self.retention)
+        for table in [queue.id for queue in self._queues.values()]:
+            while self.file.sweep_again(table, self._removable().get(table, 0), _PURGE_STEP):
                 await trio.lowlevel.checkpoint()
-        while self.file.sweep(acked, before, _PURGE_STEP):
+        while self.file.sweep(self._removable(), since, until, _PURGE_STEP):
             await trio.lowlevel.checkpoint()
         while self.file.shrink(_PURGE_STEP):
             await trio.lowlevel.checkpoint()
@@ -142,6 +141,18 @@ class Journal:
         if not all(queue.is_in_memory for queue in self._queues.values()):
             while self.file.prepare_to_read():
                 await trio.lowlevel.checkpoint()
+
+    def _removable(self) -> dict[int, int]:
+        """Return for each table up to which position its rows need not be kept.
+
+        To be asked before each step: a writer may have found meanwhile that its table lost rows.
+        """
+        self.flush()  # what is removed must be acknowledged in the file, too
+        return {
+            queue.id: queue.acked
+            for queue in self._queues.values()
+            if queue.proven and not queue.is_held
+        }
 
     def hang_up(self) -> None:
         """Close the channels of the queues."""

@@ -5,7 +5,7 @@ Positions count the rows that were ever journaled for the table, from 0.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
@@ -57,6 +57,8 @@ class Queue:
     proven: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
+    is_held: bool = attrs.field(default=False, init=False)
+    """Whether nothing of it is removed at the moment; see `held`."""
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""
     marks: Callable[[], bytes] = attrs.field(init=False)
@@ -168,6 +170,15 @@ class Queue:
         """Remember that the table was read in full under this incarnation, or has this seal."""
         self.engine = engine
         self._journal.changed(self)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Remove nothing while the block runs: it finds out what the table needs again."""
+        self.is_held = True
+        try:
+            yield
+        finally:
+            self.is_held = False
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""

@@ -193,7 +193,8 @@ class Writer:
 
     async def _step(self) -> None:
         if not self._settled:
-            await self._reconcile()
+            with self.queue.held():
+                await self._reconcile()
             return
         began = trio.current_time()
         if began > self._next_look:
