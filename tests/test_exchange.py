@@ -338,7 +338,10 @@ NEWER = push("funding.rate", '{"rate":0.001}')
         ('{"channel":"rs.sub.deal","data":"success","ts":1}', []),
         ('{"channel":"push.deal","data":[{"p"', None),
         (push("deal", '[{"p":1,"v":1,"T":1,"t":7},{"p":1}]'), None),
-        (gzip.compress(push("deal", '{"p":1,"v":2,"T":1,"t":7}').encode()), [(7, "d", "1|2|1")]),
+        (
+            gzip.compress(push("deal", '{"p":1,"v":2,"T":1,"t":7}').encode(), mtime=0),
+            [(7, "d", "1|2|1")],
+        ),
         (b"\x00\x01", None),
     ],
 )
