@@ -1,5 +1,6 @@
 """Spans of time: pairs of milliseconds since 1970, the start included and the end not."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -9,6 +10,11 @@ SECOND = 1000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970, by this machine's clock."""
+    return int(time.time() * 1000)
 
 
 def union(spans: Iterable[Span]) -> list[Span]:

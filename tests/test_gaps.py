@@ -22,7 +22,7 @@ NOW = 1_789_498_322_165
 
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mexc_trio.record.gaps.time.time", lambda: NOW / 1000)
+    monkeypatch.setattr("mexc_trio.spans.time.time", lambda: NOW / 1000)
 
 
 class Recorder:

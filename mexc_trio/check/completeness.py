@@ -10,7 +10,6 @@ A minute that a hole of the ledger touches is told apart: there something is kno
 
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
@@ -26,7 +25,7 @@ from mexc_trio.exchange.contracts import (
     RestError,
     open_client,
 )
-from mexc_trio.spans import DAY, MINUTE, SECOND, Span, without
+from mexc_trio.spans import DAY, MINUTE, SECOND, Span, now, without
 from mexc_trio.store.tally import DealtMinute
 
 log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ async def compare(url: str, recorded: Sequence[Recorded]) -> list[Completeness]:
 
 
 async def _compare(client: Client, recorded: Recorded) -> Completeness:
-    start = max(recorded.span[0] + EARLY, int(time.time() * 1000) - KEPT)
+    start = max(recorded.span[0] + EARLY, now() - KEPT)
     first, last = -(-start // MINUTE), (recorded.span[1] - LATE) // MINUTE
     candles: dict[int, Candle] = {}
     for begin in range(first, last, MOST_CANDLES):

@@ -11,8 +11,9 @@ import trio
 from mexc_trio.errors import JournalError
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.opening import open_file
-from mexc_trio.journal.queue import Queue, now
+from mexc_trio.journal.queue import Queue
 from mexc_trio.journal.turn import at_end_of_each_turn
+from mexc_trio.spans import now
 
 GROUP: Final = 64
 """Frames that are collected at the most before they are written."""
@@ -130,11 +131,15 @@ class Journal:
         at = now()
         # A clock that was set back leaves rows of the future: they do not stay much longer, either.
         since, until = at - int(1000 * self.retention), at + int(1000 * self.retention)
-        for table in [queue.id for queue in self._queues.values()]:
-            while self.file.sweep_again(table, self._removable().get(table, 0), _PURGE_STEP):
+        # What goes must be acknowledged in the file, too: it is flushed before each step.
+        self.flush()
+        for queue in list(self._queues.values()):
+            while self.file.sweep_again(queue.id, queue.removable, _PURGE_STEP):
                 await trio.lowlevel.checkpoint()
+                self.flush()
         while self.file.sweep(self._removable(), since, until, _PURGE_STEP):
             await trio.lowlevel.checkpoint()
+            self.flush()
         while self.file.shrink(_PURGE_STEP):
             await trio.lowlevel.checkpoint()
         # The store is away. When it comes back, nobody should wait for this.
@@ -143,16 +148,7 @@ class Journal:
                 await trio.lowlevel.checkpoint()
 
     def _removable(self) -> dict[int, int]:
-        """Return for each table up to which position its rows need not be kept.
-
-        To be asked before each step: a writer may have found meanwhile that its table lost rows.
-        """
-        self.flush()  # what is removed must be acknowledged in the file, too
-        return {
-            queue.id: queue.acked
-            for queue in self._queues.values()
-            if queue.proven and not queue.is_held
-        }
+        return {queue.id: queue.removable for queue in self._queues.values()}
 
     def hang_up(self) -> None:
         """Close the channels of the queues."""

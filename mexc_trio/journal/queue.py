@@ -3,7 +3,6 @@
 Positions count the rows that were ever journaled for the table, from 0.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,6 +12,7 @@ import msgspec
 import trio
 
 from mexc_trio.journal.file import State, Stored
+from mexc_trio.spans import now
 from mexc_trio.store.schema import RowTuple
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Queue:
     proven: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
-    is_held: bool = attrs.field(default=False, init=False)
-    """Whether nothing of it is removed at the moment; see `held`."""
+    _is_held: bool = attrs.field(default=False, init=False)
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""
     marks: Callable[[], bytes] = attrs.field(init=False)
@@ -174,11 +173,19 @@ class Queue:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Remove nothing while the block runs: it finds out what the table needs again."""
-        self.is_held = True
+        self._is_held = True
         try:
             yield
         finally:
-            self.is_held = False
+            self._is_held = False
+
+    @property
+    def removable(self) -> int:
+        """The position before which rows need not be kept for longer than the retention.
+
+        To be asked before each removal: a writer may have found since that its table lost rows.
+        """
+        return self.acked if self.proven and not self._is_held else 0
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""
@@ -203,8 +210,8 @@ class Queue:
         if not self.is_in_memory:
             for stored in self._journal.file.read(self.id, self.acked, 1):
                 return stored.at
-        written = self._times[self.acked - self._remembered_from :]
-        return written[0] if written else now()
+        place = self.acked - self._remembered_from
+        return self._times[place] if place < len(self._times) else now()
 
     def hang_up(self) -> None:
         """Close the channel to the writer."""
@@ -228,8 +235,3 @@ class Queue:
         """Note that what was collected is in the file, and since when."""
         self._times += [at] * (len(self._recent) - len(self._times))
         self._pending, self._version = [], 0
-
-
-def now() -> int:
-    """Return the time in milliseconds since 1970."""
-    return int(time.time() * 1000)

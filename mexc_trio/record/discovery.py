@@ -8,7 +8,6 @@ then and tells what is new and what is gone.
 import fnmatch
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -26,6 +25,7 @@ from mexc_trio.exchange.contracts import (
     open_client,
 )
 from mexc_trio.settings import Settings
+from mexc_trio.spans import now
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Discovery:
     _client: Client
     _found: set[str] = attrs.field(factory=set, init=False)
     _missing: set[str] = attrs.field(factory=set, init=False)
-    _asked: int = attrs.field(factory=lambda: int(time.time() * 1000), init=False)
+    _asked: int = attrs.field(factory=now, init=False)
 
     async def begin(self) -> tuple[str, ...]:
         """Return what is to be recorded from the start: the given symbols, then those found.
@@ -90,9 +90,9 @@ class Discovery:
             # Not all recorders at the same second.
             jitter = 0.9 + random.random() / 5  # noqa: S311 - no secret
             await trio.sleep(self.settings.refresh * jitter)
-            since, now = self._asked, int(time.time() * 1000)
+            since, at = self._asked, now()
             matching = self._matching(await list_contracts(self._client))
-            self._asked = now
+            self._asked = at
             missing = self._found.difference(matching)
             gone = sorted(missing & self._missing)
             new = [symbol for symbol in matching if symbol not in self._found]

@@ -6,14 +6,13 @@ the journal in the same transaction as that row. The ledger remembers each chann
 journal, which lets the next start of the program write the hole since then.
 """
 
-import time
-
 import attrs
 import msgspec
 
 from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Queue
 from mexc_trio.rows import CHANNELS, DEAL, DEPTH, TICKER, Cause, Channel, Gap
+from mexc_trio.spans import now
 
 _CHANNEL_OF: dict[object, Channel] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
 
@@ -61,7 +60,7 @@ class Ledger:
         self._marks = {channel: _Mark(channel) for channel in CHANNELS}
         self._recall()
         newest = max(mark.ts for mark in self._marks.values())
-        self._since = newest or _now()
+        self._since = newest or now()
         self._has_history = newest > 0
         self._queue.marks = self._remember
 
@@ -118,9 +117,9 @@ class Ledger:
 
     def close(self) -> None:
         """Write what is open, up to now. The next run opens it again from the same row."""
-        now = _now()
+        at = now()
         for mark in self._marks.values():
-            self._end_hole(mark, now, 0)
+            self._end_hole(mark, at, 0)
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a hole in all channels that something other than the exchange has made."""
@@ -166,7 +165,3 @@ class Ledger:
                     self._marks[known].ts = int(ts)
             if entry.version:
                 self._marks["depth"].version = entry.version
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

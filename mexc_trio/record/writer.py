@@ -9,7 +9,6 @@ minute.
 """
 
 import logging
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -26,6 +25,7 @@ from mexc_trio.errors import (
 )
 from mexc_trio.journal import Queue
 from mexc_trio.rows import Cause
+from mexc_trio.spans import now
 from mexc_trio.store.repair import Soundness, same_incarnation
 from mexc_trio.store.schema import RowTuple, Table
 
@@ -285,7 +285,7 @@ class Writer:
                 Cause.JOURNAL_LOST,
                 f"the journal began anew beside a table of {rows} rows",
                 newest,
-                self.queue.first_time(self.queue.acked) or _now(),
+                self.queue.first_time(self.queue.acked) or now(),
             )
         self.queue.settle(self.queue.acked, rows)
 
@@ -306,7 +306,7 @@ class Writer:
             )
         else:
             start = await self.gate.newest(self.table) or 0
-            end = queue.first_time(again) or _now()
+            end = queue.first_time(again) or now()
         restored = queue.acked - again
         gone = lost - restored
         if gone:
@@ -386,7 +386,3 @@ class SharedWriter(Writer):
                 self.table.name, self._cause, queue.acked - first - stored,
             )  # fmt: skip
         queue.settle(first + stored, rows)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
