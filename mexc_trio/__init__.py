@@ -1,4 +1,4 @@
-"""Recorder of MEXC futures market data into ClickHouse: every row once, every hole written down."""
+"""Recorder of MEXC futures market data into ClickHouse: every row once, every gap written down."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -9,10 +9,10 @@ def main() -> int:
     """Run the command line and return its exit code."""
     try:
         # It takes a moment, in which a Ctrl-C is no bug either.
-        from mexc_trio import cli
+        from mexc_trio.cli import commands
     except KeyboardInterrupt:
         return INTERRUPTED
-    return cli.main()
+    return commands.main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a row is, of a symbol and of the ledger of holes, and the names that they consist of."""
+"""What a row is, of a symbol and of the ledger of gaps, and the names that they consist of."""
 
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -54,13 +54,13 @@ class Gap(NamedTuple):
     channel: str
     """A `Channel`, or `all`."""
     start: int
-    """Milliseconds: the channel's last row before the hole."""
+    """Milliseconds: the channel's last row before the gap."""
     end: int
-    """Milliseconds: the channel's first row after the hole."""
+    """Milliseconds: the channel's first row after the gap."""
     cause: str
     """A `Cause`."""
     detail: str
     version_before: int
-    """Depth: the version of the last book before the hole. 0 is unknown."""
+    """Depth: the version of the last book before the gap. 0 is unknown."""
     version_after: int
-    """Depth: the version of the first book after the hole. 0 is unknown."""
+    """Depth: the version of the first book after the gap. 0 is unknown."""

@@ -5,11 +5,11 @@ import sys
 from contextlib import closing
 from typing import Final
 
+from mexc_trio.clickhouse import open_store, views
+from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare, quoted
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.settings import Settings
-from mexc_trio.store import open_store, views
-from mexc_trio.store.schema import GAPS, Store, market_table, prepare, quoted
-from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.settings.targets import EmbeddedTarget
 
 # What the server calls its log tables. After an upgrade that changes one's columns it renames the
 # old one to query_log_0, and so on.

@@ -32,15 +32,15 @@ def union(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def without(span: Span, holes: Sequence[Span]) -> list[Span]:
-    """Return what is left of a span; `holes` as `union` returns them.
+def without(span: Span, gaps: Sequence[Span]) -> list[Span]:
+    """Return what is left of a span; `gaps` as `union` returns them.
 
     >>> without((0, 10), [(-5, 1), (4, 6)])
     [(1, 4), (6, 10)]
     """
     left = []
     at = span[0]
-    for start, end in holes:
+    for start, end in gaps:
         if start > at:
             left.append((at, min(start, span[1])))
         at = max(at, end)

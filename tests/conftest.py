@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from faults import TALLY
 
+from tests.support.faults import TALLY
 from tools.clickhouse import ClickHouseServer, NoServerError, find_server
 
 

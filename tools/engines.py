@@ -47,8 +47,8 @@ def main() -> None:
 
     print(f"import: {time.perf_counter() - began:.2f} s, {peak_mib() - before:.0f} MiB")
 
-    from mexc_trio.store.embedded import EmbeddedStore
-    from mexc_trio.store.schema import market_table, prepare
+    from mexc_trio.clickhouse.embedded import EmbeddedStore
+    from mexc_trio.clickhouse.schema import market_table, prepare
 
     table = market_table("btc")
     with tempfile.TemporaryDirectory() as directory:

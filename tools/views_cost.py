@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mexc_trio.store import views
-from mexc_trio.store.embedded import EmbeddedStore
-from mexc_trio.store.schema import RowTuple, market_table, prepare
+from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import RowTuple, market_table, prepare
 from tools.market import Market, truth
 
 SYMBOL = "BTC_USDT"

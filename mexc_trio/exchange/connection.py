@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError
-from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
 from mexc_trio.exchange.websocket import dial
 
@@ -48,7 +48,7 @@ class Connection:
     subscribers: Sequence[Subscriber]
     ping_interval: float
     dial: Dial = dial
-    pace: Pace = attrs.field(factory=lambda: Pace(SUBSCRIBE_PAUSE))
+    pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions; of all connections, if they share it."""
 
     async def run(self) -> None:

@@ -17,7 +17,7 @@ import trio
 from mexc_trio.errors import ExchangeError, UnknownContract
 from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
-from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.websocket import Socket, dial, one_line
 from mexc_trio.rows import CHANNELS, Channel
 
@@ -80,7 +80,7 @@ async def converse(
     feeds: Sequence[Feed],
     ping_interval: float,
     dial: Dial = dial,
-    pace: Pace | None = None,
+    pace: RateLimiter | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
@@ -96,7 +96,7 @@ async def converse(
         ExchangeError: the connection could not be made or has ended.
     """
     if pace is None:
-        pace = Pace(SUBSCRIBE_PAUSE)
+        pace = RateLimiter(SUBSCRIBE_PAUSE)
         await pace.turn()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         by_symbol = {feed.symbol: feed for feed in feeds}
@@ -121,7 +121,7 @@ class _Session:
     _nursery: trio.Nursery
     _feeds: Mapping[str, Feed]
     _ping_interval: float
-    _pace: Pace
+    _pace: RateLimiter
     # The feeds that are to be heard. One that was stopped while others share the connection is
     # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
     _live: dict[str, Feed] = attrs.field(init=False)

@@ -102,7 +102,7 @@ class _Old(NamedTuple):
 class JournalFile:
     """An open journal file, held against other processes; `open_file` makes one.
 
-    Entries are numbered in the order of writing; a table's follow each other without a hole.
+    Entries are numbered in the order of writing; a table's follow each other without a gap.
     """
 
     path: Path

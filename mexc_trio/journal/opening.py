@@ -13,7 +13,7 @@ import attrs
 
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.journal import places
-from mexc_trio.journal.boot import boot_id
+from mexc_trio.journal.boot_id import boot_id
 from mexc_trio.journal.database import (
     Damage,
     Database,

@@ -11,9 +11,9 @@ import attrs
 import msgspec
 import trio
 
+from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal.file import State, Stored
 from mexc_trio.spans import now
-from mexc_trio.store.schema import RowTuple
 
 if TYPE_CHECKING:
     from mexc_trio.journal.journal import Journal
@@ -46,7 +46,7 @@ class Queue:
     end: int
     """The position of the next row."""
     engine: str
-    """The incarnation of the engine under which the table was last read in full, or its seal."""
+    """The engine's `server_start_id` when the table was last read in full, or the table's seal."""
     doubtful: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     stored_marks: bytes
@@ -166,7 +166,7 @@ class Queue:
             self._journal.remembered -= rows
 
     def checked(self, engine: str) -> None:
-        """Remember that the table was read in full under this incarnation, or has this seal."""
+        """Remember that the table was read in full under this server_start_id, or has this seal."""
         self.engine = engine
         self._journal.changed(self)
 

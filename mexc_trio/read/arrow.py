@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from mexc_trio.clickhouse.types import Type, parse
 from mexc_trio.errors import StoreRejected
-from mexc_trio.store.types import Type, parse
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
+from mexc_trio.clickhouse.window import Answer, Window
 from mexc_trio.errors import StoreError, StoreUnavailable
-from mexc_trio.store.window import Answer, Window
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

@@ -19,12 +19,12 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from mexc_trio.address import Address
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.live import ADDRESS, display_name
+from mexc_trio.clickhouse.window import Window
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.read.http import Interface
-from mexc_trio.store.embedded import EmbeddedStore
-from mexc_trio.store.live import ADDRESS, display_name
-from mexc_trio.store.window import Window
+from mexc_trio.settings.address import Address
 
 log = logging.getLogger(__name__)
 

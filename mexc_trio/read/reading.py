@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
+from mexc_trio.clickhouse.live import LiveStore, find
+from mexc_trio.clickhouse.types import from_json, parse
 from mexc_trio.errors import StoreLocked, UsageError
 from mexc_trio.read import arrow
 from mexc_trio.settings import Settings
-from mexc_trio.store.live import LiveStore, find
-from mexc_trio.store.types import from_json, parse
-from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.settings.targets import EmbeddedTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mexc_trio.store.window import Window
+    from mexc_trio.clickhouse.window import Window
 
 STARTING: Final = 5.0
 """Seconds that a recorder may hold its directory before it can be asked."""
@@ -88,7 +88,7 @@ def open_reader(settings: Settings) -> Iterator[Reader]:
         with closing(_embedded(settings.store.directory)) as reader:
             yield reader
     else:
-        from mexc_trio.store.serverreader import ServerReader
+        from mexc_trio.clickhouse.serverreader import ServerReader
 
         with closing(ServerReader(settings.store)) as server:
             yield server
@@ -110,8 +110,8 @@ def _embedded(directory: Path) -> "EngineReader":
         if live is not None:
             return EngineReader(f"store {directory}", live)
         # Here because the engine takes most of a second to load.
-        from mexc_trio.store.embedded import EmbeddedStore
-        from mexc_trio.store.window import Limits, Window
+        from mexc_trio.clickhouse.embedded import EmbeddedStore
+        from mexc_trio.clickhouse.window import Limits, Window
 
         try:
             store = EmbeddedStore(directory)

@@ -11,8 +11,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
+from mexc_trio.clickhouse.types import Type, parse
 from mexc_trio.read.arrow import Columns
-from mexc_trio.store.types import Type, parse
 
 Rows: TypeAlias = Sequence[Sequence[Any]]
 Line: TypeAlias = Callable[[Sequence[Any]], str]

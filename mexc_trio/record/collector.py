@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 import trio
 
+from mexc_trio.clickhouse.schema import RowTuple, market_table
 from mexc_trio.errors import (
     ExchangeError,
     MexcTrioError,
@@ -22,10 +23,9 @@ from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Queue
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts
-from mexc_trio.record.writer import Gate, Writer
+from mexc_trio.record.writer import AsyncStore, Writer
 from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.settings import SymbolSettings
-from mexc_trio.store.schema import RowTuple, market_table
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Collector:
     settings: SymbolSettings
     queue: Queue
     ledger: Ledger
-    gate: Gate
+    gate: AsyncStore
     counts: Counts = attrs.field(factory=Counts, init=False)
     pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
@@ -120,17 +120,17 @@ class Collector:
         self.counts.skipped += 1
 
     def unreadable(self) -> None:
-        """Open a hole: another symbol's dead letter may have been for this one."""
+        """Open a gap: another symbol's dead letter may have been for this one."""
         if not self.stopped:
             self.ledger.unreadable()
 
     def silent(self, channel: Channel, seconds: float) -> None:
-        """Open the hole of a channel that has gone silent."""
+        """Open the gap of a channel that has gone silent."""
         log.warning("%s: %s silent for %.0f s; subscribing again", self.symbol, channel, seconds)
         self.ledger.lost(Cause.CHANNEL_SILENT, f"no {channel} for {seconds:.0f} s", channel)
 
     def connection_lost(self, error: ExchangeError) -> None:
-        """Open the hole, count the error, and stop the symbol if it was one too many."""
+        """Open the gap, count the error, and stop the symbol if it was one too many."""
         if self.stopped:
             return
         self._lost_at = self.queue.end

@@ -1,9 +1,9 @@
-"""The ledger of holes: whenever data could have been missed, a row in the table `gaps` says so.
+"""The ledger of gaps: whenever data could have been missed, a row in the table `gaps` says so.
 
-A hole has two ends, and both are rows: the last one of its channel before, and the first one after.
-So a hole is opened when something goes wrong, and written when the channel's next row comes, into
+A gap has two ends, and both are rows: the last one of its channel before, and the first one after.
+So a gap is opened when something goes wrong, and written when the channel's next row comes, into
 the journal in the same transaction as that row. The ledger remembers each channel's last row in the
-journal, which lets the next start of the program write the hole since then.
+journal, which lets the next start of the program write the gap since then.
 """
 
 import attrs
@@ -18,7 +18,7 @@ _CHANNEL_OF: dict[object, Channel] = {TICKER: "ticker", DEAL: "deal", DEPTH: "de
 
 
 @attrs.define
-class _Hole:
+class _OpenGap:
     cause: Cause
     detail: str
     start: int
@@ -28,13 +28,13 @@ class _Hole:
 
 @attrs.define
 class _Mark:
-    """The last row of one channel, and the hole that is open after it."""
+    """The last row of one channel, and the gap that is open after it."""
 
     channel: Channel
     ts: int = 0
     """Milliseconds; 0 if there was none yet."""
     version: int = 0
-    hole: _Hole | None = None
+    gap: _OpenGap | None = None
 
 
 _Marks = dict[Channel, tuple[int, int]]
@@ -43,11 +43,11 @@ _Marks = dict[Channel, tuple[int, int]]
 
 @attrs.define(eq=False)
 class Ledger:
-    """The holes of one symbol."""
+    """The gaps of one symbol."""
 
     symbol: str
     written: int = attrs.field(default=0, init=False)
-    """Holes that were written in this run."""
+    """Gaps that were written in this run."""
     _queue: Queue
     _gaps: Queue
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
@@ -65,12 +65,12 @@ class Ledger:
         self._queue.marks = self._remember
 
     def program_started(self, cause: Cause, detail: str) -> None:
-        """Open the hole since the last run, if the symbol has been recorded before."""
+        """Open the gap since the last run, if the symbol has been recorded before."""
         if self._has_history:
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
-        """Open the hole of a symbol that comes while the program runs.
+        """Open the gap of a symbol that comes while the program runs.
 
         Args:
             since: when it was last known not to be listed, in milliseconds.
@@ -81,19 +81,19 @@ class Ledger:
         self.lost(Cause.NEWLY_LISTED, detail)
 
     def lost(self, cause: Cause, detail: str, channel: Channel | None = None) -> None:
-        """Open a hole in a channel, or in all of them. One that is open keeps its cause."""
+        """Open a gap in a channel, or in all of them. One that is open keeps its cause."""
         for name in CHANNELS if channel is None else (channel,):
             mark = self._marks[name]
-            if mark.hole is None:
-                mark.hole = _Hole(cause, detail, mark.ts or self._since, mark.version)
+            if mark.gap is None:
+                mark.gap = _OpenGap(cause, detail, mark.ts or self._since, mark.version)
 
     def received(self, message: Data) -> None:
-        """Note the rows of a frame: they close an open hole, and dead letters open one."""
+        """Note the rows of a frame: they close an open gap, and dead letters open one."""
         channel = message.channel
         good = len(message.rows) - message.dead
         mark = self._marks[channel] if good and channel is not None else None
         if mark is not None:
-            self._end_hole(mark, message.rows[0].ts, message.version)
+            self._end_gap(mark, message.rows[0].ts, message.version)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
             self.lost(
@@ -104,14 +104,14 @@ class Ledger:
             mark.version = message.version
 
     def unreadable(self) -> None:
-        """Open a hole in all channels: a dead letter of another symbol may have been for this."""
+        """Open a gap in all channels: a dead letter of another symbol may have been for this."""
         self.lost(
             Cause.DECODE_ERRORS,
             "a message of this or another symbol could not be read; see the others' dead letters",
         )
 
     def stopped(self, cause: Cause, detail: str) -> None:
-        """Write the hole that begins now: no next row will come in this run."""
+        """Write the gap that begins now: no next row will come in this run."""
         self.lost(cause, detail)
         self.close()
 
@@ -119,28 +119,28 @@ class Ledger:
         """Write what is open, up to now. The next run opens it again from the same row."""
         at = now()
         for mark in self._marks.values():
-            self._end_hole(mark, at, 0)
+            self._end_gap(mark, at, 0)
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
-        """Write a hole in all channels that something other than the exchange has made."""
+        """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
-    def _end_hole(self, mark: _Mark, end: int, version: int) -> None:
-        hole = mark.hole
-        if hole is None:
+    def _end_gap(self, mark: _Mark, end: int, version: int) -> None:
+        gap = mark.gap
+        if gap is None:
             return
-        mark.hole = None
+        mark.gap = None
         # The exchange may send the last book again on a new connection: an end can lie before.
-        end = max(hole.start, end)
+        end = max(gap.start, end)
         self._put(
             Gap(
                 self.symbol,
                 mark.channel,
-                hole.start,
+                gap.start,
                 end,
-                hole.cause.value,
-                hole.detail,
-                hole.version,
+                gap.cause.value,
+                gap.detail,
+                gap.version,
                 version,
             )
         )

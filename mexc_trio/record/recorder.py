@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.errors import DiskFull, JournalError, leaves
 from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.websocket import dial
@@ -21,15 +22,14 @@ from mexc_trio.journal import Queue
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.limits import allow_connections
+from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, open_recording
-from mexc_trio.record.roster import follow
 from mexc_trio.record.signals import stoppable
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
-from mexc_trio.store.schema import GAPS, market_table
-from mexc_trio.targets import EmbeddedTarget
+from mexc_trio.settings.targets import EmbeddedTarget
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
@@ -105,7 +105,7 @@ async def drain(settings: Settings) -> int:
                 async with trio.open_nursery() as nursery:
                     for queue in recording.leftovers:
                         nursery.start_soon(_writer(recording, queue).until_empty)
-                # Last, because the others may find holes.
+                # Last, because the others may find gaps.
                 await _writer(recording, recording.gaps).until_empty()
         rest = recording.backlog
         log.info("%d rows written to %s, %d wait", left - rest, recording.gate.name, rest)
@@ -141,7 +141,7 @@ async def _run(
     recording: Recording, running: trio.CancelScope, discovery: "Discovery | None"
 ) -> None:
     settings = recording.settings
-    _open_holes(recording)
+    _open_gaps(recording)
     leftovers = [partial(_write_leftover, recording, queue) for queue in recording.leftovers]
     # From right to left is the order in which they end.
     async with (
@@ -254,8 +254,8 @@ def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     settings = recording.settings
     if isinstance(settings.store, EmbeddedTarget) and settings.listen:
         # Here because only the embedded engine needs what it imports.
+        from mexc_trio.clickhouse.embedded import EmbeddedStore
         from mexc_trio.read import listen
-        from mexc_trio.store.embedded import EmbeddedStore
 
         if isinstance(store := recording.gate.store, EmbeddedStore):
             yield partial(listen.answer, store, settings.listen)
@@ -265,17 +265,17 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
     """Return a writer for a table that no symbol of this run has: the ledger, or a leftover."""
     table = GAPS if queue.name == GAPS.name else market_table(queue.name)
 
-    def hole(cause: Cause, detail: str, start: int, end: int) -> None:
+    def gap(cause: Cause, detail: str, start: int, end: int) -> None:
         recording.gaps.collect(
             [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
         )
 
     kind = SharedWriter if queue.name == GAPS.name else Writer
-    return kind(table, queue, recording.gate, recording.settings.linger, lambda rows: None, hole)
+    return kind(table, queue, recording.gate, recording.settings.linger, lambda rows: None, gap)
 
 
-def _open_holes(recording: Recording) -> None:
-    """Open the hole since the last run, and note that this one has begun."""
+def _open_gaps(recording: Recording) -> None:
+    """Open the gap since the last run, and note that this one has begun."""
     end = recording.journal.fact(_END)
     cause = Cause.DISK_FULL if end == Cause.DISK_FULL else Cause.PROGRAM_STOPPED
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import attrs
 
+from mexc_trio.clickhouse import open_store
+from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
 from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
-from mexc_trio.exchange.pace import Pace
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.locks import hold_tables
@@ -23,11 +26,8 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.settings import Settings
-from mexc_trio.store import open_store
-from mexc_trio.store.gate import Gate
-from mexc_trio.store.schema import GAPS, Store, Table, market_table, prepare
+from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.symbols import check_tables
-from mexc_trio.targets import EmbeddedTarget
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ class Recording:
 
     settings: Settings
     journal: Journal
-    gate: Gate
+    gate: AsyncStore
     collectors: list[Collector]
     gaps: Queue
     leftovers: list[Queue]
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
     hold: Callable[[Sequence[str]], None]
     """Holds more tables against other recorders."""
-    pace: Pace = attrs.field(factory=lambda: Pace(SUBSCRIBE_PAUSE))
+    pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
     began: float = attrs.field(factory=time.monotonic)
     restore_terminal: Callable[[], None] = lambda: None
@@ -129,7 +129,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
                 "the journal was damaged and is kept as %s; a new one is begun", journal.damaged
             )
         gaps = journal.queue(GAPS.name)
-        gate = Gate(store)
+        gate = AsyncStore(store)
         collectors = [
             Collector(s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate)
             for s in chosen

@@ -53,7 +53,7 @@ class Line:
     waiting: float
     """Seconds since the oldest of them was received."""
     gaps: int
-    """Holes written in this run."""
+    """Gaps written in this run."""
 
 
 def interval_report(lines: Sequence[Line], seconds: float) -> str:

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+from mexc_trio.clickhouse.repair import Soundness, same_incarnation
+from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import (
     StoreError,
     StoreUnavailable,
@@ -26,8 +28,6 @@ from mexc_trio.errors import (
 from mexc_trio.journal import Queue
 from mexc_trio.rows import Cause
 from mexc_trio.spans import now
-from mexc_trio.store.repair import Soundness, same_incarnation
-from mexc_trio.store.schema import RowTuple, Table
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ FIRST_PAUSE: Final = 0.25
 """Seconds until a table that failed twice in a row is tried again; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 10.0
 
-HoleRecorder = Callable[[Cause, str, int, int], None]
-"""Takes cause, detail, start and end in milliseconds of a hole that is none of the exchange's."""
+GapRecorder = Callable[[Cause, str, int, int], None]
+"""Takes cause, detail, start and end in milliseconds of a gap that is none of the exchange's."""
 
 
 def longest_wait(linger: float, writers: int) -> float:
@@ -65,8 +65,8 @@ def longest_wait(linger: float, writers: int) -> float:
     return max(linger, writers / INSERTS_PER_SECOND) if linger else 0.0
 
 
-class Gate(Protocol):
-    """What a writer needs of a store; `mexc_trio.store.gate.Gate` is the real one and says more."""
+class AsyncStore(Protocol):
+    """What a writer needs of a store; the one in `mexc_trio.clickhouse.async_store` says more."""
 
     writers: int
     """How many writers share the store."""
@@ -80,7 +80,7 @@ class Gate(Protocol):
     async def quiet(self, table: Table) -> None: ...
     async def count(self, table: Table) -> int: ...
     async def prepare(self, tables: Sequence[Table]) -> list[str]: ...
-    async def incarnation(self) -> str: ...
+    async def server_start_id(self) -> str: ...
     async def seal(self, table: Table) -> str: ...
     async def make_sound(self, table: Table) -> Soundness: ...
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]: ...
@@ -94,12 +94,12 @@ class Writer:
 
     table: Table
     queue: Queue
-    gate: Gate
+    gate: AsyncStore
     linger: float
     """Seconds a row may wait for company."""
     acknowledged: Callable[[Sequence[RowTuple]], None]
     """Told which rows the store has acknowledged in this run."""
-    hole: HoleRecorder
+    gap: GapRecorder
     _settled: bool = attrs.field(default=False, init=False)
     _cause: Cause = attrs.field(default=Cause.TABLE_SHORTER, init=False)
     """Why the table may have fewer rows than it should; until it is settled."""
@@ -236,7 +236,7 @@ class Writer:
         # An INSERT that we gave up may still be running. Before it has ended, nothing that the
         # table has or lacks means anything.
         await self.gate.quiet(table)
-        engine = await self.gate.incarnation()
+        engine = await self.gate.server_start_id()
         if await self._is_proven(engine):
             rows = await self.gate.count(table)
         else:
@@ -281,7 +281,7 @@ class Writer:
                 "table %s: has %d rows that this journal does not know", self.table.name, rows
             )
             await self.queue.arrival()
-            self.hole(
+            self.gap(
                 Cause.JOURNAL_LOST,
                 f"the journal began anew beside a table of {rows} rows",
                 newest,
@@ -310,7 +310,7 @@ class Writer:
         restored = queue.acked - again
         gone = lost - restored
         if gone:
-            self.hole(self._cause, f"{gone} rows lost, {restored} restored", start, end)
+            self.gap(self._cause, f"{gone} rows lost, {restored} restored", start, end)
         queue.settle(again, rows)
         log.warning(
             "table %s: %s: %d rows fewer than it had; %d are appended again from the journal%s",
@@ -353,7 +353,7 @@ class Writer:
                 f"instead the journal is an older copy, move it away)"
             )
         # Without --journal-sync, the journal's end can go with the power. What it lost beyond
-        # this, the ledger of holes has from the last row that it still knows.
+        # this, the ledger of gaps has from the last row that it still knows.
         log.warning(
             "table %s: %d rows are not in the journal, which lost its end with the power",
             self.table.name, more,
@@ -362,7 +362,7 @@ class Writer:
 
 
 class SharedWriter(Writer):
-    """Writes the ledger of holes, to which all recorders of a database may write.
+    """Writes the ledger of gaps, to which all recorders of a database may write.
 
     So its count says nothing, and its rows are looked for instead. It is small.
     """

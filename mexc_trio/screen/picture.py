@@ -11,8 +11,8 @@ import attrs
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, Channel
-from mexc_trio.targets import EmbeddedTarget
-from mexc_trio.values import mask
+from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.settings.values import mask
 
 HISTORY: Final = 60
 """Looks at the recorder that the picture remembers: a minute at one a second."""
@@ -37,7 +37,7 @@ class SymbolPicture:
     backlog: int
     """Rows that the store has not acknowledged."""
     gaps: int
-    """Holes written in this run."""
+    """Gaps written in this run."""
     errors: int
     """Errors of the connection in this run."""
     stopped: bool

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mexc_trio.record.stats import duration
-from mexc_trio.screen.held import Held, hold_output
+from mexc_trio.screen.captured_output import CapturedOutput, capture_output
 from mexc_trio.screen.picture import HISTORY, Picture, SymbolPicture
 from mexc_trio.screen.sparkline import sparkline
 from mexc_trio.texts import UNKNOWN, printable, size
@@ -248,7 +248,7 @@ class LiveScreen:
     close: Callable[[], None]
     """Gives the terminal back; may be called twice."""
     _console: Console
-    _log: Held
+    _log: CapturedOutput
 
     def show(self, picture: Picture) -> None:
         """Draw. Blocks for as long as the terminal does not take it.
@@ -268,7 +268,7 @@ def open_screen() -> Iterator[LiveScreen]:
     """Take the terminal on standard output; what others write meanwhile comes afterwards."""
     terminal = sys.stdout
     with ExitStack() as stack:
-        log = stack.enter_context(hold_output())
+        log = stack.enter_context(capture_output())
         console = Console(file=terminal)
         stack.enter_context(console.screen())
         yield LiveScreen(stack.close, console, log)

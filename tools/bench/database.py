@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 import attrs
 from clickhouse_driver import Client
 
-from mexc_trio.store.embedded import EmbeddedStore
+from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.symbols import table_name
 from tools.bench.frames import Fingerprint, fingerprint
 from tools.bench.process import apart

@@ -16,12 +16,12 @@ import attrs
 import msgspec
 import trio
 
-from mexc_trio.cli import main
+from mexc_trio.cli.commands import main
+from mexc_trio.clickhouse import schema
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.journal import Journal
-from mexc_trio.store import schema
-from mexc_trio.store.embedded import EmbeddedStore
-from mexc_trio.store.schema import RowTuple, Table
-from mexc_trio.store.server import ServerStore
 
 PROVED: Final = 50
 """INSERTs that are followed by a SELECT."""

@@ -11,14 +11,14 @@ import attrs
 import trio
 from trio.testing import MockClock
 
+from mexc_trio.clickhouse import open_store
+from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.schema import Store, Table, market_table, prepare
 from mexc_trio.exchange import wire
 from mexc_trio.journal import Queue, open_journal
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Row
-from mexc_trio.sources import load
-from mexc_trio.store import open_store
-from mexc_trio.store.gate import Gate
-from mexc_trio.store.schema import Store, Table, market_table, prepare
+from mexc_trio.settings.sources import load
 from mexc_trio.symbols import table_name
 from tools.bench.database import BOTH, StoreName, databases
 from tools.bench.process import apart
@@ -121,7 +121,7 @@ class Volume:
 
 
 @attrs.define(eq=False)
-class DirectGate(Gate):
+class DirectGate(AsyncStore):
     """The real gate without its threads, which virtual time would not wait for."""
 
     inserts: int = attrs.field(default=0, init=False)

@@ -8,15 +8,15 @@ import sys
 
 import trio
 
-from mexc_trio.cli import main
-from mexc_trio.exchange.pace import Pace
+from mexc_trio.cli.commands import main
+from mexc_trio.exchange.rate_limiter import RateLimiter
 
 
-async def turn(self: Pace) -> None:
+async def turn(self: RateLimiter) -> None:
     """Let everybody go at once."""
     await trio.lowlevel.checkpoint()
 
 
 if __name__ == "__main__":
-    Pace.turn = turn  # type: ignore[method-assign]
+    RateLimiter.turn = turn  # type: ignore[method-assign]
     sys.exit(main())

@@ -1,0 +1,297 @@
+"""How much of the time a symbol was recorded, and how fast rows came. No I/O.
+
+The time that counts begins with the first row of the symbol and ends with its last one, whatever
+their channels; so a day that is not over counts as far as there are rows. *Live* is that time
+without the gaps. A channel's gaps are those that the ledger has for it or for `all`, and its
+silences that are unaccounted or open. The symbol is live while none of its three channels has a
+gap: a minute without books is no complete minute, even if deals came.
+
+A silence is the time between two rows of a channel, or from the symbol's first row to the channel's
+own. It is *unaccounted* if a part of it that is in no gap lasts longer than `PATIENCE` and longer
+than `FACTOR` times the longest pause shortly before, or longer than `MOST`. A recorder that was
+there would have written a gap: it loses patience sooner (see `mexc_trio.exchange.liveness`). The
+silence after a channel's last row is *open*: its gap is written when it ends, or when the recorder
+stops.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Final
+
+import attrs
+
+from mexc_trio.analysis.gaps import LedgerGap
+from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.spans import DAY, HOUR, SECOND, Span, cut, length, union, without
+
+PATIENCE: Final[Mapping[Channel, int]] = {"ticker": 90_000, "deal": 1_350_000, "depth": 270_000}
+"""Milliseconds of silence that need no account: half as much again as the patience that a recorder
+has with a channel whose rhythm it does not know."""
+FACTOR: Final = 7.5
+"""How many times the longest pause before it a silence may be. A recorder asks again after five."""
+MOST: Final = 9 * HOUR
+"""Milliseconds of silence that always need an account."""
+BEFORE: Final = 6 * HOUR
+"""Milliseconds in which pauses before a silence tell the rhythm of the channel."""
+LEAST_BEFORE: Final = 50
+"""So many of them tell it in any case, however long ago, because some contracts are very quiet."""
+RECENT: Final = 7
+"""Days, the last ones, by which growth is told."""
+_SLOW: Final = 5
+_LEAST_A_MINUTE: Final = 60  # rows an hour of a channel that is busy enough to be called slow
+
+
+@attrs.frozen
+class Silence:
+    """A time without rows of some channels that nothing accounts for, in milliseconds."""
+
+    channels: tuple[Channel, ...]
+    start: int
+    end: int
+
+
+@attrs.frozen
+class Day:
+    """One day, in UTC, of one symbol. Times in milliseconds, and since 1970."""
+
+    number: int
+    """Days since 1970."""
+    recorded: int
+    """How much of the day lies between the symbol's first and last row."""
+    live: int
+    """How much of that no channel has a gap in."""
+    channels: Mapping[Channel, int]
+    """How much of it each channel has no gap in."""
+    hours: tuple[tuple[int, int], ...]
+    """For each of the 24 hours, recorded and live."""
+
+
+@attrs.frozen
+class Rate:
+    """Rows a second of one channel, while it was live."""
+
+    average: float
+    usual: float | None
+    """The median of the hours that were live for at least half an hour; None without any."""
+    last: float | None
+    """The last of those hours."""
+    slow: int
+    """Those hours that had less than a fifth of the usual; 0 for a quiet channel."""
+    slowest: int | None
+    """The one of them with the fewest, in milliseconds since 1970; None without any."""
+
+
+@attrs.frozen
+class Coverage:
+    """How completely one symbol was recorded."""
+
+    start: int
+    """The first row, in milliseconds since 1970."""
+    end: int
+    """The last row."""
+    live: int
+    """Milliseconds in which no channel has a gap."""
+    days: Sequence[Day]
+    """Oldest first; days on which nothing could have been live are not left out."""
+    unaccounted: Sequence[Silence] | None
+    """Oldest first; None if nobody looked."""
+    open: Mapping[Channel, int]
+    """Since when a channel has had no row though others had, where that is unusual; 0 is never."""
+    rates: Mapping[Channel, Rate]
+    rows_a_day: float
+    """By the last `RECENT` days, as far as they are live."""
+
+    @property
+    def recorded(self) -> int:
+        """Milliseconds between first and last row."""
+        return self.end - self.start
+
+
+def coverage(
+    spans: Mapping[Channel, Span | None],
+    hours: Mapping[Channel, Mapping[int, int]],
+    pauses: Mapping[Channel, Sequence[Span]] | None,
+    ledger: Sequence[LedgerGap],
+) -> Coverage | None:
+    """Put together what is known of a symbol; None if it has no rows.
+
+    Args:
+        spans: from each channel's first row to its last.
+        hours: rows by hours since 1970.
+        pauses: times between two rows of a channel, those of some length; None if not known.
+        ledger: the symbol's gaps.
+    """
+    there = [span for span in spans.values() if span is not None]
+    if not there:
+        return None
+    start, end = min(span[0] for span in there), max(span[1] for span in there)
+    gaps = {name: _gaps(ledger, name) for name in CHANNELS}
+    silences: dict[Channel, list[Span]] = {name: [] for name in CHANNELS}
+    if pauses is not None:
+        for name in CHANNELS:
+            silences[name] = _unaccounted(name, start, spans[name], pauses[name], ledger)
+    open_ = _open(end, spans, gaps, pauses or {})
+    dark = {
+        name: union(
+            [
+                *gaps[name],
+                *silences[name],
+                *([(max(open_[name], start), end)] if name in open_ else []),
+            ]
+        )
+        for name in CHANNELS
+    }
+    live = {name: without((start, end), dark[name]) for name in CHANNELS}
+    both = without((start, end), union(span for spans_ in dark.values() for span in spans_))
+    days = _days((start, end), both, live)
+    return Coverage(
+        start,
+        end,
+        length(both),
+        days,
+        None if pauses is None else _together(silences),
+        open_,
+        {name: _rate(hours[name], live[name]) for name in CHANNELS},
+        _rows_a_day(days, hours, live),
+    )
+
+
+def deal_gaps(ledger: Iterable[LedgerGap]) -> list[Span]:
+    """Return when deals are known to be missing, in order and without overlaps."""
+    return _gaps(ledger, "deal")
+
+
+def _gaps(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:
+    return union((h.start, h.end) for h in ledger if h.channel in (channel, "all"))
+
+
+def _unaccounted(
+    channel: Channel,
+    start: int,
+    span: Span | None,
+    pauses: Sequence[Span],
+    ledger: Sequence[LedgerGap],
+) -> list[Span]:
+    if span is None:
+        return []  # open from the first row on
+    known = _gaps(ledger, channel)
+    # An outage says nothing about a channel's rhythm.
+    outages = _gaps((gap for gap in ledger if not gap.rhythm), channel)
+    rhythm: list[Span] = []
+    found = []
+    for pause in sorted([*pauses, (start, span[0])]):
+        allowed = min(max(PATIENCE[channel], FACTOR * _longest(rhythm, pause[0])), MOST)
+        left = max(without(pause, _near(known, pause)), key=_length, default=None)
+        if left is not None and _length(left) > allowed:
+            found.append(left)
+        elif without(pause, _near(outages, pause)):
+            rhythm.append(pause)
+    return found
+
+
+def _longest(rhythm: Sequence[Span], at: int) -> int:
+    """Return the longest pause of those, in order, that tell a channel's rhythm at a time."""
+    first = bisect_left(rhythm, at - BEFORE, key=lambda pause: pause[1])
+    return max(map(_length, rhythm[min(first, max(len(rhythm) - LEAST_BEFORE, 0)) :]), default=0)
+
+
+def _near(gaps: Sequence[Span], span: Span) -> Sequence[Span]:
+    """Return those of the ordered gaps that can overlap the span."""
+    first = bisect_right(gaps, span[0], key=lambda gap: gap[1])
+    return gaps[first : bisect_left(gaps, span[1], key=lambda gap: gap[0])]
+
+
+def _length(span: Span) -> int:
+    return span[1] - span[0]
+
+
+def _together(silences: Mapping[Channel, Sequence[Span]]) -> list[Silence]:
+    """Return silences of several channels that overlap as one: one outage has one line."""
+    found: list[Silence] = []
+    for start, end in union(span for spans in silences.values() for span in spans):
+        channels = tuple(
+            name for name in CHANNELS if any(a < end and start < b for a, b in silences[name])
+        )
+        found.append(Silence(channels, start, end))
+    return found
+
+
+def _open(
+    end: int,
+    spans: Mapping[Channel, Span | None],
+    gaps: Mapping[Channel, Sequence[Span]],
+    pauses: Mapping[Channel, Sequence[Span]],
+) -> dict[Channel, int]:
+    found: dict[Channel, int] = {}
+    for name, span in spans.items():
+        last = 0 if span is None else span[1]
+        if last and any(a <= last and b >= end for a, b in gaps[name]):
+            continue
+        longest = max(map(_length, pauses.get(name, ())), default=0)
+        if end - last > max(PATIENCE[name], FACTOR * longest):
+            found[name] = last
+    return found
+
+
+def _days(
+    span: Span, live: Sequence[Span], channels: Mapping[Channel, Sequence[Span]]
+) -> list[Day]:
+    by_hour = {number: length(spans) for number, spans in cut(live, HOUR).items()}
+    by_day = {
+        name: {number: length(spans) for number, spans in cut(one, DAY).items()}
+        for name, one in channels.items()
+    }
+    recorded = {number: length(spans) for number, spans in cut([span], HOUR).items()}
+    days = []
+    for number in sorted({hour // 24 for hour in recorded}):
+        hours = tuple(
+            (recorded.get(hour, 0), by_hour.get(hour, 0))
+            for hour in range(number * 24, number * 24 + 24)
+        )
+        days.append(
+            Day(
+                number,
+                sum(hour[0] for hour in hours),
+                sum(hour[1] for hour in hours),
+                {name: by_day[name].get(number, 0) for name in CHANNELS},
+                hours,
+            )
+        )
+    return days
+
+
+def _rate(rows: Mapping[int, int], live: Sequence[Span]) -> Rate:
+    seconds = {hour: length(spans) / SECOND for hour, spans in cut(live, HOUR).items()}
+    whole = sum(seconds.values())
+    counted = sum(rows.values())
+    rates = {
+        hour: rows.get(hour, 0) / lasted
+        for hour, lasted in sorted(seconds.items())
+        if lasted * SECOND * 2 >= HOUR
+    }
+    average = counted / whole if whole else 0.0
+    if not rates:
+        return Rate(average, None, None, 0, None)
+    usual = median(rates.values())
+    slow = [hour for hour, rate in rates.items() if rate * _SLOW < usual]
+    if usual * HOUR / SECOND < _LEAST_A_MINUTE:
+        slow = []
+    slowest = min(slow, key=rates.__getitem__) * HOUR if slow else None
+    return Rate(average, usual, rates[max(rates)], len(slow), slowest)
+
+
+def _rows_a_day(
+    days: Sequence[Day],
+    hours: Mapping[Channel, Mapping[int, int]],
+    live: Mapping[Channel, Sequence[Span]],
+) -> float:
+    recent = {day.number for day in days[-RECENT:]}
+    a_day = 0.0
+    for name in CHANNELS:
+        rows = sum(n for hour, n in hours[name].items() if hour // 24 in recent)
+        lasted = sum(
+            length(spans) for number, spans in cut(live[name], DAY).items() if number in recent
+        )
+        a_day += rows * DAY / lasted if lasted else 0.0
+    return a_day

@@ -1,0 +1,169 @@
+"""The ledger of gaps, read: how many for which cause, and the longest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mexc_trio.analysis.survey import Survey, survey, time_sql
+from mexc_trio.clickhouse.schema import GAPS, Readable, Table, literal
+from mexc_trio.rows import Cause, Channel
+
+LONGEST: Final = 5
+"""How many of the longest gaps are told one by one."""
+
+
+@attrs.frozen
+class GapsOfACause:
+    """The gaps that one symbol has for one cause."""
+
+    symbol: str
+    cause: str
+    gaps: int
+    longest: int
+    """Milliseconds."""
+
+
+@attrs.frozen
+class FoundGap:
+    """One gap; times in milliseconds since 1970."""
+
+    symbol: str
+    channels: tuple[str, ...]
+    """More than one if they have it at the same time for the same cause."""
+    start: int
+    end: int
+    cause: str
+    detail: str
+
+
+@attrs.frozen
+class LedgerGap:
+    """A gap of a symbol as the ledger has it."""
+
+    channel: str
+    """A `Channel`, or `all`."""
+    start: int
+    end: int
+    rhythm: bool
+    """Whether it was written because the channel was silent, and for no other reason."""
+
+
+@attrs.frozen
+class GapSummary:
+    """What the ledger says of the symbols that were asked for."""
+
+    table: Survey
+    causes: Sequence[GapsOfACause]
+    longest: Sequence[FoundGap]
+
+
+def read_gaps(
+    store: Readable,
+    types: Mapping[str, str],
+    symbols: Sequence[str],
+    directory: Path | None = None,
+) -> GapSummary:
+    """Read the ledger in full.
+
+    Args:
+        store: where it is.
+        types: the types of its columns there.
+        symbols: whose gaps to tell of; none for all. A gap that was found while the symbol was
+            not recorded bears the name of the table.
+        directory: the embedded store's, where the files can be looked at; None for a server.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    whole = Table(GAPS.name, tuple(types.items()))
+    table = survey(store, whole, "cause", ("from", "to"), directory)
+    if not table.rows:
+        return GapSummary(table, [], [])
+    start, end = _times(types)
+    where = f"WHERE {_among(symbols)}" if symbols else ""
+    causes = store.query(
+        f"SELECT symbol, cause, count(), max({end} - {start}) FROM {table.source} {where} "
+        f"GROUP BY symbol, cause ORDER BY symbol, cause"
+    )
+    # One outage is a gap in each channel, and must not fill the list three times.
+    longest = store.query(
+        f"SELECT symbol, channel, {start} AS a, {end} AS b, cause, detail FROM {table.source} "
+        f"{where} ORDER BY b - a DESC, a, symbol, channel LIMIT {LONGEST * 4}"
+    )
+    return GapSummary(
+        table,
+        [GapsOfACause(symbol, cause, int(n), int(ms)) for symbol, cause, n, ms in causes],
+        _merged(
+            [FoundGap(s, (c,), int(a), int(b), why, text) for s, c, a, b, why, text in longest]
+        ),
+    )
+
+
+def recorded_symbols(store: Readable, gaps: GapSummary) -> list[str]:
+    """Return whose gaps the ledger has: symbols, and names of tables."""
+    if not gaps.table.rows:
+        return []
+    found = store.query(f"SELECT DISTINCT symbol FROM {gaps.table.source} ORDER BY symbol")
+    return [str(symbol) for (symbol,) in found]
+
+
+def of_one(
+    store: Readable, types: Mapping[str, str], gaps: GapSummary, names: Sequence[str]
+) -> list[LedgerGap]:
+    """Return all gaps of one symbol, by the names that it goes under.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    if not gaps.table.rows:
+        return []
+    start, end = _times(types)
+    found = store.query(
+        f"SELECT channel, {start}, {end}, cause = {literal(Cause.CHANNEL_SILENT)} "
+        f"FROM {gaps.table.source} WHERE {_among(names)}"
+    )
+    return [LedgerGap(str(c), int(a), int(b), bool(silent)) for c, a, b, silent in found]
+
+
+def starts_sql(
+    types: Mapping[str, str], gaps: GapSummary, names: Sequence[str], channel: Channel
+) -> str:
+    """Return the SELECT for the starts of one channel's gaps in milliseconds."""
+    start, _ = _times(types)
+    return (
+        f"SELECT {start} FROM {gaps.table.source} WHERE {_among(names)} "
+        f"AND channel IN ('{channel}', 'all')"
+    )
+
+
+def _times(types: Mapping[str, str]) -> tuple[str, str]:
+    return time_sql("from", types["from"]), time_sql("to", types["to"])
+
+
+def _among(symbols: Sequence[str]) -> str:
+    return f"symbol IN ({', '.join(map(literal, symbols))})"
+
+
+def _merged(found: Sequence[FoundGap]) -> list[FoundGap]:
+    """Return the gaps, longest first, those of several channels at one time as one."""
+    merged: list[FoundGap] = []
+    for gap in found:
+        for number, known in enumerate(merged):
+            if (
+                (gap.symbol, gap.cause) == (known.symbol, known.cause)
+                and not set(gap.channels) & set(known.channels)
+                and gap.start < known.end
+                and known.start < gap.end
+            ):
+                merged[number] = attrs.evolve(
+                    known,
+                    channels=known.channels + gap.channels,
+                    start=min(known.start, gap.start),
+                    end=max(known.end, gap.end),
+                )
+                break
+        else:
+            merged.append(gap)
+    return merged[:LONGEST]

@@ -1,0 +1,268 @@
+"""One table read in the order of insertion: pauses, times that run backwards, rows stored twice.
+
+One thread reads a StripeLog table in that order, and a window function sees each row beside the
+one before it, so that memory does not grow with the table. Nor does it in the search for rows that
+are there twice. Where each row of a type is later than the one before, none is; and where rows were
+inserted twice, the first of them goes back in time, or stands still, and has its like elsewhere. So
+those *steps* are looked for first, then the likes of those few rows, and only around the steps that
+have one is each row held against all others.
+
+What counts as what:
+
+- Time may run *backwards* by `TOLERANCE` between two rows of a type. Deals of one moment come from
+  several machines of the exchange, in frames that may overtake one another. A step back from the
+  last row before a gap of the ledger is no fault: a new connection may begin with what was sent
+  last.
+- A ticker or a book is *repeated* if a row with its time and its text stands before it: the
+  exchange stamps each with a time of its own. At the start of a gap it counts as *resent*, for the
+  same reason. The same text with another time is the exchange's own business.
+- Deals bear no number that would tell them apart, and one order that is filled by several others
+  makes deals of one time and one text. So those are a remark: *alike*. Deals are *repeated* if two
+  rows that follow one another and differ in time stand in the table again, both as far behind: so
+  looks an INSERT that was done twice, and nothing that the exchange does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse.schema import Readable, version_number
+from mexc_trio.errors import StoreError
+from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
+from mexc_trio.spans import Span, union
+
+MINIMUM_VERSION: Final = (21, 12)
+"""The first ClickHouse with window functions for everybody."""
+TOLERANCE: Final[Mapping[Channel, int]] = {"ticker": 2_000, "deal": 10_000, "depth": 2_000}
+"""Milliseconds by which time may run backwards between two rows of a type."""
+PAUSE: Final[Mapping[Channel, int]] = {"ticker": 12_000, "deal": 180_000, "depth": 36_000}
+"""Milliseconds; longer pauses between two rows of a type are told one by one."""
+MOST_PAUSES: Final = 500_000
+"""Of a channel; later ones are not told."""
+
+_TYPES: Final[Mapping[Channel, str]] = {"ticker": TICKER, "deal": DEAL, "depth": DEPTH}
+_MOST_TWINS: Final = 1_000_000
+_MOST_STEPS: Final = 10_000
+_MOST_RANGES: Final = 50
+_MOST_SECONDS: Final = 15_000  # in a statement, which may have 256 KiB
+_MOST_LOOKED_AT: Final = 200
+_FAR: Final = 3_600_000  # milliseconds after a longer step back in which rows are compared
+_ONE_THREAD: Final = "SETTINGS max_threads = 1"
+_READONLY: Final = "(ClickHouse error 164)"
+
+
+@attrs.frozen
+class Backwards:
+    """Steps back in time of one channel, by more than its tolerance."""
+
+    steps: int
+    furthest: int
+    """Milliseconds of the longest step; 0 without any."""
+    at: int
+    """Milliseconds since 1970: the row from which the longest step went back."""
+
+
+@attrs.frozen
+class Repeated:
+    """Rows that are in the table more than once; the first of each is not counted."""
+
+    rows: Mapping[Channel, int]
+    """Those that cannot be the exchange's doing."""
+    first: int | None
+    """The time of the first of them, in milliseconds since 1970."""
+    resent: int
+    """Tickers and books that the exchange sent again after a gap."""
+    alike: int
+    """Deals of the same time and text as the deal before them."""
+    at_least: bool
+    """Whether there may be more: they are so many that not all of them were looked at."""
+
+
+@attrs.frozen
+class Order:
+    """What reading a table in the order of insertion showed."""
+
+    pauses: Mapping[Channel, Sequence[Span]]
+    """From the row before to the row after, those longer than `PAUSE`."""
+    backwards: Mapping[Channel, Backwards]
+    repeated: Repeated
+
+
+@attrs.frozen
+class _Steps:
+    """What one channel's pass showed."""
+
+    pauses: list[Span]
+    backwards: Backwards
+    suspicious: int  # steps back or on the spot
+    alike: int
+
+
+def why_not(store: Readable) -> str:
+    """Return why this store cannot be read in order; empty if it can."""
+    version = str(store.query("SELECT version()")[0][0])
+    if version_number(version) < MINIMUM_VERSION:
+        least = ".".join(map(str, MINIMUM_VERSION))
+        return f"that needs ClickHouse {least} or newer, and this is {version}"
+    try:
+        store.query(f"SELECT 1 {_ONE_THREAD}")
+    except StoreError as error:
+        if _READONLY not in str(error):
+            raise
+        return "that needs max_threads = 1, and this user may not set it (readonly = 1)"
+    return ""
+
+
+def read_order(store: Readable, source: str, ts: str, starts: Mapping[Channel, str]) -> Order:
+    """Read a table in the order of insertion.
+
+    Args:
+        store: where it is; `why_not` has no objection.
+        source: the SQL for the table, to stand behind FROM.
+        ts: the SQL for a row's time in milliseconds.
+        starts: for each channel the SQL of a SELECT for the starts of its gaps in milliseconds.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = {name: _steps(store, source, ts, name, starts[name]) for name in CHANNELS}
+    return Order(
+        {name: steps.pauses for name, steps in found.items()},
+        {name: steps.backwards for name, steps in found.items()},
+        _repeated(store, source, ts, found, starts),
+    )
+
+
+def _steps(store: Readable, source: str, ts: str, channel: Channel, starts: str) -> _Steps:
+    hashed = channel == "deal"
+    wrong = f"(back > {TOLERANCE[channel]} AND before NOT IN ({starts}))"
+    pause = f"back < -{PAUSE[channel]}"
+    row = store.query(
+        f"SELECT countIf({wrong}), maxIf(back, {wrong}), argMaxIf(before, back, {wrong}), "
+        f"countIf({_suspicious(channel)}), "
+        f"{'countIf(back = 0 AND h = h_before)' if hashed else '0'}, "
+        f"groupArrayIf({MOST_PAUSES})(before, {pause}), groupArrayIf({MOST_PAUSES})(at, {pause}) "
+        f"FROM ({_beside(source, ts, channel, hashed=hashed)}) {_ONE_THREAD}"
+    )[0]
+    steps, furthest, at, suspicious, alike = (int(value) for value in row[:5])
+    pauses = [(int(a), int(b)) for a, b in zip(row[5], row[6], strict=True)]
+    if steps:
+        pauses = _empty(store, source, ts, channel, pauses)
+    wrongs = Backwards(steps, furthest, at) if steps else Backwards(0, 0, 0)
+    return _Steps(pauses, wrongs, suspicious, alike)
+
+
+def _empty(
+    store: Readable, source: str, ts: str, channel: Channel, pauses: Sequence[Span]
+) -> list[Span]:
+    """Leave out pauses whose rows stand elsewhere: where time ran backwards, rows left a gap.
+
+    Only the longest are looked at, because the others worry nobody.
+    """
+    longest = sorted(pauses, key=lambda pause: pause[0] - pause[1])[:_MOST_LOOKED_AT]
+    if not longest:
+        return []
+    inside = ", ".join(f"countIf(at > {start} AND at < {end})" for start, end in longest)
+    counts = store.query(
+        f"SELECT {inside} FROM (SELECT {ts} AS at FROM {source} WHERE mt = '{_TYPES[channel]}')"
+    )[0]
+    filled = {pause for pause, n in zip(longest, counts, strict=True) if int(n)}
+    return [pause for pause in pauses if pause not in filled]
+
+
+def _beside(source: str, ts: str, channel: Channel, *, hashed: bool) -> str:
+    """Return the SQL that shows each row's time beside that of the row before of its type."""
+    more = ", h, lagInFrame(h) OVER w AS h_before" if hashed else ""
+    return (
+        f"SELECT at, lagInFrame(at, 1, at - 1) OVER w AS before, before - at AS back{more} "
+        f"FROM (SELECT {ts} AS at{', cityHash64(m) AS h' if hashed else ''} "
+        f"FROM {source} WHERE mt = '{_TYPES[channel]}') "
+        f"WINDOW w AS (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
+    )
+
+
+def _suspicious(channel: Channel) -> str:
+    """Return the SQL of the steps around which a row may be there twice."""
+    return "back > 0" if channel == "deal" else "back >= 0"
+
+
+def _repeated(
+    store: Readable,
+    source: str,
+    ts: str,
+    found: Mapping[Channel, _Steps],
+    starts: Mapping[Channel, str],
+) -> Repeated:
+    alike = found["deal"].alike
+    steps = _twinned(store, source, ts, found)
+    spans = union((at, min(before + 1, at + _FAR)) for at, before in steps)
+    where, complete = _within(spans)
+    at_least = not complete or len(steps) == _MOST_STEPS or any(b - a > _FAR for a, b in steps)
+    if not spans:
+        return Repeated(dict.fromkeys(CHANNELS, 0), None, 0, alike, at_least=False)
+    # All rows are numbered, also those that are of no interest.
+    numbered = (
+        f"SELECT toString(mt) AS k, {ts} AS at, cityHash64(m) AS h, rowNumberInAllBlocks() AS n "
+        f"FROM {source}"
+    )
+    # Deals of one text without a row in between are known already.
+    twins = (
+        f"SELECT k, at, count() - 1 AS more, min(n) AS first, max(n) - min(n) AS far "
+        f"FROM ({numbered}) WHERE k != '{DEAD_LETTER}' AND ({where}) GROUP BY k, at, h "
+        f"HAVING more > 0 AND NOT (k = '{DEAL}' AND far = more) LIMIT {_MOST_TWINS}"
+    )
+    again = " OR ".join(
+        f"(k = '{_TYPES[name]}' AND at IN ({starts[name]}))" for name in CHANNELS if name != "deal"
+    )
+    companies = (
+        f"SELECT sumIf(more, k = '{TICKER}' AND NOT again) AS tickers, "
+        f"sumIf(more, k = '{DEAL}') AS deals, sumIf(more, k = '{DEPTH}' AND NOT again) AS depths, "
+        f"sumIf(more, again) AS resents, arraySort(groupArray((first, at))) AS a, "
+        f"arrayExists((x, y) -> y.1 = x.1 + 1 AND x.2 != y.2, arrayPopBack(a), arrayPopFront(a)) "
+        f"AS whole, minIf(at, k != '{DEAL}' AND NOT again) AS first_other, "
+        f"minIf(at, k = '{DEAL}') AS first_deal "
+        f"FROM (SELECT *, {again} AS again FROM ({twins})) GROUP BY far, intDiv(at, 60000)"
+    )
+    row = store.query(
+        f"SELECT sum(tickers), sumIf(deals, whole), sum(depths), sum(resents), "
+        f"sumIf(deals, NOT whole), minIf(first_other, tickers + depths > 0), "
+        f"minIf(first_deal, whole AND deals > 0) FROM ({companies}) "
+        f"{_ONE_THREAD}"
+    )[0]
+    tickers, deals, depths, resent, more_alike, first_other, first_deal = map(int, row)
+    firsts = [first_other] * (tickers + depths > 0) + [first_deal] * (deals > 0)
+    rows: dict[Channel, int] = {"ticker": tickers, "deal": deals, "depth": depths}
+    return Repeated(rows, min(firsts, default=None), resent, alike + more_alike, at_least)
+
+
+def _twinned(store: Readable, source: str, ts: str, found: Mapping[Channel, _Steps]) -> list[Span]:
+    """Return the steps to a row that has its like in the table: from where to where, upwards."""
+    steps = " UNION ALL ".join(
+        f"SELECT at, before, cityHash64('{_TYPES[name]}', at, h) AS row_hash "
+        f"FROM ({_beside(source, ts, name, hashed=True)}) WHERE {_suspicious(name)}"
+        for name, one in found.items()
+        if one.suspicious
+    )
+    if not steps:
+        return []
+    rows = f"SELECT cityHash64(toString(mt), {ts}, cityHash64(m)) AS row_hash FROM {source}"
+    likes = (
+        f"SELECT row_hash FROM ({rows}) WHERE row_hash IN (SELECT row_hash FROM ({steps})) "
+        f"GROUP BY row_hash HAVING count() > 1"
+    )
+    answer = store.query(
+        f"SELECT at, before FROM ({steps}) WHERE row_hash IN ({likes}) LIMIT {_MOST_STEPS} "
+        f"{_ONE_THREAD}"
+    )
+    return [(int(at), int(before)) for at, before in answer]
+
+
+def _within(spans: Sequence[Span]) -> tuple[str, bool]:
+    """Return the SQL for being in one of the spans, and whether that is all of them."""
+    if len(spans) <= _MOST_RANGES:
+        ranges = (f"(at >= {start} AND at < {end})" for start, end in spans)
+        return " OR ".join(ranges), True
+    seconds = {s for start, end in spans for s in range(start // 1000, (end - 1) // 1000 + 1)}
+    some = sorted(seconds)[:_MOST_SECONDS]
+    return f"intDiv(at, 1000) IN ({', '.join(map(str, some))})", len(some) == len(seconds)

@@ -1,0 +1,215 @@
+"""One day of a table, added up minute by minute by the engine.
+
+However many rows the day has, 1,440 lines come back, and a few more from the hours before it, which
+tell the rhythm of the channels. The SQL is such as ClickHouse has had since 18; only the pauses
+need window functions. Numbers are Decimals; one that does not fit is left out, as in `store.tally`.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from mexc_trio.analysis.survey import time_sql
+from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
+from mexc_trio.spans import MINUTE, Span
+
+_TYPES: Final[Mapping[Channel, str]] = {"ticker": TICKER, "deal": DEAL, "depth": DEPTH}
+_FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
+
+
+@attrs.frozen
+class Spread:
+    """Best ask minus best bid of the books of one minute that have both sides."""
+
+    mean: Decimal
+    low: Decimal
+    high: Decimal
+
+
+@attrs.frozen
+class Price:
+    """What was traded at in one minute, by deals and by the tickers' last price."""
+
+    last: Decimal
+    """The one with the newest time."""
+    low: Decimal
+    high: Decimal
+
+
+@attrs.frozen
+class Minute:
+    """What one minute has."""
+
+    rows: Mapping[Channel, int]
+    dead: int
+    """Dead letters."""
+    spans: Mapping[Channel, Span]
+    """From a channel's first row to its last, in milliseconds since 1970."""
+    text: int
+    """Bytes of text, before compression."""
+    price: Price | None
+    spread: Spread | None
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return sum(self.rows.values()) + self.dead
+
+
+@attrs.frozen
+class Around:
+    """A channel's first and last row, and those next to a range, in milliseconds since 1970."""
+
+    span: Span
+    before: int | None
+    """Its last row before the range."""
+    after: int | None
+    """Its first row after the range."""
+
+
+@attrs.frozen
+class MarkedGap:
+    """A gap of the ledger; times in milliseconds since 1970."""
+
+    channel: str
+    """A channel, or `all`."""
+    start: int
+    end: int
+    cause: str
+
+
+def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
+    """Return what each channel with rows has on both sides of a range.
+
+    Args:
+        store: where it is.
+        source: the SQL for the table, to stand behind FROM.
+        ts: the SQL for a row's time in milliseconds.
+        span: the range.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = store.query(
+        f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "
+        f"maxIf({ts}, {ts} < {span[0]}), countIf({ts} >= {span[1]}), minIf({ts}, {ts} >= {span[1]})"
+        f" FROM {source} GROUP BY k"
+    )
+    by_type = {str(line[0]): [int(value) for value in line[1:]] for line in found}
+    return {
+        name: Around((first, last), newest if earlier else None, oldest if later else None)
+        for name, mt in _TYPES.items()
+        if mt in by_type
+        for first, last, earlier, newest, later, oldest in [by_type[mt]]
+    }
+
+
+def minutes(store: Readable, source: str, ts: str, span: Span) -> dict[int, Minute]:
+    """Add up a range's rows by minutes since 1970. Arguments as for `around`.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    # Of each channel: how many rows, from when to when.
+    channels = ", ".join(
+        f"countIf(k = '{mt}'), minIf(at, k = '{mt}'), maxIf(at, k = '{mt}')"
+        for mt in _TYPES.values()
+    )
+    spread, both = f"({_decimal('ask')} - {_decimal('bid')})", "bid != '' AND ask != ''"
+    price = _decimal("price")
+    found = store.query(
+        f"SELECT minute, {channels}, countIf(k = '{DEAD_LETTER}'), sum(long), "
+        f"countIf(price != ''), argMaxIf(price, at, price != ''), "
+        f"toString(minIf({price}, price != '')), toString(maxIf({price}, price != '')), "
+        f"countIf({both}), toString(sumIf({spread}, {both})), "
+        f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both})) "
+        f"FROM (SELECT intDiv(at, {MINUTE}) AS minute, at, k, length(m) AS long, "
+        f"if(k IN ('{TICKER}', '{DEAL}'), {_number('^', '[|]')}, '') AS price, "
+        f"if(k = '{DEPTH}', {_number('^[[]', ',')}, '') AS bid, "
+        f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask "
+        f"FROM ({_rows(source, ts, span)})) GROUP BY minute ORDER BY minute"
+    )
+    return {int(line[0]): _minute(line[1:]) for line in found}
+
+
+def pauses(store: Readable, source: str, ts: str, span: Span) -> dict[int, int]:
+    """Return the longest pause that ended in each minute, in milliseconds, by minutes since 1970.
+
+    A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
+    Arguments as for `around`. The store must be one of which `order.why_not` has nothing to say.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = store.query(
+        f"SELECT intDiv(at, {MINUTE}) AS minute, max(at - newest) FROM ("
+        f"SELECT at, max(at) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest "
+        f"FROM ({_rows(source, ts, span)}) WHERE k != '{DEAD_LETTER}') "
+        f"WHERE newest > 0 AND at > newest GROUP BY minute ORDER BY minute "
+        f"SETTINGS max_threads = 1"
+    )
+    return {int(minute): int(longest) for minute, longest in found}
+
+
+def marked_gaps(
+    store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
+) -> list[MarkedGap]:
+    """Return the gaps that the ledger has under any of these names, oldest first.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    start, end = time_sql("from", types["from"]), time_sql("to", types["to"])
+    found = store.query(
+        f"SELECT channel, {start} AS a, {end} AS b, cause FROM {source} "
+        f"WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
+    )
+    return [MarkedGap(str(name), int(a), int(b), str(why)) for name, a, b, why in found]
+
+
+def marked_symbols(store: Readable, source: str) -> list[str]:
+    """Return the names under which the ledger has gaps.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = store.query(f"SELECT DISTINCT symbol FROM {source} ORDER BY symbol")
+    return [str(symbol) for (symbol,) in found]
+
+
+def _rows(source: str, ts: str, span: Span) -> str:
+    return (
+        f"SELECT {ts} AS at, toString(mt) AS k, m FROM {source} "
+        f"WHERE {ts} >= {span[0]} AND {ts} < {span[1]}"
+    )
+
+
+def _number(before: str, after: str) -> str:
+    """Return the SQL for the first number between two patterns; empty where there is none."""
+    return f"extract(m, {literal(before + _FITS + after)})"
+
+
+def _decimal(text: str) -> str:
+    return f"toDecimal128(if({text} = '', '0', {text}), 18)"
+
+
+def _minute(line: Sequence[int | str]) -> Minute:
+    rows: dict[Channel, int] = {}
+    spans: dict[Channel, Span] = {}
+    for number, name in enumerate(CHANNELS):
+        count, first, last = map(int, line[3 * number : 3 * number + 3])
+        rows[name] = count
+        if count:
+            spans[name] = (first, last)
+    dead, text, prices, last_price, low, high, books, total, least, most = line[9:]
+    return Minute(
+        rows,
+        int(dead),
+        spans,
+        int(text),
+        Price(Decimal(last_price), Decimal(low), Decimal(high)) if int(prices) else None,
+        Spread(Decimal(total) / int(books), Decimal(least), Decimal(most)) if int(books) else None,
+    )

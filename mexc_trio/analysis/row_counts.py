@@ -1,0 +1,127 @@
+"""What a table holds, counted: rows by hour, dead letters by their shape, deals by minute."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
+from mexc_trio.spans import HOUR, MINUTE, Span
+
+SHAPES: Final = 5
+"""How many of the commonest shapes of dead letters are told."""
+SHAPE_LENGTH: Final = 60
+"""Characters of a shape."""
+MOST_DEAD_LETTERS: Final = 100_000
+"""Dead letters of a table that are looked at for their shape."""
+
+_CHANNEL_OF: Final[Mapping[str, Channel]] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
+# Digits of which Decimal(38, 18) keeps each one, with room to add up a minute's; zeros at the end
+# do not count. The conversion would cut others without a word.
+_FITS: Final = r"^([0-9]{1,15}(?:\.[0-9]{1,18})?)0*$"
+
+
+@attrs.frozen
+class Hours:
+    """The rows of one channel."""
+
+    rows: Mapping[int, int]
+    """By hour, counted from 1970; hours without rows are left out."""
+    span: Span | None
+    """From the oldest to the newest, in milliseconds since 1970; None without rows."""
+
+
+@attrs.frozen
+class Shape:
+    """Dead letters that look the same but for their numbers."""
+
+    text: str
+    """How they begin, each number replaced by `#`."""
+    letters: int
+
+
+@attrs.frozen
+class DealtMinute:
+    """The deals of one minute. Exact."""
+
+    volume: Decimal
+    """In contracts."""
+    high: Decimal
+    low: Decimal
+    inexact: bool
+    """A number among them has too many digits to be counted with the others."""
+
+
+def hours(store: Readable, source: str, ts: str) -> dict[Channel, Hours]:
+    """Count a table's rows by channel and hour.
+
+    Args:
+        store: where it is.
+        source: the SQL for the table, to stand behind FROM.
+        ts: the SQL for a row's time in milliseconds.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = store.query(
+        f"SELECT toString(mt) AS k, intDiv({ts}, {HOUR}) AS hour, count(), min({ts}), max({ts}) "
+        f"FROM {source} WHERE mt != '{DEAD_LETTER}' GROUP BY k, hour ORDER BY k, hour"
+    )
+    rows: dict[Channel, dict[int, int]] = {name: {} for name in CHANNELS}
+    times: dict[Channel, list[int]] = {name: [] for name in CHANNELS}
+    for mt, hour, n, first, last in found:
+        channel = _CHANNEL_OF.get(mt)
+        if channel is not None:  # a table made by hand may have types of its own
+            rows[channel][int(hour)] = int(n)
+            times[channel] += [int(first), int(last)]
+    return {
+        name: Hours(rows[name], (min(times[name]), max(times[name])) if times[name] else None)
+        for name in CHANNELS
+    }
+
+
+def shapes(store: Readable, source: str) -> list[Shape]:
+    """Return the commonest shapes among a table's first `MOST_DEAD_LETTERS` dead letters.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = store.query(
+        f"SELECT substringUTF8(replaceRegexpAll(m, '[0-9]+', '#'), 1, {SHAPE_LENGTH}) AS shape, "
+        f"count() AS n FROM (SELECT m FROM {source} WHERE mt = '{DEAD_LETTER}' "
+        f"LIMIT {MOST_DEAD_LETTERS}) GROUP BY shape ORDER BY n DESC, shape LIMIT {SHAPES}"
+    )
+    return [Shape(str(text), int(n)) for text, n in found]
+
+
+def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtMinute]:
+    """Add up the deals of each minute, without rounding; by minutes counted from 1970.
+
+    Args:
+        store: where they are.
+        source: the SQL for the table, to stand behind FROM.
+        ts: the SQL for a row's time in milliseconds.
+        span: milliseconds since 1970.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    price, volume = (f"extract(f[{i}], {literal(_FITS)})" for i in (1, 2))
+    found = store.query(
+        f"SELECT minute, toString(sum({_decimal('v')})), toString(max({_decimal('p')})), "
+        f"toString(min({_decimal('p')})), countIf(p = '' OR v = '') "
+        f"FROM (SELECT minute, {price} AS p, {volume} AS v FROM ("
+        f"SELECT intDiv({ts}, {MINUTE}) AS minute, splitByChar('|', m) AS f FROM {source} "
+        f"WHERE mt = '{DEAL}' AND {ts} >= {span[0]} AND {ts} < {span[1]})) "
+        f"GROUP BY minute ORDER BY minute"
+    )
+    return {
+        int(minute): DealtMinute(Decimal(v), Decimal(high), Decimal(low), bool(int(odd)))
+        for minute, v, high, low, odd in found
+    }
+
+
+def _decimal(text: str) -> str:
+    return f"toDecimal128(if({text} = '', '0', {text}), 18)"

@@ -1,0 +1,206 @@
+"""One table read in full: how many rows of which type, from when to when, and can they be read.
+
+All of it comes from one query that touches every column of every row, because nothing less proves a
+table; rows that are hidden even from it show in the length of the files. Where it fails, the rows
+before the damage are found and surveyed alone.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import attrs
+
+from mexc_trio.clickhouse import repair
+from mexc_trio.clickhouse.schema import (
+    Readable,
+    Table,
+    count,
+    known_rows,
+    known_sizes,
+    milliseconds,
+    qualified,
+    quoted,
+)
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
+
+
+@attrs.frozen
+class Size:
+    """What a table takes on disk, in bytes."""
+
+    total: int
+    data: int | None = None
+    """`data.bin` alone; None where the files are the server's."""
+    index: int | None = None
+    """`index.mrk` alone; None likewise."""
+
+
+@attrs.frozen
+class Survey:
+    """What a full read of a table showed."""
+
+    name: str
+    rows: int
+    """Rows that were read."""
+    counted: int | None
+    """Rows that the engine says there are; None if it does not know."""
+    by_key: Mapping[str, int]
+    """Rows by message type; in the ledger of gaps, by cause."""
+    oldest: int | None
+    """Milliseconds since 1970; None in an empty table. In the ledger, the first gap's start."""
+    newest: int | None
+    """Likewise; in the ledger, the last gap's end."""
+    damage: str
+    """What is wrong with it, in the engine's words; empty if it is sound."""
+    source: str
+    """The SQL for the rows that can be read, to stand behind FROM."""
+
+
+def survey(
+    store: Readable,
+    table: Table,
+    key: str,
+    times: tuple[str, str],
+    directory: Path | None = None,
+) -> Survey:
+    """Read a table in full; if that fails, as far as it can be read.
+
+    Args:
+        store: where it is.
+        table: its name, and all the columns that it has, with their types there.
+        key: the column by which its rows are counted.
+        times: the columns that have the oldest and the newest time.
+        directory: the embedded store's, where the files can be looked at; None for a server.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    before = counted = _count(store, table.name)
+    source, damage = qualified(store, table.name), ""
+    try:
+        found = _read(store, table, key, times, source)
+    except StoreError as error:
+        damage = repair.damage(error).removeprefix(f"{store.name}: ")
+        readable = repair.longest_readable(store, table, counted)
+        source = _first(store, table, readable)
+        # Not even none can be read where the index is damaged.
+        found = _read(store, table, key, times, source) if readable else []
+    rows = sum(line[1] for line in found)
+    if not damage and before is not None and rows != before:
+        # A recorder may be writing to it, so it may have grown in between.
+        counted = count(store, table.name)
+        if not before <= rows <= counted:
+            damage = f"a full read gives {rows:,} rows, and count() {counted:,}"
+    if not damage and (damage := _shortened(store, table.name, directory)):
+        counted = None  # what the engine says is as short as its files
+    return Survey(
+        table.name,
+        rows,
+        counted,
+        {line[0]: line[1] for line in found},
+        min((line[2] for line in found), default=None),
+        max((line[3] for line in found), default=None),
+        damage,
+        source,
+    )
+
+
+def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
+    """Return what the tables of the database take, as far as that is known.
+
+    Args:
+        store: where they are.
+        directory: the embedded store's, where the files can be looked at; None for a server.
+    """
+    if directory is None:
+        known = known_sizes(store) or {}
+        return {name: Size(size) for name, size in known.items() if size is not None}
+    tables = directory / "data" / store.database
+    return {path.name: _files(path) for path in tables.glob("*") if path.is_dir()}
+
+
+def _files(directory: Path) -> Size:
+    found = {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
+    return Size(sum(found.values()), found.get("data.bin", 0), found.get("index.mrk", 0))
+
+
+def _read(
+    store: Readable, table: Table, key: str, times: tuple[str, str], source: str
+) -> list[tuple[str, int, int, int]]:
+    """Return key, rows, oldest and newest time, reading every column of every row."""
+    types = dict(table.columns)
+    oldest, newest = (time_sql(name, types[name]) for name in times)
+    # A hash, so that the engine cannot leave a column unread.
+    found = store.query(
+        f"SELECT toString({quoted(key)}) AS k, count(), min({oldest}), max({newest}), "
+        f"sum(cityHash64({_names(table)})) FROM {source} GROUP BY k ORDER BY k"
+    )
+    return [(str(k), int(n), int(first), int(last)) for k, n, first, last, _ in found]
+
+
+def time_sql(column: str, type_: str) -> str:
+    """Return the SQL for a time column in milliseconds. One made by hand may be a DateTime."""
+    if re.match(r"DateTime\b", type_):
+        return f"toInt64({quoted(column)}) * 1000"
+    return milliseconds(quoted(column), type_)
+
+
+def _count(store: Readable, table: str) -> int | None:
+    """Return the rows that the engine says there are; None if damage keeps it from telling."""
+    try:
+        known = known_rows(store, table)
+        return count(store, table) if known is None else known
+    except StoreError as error:
+        repair.damage(error)
+        return None
+
+
+def _shortened(store: Readable, table: str, directory: Path | None) -> str:
+    """Return what is wrong with the length of the table's files; empty if nothing is.
+
+    An index that was cut between two blocks hides the rows behind it without any error.
+    """
+    if directory is not None:
+        return _cut_short(directory / "data" / store.database / table)
+    try:
+        found = store.query(f"CHECK TABLE {qualified(store, table)}")
+    except (StoreRejected, StoreUnavailable):
+        return ""  # not every engine has it, and not every user may
+    # Old servers answer with one number, new ones with a line for each file.
+    wrong = [line for line in found if not int(line[1] if len(line) > 1 else line[0])]
+    words = "; ".join(str(line[-1]) for line in wrong if len(line) > 1)
+    return words or ("CHECK TABLE says that its files are cut short" if wrong else "")
+
+
+def _cut_short(directory: Path) -> str:
+    """Compare the files with the lengths that the engine noted after each INSERT.
+
+    They may be longer, when it writes just now; what is behind the noted length does not count.
+    """
+    try:
+        noted = json.loads((directory / "sizes.json").read_text())["clickhouse"]
+    except (FileNotFoundError, NotADirectoryError):
+        return ""  # nothing was ever inserted
+    except (ValueError, KeyError):
+        return "sizes.json cannot be read"
+    for name, note in noted.items():
+        file = directory / unquote(name)
+        length = file.stat().st_size if file.exists() else 0
+        if length < int(note["size"]):
+            return f"{file.name} has {length:,} bytes of {int(note['size']):,}"
+    return ""
+
+
+def _first(store: Readable, table: Table, rows: int) -> str:
+    """Return the SQL of a table's first rows, read as `repair.unreadable` reads them."""
+    return (
+        f"(SELECT {_names(table)} FROM {qualified(store, table.name)} LIMIT {rows} "
+        f"SETTINGS max_threads = 1)"
+    )
+
+
+def _names(table: Table) -> str:
+    return ", ".join(quoted(name) for name in table.column_names)

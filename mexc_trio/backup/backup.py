@@ -1,0 +1,154 @@
+"""`mexc-trio backup`: tables into files, row for row and in their order."""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+from mexc_trio.backup.checksum import Checksum
+from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_of
+from mexc_trio.backup.stored import Types, select_rows
+from mexc_trio.clickhouse.schema import GAPS, columns, count
+from mexc_trio.errors import FileError, UsageError
+from mexc_trio.export.formats import Parquet, need_arrow
+from mexc_trio.export.progress import Progress, progress
+from mexc_trio.files import sync_directory
+from mexc_trio.read.reading import Reader, open_reader
+from mexc_trio.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# What a repair put aside: it could not be read.
+_PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")
+
+
+def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
+    """Write the tables of these symbols (without any, all) into a new directory; return 0.
+
+    While a recorder goes on, what it adds after the start is left out.
+
+    Raises:
+        MexcTrioError: it could not be done; then the directory is not there.
+    """
+    need_arrow()
+    with open_reader(settings) as reader, _whole_directory(out) as directory:
+        tables = _choose(reader, settings, symbols)
+        counts = {table: count(reader, table) for table in tables}
+        entries = []
+        with progress(f"backup of {reader.name}", sum(counts.values())) as bar:
+            for table, types in tables.items():
+                only = symbols if table == GAPS.name else ()
+                sql = select_rows(reader, table, types, str(counts[table]), only=only)
+                entries.append(_write(reader, sql, table, directory, bar))
+        for entry in entries:
+            check_file(directory, entry)
+        manifest = Manifest(
+            taken=datetime.now(UTC).isoformat(timespec="seconds"),
+            store=reader.name,
+            tables=entries,
+        )
+        with (directory / NAME).open("wb") as file:
+            file.write(manifest.encode())
+            _sync(file)
+    for entry in entries:
+        _say(f"{entry.table}: {entry.rows:,} rows")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    _say(f"{out}: {sum(entry.rows for entry in entries):,} rows, {size / 1e6:,.1f} MB, checked")
+    return 0
+
+
+def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[str, Types]:
+    found = columns(reader) or {}
+    ours = {
+        name: types
+        for name, types in found.items()
+        if set(table_of(name).column_names) <= types.keys()
+    }
+    if symbols:
+        wanted = {symbol: settings.for_symbol(symbol).table for symbol in symbols}
+        for symbol, table in wanted.items():
+            if table not in ours:
+                raise UsageError(f"{symbol} was not recorded in {reader.name}: no table {table}")
+        names = [*wanted.values(), *({GAPS.name} & ours.keys())]
+    else:
+        names = sorted(name for name in ours if not _PUT_ASIDE.fullmatch(name))
+        for name in sorted(ours.keys() - set(names)):
+            log.warning("table %s was put aside because it is damaged, and is left out", name)
+    if not names:
+        raise UsageError(f"{reader.name} has no tables to back up")
+    return {name: ours[name] for name in names}
+
+
+def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress) -> Entry:
+    import pyarrow as pa
+
+    checksum = Checksum()
+    path = directory / f"{table}.parquet"
+    with path.open("xb") as file:
+        writer = Parquet(file)
+        try:
+            with closing(reader.batches(sql)) as batches:
+                for batch in batches:
+                    checksum.add(batch)
+                    writer.write(pa.Table.from_batches([batch]))
+                    bar(batch.num_rows)
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
+        _sync(file)
+    return Entry(table, checksum.rows, checksum.digest())
+
+
+@contextmanager
+def _whole_directory(path: Path) -> Iterator[Path]:
+    """Make a directory that appears under its name only when the block has ended well.
+
+    Raises:
+        UsageError: it is there already, or cannot be made.
+        FileError: writing failed, or another process is at it.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already; give --out a new directory")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.mkdir(exist_ok=True)
+        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FileError(f"{path} is being written by another process") from error
+        try:
+            for left in part.iterdir():  # of a run that was killed
+                left.unlink()
+            yield part
+            sync_directory(part)
+            part.rename(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise FileError(
+                f"cannot write {path}: {error.strerror or error}; it is not kept"
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    finally:
+        os.close(fd)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

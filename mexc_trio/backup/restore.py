@@ -1,0 +1,229 @@
+"""`mexc-trio restore`: a backup's tables into a store, of either kind.
+
+The rows go into a table of another name, are read back and compared, and only then does the table
+get its name: what a restore that failed has done, nobody sees. With --append rows are added to a
+table that has some, and there is no such way back.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+
+import attrs
+
+from mexc_trio.backup.checksum import Checksum
+from mexc_trio.backup.manifest import Entry, check_file, read_manifest, read_rows, table_of
+from mexc_trio.backup.stored import select_rows
+from mexc_trio.clickhouse import open_store, views
+from mexc_trio.clickhouse.schema import (
+    GAPS,
+    RowTuple,
+    Store,
+    columns,
+    count,
+    prepare,
+    qualified,
+)
+from mexc_trio.errors import StoreError, StoreRejected, UsageError
+from mexc_trio.export.formats import need_arrow
+from mexc_trio.export.progress import Progress, progress
+from mexc_trio.journal import open_journal
+from mexc_trio.locks import hold_tables
+from mexc_trio.read.reading import open_reader
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
+
+log = logging.getLogger(__name__)
+
+BATCH = 10_000
+"""Rows of one INSERT."""
+
+
+@attrs.frozen
+class _Move:
+    """A table that is restored, and the one that its rows go into first."""
+
+    entry: Entry
+    before: int
+    """Rows that are there already."""
+
+    @property
+    def into(self) -> str:
+        """The table that is filled: itself if it has rows, else one with another name."""
+        return self.entry.table if self.before else f"{self.entry.table}_restoring"
+
+
+def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append: bool) -> int:
+    """Put the tables of these symbols (without any, all of the backup) into the store; return 0.
+
+    Raises:
+        MexcTrioError: it could not be done.
+    """
+    need_arrow()
+    manifest = read_manifest(source)
+    entries = _choose(settings, symbols, manifest.tables, source)
+    for entry in entries:
+        check_file(source, entry)
+    with _recorder_kept_out(settings, [entry.table for entry in entries]):
+        with _open(settings) as store:
+            found = columns(store) or {}
+            moves = [
+                _Move(entry, count(store, entry.table) if entry.table in found else 0)
+                for entry in entries
+            ]
+            _refuse_rows(store, moves, append=append)
+            with progress(f"restore into {store.name}", sum(e.rows for e in entries)) as bar:
+                for move in moves:
+                    _fill(store, move, source, bar, exists=move.entry.table in found)
+        for move in moves:
+            _compare(settings, move)
+        with _open(settings) as store:
+            for move in moves:
+                _give_name(store, move)
+            views.create(store, [entry.table for entry in entries if entry.table != GAPS.name])
+            totals = {move.entry.table: count(store, move.entry.table) for move in moves}
+            _tell_journal(settings, totals)
+            name = store.name
+    for entry in entries:
+        _say(f"{entry.table}: {entry.rows:,} rows restored, {totals[entry.table]:,} there now")
+    _say(f"{name}: {sum(entry.rows for entry in entries):,} rows, compared one by one")
+    return 0
+
+
+def _choose(
+    settings: Settings, symbols: Sequence[str], entries: Sequence[Entry], source: Path
+) -> list[Entry]:
+    if not symbols:
+        return list(entries)
+    wanted = {symbol: settings.for_symbol(symbol).table for symbol in symbols}
+    known = {entry.table for entry in entries}
+    for symbol, table in wanted.items():
+        if table not in known:
+            raise UsageError(f"{source} has no {symbol}; it has {', '.join(sorted(known))}")
+    return [entry for entry in entries if entry.table in {*wanted.values(), GAPS.name}]
+
+
+@contextmanager
+def _recorder_kept_out(settings: Settings, tables: Sequence[str]) -> Iterator[None]:
+    """Hold the tables against recorders; in an embedded store its own lock does."""
+    with ExitStack() as stack:
+        if not isinstance(settings.store, EmbeddedTarget):
+            stack.enter_context(hold_tables(settings.store.identity, tables))
+        yield
+
+
+@contextmanager
+def _open(settings: Settings) -> Iterator[Store]:
+    store = open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _refuse_rows(store: Store, moves: Sequence[_Move], *, append: bool) -> None:
+    full = [f"{move.entry.table} ({move.before:,})" for move in moves if move.before]
+    if full and not append:
+        raise UsageError(
+            f"{store.name} has rows already in {', '.join(full)}; --append adds the backup's rows "
+            f"after them"
+        )
+
+
+def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: bool) -> None:
+    """Insert a table's rows in their order."""
+    table = attrs.evolve(table_of(move.entry.table), name=move.into)
+    if not move.before:
+        into = qualified(store, move.into)
+        store.query(f"DROP TABLE IF EXISTS {into}")  # of a restore that was killed
+        if exists:
+            # It may have been made by hand, with types of its own.
+            store.query(f"CREATE TABLE {into} AS {qualified(store, move.entry.table)}")
+        else:
+            prepare(store, [table])
+    try:
+        for batch in read_rows(source, move.entry):
+            rows: Iterator[RowTuple] = zip(*(c.to_pylist() for c in batch.columns), strict=True)
+            while part := list(islice(rows, BATCH)):
+                store.append(table, part)
+                bar(len(part))
+    except BaseException:
+        _clean_up(store, move)
+        raise
+
+
+def _compare(settings: Settings, move: _Move) -> None:
+    """Read the restored rows back and compare them with the backup.
+
+    Raises:
+        StoreRejected: they are not the same.
+    """
+    found = Checksum()
+    try:
+        with open_reader(settings) as reader:
+            types = (columns(reader) or {}).get(move.into, {})
+            limit = f"{move.before}, {move.entry.rows + 1}"
+            sql = select_rows(reader, move.into, types, limit, as_table=move.entry.table)
+            with closing(reader.batches(sql)) as batches:
+                for batch in batches:
+                    found.add(batch)
+            name = reader.name
+        if (found.rows, found.digest()) != (move.entry.rows, move.entry.checksum):
+            raise StoreRejected(
+                f"{name}: table {move.into} has not what was restored into it; does something "
+                f"else write to it?"
+            )
+    except BaseException:
+        with suppress(StoreError), _open(settings) as store:
+            _clean_up(store, move)
+        raise
+
+
+def _clean_up(store: Store, move: _Move) -> None:
+    """Drop what nobody is to see. Rows that were appended stay, because nobody can tell them."""
+    if move.before:
+        log.error(
+            "table %s had %d rows; those after them are of this restore", move.into, move.before
+        )
+        return
+    with suppress(StoreError):
+        store.query(f"DROP TABLE IF EXISTS {qualified(store, move.into)}")
+
+
+def _give_name(store: Store, move: _Move) -> None:
+    """Put a filled table in the place of the empty or missing one."""
+    if move.before:
+        return
+    filled, final = qualified(store, move.into), qualified(store, move.entry.table)
+    if move.entry.table not in (columns(store) or {}):
+        store.query(f"RENAME TABLE {filled} TO {final}")
+        return
+    if count(store, move.entry.table):
+        _clean_up(store, move)
+        raise StoreRejected(f"{store.name}: table {move.entry.table} has got rows meanwhile")
+    empty = qualified(store, f"{move.entry.table}_empty")
+    store.query(f"RENAME TABLE {final} TO {empty}, {filled} TO {final}")
+    store.query(f"DROP TABLE {empty}")
+
+
+def _tell_journal(settings: Settings, totals: dict[str, int]) -> None:
+    """Tell a recorder's journal of rows that are in its tables now, so that it goes on after them.
+
+    A journal that knows of more rows than the backup had gives the table those again that it still
+    has; that is the recorder's own way after a table was lost, and nothing is to be told.
+    """
+    path = settings.journal_path
+    if not path.exists():
+        return
+    with open_journal(path, retention=settings.retention) as journal:
+        for queue in journal.queues():
+            rows = totals.get(queue.name)
+            if rows is not None and queue.table_rows is not None and queue.table_rows < rows:
+                queue.settle(queue.acked, rows)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

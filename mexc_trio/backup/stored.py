@@ -1,0 +1,48 @@
+"""The SQL for rows of a table as backups and restores compare them, in their order."""
+
+from collections.abc import Mapping, Sequence
+
+from mexc_trio.backup.manifest import table_of
+from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, quoted
+from mexc_trio.read.reading import Reader
+
+Types = Mapping[str, str]
+"""Types of a table's columns by their names."""
+
+
+def select_rows(
+    reader: Reader,
+    table: str,
+    types: Types,
+    limit: str,
+    *,
+    as_table: str = "",
+    only: Sequence[str] = (),
+) -> str:
+    """Return a SELECT of whole numbers and texts, in the order of insertion.
+
+    Args:
+        reader: only its names are used.
+        table: where the rows are.
+        types: of its columns.
+        limit: which rows, as in SQL: `10` are the first ten, `5, 10` the ten after the fifth.
+        as_table: the table whose columns those are, if this one has another name.
+        only: of the ledger of gaps, the symbols whose rows are wanted.
+    """
+    # Named apart from the columns, which a WHERE may be about.
+    wanted = ", ".join(
+        f"{_value(name, types[name])} AS {quoted('value_' + name)}"
+        for name in table_of(as_table or table).column_names
+    )
+    rows = f"(SELECT * FROM {qualified(reader, table)} LIMIT {limit})"
+    where = f" WHERE symbol IN ({', '.join(map(literal, only))})" if only else ""
+    # One thread returns a StripeLog table's rows in the order of insertion.
+    return f"SELECT {wanted} FROM {rows}{where} SETTINGS max_threads = 1"
+
+
+def _value(name: str, type_: str) -> str:
+    if type_.startswith("DateTime64"):
+        return milliseconds(quoted(name), type_)
+    if type_.startswith(("UInt", "Int")):
+        return quoted(name)
+    return f"CAST({quoted(name)}, 'String')"

@@ -1,0 +1,184 @@
+"""The way from Trio into a store: threads, their limit, and what is known of an outage.
+
+Writers call `append` and `count`; when those raise `StoreUnavailable` the store counts as away,
+and writers wait in `available` until the one task in `keep_asking` has had an answer. So a
+thousand writers do not knock on a closed door a thousand times.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+from mexc_trio.clickhouse import repair, schema, views
+from mexc_trio.clickhouse.coalescer import Coalescer
+from mexc_trio.clickhouse.schema import RowTuple, Store, Table
+from mexc_trio.errors import StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+VIEWS_AT_ONCE: Final = 10
+"""Tables whose views are created in one call."""
+FIRST_RETRY: Final = 0.25
+"""Seconds until a store that went away is asked again; doubles up to `LAST_RETRY`."""
+LAST_RETRY: Final = 10.0
+FIRST_PAUSE: Final = 0.02
+"""Seconds between two looks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
+LAST_PAUSE: Final = 2.0
+SAY_AGAIN: Final = 60.0
+"""Seconds until the same trouble with a store that comes and goes is worth another line."""
+
+
+@attrs.define(eq=False)
+class AsyncStore:
+    """One store as the tasks of a recorder see it."""
+
+    store: Store
+    away_since: float | None = attrs.field(default=None, init=False)
+    """Unix seconds; None while the store answers."""
+    writers: int = attrs.field(default=0, init=False)
+    """How many writers share it."""
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)
+    _coalescer: Coalescer = attrs.field(init=False)
+    _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _retry: float = attrs.field(default=FIRST_RETRY, init=False)
+    _said: str = attrs.field(default="", init=False)
+    _said_at: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Not Trio's default limiter, which DNS look-ups share.
+        self._limiter = trio.CapacityLimiter(self.store.concurrency)
+        self._coalescer = Coalescer(self.store, self._limiter)
+        self._came_back.set()
+
+    @property
+    def name(self) -> str:
+        """What the user knows the store by."""
+        return self.store.name
+
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Insert rows. Once begun it runs to its end, whatever is cancelled.
+
+        Raises:
+            StoreError: the outcome is unknown; ask `count`.
+        """
+        with self._noticing_outages():
+            await self._coalescer.append(table, rows)
+        self._retry, self._said = FIRST_RETRY, ""
+
+    async def quiet(self, table: Table) -> None:
+        """Wait until no INSERT into the table is running any more.
+
+        A server that was frozen or cut off may go on with one that we have given up.
+
+        Raises:
+            StoreError: there was no answer.
+        """
+        pause = FIRST_PAUSE
+        while await self._run(lambda: schema.inserting(self.store, table.name)):
+            if pause == FIRST_PAUSE:
+                log.info("table %s: waiting for the end of an earlier INSERT", table.name)
+            await trio.sleep(pause)
+            pause = min(pause * 2, LAST_PAUSE)
+
+    async def count(self, table: Table) -> int:
+        """Return the table's row count by what the engine knows, which proves nothing.
+
+        Raises:
+            TableMissing: there is no such table.
+            StoreError: there was no answer.
+        """
+        return await self._run(lambda: schema.count(self.store, table.name))
+
+    async def prepare(self, tables: Sequence[Table]) -> list[str]:
+        """Create what is missing; return the names of new tables."""
+        return await self._run(lambda: schema.prepare(self.store, tables))
+
+    async def create_views(self, tables: Sequence[str]) -> None:
+        """Create the typed views of symbols' tables that lack them, a few at a time.
+
+        Thousands take minutes, during which INSERTs go on in between. What prevents them is no
+        error: views are a convenience, and the next start tries again.
+        """
+        for first in range(0, len(tables), VIEWS_AT_ONCE):
+            with suppress(StoreError):  # the writers meet it too, and tell
+                await self._run(partial(self._create_views, tables[first : first + VIEWS_AT_ONCE]))
+
+    def _create_views(self, tables: Sequence[str]) -> None:
+        schema.prepare(self.store, [schema.market_table(name) for name in tables])
+        views.create(self.store, tables)
+
+    async def server_start_id(self) -> str:
+        """See `Store.server_start_id`."""
+        return await self._run(self.store.server_start_id)
+
+    async def seal(self, table: Table) -> str:
+        """See `Store.seal`."""
+        return await self._run(lambda: self.store.seal(table.name))
+
+    async def make_sound(self, table: Table) -> repair.Soundness:
+        """Read the table in full; where its tail cannot be read, keep what can."""
+        return await self._run(lambda: repair.make_sound(self.store, table))
+
+    async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
+        """Return rows of a table by their number; see `repair.rows_at`."""
+        return await self._run(lambda: repair.rows_at(self.store, table, first, n))
+
+    async def newest(self, table: Table) -> int | None:
+        """Return the newest time in a table in milliseconds; None if it is empty."""
+        return await self._run(lambda: repair.newest(self.store, table))
+
+    async def available(self) -> None:
+        """Wait until the store answers."""
+        await self._came_back.wait()
+
+    async def keep_asking(self) -> None:
+        """Ask a store that is away until it answers, again and again. Runs until cancelled."""
+        while True:
+            await self._went_away.wait()
+            await trio.sleep(self._retry)
+            # Only an INSERT that works makes the next outage start at FIRST_RETRY again: a store
+            # may answer SELECT 1 and refuse to write.
+            self._retry = min(self._retry * 2, LAST_RETRY)
+            try:
+                await trio.to_thread.run_sync(
+                    lambda: self.store.query("SELECT 1"), limiter=self._limiter
+                )
+            except StoreUnavailable:
+                continue
+            except StoreError as error:
+                # It talks, so let the writers hear what it says.
+                log.warning("%s", error)
+            self.away_since = None
+            self._went_away = trio.Event()
+            self._came_back.set()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        with self._noticing_outages():
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+    @contextmanager
+    def _noticing_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable as error:
+            self._away(error)
+            raise
+
+    def _away(self, error: StoreUnavailable) -> None:
+        if self.away_since is None:
+            self.away_since = time.time()
+            # A store may answer and refuse to write, and so come and go for hours.
+            if str(error) != self._said or trio.current_time() - self._said_at > SAY_AGAIN:
+                self._said, self._said_at = str(error), trio.current_time()
+                log.warning("%s; recording goes on into the journal", error)
+            self._came_back = trio.Event()
+            self._went_away.set()

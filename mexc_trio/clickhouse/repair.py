@@ -1,0 +1,182 @@
+"""Is a table sound, and what to do when its tail is not.
+
+A StripeLog table whose engine lost power can have a tail of zeros or be cut short, while `count()`,
+CHECK TABLE and the next INSERT all succeed (measured). Only reading it in full proves it. So a
+table is read once after each restart of its engine, before anything is appended to it.
+"""
+
+import time
+
+import attrs
+
+from mexc_trio.clickhouse.schema import (
+    Readable,
+    RowTuple,
+    Store,
+    Table,
+    columns,
+    count,
+    insert_settings,
+    milliseconds,
+    qualified,
+    quoted,
+    version_number,
+)
+from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
+
+
+@attrs.frozen
+class Soundness:
+    """What a full read of a table showed, and what was done about it."""
+
+    rows: int
+    """Rows in the table now, all of them readable."""
+    kept_as: str
+    """The name under which the damaged table was put aside; empty if it was sound."""
+    reason: str
+    """The engine's own words about the damage; empty if it was sound."""
+
+
+def same_incarnation(before: str, now: str) -> bool:
+    """Compare two values of `Store.server_start_id`."""
+    if before.isdigit() and now.isdigit():
+        return abs(int(before) - int(now)) <= 1  # two clocks that read whole seconds
+    return before == now
+
+
+def make_sound(store: Store, table: Table) -> Soundness:
+    """Read a table in full. Where its tail cannot be read, replace it by the part that can.
+
+    The damaged table stays under another name, so nothing is thrown away.
+
+    Raises:
+        StoreError: the engine did not answer, or the repair itself failed.
+    """
+    rows, reason, mended = _look(store, table)
+    if not reason:
+        return Soundness(rows or 0, mended, "its index was damaged" if mended else "")
+    good = longest_readable(store, table, rows)
+    stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
+    aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
+    old, new = qualified(store, table.name), qualified(store, fresh)
+    store.query(f"CREATE TABLE {new} AS {old}")
+    if good:
+        names = ", ".join(quoted(name) for name in table.column_names)
+        # One thread, because several would return the blocks in any order.
+        version = version_number(str(store.query("SELECT version()")[0][0]))
+        settings = {"max_threads": 1, **insert_settings(version)}
+        store.query(
+            f"INSERT INTO {new} ({names}) SELECT {names} FROM {old} LIMIT {good} "
+            f"SETTINGS {', '.join(f'{key} = {value}' for key, value in settings.items())}"
+        )
+    if count(store, fresh) != good:
+        raise StoreRejected(f"{store.name}: table {table.name} is damaged and could not be copied")
+    store.query(f"RENAME TABLE {old} TO {qualified(store, aside)}, {new} TO {old}")
+    return Soundness(good, aside, reason)
+
+
+def _look(store: Store, table: Table) -> tuple[int | None, str, str]:
+    """Return rows, why they cannot all be read, and where a damaged index is kept.
+
+    The rows are None if not even they can be told.
+    """
+    drop, mended = 0, ""
+    while True:
+        try:
+            rows = count(store, table.name)
+            return rows, unreadable(store, table, rows), mended
+        except TableDamaged as error:
+            kept = store.mend(table.name, drop)
+            if not kept:
+                return None, str(error), mended
+            drop, mended = max(1, drop * 2), mended or kept
+
+
+def unreadable(store: Readable, table: Table, rows: int) -> str:
+    """Read the first `rows` rows in full; return why that fails, or an empty string."""
+    hashed = ", ".join(quoted(name) for name in table.column_names)
+    try:
+        # A hash of every column, so that the engine cannot leave one unread.
+        read = store.query(
+            f"SELECT count(), sum(cityHash64({hashed})) FROM "
+            f"(SELECT {hashed} FROM {qualified(store, table.name)} LIMIT {rows} "
+            f"SETTINGS max_threads = 1)"
+            if rows
+            else "SELECT 0, 0"
+        )
+    except StoreError as error:
+        return damage(error)
+    return "" if int(read[0][0]) == rows else f"{read[0][0]} of {rows} rows are there"
+
+
+def damage(error: StoreError) -> str:
+    """Return the engine's words if the table's files may be what is wrong; else raise the error."""
+    # Two codes that pass in other places mean the end of the file here, not of the connection.
+    ends = any(f"(ClickHouse error {code})" in str(error) for code in (3, 74))
+    if isinstance(error, TableDamaged) or ends:
+        return str(error)
+    raise error
+
+
+def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
+    """Return how many rows from the start can be read.
+
+    Args:
+        store: where the table is.
+        table: a table that cannot be read in full.
+        rows: how many the engine believes there are; None if it cannot tell.
+    """
+    # Steps that double, from the end that is damaged or else from the start; then halving.
+    good, bad, step = 0, rows or 0, 1024
+    if rows is None:
+        while not unreadable(store, table, step):
+            good, step = step, step * 2
+        bad = step
+    else:
+        while step < rows and unreadable(store, table, rows - step):
+            bad, step = rows - step, step * 4
+        good = max(0, rows - step)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if unreadable(store, table, middle):
+            bad = middle
+        else:
+            good = middle
+    return good
+
+
+def newest(store: Store, table: Table) -> int | None:
+    """Return the newest value of the table's first time column in milliseconds."""
+    time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
+    types = (columns(store, tables=[table.name]) or {}).get(table.name, {})
+    expression = milliseconds(quoted(time_column), types.get(time_column, ""))
+    rows = store.query(f"SELECT count(), max({expression}) FROM {qualified(store, table.name)}")
+    return int(rows[0][1]) if int(rows[0][0]) else None
+
+
+def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
+    """Return `n` rows of a table from number `first` on, in the order of insertion.
+
+    They are in the form in which they were appended: times in milliseconds.
+    """
+    types = (columns(store, tables=[table.name]) or {})[table.name]
+    wanted = ", ".join(
+        milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)
+        for name, type_ in table.columns
+    )
+    # One thread returns a StripeLog table's blocks in the order of insertion.
+    found = store.query(
+        f"SELECT {wanted} FROM {qualified(store, table.name)} LIMIT {first}, {n} "
+        f"SETTINGS max_threads = 1"
+    )
+    return [
+        tuple(
+            int(value) if _is_number(type_) else str(value)
+            for value, (_, type_) in zip(row, table.columns, strict=True)
+        )
+        for row in found
+    ]
+
+
+def _is_number(type_: str) -> bool:
+    return type_.startswith(("DateTime64", "UInt", "Int"))

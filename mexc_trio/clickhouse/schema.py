@@ -1,0 +1,400 @@
+"""The tables, and the SQL about them that the embedded engine and a server share.
+
+Everything here goes through the three calls of a `Store`, so both stores behave alike.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import attrs
+
+from mexc_trio.errors import (
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+    TableDamaged,
+    TableMissing,
+)
+
+RowTuple = tuple[int | str, ...]
+"""A row as the stores take it: `Row` and `Gap` are such tuples."""
+
+
+@attrs.frozen
+class Table:
+    """A table that rows are appended to: its name and its columns in the order of the row."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    """Pairs of column name and ClickHouse type. A DateTime64(3) takes milliseconds."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names alone."""
+        return tuple(name for name, _ in self.columns)
+
+
+def market_table(name: str) -> Table:
+    """Return the table of one symbol."""
+    return Table(
+        name,
+        (
+            ("ts", "DateTime64(3)"),
+            ("mt", "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"),
+            ("m", "String"),
+        ),
+    )
+
+
+GAPS: Final = Table(
+    "gaps",
+    (
+        ("symbol", "String"),
+        ("channel", "String"),
+        ("from", "DateTime64(3)"),
+        ("to", "DateTime64(3)"),
+        ("cause", "String"),
+        ("detail", "String"),
+        ("version_before", "UInt64"),
+        ("version_after", "UInt64"),
+    ),
+)
+"""The ledger of gaps, in the same database as the symbols' tables."""
+
+
+class Readable(Protocol):
+    """What can be asked: a `Store`, or a `Reader`."""
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by, without secrets."""
+
+    @property
+    def database(self) -> str:
+        """The database that holds the tables."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows, if it has any.
+
+        Raises:
+            StoreUnavailable: it may work later.
+            TableMissing: the table or database is not there.
+            StoreRejected: it will not work without a change by the user.
+        """
+
+
+class Store(Readable, Protocol):
+    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
+
+    Calls may come from several threads at once, up to `concurrency`.
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at the same time."""
+
+    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Insert rows in their order. After any error some may be stored and some not.
+
+        Raises:
+            StoreError: as for `query`.
+        """
+
+    def server_start_id(self) -> str:
+        """Return what stays the same for as long as the engine runs, and only so long.
+
+        A server: the second of its start, from its uptime, so it may be off by one. The embedded
+        engine starts with the process: a value of its own each time.
+        """
+
+    def seal(self, table: str) -> str:
+        """Sync a table's files to the disk and return a text that changes when they do.
+
+        Empty where the files are the server's. A table that still has its seal has lost nothing,
+        whatever happened to the machine.
+        """
+
+    def mend(self, table: str, drop: int) -> str:
+        """Cut the index of a table that cannot be opened back to what can be read.
+
+        `drop` more of its last INSERTs are cut off as well. Returns where the old index is kept;
+        empty if there is nothing to cut, or the files are the server's.
+        """
+
+    def close(self) -> None:
+        """Let go of connections, files and locks."""
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def literal(text: str) -> str:
+    """Return a string as SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def qualified(store: Readable, table: str) -> str:
+    """Return `database`.`table` as SQL."""
+    return f"{quoted(store.database)}.{quoted(table)}"
+
+
+def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
+    """Create what is missing of the database and the tables; return the names of new tables.
+
+    Raises:
+        StoreRejected: no right to create, a server too old to, or a table of that name that
+            lacks a column.
+    """
+    found = columns(store, views=True, tables=[table.name for table in tables])
+    present = found or {}
+    absent = [table for table in tables if table.name not in present]
+    # All that can be wrong is looked for before anything is created.
+    for table in tables:
+        missing = [c for c in table.column_names if c not in present.get(table.name, (c,))]
+        if missing:
+            raise StoreRejected(
+                f"table {store.database}.{table.name} at {store.name} has no column "
+                f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
+                f"another table in settings.ini"
+            )
+    if absent:
+        _check_version(store, absent[0])
+    if found is None:
+        store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
+    for table in absent:
+        parts = ", ".join(f"{quoted(name)} {type_}" for name, type_ in table.columns)
+        name = qualified(store, table.name)
+        store.query(f"CREATE TABLE IF NOT EXISTS {name} ({parts}) ENGINE = StripeLog")
+    return [table.name for table in absent]
+
+
+def _check_version(store: Store, table: Table) -> None:
+    version = str(store.query("SELECT version()")[0][0])
+    if version_number(version) < MINIMUM_VERSION:
+        raise StoreRejected(
+            f"{store.name} is ClickHouse {version}, too old to create table {table.name}: "
+            f"DateTime64 needs {'.'.join(map(str, MINIMUM_VERSION))} or newer"
+        )
+
+
+MINIMUM_VERSION: Final = (20, 1)
+"""The first ClickHouse with DateTime64 in a release. Tables that exist need no DateTime64."""
+
+
+def version_number(version: str) -> tuple[int, ...]:
+    """Return `26.9.1.1` as (26, 9, 1, 1)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
+
+
+def insert_settings(version: tuple[int, ...]) -> dict[str, int]:
+    """Return the settings an INSERT needs, by the engine's version.
+
+    Newer engines buffer and parallelise INSERTs by themselves. But an acknowledged row must be in
+    the table, for its count() to settle an INSERT that nobody heard of, and rows must keep their
+    order. Old servers know no such settings, and refuse a statement with one.
+    """
+    return {"async_insert": 0, "max_insert_threads": 1} if version >= (21, 11) else {}
+
+
+def columns(
+    store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
+) -> dict[str, dict[str, str]] | None:
+    """Return the tables of the database with their columns and types; None without a database.
+
+    Args:
+        store: where to look.
+        views: whether views count as tables.
+        tables: only these; all if None. Where there are a thousand, one costs a tenth of all.
+    """
+    database = literal(store.database)
+    if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
+        return None
+    found: dict[str, dict[str, str]] = {}
+    sql = f"SELECT table, name, type FROM system.columns WHERE database = {database}"
+    if not views:
+        sql += (
+            f" AND table NOT IN (SELECT name FROM system.tables WHERE database = {database} "
+            f"AND engine = 'View')"
+        )
+    if tables is not None:
+        sql += f" AND table IN ({', '.join(map(literal, tables)) or 'NULL'})"
+    for table, name, type_ in store.query(sql):
+        found.setdefault(table, {})[name] = type_
+    return found
+
+
+def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
+    """Return what `columns` does, for those who only read.
+
+    Raises:
+        StoreRejected: there is no database, so nothing was recorded.
+    """
+    try:
+        found = columns(store)
+    except TableMissing:  # a reader of a server says so at once
+        found = None
+    if found is None:
+        raise StoreRejected(
+            f"{store.name} has no database {store.database}: nothing was recorded there"
+        )
+    return found
+
+
+def count(store: Readable, table: str) -> int:
+    """Return the number of rows that the table claims to have, which proves nothing.
+
+    From the engine's metadata where it tells; `SELECT count()` reads a column of a StripeLog table,
+    seconds after a month of recording, and fails on a damaged one.
+
+    Raises:
+        TableMissing: there is no such table.
+    """
+    known = known_rows(store, table)
+    if known is not None:
+        return known
+    return int(store.query(f"SELECT count() FROM {qualified(store, table)}")[0][0])
+
+
+def inserting(store: Readable, table: str) -> bool:
+    """Return whether an INSERT into a table is running, whoever sent it.
+
+    A client sends its rows after the server has begun the statement, and a statement stays in the
+    list until its rows are in the table. So what is neither in the list nor in the table will
+    never be. A StripeLog table is locked meanwhile, which has the same effect, so a user without
+    the right to look is no worse off; a table of another engine, made by hand, is not.
+    """
+    statement = literal(f"INSERT INTO {qualified(store, table)} ")
+    sql = f"SELECT count() FROM system.processes WHERE position(query, {statement}) = 1"
+    try:
+        return bool(int(store.query(sql)[0][0]))
+    except StoreRejected:
+        return False
+
+
+def known_rows(store: Readable, table: str) -> int | None:
+    """Return the number of rows by what the engine knows of the table without reading its data.
+
+    None where it does not tell: servers before 20.2, and tables that are none, such as views.
+    It answers for a table whose data is damaged, where `SELECT count()` fails, since that reads
+    a column of a StripeLog table.
+
+    Raises:
+        TableMissing: there is no such table.
+    """
+    # Loads the index, without which the engine does not know.
+    store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
+    found = _of_system_tables(store, "total_rows", f"AND name = {literal(table)}")
+    return found.get(table) if found else None
+
+
+def known_sizes(store: Readable) -> dict[str, int | None] | None:
+    """Return the bytes that each table of the database takes; None if the server cannot tell."""
+    return _of_system_tables(store, "total_bytes", "")
+
+
+def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None] | None:
+    if not store.query(
+        f"SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'tables' "
+        f"AND name = {literal(column)}"
+    ):
+        return None
+    found = store.query(
+        f"SELECT name, {column} FROM system.tables "
+        f"WHERE database = {literal(store.database)} {condition}"
+    )
+    return {str(name): None if value is None else int(value) for name, value in found}
+
+
+def milliseconds(column: str, type_: str) -> str:
+    """Return the SQL that reads a time column as milliseconds.
+
+    A table made by hand on a server without DateTime64 has Int64 there.
+    """
+    return f"toUnixTimestamp64Milli({column})" if type_.startswith("DateTime64") else column
+
+
+def error_of(code: int, text: str, store: str) -> StoreError:
+    """Return ClickHouse's error as one of ours.
+
+    Args:
+        code: ClickHouse's error code.
+        text: its message.
+        store: the store's name, for the message.
+    """
+    message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
+    error: StoreError = StoreRejected(message)
+    if code in _PASSING:
+        error = StoreUnavailable(message)
+    elif code in _MISSING:
+        error = TableMissing(message)
+    elif code in _DAMAGED:
+        error = TableDamaged(message)
+    error.code = code
+    return error
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().split("\n", 1)[0]
+    # 18.16 appends its stack trace, newer servers the version.
+    line = re.sub(r"^(Code: \d+\.\s*|DB::Exception: )+", "", line)
+    line = line.split(" Stack trace:")[0].strip()
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+# Errors that go away without anybody changing a schema or a right: timeouts, memory, a full or
+# read-only disk, a replica without its keeper, a server that starts or stops.
+_PASSING: Final = frozenset(
+    {
+        3,  # UNEXPECTED_END_OF_FILE
+        74,  # CANNOT_READ_FROM_FILE_DESCRIPTOR
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
+        76,  # CANNOT_OPEN_FILE
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        164,  # READONLY: a user profile in read-only mode; at the first start it is told at once
+        173,  # CANNOT_ALLOCATE_MEMORY
+        198,  # DNS_ERROR
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        252,  # TOO_MANY_PARTS
+        285,  # TOO_FEW_LIVE_REPLICAS
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED
+        999,  # KEEPER_EXCEPTION
+    }
+)
+_MISSING: Final = frozenset(
+    {
+        60,  # UNKNOWN_TABLE
+        81,  # UNKNOWN_DATABASE
+        218,  # TABLE_IS_DROPPED
+    }
+)
+# What reading a table says whose files were cut short, zeroed or removed (tried).
+_DAMAGED: Final = frozenset(
+    {
+        32,  # ATTEMPT_TO_READ_AFTER_EOF
+        33,  # CANNOT_READ_ALL_DATA
+        40,  # CHECKSUM_DOESNT_MATCH
+        89,  # UNKNOWN_COMPRESSION_METHOD
+        107,  # FILE_DOESNT_EXIST
+        117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
+        131,  # TOO_LARGE_STRING_SIZE
+        246,  # CORRUPTED_DATA
+        271,  # CANNOT_DECOMPRESS
+        432,  # UNKNOWN_CODEC
+    }
+)

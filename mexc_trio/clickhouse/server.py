@@ -1,0 +1,177 @@
+"""A ClickHouse server over the native protocol. The only module that knows clickhouse-driver."""
+
+import itertools
+import logging
+import queue
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import attrs
+from clickhouse_driver import Client
+from clickhouse_driver.errors import Error, ServerException
+
+from mexc_trio.clickhouse.schema import (
+    RowTuple,
+    Table,
+    error_of,
+    insert_settings,
+    qualified,
+    quoted,
+)
+from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.settings.targets import ServerTarget
+
+# It logs a traceback for each connection that fails, which in an outage is one every few seconds.
+# What was wrong is in the error.
+logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
+
+Block: TypeAlias = list[tuple[Any, ...]]
+BLOCK: Final = 8192
+"""Rows of a block of an answer."""
+
+# Seconds. Each bounds one wait on the socket, so no call hangs: an INSERT that nobody answers
+# ends after SEND_RECEIVE_TIMEOUT with an unknown outcome, which the writer then looks up.
+CONNECT_TIMEOUT: Final = 5
+SEND_RECEIVE_TIMEOUT: Final = 10
+SYNC_REQUEST_TIMEOUT: Final = 5
+
+# ClickHouse's error codes about who may connect: 192 unknown user, 193 and 194 wrong password,
+# 195 address not allowed, 516 authentication failed (all of them in newer servers).
+_NOT_LET_IN: Final = frozenset({192, 193, 194, 195, 516})
+
+
+@attrs.define(eq=False)
+class ServerStore:
+    """A server, or a cluster behind one, through a few kept connections.
+
+    A client of clickhouse-driver serves one thread at a time, so each call borrows one and
+    gives it back; after an error the connection is closed, and the next call opens it anew.
+    """
+
+    target: ServerTarget
+    concurrency: int = 4
+    _idle: "queue.LifoQueue[Client]" = attrs.field(factory=queue.LifoQueue, init=False)
+
+    @property
+    def name(self) -> str:
+        """Host and port."""
+        return f"ClickHouse at {self.target.host}:{self.target.port}"
+
+    @property
+    def database(self) -> str:
+        """The database that holds the tables."""
+        return self.target.database
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """See `Store.query`."""
+        with self._client() as client:
+            answer = client.execute(sql)
+        return list(answer) if isinstance(answer, list) else []
+
+    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """See `Store.append`. Columns, because that is three times as fast as rows."""
+        names = ", ".join(quoted(name) for name in table.column_names)
+        with self._client() as client:
+            if not client.connection.connected:
+                client.connection.connect()
+            version = client.connection.server_info.version_tuple()
+            client.execute(
+                f"INSERT INTO {qualified(self, table.name)} ({names}) VALUES",
+                list(zip(*rows, strict=True)),
+                columnar=True,
+                settings=insert_settings(version),
+            )
+
+    def blocks(self, sql: str, settings: Mapping[str, int | str]) -> Generator[Block, None, None]:
+        """Run a statement with our database as the default, and yield its answer in blocks.
+
+        The first block holds the columns, as pairs of name and type. Closing the generator closes
+        the connection, which ends the statement.
+
+        Raises:
+            StoreError: as for `query`.
+        """
+        with self._client() as client:
+            # The driver takes the name from here for the next connection, so without quotes.
+            client.execute(f"USE {self.database}")
+            rows = iter(client.execute_iter(sql, with_column_types=True, settings=dict(settings)))
+            yield list(next(rows, ()))
+            while block := list(itertools.islice(rows, BLOCK)):
+                yield block
+
+    def server_start_id(self) -> str:
+        """See `Store.server_start_id`."""
+        return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])
+
+    def seal(self, table: str) -> str:
+        """See `Store.seal`."""
+        return ""
+
+    def mend(self, table: str, drop: int) -> str:
+        """See `Store.mend`."""
+        return ""
+
+    def close(self) -> None:
+        """Close the connections that no call is using."""
+        while True:
+            try:
+                self._idle.get_nowait().disconnect()
+            except queue.Empty:
+                return
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        try:
+            client = self._idle.get_nowait()
+        except queue.Empty:
+            client = self._new_client()
+        try:
+            yield client
+        except BaseException as error:
+            client.disconnect()
+            mapped = self._mapped(error)
+            if mapped is None:
+                raise
+            raise mapped from error
+        finally:
+            self._idle.put(client)
+
+    def _new_client(self) -> Client:
+        target = self.target
+        options: dict[str, Any] = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "send_receive_timeout": SEND_RECEIVE_TIMEOUT,
+            "sync_request_timeout": SYNC_REQUEST_TIMEOUT,
+            **target.options,
+        }
+        return Client(
+            host=target.host,
+            port=target.port,
+            user=target.user,
+            password=target.password,
+            secure=target.secure,
+            client_name="mexc-trio",
+            # No default database: ours may have to be created first.
+            database="",
+            **options,
+        )
+
+    def _mapped(self, error: BaseException) -> Exception | None:
+        if isinstance(error, ServerException):
+            if error.code in _NOT_LET_IN:
+                return StoreRejected(
+                    f"{self.name} does not let user {self.target.user!r} in: wrong user or "
+                    f"password; see --store and MEXC_TRIO_PASSWORD"
+                )
+            return error_of(error.code, error.message, self.name)
+        # EOFError is what a server that closes in the middle of an answer causes; the driver
+        # does not map it.
+        if isinstance(error, (Error, OSError, EOFError)):
+            text = str(error).strip() or type(error).__name__
+            return StoreUnavailable(f"{self.name} cannot be reached: {_one_line(text)}")
+        return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,138 @@
+"""Rows as Parquet, CSV and JSON lines.
+
+Parquet has the types of the typed views: times in milliseconds UTC, prices Decimal(38, 18). CSV and
+JSON lines have numbers in plain digits, times in ISO 8601 with a Z, and a book's sides as JSON
+arrays of [price, amount]; what the exchange did not send is empty, or null.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+from mexc_trio.clickhouse import views
+from mexc_trio.errors import UsageError
+from mexc_trio.export.request import Request
+from mexc_trio.export.source import RAW
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP_ROWS: Final = 131_072
+_GROUP_BYTES: Final = 32 * 1024 * 1024
+
+
+class Writer(Protocol):
+    """Writes rows into one file."""
+
+    def write(self, table: "pa.Table") -> None:
+        """Add rows, which come in their final order."""
+
+    def close(self) -> None:
+        """Write what a file of the format ends with. The file itself stays open."""
+
+    def abandon(self) -> None:
+        """Let go of everything; the file will be removed."""
+
+
+def open_writer(request: Request, file: BinaryIO) -> Writer:
+    """Return the writer of the request's format."""
+    if request.format == "parquet":
+        return Parquet(file, _with_times if request.kinds == ("raw",) else None)
+    if request.format == "hftbacktest":
+        from mexc_trio.export.hftbacktest import Events
+
+        return Events(file)
+    return Lines(file, header=_names(request) if request.format == "csv" else ())
+
+
+def need_arrow() -> None:
+    """Check that the libraries are there.
+
+    Raises:
+        UsageError: they are not; it says how to get them.
+    """
+    try:
+        import numpy as np  # noqa: F401
+        import pyarrow as pa  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"this needs pyarrow and numpy ({error}): pip install 'mexc-trio[files]', or "
+            f"'mexc-trio[embedded]', which brings them too"
+        ) from error
+
+
+def _names(request: Request) -> tuple[str, ...]:
+    (kind,) = request.kinds
+    return views.COLUMNS.get(kind, RAW)
+
+
+class Lines:
+    """One line a row, as the engine has written it: the second of two columns."""
+
+    def __init__(self, file: BinaryIO, header: tuple[str, ...] = ()) -> None:
+        self._file = file
+        if header:
+            file.write(",".join(header).encode() + b"\n")
+
+    def write(self, table: "pa.Table") -> None:
+        """See `Writer.write`."""
+        lines = table.column(1).to_pylist()
+        self._file.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+
+    def close(self) -> None:
+        """Nothing follows the last line."""
+
+    def abandon(self) -> None:
+        """See `Writer.abandon`."""
+
+
+class Parquet:
+    """Row groups of a bounded size, compressed with zstd."""
+
+    def __init__(
+        self, file: BinaryIO, change: "Callable[[pa.Table], pa.Table] | None" = None
+    ) -> None:
+        self._file = file
+        self._change = change
+        self._writer: pa.parquet.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+
+    def write(self, table: "pa.Table") -> None:
+        """See `Writer.write`."""
+        self._waiting.append(self._change(table) if self._change else table)
+        rows = sum(waiting.num_rows for waiting in self._waiting)
+        if rows >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the rows that wait, and the footer."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        """See `Writer.abandon`."""
+        if self._writer is not None:
+            # Else it would close itself some day, and find its file closed.
+            with suppress(OSError, ValueError):
+                self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
+        self._waiting = []
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+
+def _with_times(table: "pa.Table") -> "pa.Table":
+    """Return raw rows with times in place of milliseconds."""
+    import pyarrow as pa
+
+    ts = table.column(0).cast(pa.timestamp("ms", "UTC"))
+    return pa.Table.from_arrays([ts, *table.columns[1:]], names=list(RAW))

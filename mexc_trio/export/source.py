@@ -1,0 +1,214 @@
+"""Rows out of a store for an export: counted first, then read in the order of time.
+
+A table keeps the order of receipt. An export is in the order of `ts`, and rows of one millisecond
+are in the order of receipt among themselves, which is what every tool for time series expects. The
+rows that are out of order are out of it by little, so a first pass over the times alone tells how
+much, and the second pass holds back as many rows as that takes. A table whose rows are far out of
+order is read hour by hour instead, which is slow, and still needs little memory.
+
+Both passes read the rows that the table had at the start, so a recorder may go on meanwhile.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse.schema import columns, count, literal, milliseconds, qualified
+from mexc_trio.errors import StoreRejected, UsageError
+from mexc_trio.export.lines import line
+from mexc_trio.export.request import Request
+from mexc_trio.read.reading import Reader
+from mexc_trio.rows import DEAL, DEPTH, TICKER
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+HOUR: Final = 3_600_000
+"""Milliseconds."""
+
+LATE: Final = 600_000
+"""Milliseconds that a row may come late for the table to be read in one go."""
+
+_TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": DEAL}
+
+# One thread returns a StripeLog table's rows in the order of insertion.
+_IN_ORDER: Final = "SETTINGS max_threads = 1"
+RAW: Final = ("ts", "mt", "m")
+"""The columns of a table, and of the kind `raw`."""
+LINES: Final = ("csv", "jsonl")
+"""The formats of one line a row."""
+
+
+@attrs.frozen
+class Plan:
+    """What a first pass over the times showed."""
+
+    hours: Mapping[int, int]
+    """Rows of the range by hour, the hour's start in milliseconds."""
+    lateness: int
+    """The most milliseconds by which a row's time is before an earlier row's."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the range."""
+        return sum(self.hours.values())
+
+    def between(self, start: int, end: int) -> int:
+        """Return how many rows the hours of a range have."""
+        return sum(rows for hour, rows in self.hours.items() if start <= hour < end)
+
+
+@attrs.frozen
+class Source:
+    """The rows of one table that an export is made of."""
+
+    reader: Reader
+    request: Request
+    table: str
+    ts_type: str
+    prefix: int
+    """Rows that the table had at the start."""
+
+    def plan(self, start: int, end: int) -> Plan:
+        """Read the times of a range.
+
+        Raises:
+            StoreError: there was no answer, or an error.
+        """
+        import numpy as np
+
+        hours: Counter[int] = Counter()
+        newest, lateness = 0, 0
+        times = milliseconds("ts", self.ts_type)
+        sql = f"SELECT {times} AS ts FROM {self._rows(start, end)} {_IN_ORDER}"
+        with closing(self.reader.batches(sql)) as batches:
+            for batch in batches:
+                if not batch.num_rows:
+                    continue
+                ts = batch.column(0).to_numpy(zero_copy_only=False)
+                highest = np.maximum(np.maximum.accumulate(ts), newest)
+                lateness = max(lateness, int((highest - ts).max()))
+                newest = int(highest[-1])
+                for hour, rows in zip(*np.unique(ts // HOUR, return_counts=True), strict=True):
+                    hours[int(hour) * HOUR] += int(rows)
+        return Plan(dict(sorted(hours.items())), lateness)
+
+    def tables(self, plan: Plan, start: int, end: int) -> "Generator[pa.Table, None, None]":
+        """Yield the rows of a range in the order of their first column, which is a time.
+
+        Raises:
+            StoreError: there was no answer, or an error.
+        """
+        if self.request.kinds == ("candles",):
+            yield from self._ordered(start, end, 0)
+        elif plan.lateness <= LATE:
+            yield from self._ordered(start, end, plan.lateness)
+        else:
+            for hour in plan.hours:
+                first, last = max(start, hour), min(end, hour + HOUR)
+                if first < last:
+                    yield from self._ordered(first, last, HOUR)
+
+    def _ordered(self, start: int, end: int, lateness: int) -> "Iterator[pa.Table]":
+        with closing(self.reader.batches(self._select(start, end))) as batches:
+            yield from _ordered(batches, lateness)
+
+    def _rows(self, start: int, end: int) -> str:
+        """Return the SQL for the table's rows of the range, to stand behind FROM."""
+        bounds = f"{milliseconds('ts', self.ts_type)} >= {start}"
+        bounds += f" AND {milliseconds('ts', self.ts_type)} < {end}"
+        types = [literal(_TYPES[kind]) for kind in self.request.kinds if kind in _TYPES]
+        wanted = f" AND mt IN ({', '.join(types)})" if types else ""
+        table = f"(SELECT ts, mt, m FROM {qualified(self.reader, self.table)} LIMIT {self.prefix})"
+        return f"(SELECT ts, mt, m FROM {table} WHERE {bounds}{wanted})"
+
+    def _select(self, start: int, end: int) -> str:
+        """Return the SELECT of what the request's format is made of; see `formats`."""
+        rows, request = self._rows(start, end), self.request
+        kind = request.kinds[0]
+        names: tuple[str, ...] = RAW
+        if request.format == "hftbacktest" or kind == "raw":
+            times = milliseconds("ts", self.ts_type)
+            select = f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows}"
+            if request.format in LINES:
+                select = f"SELECT fromUnixTimestamp64Milli(at) AS ts, type AS mt, m FROM ({select})"
+        else:
+            select, names = views.definitions(rows, self.ts_type)[kind], views.COLUMNS[kind]
+            select = select.replace("{interval:UInt32}", str(request.interval // 1000))
+            if "side" in names:
+                side = "CAST(side, 'Nullable(String)') AS side"
+                select = f"SELECT * REPLACE ({side}) FROM ({select})"
+        if request.format in LINES:
+            text = line(request.format, names)
+            select = f"SELECT toUnixTimestamp64Milli(ts) AS at, {text} AS line FROM ({select})"
+        return f"{select} {_IN_ORDER}"
+
+
+def find(reader: Reader, request: Request, table: str) -> Source:
+    """Look at the table of the symbol.
+
+    Raises:
+        UsageError: nothing was recorded under that name.
+        StoreRejected: the table is not one of ours.
+    """
+    found = columns(reader)
+    if found is None:
+        raise StoreRejected(f"{reader.name} has no database {reader.database}")
+    types = found.get(table)
+    if types is None:
+        others = sorted(name for name, cols in found.items() if {"ts", "mt", "m"} <= cols.keys())
+        raise UsageError(
+            f"{request.symbol} was not recorded in {reader.name}: there is no table {table}"
+            + (f"; there are {', '.join(others[:20])}" if others else "")
+        )
+    if not {"ts", "mt", "m"} <= types.keys():
+        raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
+    return Source(reader, request, table, types["ts"], count(reader, table))
+
+
+def row_numbers(table: "pa.Table", times: Sequence[int]) -> list[int]:
+    """Return for each of `times` how many rows of an ordered table are before it."""
+    import numpy as np
+
+    return [int(number) for number in np.searchsorted(_times(table), list(times))]
+
+
+def _ordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
+    """Yield the rows of batches in the order of their first column.
+
+    Args:
+        batches: in the order of insertion.
+        lateness: the most milliseconds by which a row's time is before an earlier row's.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    held: pa.Table | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        held = table if held is None or not held.num_rows else pa.concat_tables([held, table])
+        if not held.num_rows:
+            continue
+        ts = _times(held)
+        if np.any(ts[1:] < ts[:-1]):
+            held = held.take(pa.array(np.argsort(ts, kind="stable")))
+            ts = _times(held)
+        # No row to come has a time before this; one with this time comes after those we have.
+        ready = int(np.searchsorted(ts, ts[-1] - lateness, side="right"))
+        if ready:
+            yield held.slice(0, ready)
+            held = held.slice(ready)
+    if held is not None and held.num_rows:
+        yield held
+
+
+def _times(table: "pa.Table") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    import pyarrow as pa
+
+    times: np.ndarray[tuple[int], np.dtype[np.int64]] = table.column(0).cast(pa.int64()).to_numpy()
+    return times

@@ -1,0 +1,264 @@
+"""What the user can set: each setting with its default, its reader and its sentence for `--help`.
+
+`Settings` is the list of everything there is to set. `mexc_trio.settings.sources` fills it; tests
+may call it directly. Nothing here connects or writes.
+"""
+
+# ruff: noqa: RUF009 - what _setting() returns is an attrs.field()
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from mexc_trio.errors import UsageError
+from mexc_trio.settings.address import Address, parse_address
+from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
+from mexc_trio.settings.values import (
+    choice,
+    directory,
+    file,
+    mask,
+    seconds,
+    shown,
+    whole,
+    yes_or_no,
+)
+from mexc_trio.symbols import parse_symbols, parse_table, table_name
+
+DEFAULT: Final = "default"
+"""The source of a setting that no source gives."""
+
+T = TypeVar("T")
+
+
+def _socket_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or "@" in text or "#" in text or re.search(r"\s", text):
+        raise UsageError(f"{shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
+    return text
+
+
+def _rest_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[@#?\s]", text):
+        raise UsageError(f"{shown(text)} is not a REST URL; https://contract.mexc.com is")
+    return text
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    return parse_symbols(text.replace(",", " ").split())
+
+
+def _quotes(text: str) -> tuple[str, ...]:
+    quotes = tuple(dict.fromkeys(text.upper().replace(",", " ").split()))
+    for quote in quotes:
+        if not re.fullmatch("[A-Z0-9]+", quote):
+            raise UsageError(f"{shown(quote)} is not a quote currency; USDT is")
+    return quotes
+
+
+def _setting(
+    default: str | None, parse: Callable[[str], T], about: str, *, secret: bool = False
+) -> Any:
+    """Declare a field of Settings. `default` is text, and read like any other."""
+    return attrs.field(
+        default=None if default is None else parse(default),
+        repr=not secret,
+        metadata={"text": default, "parse": parse, "about": about},
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SymbolSettings:
+    """What holds for one symbol."""
+
+    symbol: str
+    table: str
+    max_errors: int
+    linger: float
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that can be set. `load` fills it from all sources; tests may call it directly."""
+
+    symbols: tuple[str, ...] = _setting(
+        "", lambda text: _symbols(text) if text else (), "symbols to record if none are given"
+    )
+    store: StoreTarget = _setting(
+        "./mexc-data",
+        parse_store,
+        "a directory for the embedded ClickHouse engine, or a ClickHouse server:"
+        " clickhouse://user:password@host:9000/mexc_data (clickhouses:// for TLS)",
+    )
+    password: str | None = _setting(
+        None, str, "the server's password, for a store whose URL has none", secret=True
+    )
+    url: str = _setting("wss://contract.mexc.com/edge", _socket_url, "the exchange's socket")
+    all: bool = _setting("no", yes_or_no, "record every contract that the exchange lists")
+    quote: tuple[str, ...] | None = _setting(
+        None, _quotes, "of the listed contracts, record only those with this quote, such as USDT"
+    )
+    rest_url: str = _setting(
+        "https://contract.mexc.com", _rest_url, "where the exchange lists its contracts"
+    )
+    refresh: float = _setting(
+        "300.0",
+        seconds(lambda seconds: seconds > 0, "more than 0"),
+        "seconds between two looks at the list of contracts",
+    )
+    linger: float = _setting(
+        "1.0",
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        "seconds a row may wait for company before its INSERT; 0 inserts at once",
+    )
+    ping_interval: float = _setting(
+        "15.0",
+        seconds(lambda seconds: 0 < seconds < 60, "more than 0 and less than 60"),
+        "seconds between pings; the exchange closes after 60 without one",
+    )
+    stats_interval: float = _setting(
+        "15.0",
+        seconds(lambda seconds: seconds > 0, "more than 0"),
+        "seconds between blocks of statistics",
+    )
+    live: bool = _setting(
+        "no",
+        yes_or_no,
+        "show a live screen instead of blocks, where standard output is a terminal",
+    )
+    max_errors: int = _setting(
+        "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
+    )
+    duration: float | None = _setting(
+        None,
+        seconds(lambda seconds: seconds > 0, "more than 0"),
+        "seconds to record, then stop as on Ctrl-C; without it, until then",
+    )
+    state_dir: Path | None = _setting(
+        None,
+        directory,
+        "directory of the journal; the embedded store's own, or ./mexc-data for a server",
+    )
+    journal_sync: bool = _setting(
+        "no",
+        yes_or_no,
+        "sync the journal to disk at every write, so that it outlives a power cut",
+    )
+    retention: float = _setting(
+        "600.0",
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        "seconds that rows stay in the journal after the store has acknowledged them",
+    )
+    listen: Address | None = _setting(
+        "127.0.0.1:0",
+        parse_address,
+        "where a recorder answers SQL over HTTP: host:port, a port, or off; port 0 is a free one."
+        " For the embedded engine only",
+    )
+    min_free_mib: int = _setting(
+        "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
+    )
+    symbols_per_connection: int = _setting(
+        "1", whole(1), "symbols that share one connection to the exchange"
+    )
+    store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
+    log_level: str = _setting(
+        "info",
+        choice("debug", "info", "warning", "error"),
+        "how much to log: debug, info, warning or error",
+    )
+    config: Path | None = _setting(
+        None, file, "settings file; without it, settings.ini in the current directory if there"
+    )
+
+    patterns: tuple[str, ...] = ()
+    """Patterns that stood among the symbols: contracts that match are recorded, too."""
+    overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False)
+    """Per symbol, the table, max_errors and linger that its section of the file gives it."""
+    sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    """Where each value came from that is no default; for `describe`."""
+
+    @property
+    def finds(self) -> bool:
+        """Whether contracts are recorded because they are listed."""
+        return self.all or bool(self.patterns)
+
+    @property
+    def state_directory(self) -> Path:
+        """Where the journal lives, whether that was set or not."""
+        if self.state_dir is not None:
+            return self.state_dir
+        if isinstance(self.store, EmbeddedTarget):
+            return self.store.directory
+        return Path("mexc-data")
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file: one for each store, so that a directory may serve several."""
+        if isinstance(self.store, EmbeddedTarget):
+            return self.state_directory / "journal.sqlite"
+        parts = (self.store.host, str(self.store.port), self.store.database)
+        return self.state_directory / f"journal-{'-'.join(parts).replace(':', '_')}.sqlite"
+
+    @property
+    def min_free(self) -> int:
+        """Bytes of disk to leave free."""
+        return self.min_free_mib * 2**20
+
+    def for_symbol(self, symbol: str) -> SymbolSettings:
+        """Return what holds for `symbol`, its own section of the file considered."""
+        values: dict[str, Any] = {
+            "table": table_name(symbol),
+            "max_errors": self.max_errors,
+            "linger": self.linger,
+        }
+        values.update(self.overrides.get(symbol, {}))
+        return SymbolSettings(symbol=symbol, **values)
+
+    def describe(self) -> list[str]:
+        """Return what holds, a line for each source and the defaults last, without secrets."""
+        shown: dict[str, object] = {key: getattr(self, key) for key in SETTINGS}
+        shown["symbols"] = " ".join((*self.symbols, *self.patterns))
+        shown["all"] = "yes" if self.all else "no"
+        shown["live"] = "yes" if self.live else "no"
+        shown["listen"] = self.listen or "off"
+        shown["quote"] = " ".join(self.quote or ())
+        shown["password"] = "***" if self.password else None
+        shown["state_dir"] = self.state_directory
+        shown["url"] = mask(self.url)
+        shown["journal_sync"] = "yes" if self.journal_sync else "no"
+        parts: dict[str, list[str]] = {}
+        for key, value in shown.items():
+            text = f"{key} = {'none' if value in (None, '') else value}"
+            parts.setdefault(self.sources.get(key, DEFAULT), []).append(text)
+        for symbol, override in self.overrides.items():
+            texts = [f"[{symbol}] {key} = {value}" for key, value in override.items()]
+            parts.setdefault(str(self.config), []).extend(texts)
+        parts[DEFAULT] = parts.pop(DEFAULT, [])
+        return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
+
+
+SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
+    field.name: field for field in attrs.fields(Settings) if "parse" in field.metadata
+}
+"""The fields that users can set, by key. Metadata: `text` of the default, `parse`, `about`."""
+
+SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
+    "table": parse_table,
+    "max_errors": SETTINGS["max_errors"].metadata["parse"],
+    "linger": SETTINGS["linger"].metadata["parse"],
+}
+"""The keys of a symbol's own section in the settings file."""

@@ -1,0 +1,131 @@
+"""Where rows go: what `--store` can say, a directory or the URL of a server."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import attrs
+
+from mexc_trio.errors import UsageError
+from mexc_trio.settings.values import directory, file, nearest, seconds, shown, yes_or_no
+
+
+@attrs.frozen
+class EmbeddedTarget:
+    """The embedded engine, which keeps its tables in `directory`."""
+
+    directory: Path
+
+    @property
+    def identity(self) -> str:
+        """What names this store, wherever the program is started: the absolute directory."""
+        return str(self.directory.resolve())
+
+    def __str__(self) -> str:
+        return str(self.directory)
+
+
+@attrs.frozen(kw_only=True)
+class ServerTarget:
+    """A ClickHouse server, spoken to over its native protocol.
+
+    `options` are more keyword arguments for the driver; `SERVER_OPTIONS` lists those that exist.
+    """
+
+    host: str
+    port: int = 9000
+    user: str = "default"
+    password: str = attrs.field(default="", repr=False)
+    database: str = "mexc_data"
+    secure: bool = False
+    options: Mapping[str, float | bool | str] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def identity(self) -> str:
+        """What names this store, without secrets: `host:port/database`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}/{self.database}"
+
+    def __str__(self) -> str:
+        """Return the URL with `***` for the password."""
+        scheme = "clickhouses" if self.secure else "clickhouse"
+        user = quote(self.user, safe="") + (":***" if self.password else "")
+        options = {name: str(value) for name, value in self.options.items()}
+        query = "?" + urlencode(options) if options else ""
+        return f"{scheme}://{user}@{self.identity}{query}"
+
+
+StoreTarget: TypeAlias = EmbeddedTarget | ServerTarget
+
+_TIMEOUT = seconds(lambda seconds: seconds > 0, "more than 0")
+SERVER_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
+    "connect_timeout": _TIMEOUT,
+    "send_receive_timeout": _TIMEOUT,
+    "sync_request_timeout": _TIMEOUT,
+}
+TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
+    "verify": yes_or_no,
+    "ca_certs": lambda text: str(file(text)),
+    "certfile": lambda text: str(file(text)),
+    "keyfile": lambda text: str(file(text)),
+    "server_hostname": str,
+}
+
+
+def parse_store(text: str) -> StoreTarget:
+    """Read a directory, or the URL of a server. No message repeats a password."""
+    form = "clickhouse://user:password@host:9000/database (clickhouses:// for TLS)"
+    if "://" not in text:
+        if re.match(r"clickhouses?:", text, re.IGNORECASE):
+            raise UsageError(f"a server is written as {form}")
+        return EmbeddedTarget(directory(text))
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        user, password = unquote(parts.username or "", errors="strict"), parts.password
+        password = unquote(password or "", errors="strict")
+        pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
+    except ValueError:
+        # A raw "/", "?", "#" or "[" in a password ends the host early: the likeliest reason.
+        raise UsageError(
+            f"{shown(text)} is not a URL; special characters in a password are written as %2F"
+        ) from None
+    if parts.scheme not in ("clickhouse", "clickhouses"):
+        raise UsageError(f"{shown(text)} is neither a directory nor {form}")
+    misplaced = "@" in parts.path + parts.query + parts.fragment
+    if not parts.hostname or port == 0 or misplaced or parts.fragment or re.search(r"\s", text):
+        raise UsageError(f"{shown(text)} is not of the form {form}")
+    secure = parts.scheme == "clickhouses"
+    database = unquote(parts.path).strip("/") or "mexc_data"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
+        raise UsageError(f"{shown(database)} is not the name of a database")
+    return ServerTarget(
+        host=parts.hostname,
+        port=port or (9440 if secure else 9000),
+        user=user or "default",
+        password=password,
+        database=database,
+        secure=secure,
+        options=dict(_server_options(pairs, secure=secure)),
+    )
+
+
+def _server_options(
+    pairs: Iterable[tuple[str, str]], *, secure: bool
+) -> Iterator[tuple[str, float | bool | str]]:
+    known = {**SERVER_OPTIONS, **TLS_OPTIONS}
+    seen: set[str] = set()
+    for name, text in pairs:
+        if name not in known:
+            raise UsageError(f"unknown option {shown(name)} in the URL{nearest(name, known)}")
+        if name in seen:
+            raise UsageError(f"{name} is in the URL twice")
+        if name in TLS_OPTIONS and not secure:
+            raise UsageError(f"{name} is for TLS, which takes clickhouses://")
+        seen.add(name)
+        try:
+            yield name, known[name](text)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None

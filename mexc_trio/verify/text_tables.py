@@ -1,0 +1,161 @@
+"""The tables that are taken in at a glance: coverage of the last days, rates, what differs.
+
+A day is a strip of 24 signs, one an hour: `█` is live throughout, lower blocks are parts of it, `·`
+is nothing at all, and where the strip is empty the symbol was not recorded yet, or no longer. Only
+an hour without the slightest gap gets the whole block.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from mexc_trio.analysis.coverage import Coverage, Day
+from mexc_trio.rows import CHANNELS
+from mexc_trio.spans import DAY
+from mexc_trio.texts import UNKNOWN, aligned, duration, percent, time_text
+from mexc_trio.verify.completeness import Different
+from mexc_trio.verify.findings import SymbolFacts
+
+DAYS: Final = 7
+"""How many of the last days are shown."""
+FEW: Final = 4
+"""Up to so many symbols have a line for each day; more have one line each."""
+MINUTES: Final = 20
+"""How many minutes that differ are shown of each symbol."""
+
+_PARTS: Final = "▁▂▃▄▅▆▇"
+_HOURS_A_SIGN: Final = 6  # in the strip of several days
+
+
+def days(symbols: Sequence[SymbolFacts]) -> list[str]:
+    """Return the coverage of the last days."""
+    # A symbol that has one row was recorded for no time, and so on no day.
+    known = [(one.symbol, one.coverage) for one in symbols if one.coverage and one.coverage.days]
+    if not known:
+        return []
+    if len(known) > FEW:
+        return _one_line_each(known)
+    lines = [["coverage", "day", "0h    6h    12h   18h    ", "recorded", "live", *CHANNELS]]
+    for symbol, covered in known:
+        for day in covered.days[-DAYS:]:
+            shares = [percent(day.channels[name], day.recorded) for name in CHANNELS]
+            live = percent(day.live, day.recorded)
+            strip = "".join(_sign(*hour) for hour in day.hours)
+            recorded = duration(day.recorded)
+            lines.append([symbol, _date(day.number), strip, recorded, live, *shares])
+        if len(covered.days) > 1:
+            strip = f"{len(covered.days):,} days"
+            live = percent(covered.live, covered.recorded)
+            shares = [
+                percent(sum(day.channels[name] for day in covered.days), covered.recorded)
+                for name in CHANNELS
+            ]
+            lines.append([symbol, "all", strip, duration(covered.recorded), live, *shares])
+    return aligned(lines, texts=3)
+
+
+def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
+    last = max(covered.days[-1].number for _, covered in known)
+    numbers = range(last - DAYS + 1, last + 1)
+    titles = [_date(number)[5:] for number in numbers]
+    lines = [["coverage", *titles, "recorded", "live"]]
+    for symbol, covered in known:
+        by_number = {day.number: day for day in covered.days[-DAYS:]}
+        strips = [_short(by_number.get(number)) for number in numbers]
+        live = percent(covered.live, covered.recorded)
+        lines.append([symbol, *strips, duration(covered.recorded), live])
+    return aligned(lines, texts=1 + DAYS)
+
+
+def _short(day: Day | None) -> str:
+    if day is None:
+        return ""
+    signs = []
+    for start in range(0, 24, _HOURS_A_SIGN):
+        some = day.hours[start : start + _HOURS_A_SIGN]
+        signs.append(_sign(sum(hour[0] for hour in some), sum(hour[1] for hour in some)))
+    return "".join(signs)
+
+
+def _sign(recorded: int, live: int) -> str:
+    if not recorded:
+        return " "
+    if live in (0, recorded):
+        return "█" if live else "·"
+    return _PARTS[live * len(_PARTS) // recorded]
+
+
+def _date(number: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(number * DAY // 1000, UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):  # a year that no calendar has
+        return f"day {number}"
+
+
+def rates(symbols: Sequence[SymbolFacts]) -> list[str]:
+    """Return rows a second by channel, beside what is usual; slow hours are remarks."""
+    head = ["rows a second", "channel", "average", "usual hour", "last hour", "of usual"]
+    lines = [head]
+    for one in symbols:
+        for name, rate in one.coverage.rates.items() if one.coverage else ():
+            share = UNKNOWN
+            if rate.usual and rate.last is not None:
+                share = f"{rate.last / rate.usual:.0%}"
+            line = [_rate(rate.average), _rate(rate.usual), _rate(rate.last), share]
+            lines.append([one.symbol, name, *line])
+    return aligned(lines, texts=2) if len(lines) > 1 else []
+
+
+def _rate(rows: float | None) -> str:
+    return UNKNOWN if rows is None else f"{rows:,.2f}"
+
+
+def dead_letters(symbols: Sequence[SymbolFacts]) -> list[str]:
+    """Return the commonest shapes of messages that could not be read."""
+    lines = [["dead letters", "number", "how they begin, numbers as #"]]
+    for one in symbols:
+        lines += [[one.symbol, f"{shape.letters:,}", shape.text] for shape in one.shapes]
+    if len(lines) == 1:
+        return []
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in lines]
+
+
+def compared(symbols: Sequence[SymbolFacts]) -> list[str]:
+    """Return what the comparison with the exchange's candles showed, minute by minute."""
+    done = [(one.symbol, one.completeness) for one in symbols if one.completeness]
+    if not done:
+        return []
+    lines = [["against the exchange", "minutes", "different", "in gaps", "from", "to"]]
+    for symbol, result in done:
+        inside = sum(minute.in_gap for minute in result.different)
+        outside = len(result.different) - inside
+        numbers = [f"{n:,}" for n in (result.minutes, outside, inside)]
+        lines.append([symbol, *numbers, time_text(result.first), time_text(result.last)])
+    head = ["minute", "symbol", "volume", "of", "high", "of", "low", "of", ""]
+    minutes = [head]
+    hidden = 0
+    for symbol, result in done:
+        minutes += [_minute(symbol, minute) for minute in result.different[:MINUTES]]
+        hidden += len(result.different[MINUTES:])
+    if len(minutes) == 1:
+        return aligned(lines)
+    more = [f"and {hidden:,} more; --json has them all"] if hidden else []
+    return [*aligned(lines), "", *aligned(minutes, texts=2), *more]
+
+
+def _minute(symbol: str, minute: Different) -> list[str]:
+    numbers = [
+        UNKNOWN if one is None else _digits(getattr(one, name))
+        for name in ("volume", "high", "low")
+        for one in (minute.recorded, minute.candle)
+    ]
+    inexact = minute.recorded is not None and minute.recorded.inexact
+    note = "in a gap" if minute.in_gap else "too many digits" if inexact else ""
+    return [time_text(minute.start), symbol, *numbers, note]
+
+
+def _digits(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,306 @@
+"""The recorder as its user has it, against the simulated exchange, into both stores."""
+
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.running import (
+    DEADLINE,
+    Embedded,
+    Program,
+    Served,
+    Store,
+    counts,
+    final_statistics,
+    running,
+)
+from tools.clickhouse import ClickHouseServer
+from tools.exchange import Exchange, Handshake, open_exchange
+from tools.market import CHANNELS, ODDITIES
+
+BTC, ETH = "BTC_USDT", "ETH_USDT"
+STOPPING_SECONDS = 5.0
+
+
+@pytest.fixture(params=["embedded", "server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Lend each of the two stores, empty and ready for BTC_USDT and ETH_USDT."""
+    if request.param == "embedded":
+        return Embedded(tmp_path)
+    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
+    served = Served(server)
+    served.create("btc", "eth")
+    return served
+
+
+def stored_as_sent(
+    store: Store, exchange: Exchange, program: Program, symbols: Sequence[str] = (BTC, ETH)
+) -> None:
+    """Check that each table holds the rows sent, digit for digit and in order, and is counted."""
+    for symbol in symbols:
+        rows = store.rows(symbol.removesuffix("_USDT").lower())
+        assert rows == exchange.rows(symbol)
+        assert final_statistics(program.output, symbol).items() >= counts(rows).items()
+
+
+def rows_sent(exchange: Exchange, *symbols: str) -> int:
+    """Count the rows that the frames sent so far must give."""
+    return sum(len(exchange.rows(symbol)) for symbol in symbols)
+
+
+@pytest.mark.parametrize(("number", "oddities"), [(signal.SIGINT, 0.1), (signal.SIGTERM, 1.0)])
+async def test_what_is_sent_is_stored(
+    store: Store, tmp_path: Path, number: int, oddities: float
+) -> None:
+    """Every row once, to the last digit and in order, whatever oddities the exchange has.
+
+    Stopped by Ctrl-C or SIGTERM it ends within seconds with exit code 0, and its final statistics
+    are the tables.
+    """
+    async with (
+        open_exchange(rate=150, oddities=oddities, split_bytes=oddities < 1) as exchange,
+        running(tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url) as program,
+    ):
+        await program.until(lambda: rows_sent(exchange, BTC) > 200 < rows_sent(exchange, ETH))
+        exchange.silence()
+        await program.journaled(rows_sent(exchange, BTC, ETH))
+        began = time.monotonic()
+        assert await program.stop(number) == 0
+        assert time.monotonic() - began < STOPPING_SECONDS
+        stored_as_sent(store, exchange, program)
+        assert store.select("*", "gaps") == []
+        assert "Traceback" not in program.log
+
+
+async def test_a_stop_in_full_flow(store: Store, tmp_path: Path) -> None:
+    """Stopped in the middle of the stream it has stored all that it received: no gap before."""
+    async with (
+        open_exchange(rate=1000, oddities=0.1) as exchange,
+        running(tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url) as program,
+    ):
+        await program.until(lambda: rows_sent(exchange, BTC) > 500 < rows_sent(exchange, ETH))
+        at_least = {symbol: len(exchange.rows(symbol)) for symbol in (BTC, ETH)}
+        await program.journaled(sum(at_least.values()))
+        began = time.monotonic()
+        assert await program.stop() == 0
+        assert time.monotonic() - began < STOPPING_SECONDS
+        total = 0
+        for symbol, table in ((BTC, "btc"), (ETH, "eth")):
+            rows = store.rows(table)
+            assert rows == exchange.rows(symbol)[: len(rows)]
+            assert final_statistics(program.output, symbol).items() >= counts(rows).items()
+            total += len(rows)
+        assert total >= sum(at_least.values())
+
+
+async def test_a_set_duration(store: Store, tmp_path: Path) -> None:
+    """--duration ends it as Ctrl-C does; statistics come at their interval before that."""
+    async with (
+        open_exchange(rate=50) as exchange,
+        running(
+            tmp_path, BTC, "--url", exchange.url, "--store", store.url,
+            "--duration", "1.5", "--stats-interval", "0.5", "--linger", "0.1",
+        ) as program,
+    ):  # fmt: skip
+        assert await program.ended() == 0
+        rows = store.rows("btc")
+        assert rows
+        assert rows == exchange.rows(BTC)[: len(rows)]
+        assert final_statistics(program.output, BTC).items() >= counts(rows).items()
+        assert program.output.count(f"{BTC} STATISTICS (Last ") >= 2
+        assert program.output.count(f"{BTC} STATISTICS (Final, ") == 1
+
+
+async def test_every_oddity_by_name(tmp_path: Path) -> None:
+    """Each oddity of the exchange is stored as it must be, not only those that chance brought."""
+    store = Embedded(tmp_path)
+    async with (
+        open_exchange() as exchange,
+        running(tmp_path, "btc_usdt", "--url", exchange.url, "--symbols-per-connection", "3")
+        as program,
+    ):  # fmt: skip
+        await program.until(lambda: BTC in exchange.symbols)
+        await exchange.subscribed(BTC)
+        for channel in CHANNELS:
+            for oddity in ("", *ODDITIES[channel]):
+                await exchange.push(BTC, channel, oddity=oddity)
+        await program.journaled(rows_sent(exchange, BTC))
+        assert await program.stop() == 0
+        stored_as_sent(store, exchange, program, [BTC])
+        assert (tmp_path / "mexc-data/data/mexc_data/btc/data.bin").stat().st_size > 0
+
+
+# One of several symbols.
+
+
+async def test_a_symbol_that_does_not_exist(store: Store, tmp_path: Path) -> None:
+    """It is named in one line, the others go on, and the exit code says that not all went well."""
+    if isinstance(store, Served):
+        store.create("nope", "btc")
+    async with (
+        open_exchange() as exchange,
+        running(tmp_path, "NOPE_USDT", BTC, "--url", exchange.url, "--store", store.url) as program,
+    ):
+        await program.until(lambda: exchange.symbols == [BTC] and "NOPE_USDT: " in program.log)
+        await program.until(lambda: "NOPE_USDT STATISTICS (Final" in program.output)
+        await exchange.subscribed(BTC)
+        await exchange.push(BTC, "deal")
+        await program.journaled(1)
+        assert await program.stop() == 1
+        assert "ERROR NOPE_USDT: the exchange knows no contract NOPE_USDT" in program.log
+        assert final_statistics(program.output, "NOPE_USDT")["Errors"] == 1
+        stored_as_sent(store, exchange, program, [BTC])
+        assert "Traceback" not in program.log
+
+
+async def test_no_symbol_exists(tmp_path: Path) -> None:
+    """When no symbol is left the program ends by itself."""
+    async with (
+        open_exchange() as exchange,
+        running(tmp_path, "NOPE_USDT", "NOPE2_USDT", "--url", exchange.url) as program,
+    ):
+        assert await program.ended() == 1
+        for symbol in ("NOPE_USDT", "NOPE2_USDT"):
+            assert f"the exchange knows no contract {symbol}" in program.log
+
+
+async def test_too_many_errors_stop_one_symbol(store: Store, tmp_path: Path) -> None:
+    """What a stopped symbol had is stored and counted; the other symbol goes on."""
+    (tmp_path / "settings.ini").write_text(f"[{BTC}]\nmax_errors = 1\n")
+    async with (
+        open_exchange() as exchange,
+        running(tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url) as program,
+    ):
+        for symbol in (BTC, ETH):
+            await exchange.subscribed(symbol)
+            await exchange.push(symbol, "deal")
+        await program.journaled(rows_sent(exchange, BTC, ETH))
+        await exchange.drop()
+        await program.until(lambda: f"{BTC} STATISTICS (Final" in program.output)
+        await exchange.subscribed(ETH)
+        assert exchange.symbols == [ETH]
+        await exchange.push(ETH, "depth.full")
+        await program.journaled(rows_sent(exchange, BTC, ETH))
+        assert await program.stop() == 1
+        stored_as_sent(store, exchange, program)
+        assert f"1 errors of {BTC} within ten minutes" in program.log
+        causes = store.select("symbol, cause", "gaps")
+        assert (BTC, "connection lost") in causes or (BTC, "symbol stopped") in causes
+
+
+async def test_more_than_four_symbols_share_a_table_of_statistics(tmp_path: Path) -> None:
+    """Five blocks would fill the screen: one line a symbol, and one for all."""
+    symbols = [f"S{number}_USDT" for number in range(5)]
+    async with (
+        open_exchange(rate=20) as exchange,
+        running(
+            tmp_path, *symbols, "--url", exchange.url,
+            "--symbols-per-connection", "2", "--linger", "0",
+        ) as program,
+    ):  # fmt: skip
+        await program.until(lambda: all(rows_sent(exchange, symbol) > 10 for symbol in symbols))
+        exchange.silence()
+        await program.journaled(rows_sent(exchange, *symbols))
+        assert await program.stop() == 0
+        report = program.output.splitlines()[-11:]
+        assert report[1].startswith("STATISTICS (Final, ")
+        lines = {line.split()[0]: line.split()[1:] for line in report[4:-1]}
+        store = Embedded(tmp_path)
+        for symbol in symbols:
+            rows = store.rows(symbol.removesuffix("_USDT").lower())
+            assert rows == exchange.rows(symbol)
+            total, ticker, deal, depth, dead, *_ = map(float, lines[symbol])
+            assert [total, ticker, deal, depth, dead] == list(counts(rows).values())
+        assert int(lines["all"][0]) == rows_sent(exchange, *symbols)
+
+
+# Reconnects.
+
+
+Strike = Callable[[Exchange, Program], Awaitable[None]]
+
+
+async def _drop(exchange: Exchange, program: Program) -> None:
+    await exchange.drop()
+
+
+async def _cut(exchange: Exchange, program: Program) -> None:
+    await exchange.drop(reset=False)
+
+
+async def _close(exchange: Exchange, program: Program) -> None:
+    await exchange.close(1001, "maintenance")
+
+
+async def _refuse(exchange: Exchange, program: Program) -> None:
+    await exchange.stop_listening()
+    await exchange.drop()
+    await program.until(lambda: "Connection refused" in program.log)
+    await exchange.listen()
+
+
+def _fail_handshake(handshake: Handshake) -> Strike:
+    async def strike(exchange: Exchange, program: Program) -> None:
+        exchange.handshake = handshake
+        accepted = exchange.accepted
+        await exchange.drop()
+        await exchange.until(lambda: exchange.accepted > accepted)
+        exchange.handshake = "accept"
+
+    return strike
+
+
+async def test_reconnects_lose_nothing_that_was_received(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    """Whatever ends a connection: one line, a new one, every row once, and the gap on record.
+
+    One recorder for each fault, all at the same time, because each waits before it reconnects.
+    """
+    faults: dict[str, tuple[Strike, str]] = {
+        "DROP": (_drop, "connection lost without a close frame"),
+        "CUT": (_cut, "connection lost without a close frame"),
+        "CLOSE": (_close, "closed by the exchange: 1001"),
+        "REFUSE": (_refuse, "Connection refused"),
+        "GARBAGE": (_fail_handshake("garbage"), "does not speak WebSocket"),
+        "HANGUP": (_fail_handshake("close"), "hung up"),
+        "FIREWALL": (_fail_handshake("403"), "answers HTTP 403"),
+    }
+
+    async def lose_and_regain(name: str) -> None:
+        symbol, (strike, words) = f"{name}_USDT", faults[name]
+        directory = tmp_path / name
+        directory.mkdir()
+        # A database each, since it has one ledger of gaps.
+        store = Served(clickhouse_server, f"mexc_{name.lower()}")
+        store.create(name.lower())
+        async with (
+            open_exchange() as exchange,
+            running(directory, symbol, "--url", exchange.url, "--store", store.url) as program,
+        ):
+            for attempt in (1, 2):
+                await program.until(lambda: symbol in exchange.symbols)
+                await exchange.subscribed(symbol)
+                for channel in CHANNELS:
+                    await exchange.push(symbol, channel)
+                await program.journaled(rows_sent(exchange, symbol))
+                if attempt == 1:
+                    await strike(exchange, program)
+            assert await program.stop() == 0
+            stored_as_sent(store, exchange, program, [symbol])
+            lost = [line for line in program.log.splitlines() if " WARN " in line]
+            assert any(words in line for line in lost), program.log
+            assert all("reconnecting in" in line for line in lost), program.log
+            assert "Traceback" not in program.log
+        assert store.select("symbol, channel, cause", "gaps") == [
+            (symbol, channel, "connection lost") for channel in ("ticker", "deal", "depth")
+        ]
+
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            for name in faults:
+                nursery.start_soon(lose_and_regain, name)

@@ -1,0 +1,603 @@
+"""`mexc-trio export`: files that hold the rows, in the order of time, or no files."""
+
+import csv
+import io
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import trio
+
+from mexc_trio.cli.commands import main
+from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.errors import StoreUnavailable
+from mexc_trio.export import export as export_module
+from mexc_trio.export import formats, source
+from mexc_trio.export.hftbacktest import (
+    BUY_EVENT,
+    DEPTH_CLEAR_EVENT,
+    SELL_EVENT,
+    TRADE_EVENT,
+)
+from tests.support.running import DEADLINE, environment, running
+from tools.clickhouse import ClickHouseServer
+from tools.exchange import open_exchange
+from tools.market import Row
+from tools.typed import candles, expected, levels, market_rows
+
+DAY: Final = 86_400_000
+FRIDAY: Final = 1_795_132_800_000  # 2026-11-20T00:00Z
+
+
+def fill(directory: Path, rows: Sequence[Row], batch: int = 500) -> None:
+    """Give the table `btc` of an embedded store these rows, after those it has."""
+    with closing(EmbeddedStore(directory)) as store:
+        prepare(store, [market_table("btc")])
+        for first in range(0, len(rows), batch):
+            store.append(market_table("btc"), rows[first : first + batch])
+
+
+def run(directory: Path, *arguments: object) -> int:
+    """Run the command on the store of a directory."""
+    return main(["export", "BTC_USDT", "--store", str(directory), *map(str, arguments)])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line of standard error."""
+    error = capsys.readouterr().err.splitlines()
+    assert len([line for line in error if line.startswith("mexc-trio: error: ")]) == 1
+    return error[-1]
+
+
+def by_time(rows: Sequence[Row]) -> list[Row]:
+    """Return rows in the order of time; sorting is stable."""
+    return sorted(rows, key=lambda row: row[0])
+
+
+def parquet_rows(path: Path) -> list[tuple[Any, ...]]:
+    """Return a file's rows: milliseconds, then Decimals; levels as pairs."""
+    found = []
+    for row in pq.read_table(path).to_pylist():
+        ts, *values = row.values()
+        found.append((milliseconds(ts), *map(_paired, values)))
+    return found
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a time as the tables have it."""
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def _paired(value: Any) -> Any:
+    if isinstance(value, list):
+        return [(level["price"], level["amount"]) for level in value]
+    return value
+
+
+# --- What the files hold -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tickers", "deals", "depths"])
+def test_parquet_has_every_row_exactly(tmp_path: Path, kind: str) -> None:
+    """Read back with pyarrow, a kind's rows are the rows, as Decimals, in the order of time."""
+    rows = market_rows(600, oddities=0.6)
+    rows[7:9] = rows[8:6:-1]  # some came late
+    fill(tmp_path / "data", rows)
+    assert run(tmp_path / "data", "--kind", kind, "--out", tmp_path / "x.parquet") == 0
+    assert parquet_rows(tmp_path / "x.parquet") == expected(by_time(rows), kind)
+    assert pq.read_schema(tmp_path / "x.parquet").names == list(views.COLUMNS[kind])
+
+
+def test_raw_has_every_row_of_every_type(tmp_path: Path) -> None:
+    """Raw rows are the table's, texts untouched."""
+    rows = [*market_rows(100, oddities=1.0), (FRIDAY * 2, "dl", 'tab\there "quoted", line\nend é')]
+    fill(tmp_path / "data", rows)
+    for form in ("parquet", "csv", "jsonl"):
+        out = tmp_path / f"x.{form}"
+        assert run(tmp_path / "data", "--kind", "raw", "--format", form, "--out", out) == 0
+        if form == "parquet":
+            found = parquet_rows(out)
+        elif form == "csv":
+            found = [
+                (milliseconds(datetime.fromisoformat(row["ts"])), row["mt"], row["m"])
+                for row in csv.DictReader(io.StringIO(out.read_text(), newline=""))
+            ]
+        else:
+            lines = map(json.loads, out.read_text().splitlines())
+            found = [
+                (milliseconds(datetime.fromisoformat(line["ts"])), line["mt"], line["m"])
+                for line in lines
+            ]
+        assert found == by_time(rows)
+
+
+def _value(text: str) -> Any:
+    if text in ("buy", "sell"):
+        return text
+    if text.startswith("["):
+        return [tuple(level) for level in json.loads(text, parse_float=Decimal, parse_int=Decimal)]
+    return Decimal(text) if text else None
+
+
+@pytest.mark.parametrize("kind", ["tickers", "deals", "depths"])
+def test_csv_and_json_lines_are_exact(tmp_path: Path, kind: str) -> None:
+    """Digits in the text formats are the exchange's; what was not sent is empty, or null."""
+    rows = market_rows(300, oddities=0.6)
+    fill(tmp_path / "data", rows)
+    wanted = expected(by_time(rows), kind)
+    for form in ("csv", "jsonl"):
+        out = tmp_path / f"x.{form}"
+        assert run(tmp_path / "data", "--kind", kind, "--format", form, "--out", out) == 0
+    reader = csv.reader(io.StringIO((tmp_path / "x.csv").read_text(), newline=""))
+    assert next(reader) == list(views.COLUMNS[kind])
+    assert [
+        (milliseconds(datetime.fromisoformat(ts)), *map(_value, fields)) for ts, *fields in reader
+    ] == wanted
+    found = []
+    for line in (tmp_path / "x.jsonl").read_text().splitlines():
+        values = json.loads(line, parse_float=Decimal, parse_int=Decimal)
+        assert list(values) == list(views.COLUMNS[kind])
+        ts = milliseconds(datetime.fromisoformat(values.pop("ts")))
+        sides = [
+            [tuple(level) for level in value] if isinstance(value, list) else value
+            for value in values.values()
+        ]
+        found.append((ts, *sides))
+    assert found == wanted
+
+
+def test_candles_of_a_range_are_whole(tmp_path: Path) -> None:
+    """A candle that begins in the range has all of its deals, also those after the range's end."""
+    rows = market_rows(3000, oddities=0.1, step=700)
+    fill(tmp_path / "data", rows)
+    start, end = rows[0][0] + 90_000, rows[-1][0] - 90_000
+    arguments = ["--kind", "candles", "--interval", "5m", "--out", tmp_path / "x.parquet"]
+    bounds = [datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (start, end)]
+    assert run(tmp_path / "data", *arguments, "--from", bounds[0], "--to", bounds[1]) == 0
+    wanted = [candle for candle in candles(rows, 300) if start <= candle[0] < end]
+    assert 3 < len(wanted) < len(candles(rows, 300))
+    assert parquet_rows(tmp_path / "x.parquet") == wanted
+
+
+@pytest.mark.parametrize("late", [600_000, 300], ids=["held back", "hour by hour"])
+def test_rows_out_of_order_are_put_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """However far out of order, rows come in the order of time, equals in that of receipt."""
+    monkeypatch.setattr(source, "LATE", late)
+    rows: list[Row] = []
+    for n in range(2000):
+        back = 500_000 if n % 300 == 299 else 20 if n % 10 == 0 else 0
+        rows.append((FRIDAY + DAY + n // 4 * 7_000 - back, "d", f"{n}.5|1|1"))
+    fill(tmp_path / "data", rows, batch=70)
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x.parquet") == 0
+    assert parquet_rows(tmp_path / "x.parquet") == expected(by_time(rows), "deals")
+
+
+def test_a_range_is_half_open(tmp_path: Path) -> None:
+    """--from is part of the range, --to is not; both are UTC."""
+    rows: list[Row] = [(FRIDAY + n - 2, "d", f"{n}|1|1") for n in range(5)]
+    rows += [(FRIDAY + DAY + n - 2, "d", f"{n + 5}|1|1") for n in range(5)]
+    fill(tmp_path / "data", rows)
+    out = tmp_path / "x.parquet"
+    day = ["--from", "2026-11-20", "--to", "2026-11-21"]
+    assert run(tmp_path / "data", "--kind", "deals", "--out", out, *day) == 0
+    assert parquet_rows(out) == expected(rows[2:7], "deals")
+    zone = ["--from", "2026-11-20T01:00:00.001+01:00", "--to", "2026-11-21T00:00:00.001"]
+    assert run(tmp_path / "data", "--kind", "deals", "--out", out, *zone, "--force") == 0
+    assert parquet_rows(out) == expected(rows[3:8], "deals")
+
+
+# --- hftbacktest ---------------------------------------------------------------------------------
+
+
+def replayed(events: Any) -> list[tuple[int, dict[float, float], dict[float, float]]]:
+    """Return the two sides of the book after each millisecond that has an event of depth."""
+    bids: dict[float, float] = {}
+    asks: dict[float, float] = {}
+    found: list[tuple[int, dict[float, float], dict[float, float]]] = []
+    for ev, exch_ts, local_ts, px, qty, *_ in events.tolist():
+        kind, side = ev & 0xFF, bids if ev & BUY_EVENT else asks
+        assert ev >> 30 == 0b11
+        assert exch_ts == local_ts
+        if kind == TRADE_EVENT:
+            continue
+        if kind == DEPTH_CLEAR_EVENT:
+            assert not ev & (BUY_EVENT | SELL_EVENT)
+            bids.clear()
+            asks.clear()
+        elif qty:
+            side[px] = qty
+        else:
+            del side[px]
+        state = (exch_ts // 1_000_000, dict(bids), dict(asks))
+        if found and found[-1][0] == state[0]:
+            found[-1] = state
+        else:
+            found.append(state)
+    return found
+
+
+def books(rows: Sequence[Row]) -> list[tuple[int, dict[float, float], dict[float, float]]]:
+    """Return the recorded books, the last one of each millisecond, where one differs."""
+    found: list[tuple[int, dict[float, float], dict[float, float]]] = []
+    for ts, mt, m in rows:
+        if mt == "dp":
+            sides = [
+                {float(p): float(v) for p, v in levels(side) if p is not None and v is not None}
+                for side in m.split("|")
+            ]
+            found.append((ts, sides[0], sides[1]))
+    return found
+
+
+def exported_events(tmp_path: Path, rows: Sequence[Row], *more: object) -> Any:
+    """Export for hftbacktest and load the array."""
+    fill(tmp_path / "data", rows)
+    out = tmp_path / "x.npz"
+    assert run(tmp_path / "data", "--format", "hftbacktest", "--out", out, *more) == 0
+    with np.load(out) as file:
+        return file["data"]
+
+
+def test_hftbacktest_events_rebuild_each_book_and_have_each_deal(tmp_path: Path) -> None:
+    """After each recorded book, the events have made exactly that book; deals have their side."""
+    rows = market_rows(900, oddities=0.3)
+    events = exported_events(tmp_path, rows)
+    assert replayed(events) == books(by_time(rows))
+    trades = events[events["ev"] & 0xFF == TRADE_EVENT]
+    wanted = [
+        (ts * 1_000_000, float(price), float(volume), side == "buy")
+        for ts, price, volume, side in expected(by_time(rows), "deals")
+    ]
+    sides = (trades["ev"] & BUY_EVENT != 0).tolist()
+    columns = (trades[name].tolist() for name in ("exch_ts", "px", "qty"))
+    assert list(zip(*columns, sides, strict=True)) == wanted
+
+
+def test_hftbacktest_itself_reads_the_file(tmp_path: Path) -> None:
+    """The package's own checks pass, and its backtest sees the recorded best prices.
+
+    Over two days in two files, the second of which begins with another book.
+    """
+    hft = pytest.importorskip("hftbacktest", reason="the package is heavy: pip install hftbacktest")
+    from hftbacktest.data import validate_event_order
+
+    rows = by_time(market_rows(600, oddities=0.0, step=100_000))
+    fill(tmp_path / "data", rows)
+    out = tmp_path / "days"
+    assert run(tmp_path / "data", "--format", "hftbacktest", "--by-day", "--out", out) == 0
+    files = sorted(map(str, out.glob("*.npz")))
+    assert len(files) == 2
+    for file in files:
+        with np.load(file) as loaded:
+            events = loaded["data"]
+        assert events.dtype == hft.event_dtype
+        validate_event_order(events)
+    asset = (
+        hft.BacktestAsset()
+        .data(files)
+        .linear_asset(1.0)
+        .constant_order_latency(0, 0)
+        .risk_adverse_queue_model()
+        .no_partial_fill_exchange()
+        .trading_value_fee_model(0.0, 0.0)
+        .tick_size(0.1)
+        .lot_size(1.0)
+        .last_trades_capacity(10_000)
+    )
+    backtest = hft.HashMapMarketDepthBacktest([asset])
+    wanted = {ts: (max(bids), min(asks)) for ts, bids, asks in books(rows)}
+    seen: dict[int, tuple[float, float]] = {}
+    trades, answer = 0, 2
+    while answer == 2:  # a feed came
+        answer = backtest.wait_next_feed(True, 10**15)
+        depth = backtest.depth(0)
+        # At the end the clock stays where it was.
+        at = backtest.current_timestamp // 1_000_000 if answer == 2 else max(wanted)
+        seen[at] = (round(depth.best_bid, 1), round(depth.best_ask, 1))
+        trades += len(backtest.last_trades(0))
+        backtest.clear_last_trades(0)
+    assert answer == 1  # the end of the data
+    assert {at: seen.get(at) for at in wanted} == wanted
+    assert trades == sum(mt == "d" for _, mt, _ in rows)
+    assert not backtest.close()
+
+
+# --- By day --------------------------------------------------------------------------------------
+
+
+def days_of_deals(days: int, each: int = 400) -> list[Row]:
+    """Return deals of some days, the first of them FRIDAY."""
+    return [
+        (FRIDAY + day * DAY + n * (DAY // each), "d", f"{day}.{n}1|{n + 1}|{n % 2 + 1}")
+        for day in range(days)
+        for n in range(each)
+    ]
+
+
+def test_by_day_a_complete_day_is_not_written_again(tmp_path: Path) -> None:
+    """A second run writes only the days that have got rows since; the others stay as they are."""
+    rows = days_of_deals(3)
+    fill(tmp_path / "data", rows[:-100])
+    out = tmp_path / "deals"
+    command = ["--kind", "deals", "--by-day", "--out", out]
+    assert run(tmp_path / "data", *command) == 0
+    names = [f"BTC_USDT-deals-2026-11-{day}.parquet" for day in (20, 21, 22)]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "_export.json"])
+    before = {name: (out / name).stat().st_mtime_ns for name in names}
+
+    fill(tmp_path / "data", rows[-100:])
+    assert run(tmp_path / "data", *command) == 0
+    after = {name: (out / name).stat().st_mtime_ns for name in names}
+    assert [name for name in names if before[name] != after[name]] == names[2:]
+    for day, name in enumerate(names):
+        assert parquet_rows(out / name) == expected(rows[day * 400 : day * 400 + 400], "deals")
+
+
+def test_by_day_an_interrupted_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was whole stays, what was half is gone, and the next run does the rest."""
+    fill(tmp_path / "data", days_of_deals(3))
+    out = tmp_path / "deals"
+    command = ["--kind", "deals", "--by-day", "--format", "csv", "--out", out]
+    original = formats.open_writer
+    written: list[str] = []
+
+    def failing(request: Any, file: Any) -> Any:
+        written.append(Path(file.name).name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return original(request, file)
+
+    monkeypatch.setattr(export_module, "open_writer", failing)
+    assert run(tmp_path / "data", *command) == 130
+    assert "interrupted" in one_line(capsys)
+    names = [f"BTC_USDT-deals-2026-11-{day}.csv" for day in (20, 21, 22)]
+    assert sorted(path.name for path in out.iterdir()) == [names[0], "_export.json"]
+    assert run(tmp_path / "data", *command) == 0
+    assert written[2:] == [f".{name}.part" for name in names[1:]]
+    for name in names:
+        assert len((out / name).read_text().splitlines()) == 401
+
+
+def test_by_day_refuses_what_is_not_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that no export made, or a directory with another one, is not written over."""
+    fill(tmp_path / "data", days_of_deals(1))
+    out = tmp_path / "deals"
+    out.mkdir()
+    (out / "BTC_USDT-deals-2026-11-20.parquet").write_text("mine")
+    command = ["--kind", "deals", "--by-day", "--out", out]
+    assert run(tmp_path / "data", *command) == 2
+    assert "is there already" in one_line(capsys)
+    assert run(tmp_path / "data", *command, "--force") == 0
+    assert run(tmp_path / "data", *command, "--format", "csv") == 2
+    assert "give --out another directory" in one_line(capsys)
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kind", "deal"], "did you mean deals?"),
+        ([], "--kind is missing"),
+        (["--kind", "deals", "--format", "xml"], "--format 'xml'"),
+        (["--kind", "raw", "--format", "hftbacktest"], "--kind deals or depths"),
+        (["--kind", "deals", "--from", "2026-11-21", "--to", "2026-11-20"], "is not before"),
+        (["--kind", "deals", "--from", "2026-11-21", "--to", "2026-11-21"], "is not before"),
+        (["--kind", "deals", "--from", "tuesday"], "'tuesday' is no time"),
+        (["--kind", "deals", "--interval", "1m"], "goes with --kind candles"),
+        (["--kind", "candles", "--interval", "0m"], "--interval '0m'"),
+        (["--kind", "candles", "--interval", "7h", "--by-day"], "no whole number"),
+        (["--kind", "deals", "--from", "2027-01-01"], "only between 2026-11-20 00:00:00"),
+        (["--kind", "tickers"], "there are none"),
+    ],
+)
+def test_wrong_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """Each is one line that names what is wrong, exit code 2, and no file."""
+    fill(tmp_path / "data", days_of_deals(1, 3))
+    assert run(tmp_path / "data", "--out", tmp_path / "x", *arguments) == 2
+    assert message in one_line(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_an_unknown_symbol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says which tables there are."""
+    fill(tmp_path / "data", days_of_deals(1, 3))
+    store, out = str(tmp_path / "data"), str(tmp_path / "x")
+    assert main(["export", "ETH_USDT", "--kind", "raw", "--store", store, "--out", out]) == 2
+    assert "ETH_USDT was not recorded" in (line := one_line(capsys))
+    assert "there are btc" in line
+
+
+def test_a_store_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error, and no store is made."""
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 2
+    assert str(tmp_path / "data") in one_line(capsys)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_target_that_is_there_or_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is written over, and a directory that is missing is not made."""
+    fill(tmp_path / "data", days_of_deals(1, 3))
+    (tmp_path / "x").write_text("mine")
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 2
+    assert "--force writes over it" in one_line(capsys)
+    assert (tmp_path / "x").read_text() == "mine"
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "no" / "x") == 2
+    assert "cannot write into" in one_line(capsys)
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path) == 2
+    assert "is a directory" in one_line(capsys)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "hftbacktest"])
+def test_a_full_disk(tmp_path: Path, form: str) -> None:
+    """In the middle of a file: one line, exit code 1, and nothing is left behind.
+
+    The disk is full for this process alone: the system lets it write no file beyond 100 kB.
+    """
+    fill(tmp_path / "data", market_rows(3000, oddities=0.0))
+    kind = [] if form == "hftbacktest" else ["--kind", "depths"]
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "data",
+         "--format", form, "--out", out / "x", *kind],
+        env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False,
+        preexec_fn=limit, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith(f"mexc-trio: error: cannot write {out / 'x'}")
+    assert "Traceback" not in ended.stderr
+    assert list(out.iterdir()) == []
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    """In the middle of a file: one line, exit code 130, and nothing is left behind."""
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [market_table("btc")])
+        store.query(
+            f"INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli(toInt64({FRIDAY} + number))"
+            f", 'd', concat(toString(number), '.5|1|1') FROM numbers(3000000)"
+        )
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "data",
+         "--kind", "deals", "--format", "csv", "--out", out / "x"],
+        env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    with process:
+        deadline = time.monotonic() + DEADLINE
+        while not any(path.stat().st_size for path in out.iterdir()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1] == "mexc-trio: error: interrupted"
+    assert "Traceback" not in error
+    assert list(out.iterdir()) == []
+
+
+def test_a_query_that_fails_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store's error is the one line; the rows so far are not kept."""
+    fill(tmp_path / "data", days_of_deals(2))
+    original = source.Source.tables
+
+    def failing(self: source.Source, *arguments: Any) -> Any:
+        yield from original(self, *arguments)
+        raise StoreUnavailable("the store went away")
+
+    monkeypatch.setattr(source.Source, "tables", failing)
+    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 1
+    assert one_line(capsys) == "mexc-trio: error: the store went away"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_server_that_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a real server: its rows; and when it is killed in the middle, one line and no file."""
+    with ClickHouseServer() as server:
+        server.execute(
+            "CREATE TABLE mexc_data.btc (ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), "
+            "m String) ENGINE = StripeLog"
+        )
+        rows = days_of_deals(3)
+        server.execute("INSERT INTO mexc_data.btc VALUES", rows)
+        command = ["export", "BTC_USDT", "--store", server.url, "--kind", "raw", "--out"]
+        assert main([*command, str(tmp_path / "whole.parquet")]) == 0
+        assert parquet_rows(tmp_path / "whole.parquet") == rows
+
+        original = formats.open_writer
+
+        def killing(request: Any, file: Any) -> Any:
+            server.kill()
+            return original(request, file)
+
+        server.execute(
+            "INSERT INTO mexc_data.btc SELECT number, 'd', "
+            "concat(toString(number), '.5|1|1 is much longer than a deal') "
+            "FROM system.numbers LIMIT 500000"
+        )
+        monkeypatch.setattr(export_module, "open_writer", killing)
+        capsys.readouterr()
+        assert main([*command, str(tmp_path / "x.parquet")]) == 1
+        assert "cannot be reached" in one_line(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.parquet"]
+
+
+# --- While recording -----------------------------------------------------------------------------
+
+
+async def test_while_a_recorder_runs(tmp_path: Path) -> None:
+    """An export and a backup of a store that is being recorded have the rows that were there."""
+    async with (
+        open_exchange(rate=400) as exchange,
+        running(tmp_path, "BTC_USDT", "--url", exchange.url, "--linger", "0.1") as program,
+    ):
+        await program.until(lambda: len(exchange.rows("BTC_USDT")) > 1000)
+        before = len(exchange.rows("BTC_USDT"))
+        commands = (
+            ["export", "BTC_USDT", "--kind", "raw", "--out", "raw.parquet"],
+            ["export", "BTC_USDT", "--kind", "candles", "--format", "csv", "--out", "candles.csv"],
+            ["backup", "--out", "copy"],
+        )
+        for command in commands:
+            ended = await trio.run_process(
+                [sys.executable, "-m", "mexc_trio", *command],
+                env=environment(), cwd=tmp_path, capture_stderr=True, capture_stdout=True,
+                check=False,
+            )  # fmt: skip
+            assert ended.returncode == 0, ended.stderr.decode()
+        assert await program.stop() == 0
+        sent = exchange.rows("BTC_USDT")
+        found = parquet_rows(tmp_path / "raw.parquet")
+        assert before - 500 < len(found) < len(sent)
+        assert found == by_time(sent[: len(found)])
+        copied = pq.read_table(tmp_path / "copy" / "btc.parquet").to_pydict().values()
+        kept = list(zip(*copied, strict=True))
+        assert kept == sent[: len(kept)]
+        assert len(kept) >= len(found)
+        assert (tmp_path / "candles.csv").read_text().count("\n") >= 2
+
+
+def test_the_help_names_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be asked for is in the help."""
+    assert main(["export", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for word in ("parquet", "hftbacktest", "--by-day", "--from TIME", "candles"):
+        assert word in text

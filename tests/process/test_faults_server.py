@@ -1,0 +1,416 @@
+"""The server may die, hang, refuse or lose rows; the network may break within an INSERT.
+
+Promises 2 to 5, against a real server under load. The recorder stays on one connection to the
+exchange all the time, so in the end the table must hold what was sent on it, from the first row on.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from clickhouse_driver.errors import Error as DriverError
+
+from tests.support.faults import (
+    TABLE,
+    TALLY,
+    Exchange,
+    Recorder,
+    chance,
+    compare,
+    compare_gaps,
+    make_tables,
+    recording,
+    repetitions,
+    stored,
+    stored_gaps,
+    until,
+    wait_until,
+)
+from tools.clickhouse import DATABASE, ClickHouseServer
+from tools.proxy import Direction, Fault, Kind, open_proxy
+
+OUTAGE = float(os.environ.get("MEXC_TRIO_TEST_OUTAGE", "4"))
+"""Seconds of the one long outage."""
+
+# The program waits for 10 s by default.
+IMPATIENT = "?send_receive_timeout=1&sync_request_timeout=1&connect_timeout=1"
+
+
+@pytest.fixture
+def server(clickhouse_server: ClickHouseServer) -> Iterator[ClickHouseServer]:
+    """Lend a server with empty tables that a test may do anything to."""
+    with ClickHouseServer() as server:
+        make_tables(server)
+        yield server
+
+
+def rows(server: ClickHouseServer, table: str = TABLE) -> int:
+    """Return how many rows a table has."""
+    return int(server.execute(f"SELECT count() FROM {DATABASE}.{table}")[0][0])
+
+
+def arrive(server: ClickHouseServer, n: int = 1, table: str = TABLE) -> None:
+    """Wait until a table has so many more rows."""
+    least = rows(server, table) + n
+    wait_until(f"{n} rows arrive", lambda: rows(server, table) >= least)
+
+
+def finish(exchange: Exchange, recorder: Recorder, server: ClickHouseServer) -> None:
+    """Let the recorder catch up, stop it, and compare all it has stored with what was sent."""
+    recorder.catches_up()
+    recorder.stop()
+    found = compare(exchange.connections(), stored(recorder, server))
+    compare_gaps(found.segments, stored_gaps(recorder, server))
+    # It was not killed: all it had received is there, and only a last frame was on its way.
+    assert all(missing < 500 for missing in found.missing)
+    assert found.rows > 100
+
+
+def test_kill_9_of_the_server_under_load(tmp_path: Path, server: ClickHouseServer) -> None:
+    """The server dies in the middle of INSERTs and comes back; one outage is longer."""
+    instants = chance("server-kill")
+    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+        recorder.start()
+        kills = repetitions(10)
+        for number in range(kills):
+            arrive(server)
+            recorder.run_for(instants.uniform(0, 0.5))
+            if instants.random() < 0.8:
+                server.kill()
+            else:
+                server.stop()
+            pause = OUTAGE if number == kills // 2 else instants.uniform(0, 0.7)
+            recorder.run_for(pause)
+            server.start()
+        finish(exchange, recorder, server)
+        said = recorder.said()
+        assert "is back; caught up after" in said
+        TALLY.fault("kill -9 or stop of the server", kills)
+
+
+def test_frozen_server(tmp_path: Path, server: ClickHouseServer) -> None:
+    """A server that hangs for longer than the timeouts, and then goes on with old INSERTs."""
+    instants = chance("server-freeze")
+    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+        recorder.store += IMPATIENT
+        recorder.start()
+        freezes = repetitions(5)
+        for _ in range(freezes):
+            arrive(server)
+            recorder.run_for(instants.uniform(0, 0.3))
+            server.pause()
+            recorder.run_for(instants.uniform(1, 2.5))
+            server.resume()
+        finish(exchange, recorder, server)
+        TALLY.fault("freeze of the server", freezes)
+
+
+async def more_rows(server: ClickHouseServer) -> None:
+    """Wait until rows arrive. In threads, because the proxy needs this one."""
+    with trio.fail_after(20):
+        before = now = await trio.to_thread.run_sync(rows, server)
+        while now == before:
+            now = await trio.to_thread.run_sync(rows, server)
+
+
+async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHouseServer) -> None:
+    """Every kind of break, at many bytes of an INSERT, also between its last and the answer."""
+    instants = chance("network")
+    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+        async with open_proxy("127.0.0.1", server.tcp_port) as proxy:
+            recorder.store = (
+                server.url.replace(f":{server.tcp_port}/", f":{proxy.port}/") + IMPATIENT
+            )
+            recorder.start()
+            await more_rows(server)
+            kinds = [Kind.CUT, Kind.CLOSE, Kind.HALF_CLOSE, Kind.STALL, Kind.DELAY, Kind.SWALLOW]
+            for number in range(repetitions(24)):
+                kind = kinds[number % len(kinds)]
+                if kind is Kind.SWALLOW:
+                    # From a row on, all arrives and is stored (5 ends the answer); nobody hears.
+                    fault = Fault(Direction.TO_SERVER, 0, kind, pattern=b"|", until=b"\x05")
+                elif instants.random() < 0.3:
+                    # Within the answer: the table's columns, or the last byte.
+                    place = instants.randrange(1, 60)
+                    fault = Fault(Direction.TO_CLIENT, place, kind, pattern=b"\x0b", seconds=0.3)
+                else:
+                    # From the statement through the columns to the end of the rows.
+                    place = int(instants.uniform(0, 40) ** 2)
+                    fault = Fault(
+                        Direction.TO_SERVER, place, kind, pattern=b"INSERT INTO", seconds=0.3
+                    )
+                armed = proxy.arm(fault)
+                certain = kind is Kind.SWALLOW
+                await until(
+                    f"{fault} strikes", armed.fired.is_set, 3 if certain else 1, fail=certain
+                )
+                if not armed.fired.is_set():
+                    proxy.disarm()
+                    continue
+                if kind in (Kind.STALL, Kind.HALF_CLOSE):
+                    # Until the recorder has given up; what was held back arrives afterwards.
+                    await trio.sleep(instants.uniform(0.8, 2))
+                    proxy.resume()
+                await more_rows(server)
+                TALLY.fault(f"{kind.value} of a connection within an INSERT")
+            await trio.to_thread.run_sync(finish, exchange, recorder, server)
+        unheard = recorder.said().count("of an unanswered INSERT had arrived")
+        assert unheard >= repetitions(24) // len(kinds)
+
+
+def replace(file: Path, text: str) -> None:
+    """Give a file another content at once: a server that saw it half written would not look again.
+
+    It tells a new version by its time in seconds.
+    """
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    later = file.stat().st_mtime + 10
+    os.utime(new, (later, later))
+    new.replace(file)
+
+
+async def test_server_that_is_read_only_for_a_while(
+    tmp_path: Path, server: ClickHouseServer
+) -> None:
+    """A server that answers and refuses INSERTs is away; it is not asked all the time."""
+    users = server.directory / "users.xml"
+    writable = users.read_text()
+
+    def refuses() -> bool:
+        try:
+            server.execute(f"INSERT INTO {DATABASE}.spare VALUES", [(1,)])
+        except DriverError as error:
+            return "readonly" in str(error)
+        return False
+
+    server.execute(f"CREATE TABLE {DATABASE}.spare (x UInt8) ENGINE = StripeLog")
+    with recording(tmp_path, server) as (exchange, recorder):
+        async with open_proxy("127.0.0.1", server.tcp_port) as proxy:
+            recorder.store = server.url.replace(f":{server.tcp_port}/", f":{proxy.port}/")
+            recorder.start()
+            await more_rows(server)
+            profile = "<default><readonly>2</readonly></default>"
+            replace(users, writable.replace("<default/>", profile, 1))
+            await until("it is read-only", refuses, 10)
+            proxy.cut()  # a connection keeps the profile that it had at its start
+            await until("it is noticed", lambda: "in readonly mode" in recorder.said(), 10)
+            before = await trio.to_thread.run_sync(rows, server)
+            await until("", lambda: not recorder.is_running, 3, fail=False)
+            assert await trio.to_thread.run_sync(rows, server) == before
+            replace(users, writable)
+            await until("it can be written to", lambda: not refuses(), 10)
+            proxy.cut()
+            await more_rows(server)
+            await trio.to_thread.run_sync(finish, exchange, recorder, server)
+        # Not a line for each attempt.
+        assert recorder.said().count("in readonly mode") == 1
+        TALLY.fault("read-only server")
+
+
+def test_emptied_table_is_filled_again_from_the_journal(
+    tmp_path: Path, server: ClickHouseServer
+) -> None:
+    """A server that comes back without its data is given all that the journal still keeps."""
+    with recording(tmp_path, server) as (exchange, recorder):
+        recorder.start()
+        arrive(server, 1000)
+        server.kill()
+        server.wipe()
+        server.start()
+        make_tables(server)
+        arrive(server, 1000)
+        finish(exchange, recorder, server)
+        assert "table shorter than expected" in recorder.said()
+        TALLY.fault("server without its data")
+
+
+def test_emptied_table_is_a_hole_where_the_journal_keeps_nothing(
+    tmp_path: Path, server: ClickHouseServer
+) -> None:
+    """What the journal no longer has is a row in gaps; recording goes on behind it."""
+    with recording(tmp_path, server, options=("--retention", "0")) as (exchange, recorder):
+        recorder.start()
+        arrive(server, 1000)
+        recorder.stop()
+        recorder.start()
+        wait_until("old rows are removed", lambda: recorder.first_kept() > 0)
+        recorder.stop()
+        lost = stored(recorder, server)
+        server.execute(f"DROP TABLE {DATABASE}.{TABLE}")
+        make_tables(server)
+        recorder.start()
+        arrive(server, 500)
+        recorder.stop()
+        table = stored(recorder, server)
+        gaps = [
+            g for g in stored_gaps(recorder, server) if g.cause == "table shorter than expected"
+        ]
+        assert len(gaps) == 1
+        assert (gaps[0].symbol, gaps[0].channel, gaps[0].start) == ("BTC_USDT", "all", 0)
+        # What is missing is what lies in the gap, and what is left follows on it.
+        kept = [row for row in lost if row in set(table)]
+        gone = [row for row in lost if row not in set(table)]
+        assert gone
+        assert lost == gone + kept
+        assert f"{len(gone)} rows lost, {len(kept)} restored" == gaps[0].detail
+        assert gaps[0].end == table[0][0]
+        sent = {one.row for connection in exchange.connections() for one in connection}
+        assert set(table) <= sent
+        assert len(set(table)) == len(table)
+        TALLY.fault("emptied table")
+        TALLY.rows += len(table)
+
+
+def test_another_writer_stops_the_symbol(tmp_path: Path, server: ClickHouseServer) -> None:
+    """Rows that nobody here has written stop the symbol with a clear error; nothing is guessed."""
+    with recording(tmp_path, server) as (_, recorder):
+        recorder.start()
+        arrive(server, 100)
+        server.execute(f"INSERT INTO {DATABASE}.{TABLE} VALUES", [(1, "d", "1|1|1")])
+        server.kill()  # so that it looks at once, and not within a minute
+        server.start()
+        assert recorder.wait() == 1
+        assert "something else writes to it" in recorder.said()
+        before = rows(server)
+        waiting = recorder.backlog()
+        assert waiting
+        # Nor does a new start guess.
+        recorder.start()
+        assert recorder.wait() == 1
+        assert rows(server) == before
+        assert recorder.backlog() >= waiting
+        TALLY.fault("another writer")
+
+
+def test_two_recorders_of_one_symbol(tmp_path: Path, server: ClickHouseServer) -> None:
+    """The second recorder on one machine refuses, and names the first one's process."""
+    with recording(tmp_path / "one", server) as (exchange, first):
+        first.start()
+        arrive(server, 100)
+        second = Recorder(tmp_path / "two", exchange.url, server.url)
+        second.start()
+        assert second.wait() == 1
+        assert f"process {first.pid}" in second.said()
+        # In the same state directory, with another symbol: the journal is taken.
+        third = Recorder(first.directory, exchange.url, server.url, symbols=("ETH_USDT",))
+        make_tables(server, "eth")
+        third.start()
+        assert third.wait() == 1
+        assert f"process {first.pid}" in third.said().splitlines()[-1]
+        finish(exchange, first, server)
+
+
+def test_two_recorders_of_two_symbols_share_the_ledger(
+    tmp_path: Path, server: ClickHouseServer
+) -> None:
+    """Recorders of different symbols in one database write one table of gaps."""
+    make_tables(server, "btc", "eth")
+    with recording(tmp_path / "one", server) as (exchange, first):
+        second = Recorder(tmp_path / "two", exchange.url, server.url, symbols=("ETH_USDT",))
+        try:
+            for _ in range(repetitions(4)):
+                for recorder, table in ((first, "btc"), (second, "eth")):
+                    recorder.start()
+                    arrive(server, table=table)
+                for recorder in (first, second):
+                    recorder.kill()
+                TALLY.fault("kill -9 of two recorders with one ledger")
+            for recorder, table in ((first, "btc"), (second, "eth")):
+                recorder.start()
+                said = f"Subscribed to: sub.depth.full for {recorder.symbols[0]}"
+                recorder.says(said, recorder.said().count(said) + 1)
+                arrive(server, table=table)
+            for recorder in (first, second):
+                recorder.stop()
+        finally:
+            if second.is_running:
+                second.kill()
+        gaps = stored_gaps(first, server)
+        for recorder, symbol, table in ((first, "BTC_USDT", "btc"), (second, "ETH_USDT", "eth")):
+            found = compare(exchange.connections(symbol), stored(recorder, server, table))
+            compare_gaps(found.segments, gaps, symbol)
+
+
+def test_stopping_with_the_server_away(tmp_path: Path, server: ClickHouseServer) -> None:
+    """Ctrl-C ends within seconds and says what is left; the next run, or drain, writes it."""
+    with recording(tmp_path, server) as (exchange, recorder):
+        for command in ("record", "drain"):
+            recorder.start()
+            arrive(server)
+            server.kill()
+            recorder.waits_for_store()
+            recorder.stop(5)
+            said = recorder.said().splitlines()
+            waiting = recorder.backlog()
+            assert any(f"{waiting} rows are not yet in" in line for line in said[-3:]), said[-3:]
+            server.start()
+            if command == "drain":
+                recorder.run("drain", "--state-dir", str(recorder.state))
+                assert recorder.wait() == 0
+                assert f"{waiting} rows written" in recorder.said().splitlines()[-1]
+                assert recorder.backlog() == 0
+            else:
+                recorder.start()
+                recorder.says(f"{waiting} rows of an earlier run")
+                recorder.catches_up()
+                recorder.stop()
+            TALLY.fault("Ctrl-C with the server away")
+        found = compare(exchange.connections(), stored(recorder, server))
+        assert found.rows > 1000
+
+
+def test_second_ctrl_c_does_not_wait(tmp_path: Path, server: ClickHouseServer) -> None:
+    """With the server frozen the first Ctrl-C waits for an answer, the second does not: 130."""
+    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+        recorder.start()
+        arrive(server, 100)
+        server.pause()
+        recorder.waits_for_store()
+        recorder.signal(signal.SIGINT)
+        recorder.says("SIGINT")
+        recorder.signal(signal.SIGINT)
+        assert recorder.wait(3) == 130
+        assert "the next run writes up to" in recorder.said()
+        server.resume()
+        recorder.start()
+        recorder.catches_up()
+        recorder.stop()
+        found = compare(exchange.connections(), stored(recorder, server))
+        compare_gaps(found.segments, stored_gaps(recorder, server))
+        TALLY.fault("second Ctrl-C")
+
+
+def seconds_until(condition: Callable[[], bool]) -> float:
+    """Return how long it takes until a condition is true."""
+    began = time.monotonic()
+    wait_until("caught up", condition, 60)
+    return time.monotonic() - began
+
+
+def test_memory_and_catching_up(tmp_path: Path, server: ClickHouseServer) -> None:
+    """With the server away memory stays bounded; an hour's rows are caught up in seconds."""
+    options = ("--rate", "12000", "--oddities", "0")
+    with recording(tmp_path, server, exchange=options) as (exchange, recorder):
+        recorder.start()
+        arrive(server, 100)
+        server.kill()
+        recorder.waits_for_store(200_000)
+        server.start()
+        began = rows(server)
+        took = seconds_until(lambda: rows(server) > began + 46_000)
+        memory = recorder.memory()
+        recorder.stop(60)
+        found = compare(exchange.connections(), stored(recorder, server))
+        assert found.rows > 200_000
+        assert memory < 150 << 20, f"{memory >> 20} MiB"
+        assert took < 10
+        TALLY.fault("server away for 200,000 rows")
+        TALLY.notes.append(
+            f"with 200,000 rows waiting the recorder had at most {memory >> 20} MiB of memory; "
+            f"46,000 of them were written within {took:.1f} s of the server's start"
+        )

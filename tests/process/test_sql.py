@@ -1,0 +1,147 @@
+"""The command `sql`, as a user types it."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import market_table, prepare
+from tests.support.running import DEADLINE, environment
+from tools.clickhouse import ClickHouseServer
+
+ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(3)]
+SELECT = "SELECT mt, m FROM btc ORDER BY m"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a store of three deals in ./mexc-data."""
+    path = tmp_path_factory.mktemp("sql")
+    with closing(EmbeddedStore(path / "mexc-data")) as store:
+        prepare(store, [market_table("btc")])
+        store.append(market_table("btc"), ROWS)
+    return path
+
+
+def command(*arguments: str) -> Sequence[str]:
+    """Return a command line."""
+    return [sys.executable, "-m", "mexc_trio", "sql", *arguments]
+
+
+def sql(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run the command with its output into a pipe."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def test_output(directory: Path, clickhouse_server: ClickHouseServer) -> None:
+    """Tab-separated into a pipe, any format on request, the same from either store."""
+    clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
+    clickhouse_server.execute(
+        "CREATE TABLE mexc_data.btc (ts Int64, "
+        "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
+    )
+    clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
+    for store in ("mexc-data", clickhouse_server.url):
+        done = sql(directory, SELECT, "--store", store)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == b"d\t0.50|0|1\nd\t1.50|1|1\nd\t2.50|2|1\n"
+        done = sql(directory, SELECT, "--format", "Parquet", "--store", store)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert pq.read_table(io.BytesIO(done.stdout)).to_pylist() == [
+            {"mt": mt, "m": m} for _, mt, m in ROWS
+        ]
+    clickhouse_server.execute("DROP TABLE mexc_data.btc")
+
+
+def test_a_terminal_gets_a_table(directory: Path) -> None:
+    """On a terminal the answer is a table for people, as clickhouse-client has it."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command("SELECT count() AS n FROM btc"), cwd=directory, env=environment(), stdout=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"\xe2\x94\x98" not in shown:
+            shown += os.read(ours, 1000)
+        assert process.wait(DEADLINE) == 0
+    os.close(ours)
+    assert "│ 3 │" in shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["SELECT nope"], 1, "store mexc-data: Unknown expression identifier `nope`"),
+        (["SELECT 1 FROM"], 1, "store mexc-data: Syntax error"),
+        (["DROP TABLE btc"], 1, "only SELECT, SHOW, DESCRIBE, EXISTS and EXPLAIN can be run"),
+        (["SELECT 1", "--format", "Nope"], 1, "store mexc-data: Unknown format Nope"),
+        (["SELECT 1", "--store", "none"], 2, "store none: there is no such directory; see --store"),
+        (["SELECT 1", "--store", "."], 2, "store .: nothing was ever recorded there"),
+        ([], 2, 'command "sql" parameter STATEMENT requires an argument'),
+    ],
+)
+def test_what_goes_wrong(directory: Path, arguments: list[str], code: int, message: str) -> None:
+    """One line that says what is wrong, the right exit code, and nothing on standard output."""
+    done = sql(directory, *arguments)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert message.casefold() in done.stderr.decode().casefold()
+    assert done.stderr.decode().startswith("mexc-trio: error: ")
+    assert done.stderr.count(b"\n") == 1
+    assert {path.name for path in directory.iterdir()} == {"mexc-data"}
+
+
+def test_a_server_that_is_away(directory: Path) -> None:
+    """A server that does not answer is one line."""
+    done = sql(directory, "SELECT 1", "--store", "clickhouse://127.0.0.1:1/mexc_data")
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    assert b"ClickHouse at 127.0.0.1:1 cannot be reached" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough(directory: Path) -> None:
+    """`mexc-trio sql ... | head` ends without a word."""
+    with subprocess.Popen(
+        command("SELECT * FROM numbers(100000000)"),
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(DEADLINE)
+
+
+def test_ctrl_c(directory: Path) -> None:
+    """Ctrl-C ends a long statement at once, and the store can be read again."""
+    with subprocess.Popen(
+        command("SELECT 1 UNION ALL SELECT sum(cityHash64(number)) FROM numbers(1000000000000)"),
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"1\n"
+        process.send_signal(signal.SIGINT)
+        # The shell makes 130 of it.
+        assert process.wait(DEADLINE) == -signal.SIGINT
+    assert sql(directory, "SELECT count() FROM btc").stdout == b"3\n"

@@ -1,0 +1,360 @@
+"""Both stores behave alike: what goes in comes out, in order, and errors are one of four kinds."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mexc_trio.clickhouse import repair, schema, stripelog
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.errors import (
+    StoreError,
+    StoreLocked,
+    StoreRejected,
+    StoreUnavailable,
+    TableDamaged,
+    TableMissing,
+)
+from mexc_trio.settings.targets import ServerTarget, parse_store
+from tests.support.faults import make_tables
+from tools.clickhouse import DATABASE, ClickHouseServer
+
+BTC = market_table("btc")
+
+
+def server_store(url: str) -> ServerStore:
+    """Return a store for a server's URL."""
+    target = parse_store(url)
+    assert isinstance(target, ServerTarget)
+    return ServerStore(target)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clickhouse_server: ClickHouseServer
+) -> Iterator[Store]:
+    """Open either store with empty tables."""
+    if request.param == "embedded":
+        opened: Store = EmbeddedStore(tmp_path / "store")
+        schema.prepare(opened, [BTC, GAPS])
+    else:
+        for table in ("btc", "gaps"):
+            clickhouse_server.execute(f"DROP TABLE IF EXISTS {DATABASE}.{table}")
+        make_tables(clickhouse_server)
+        opened = server_store(clickhouse_server.url)
+    with closing(opened):
+        yield opened
+
+
+def numbered(first: int, n: int) -> list[RowTuple]:
+    """Return rows of which no two are equal."""
+    return [(1_700_000_000_000 + i, "d", f"{i}|1|2") for i in range(first, first + n)]
+
+
+def test_rows_come_back_in_order(store: Store) -> None:
+    """The order of receipt survives any sizes of INSERTs; rows have numbers."""
+    at = 0
+    for n in (1, 7, 10_000, 1, 300):
+        store.append(BTC, numbered(at, n))
+        at += n
+    assert schema.count(store, "btc") == at
+    assert repair.rows_at(store, BTC, 0, at) == numbered(0, at)
+    assert repair.rows_at(store, BTC, 9_990, 20) == numbered(9_990, 20)
+    assert repair.rows_at(store, BTC, at - 1, 10) == numbered(at - 1, 1)
+    assert repair.newest(store, BTC) == 1_700_000_000_000 + at - 1
+
+
+SPECIAL = [
+    "", " ", "\\", "\\N", "\t", "\n", "\r\n", "\0", "'", '"', "`", "|", "\\t", "\\'", "%", "{x:y}",
+    "\x85", "\u2028", "\u2029", "\x0b\x0c\x1c\x1d\x1e", "\x7f", "é", "漢字", "😀", "\ufeff", "﷐",
+    '{"symbol":"BTC_USDT","data":[1,2]}\n', "a\tb\\nc\0d'e\"f|g", "FORMAT TSV", "\b\x1b",
+]  # fmt: skip
+
+
+def test_special_characters_survive(store: Store) -> None:
+    """A dead letter may hold anything; what was received is what is stored."""
+    rows: list[RowTuple] = [(1000 + i, "dl", text) for i, text in enumerate(SPECIAL)]
+    store.append(BTC, rows)
+    assert repair.rows_at(store, BTC, 0, len(rows)) == rows
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 9_999_999_999_999),
+            st.sampled_from(("t", "d", "dp", "dl")),
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_row_survives(store: Store, rows: list[RowTuple]) -> None:
+    """Whatever time, type and text a row has, it is read as it was written."""
+    before = schema.count(store, "btc")
+    store.append(BTC, rows)
+    assert repair.rows_at(store, BTC, before, len(rows)) == rows
+
+
+def test_holes_survive(store: Store) -> None:
+    """The ledger's rows come back as they were appended, too: that is how it is reconciled."""
+    gaps: list[RowTuple] = [
+        ("BTC_USDT", "depth", 1, 1_700_000_000_123, "program stopped", "a 'detail'\n", 2**63, 5),
+        ("ETH_USDT", "all", 0, 0, "journal lost", "", 0, 0),
+    ]
+    store.append(GAPS, gaps)
+    assert repair.rows_at(store, GAPS, 0, 2) == gaps
+    assert repair.newest(store, GAPS) == 1_700_000_000_123
+
+
+def test_missing_table(store: Store) -> None:
+    """A table or database that is not there is told apart from any other error."""
+    other = market_table("nope")
+    with pytest.raises(TableMissing):
+        schema.count(store, "nope")
+    with pytest.raises(TableMissing):
+        store.append(other, numbered(0, 1))
+    with pytest.raises(TableMissing):
+        store.query("SELECT 1 FROM `no database`.btc")
+
+
+def test_error_that_does_not_pass(store: Store) -> None:
+    """A wrong statement will be as wrong in a minute."""
+    with pytest.raises(StoreRejected, match="ClickHouse error"):
+        store.query("SELECT no_such_column")
+    with pytest.raises(StoreRejected):
+        store.query("SELEKT 1")
+    assert store.query("SELECT 1") == [(1,)]
+
+
+def test_table_of_somebody_elses(store: Store) -> None:
+    """A table of that name with other columns is refused, and nothing is created beside it."""
+    store.query(f"CREATE TABLE {store.database}.alien (x UInt8) ENGINE = Memory")
+    try:
+        with pytest.raises(StoreRejected, match="has no column ts, mt, m"):
+            schema.prepare(store, [market_table("alien")])
+    finally:
+        store.query(f"DROP TABLE {store.database}.alien")
+
+
+def test_sound_table_stays_as_it_is(store: Store) -> None:
+    """A full read of a sound table, empty or not, changes nothing."""
+    assert repair.make_sound(store, BTC) == repair.Soundness(0, "", "")
+    store.append(BTC, numbered(0, 100))
+    assert repair.make_sound(store, BTC) == repair.Soundness(100, "", "")
+
+
+def test_no_insert_is_running(store: Store) -> None:
+    """After an INSERT has been answered there is none, and a query about it is none."""
+    store.append(BTC, numbered(0, 100))
+    assert not schema.inserting(store, "btc")
+
+
+def test_running_insert_is_seen(clickhouse_server: ClickHouseServer) -> None:
+    """An INSERT that waits for its rows is seen by another connection, until it has ended."""
+    make_tables(clickhouse_server)
+    with (
+        closing(server_store(clickhouse_server.url)) as store,
+        closing(server_store(clickhouse_server.url)) as other,
+    ):
+        store.query("SELECT 1")
+        client = store._idle.get()  # noqa: SLF001 - what no public call can do: stop in the middle
+        client.connection.send_query("INSERT INTO `mexc_data`.`btc` (ts, mt, m) VALUES")
+        client.connection.send_external_tables(None)
+        client.receive_sample_block()
+        assert schema.inserting(other, "btc")
+        assert not schema.inserting(other, "gaps")
+        client.disconnect()
+        for _ in range(2000):
+            if not schema.inserting(other, "btc"):
+                break
+        else:
+            raise AssertionError("it is still running")
+
+
+def test_incarnation(clickhouse_server: ClickHouseServer) -> None:
+    """A server's stays the same until it is started again."""
+    with closing(server_store(clickhouse_server.url)) as store:
+        first = store.server_start_id()
+        assert repair.same_incarnation(first, store.server_start_id())
+    assert not repair.same_incarnation(first, str(int(first) + 10))
+    assert not repair.same_incarnation("process a", "process b")
+    assert not repair.same_incarnation("", first)
+
+
+def test_server_errors(clickhouse_server: ClickHouseServer) -> None:
+    """Refused connections and a read-only profile pass; a wrong password does not."""
+    url = clickhouse_server.url
+    with closing(server_store(url.replace("secret", "wrong"))) as store:
+        with pytest.raises(StoreRejected, match="wrong user or password") as told:
+            store.query("SELECT 1")
+        assert "wrong@" not in str(told.value)
+    store = server_store(url.replace(f":{clickhouse_server.tcp_port}/", ":1/"))
+    with closing(store), pytest.raises(StoreUnavailable, match="cannot be reached"):
+        store.query("SELECT 1")
+    make_tables(clickhouse_server)
+    store = server_store(clickhouse_server.readonly_url)
+    with closing(store), pytest.raises(StoreUnavailable, match="164"):
+        store.append(BTC, numbered(0, 1))
+
+
+def test_server_restart_between_two_calls(clickhouse_server: ClickHouseServer) -> None:
+    """A kept connection that has died is made anew, by the next call or by the one after."""
+    with ClickHouseServer() as server, closing(server_store(server.url)) as store:
+        make_tables(server)
+        store.append(BTC, numbered(0, 10))
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            store.append(BTC, numbered(10, 10))
+        server.start()
+        store.append(BTC, numbered(10, 10))
+        assert repair.rows_at(store, BTC, 0, 30) == numbered(0, 20)
+
+
+def test_directory_in_use(tmp_path: Path) -> None:
+    """One process at a time: the second one is told who has it."""
+    store = EmbeddedStore(tmp_path / "store")
+    with pytest.raises(StoreLocked, match="in use by process"):
+        EmbeddedStore(tmp_path / "store")
+    store.close()
+    EmbeddedStore(tmp_path / "store").close()
+
+
+def test_seal_holds_until_the_files_change(tmp_path: Path) -> None:
+    """A table that was sealed at a clean stop needs no full read while its files are the same."""
+    store = EmbeddedStore(tmp_path / "store")
+    schema.prepare(store, [BTC])
+    assert store.seal("btc") == ""
+    store.append(BTC, numbered(0, 1000))
+    seal = store.seal("btc")
+    assert seal
+    store.close()
+    store = EmbeddedStore(tmp_path / "store")
+    assert store.seal("btc") == seal
+    store.append(BTC, numbered(1000, 1))
+    changed = store.seal("btc")
+    assert changed != seal
+    store.close()
+    path = tmp_path / "store" / "data" / DATABASE / "btc" / "data.bin"
+    content = bytearray(path.read_bytes())
+    content[-5:] = bytes(5)
+    path.write_bytes(content)
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        assert store.seal("btc") != changed
+
+
+@pytest.mark.parametrize("cut", [1, 5, 30, 117, 118, 119, 400, 3000])
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_damaged_index_costs_no_more_than_its_end(tmp_path: Path, cut: int, zeroed: bool) -> None:
+    """The engine reads an index whole or not at all; what is whole of it is saved."""
+    store = EmbeddedStore(tmp_path / "store")
+    schema.prepare(store, [BTC])
+    for n in range(40):
+        store.append(BTC, numbered(n * 10, 10))
+    store.close()
+    index = tmp_path / "store" / "data" / DATABASE / "btc" / "index.mrk"
+    size = index.stat().st_size
+    with index.open("r+b") as file:
+        file.truncate(size - cut)
+        if zeroed:
+            file.truncate(size)
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        sound = repair.make_sound(store, BTC)
+        blocks = size // 40  # bytes of a block, more or less
+        assert 400 - sound.rows <= 10 * (2 * (cut // blocks + 1) + 1)
+        assert sound.rows < 400
+        assert repair.rows_at(store, BTC, 0, 400) == numbered(0, sound.rows)
+        store.append(BTC, numbered(sound.rows, 10))
+        assert repair.make_sound(store, BTC).rows == sound.rows + 10
+        assert repair.rows_at(store, BTC, 0, 410) == numbered(0, sound.rows + 10)
+    kept = list((tmp_path / "store" / "damaged").iterdir())
+    assert kept
+
+
+def test_sizes_that_a_full_disk_left_empty(tmp_path: Path) -> None:
+    """The engine would open no table at all; all rows are still there."""
+    store = EmbeddedStore(tmp_path / "store")
+    schema.prepare(store, [BTC])
+    store.append(BTC, numbered(0, 100))
+    store.close()
+    (tmp_path / "store" / "data" / DATABASE / "btc" / "sizes.json").write_bytes(b"")
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        assert repair.make_sound(store, BTC).rows == 100
+        store.append(BTC, numbered(100, 100))
+        assert repair.rows_at(store, BTC, 0, 300) == numbered(0, 200)
+
+
+def test_damaged_data_is_put_aside(tmp_path: Path) -> None:
+    """What can be read stays in the table, and the damaged table stays under another name."""
+    store = EmbeddedStore(tmp_path / "store")
+    schema.prepare(store, [BTC])
+    for n in range(50):
+        store.append(BTC, numbered(n * 10, 10))
+    store.close()
+    data = tmp_path / "store" / "data" / DATABASE / "btc" / "data.bin"
+    with data.open("r+b") as file:
+        file.truncate(data.stat().st_size * 2 // 3)
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        with pytest.raises(TableDamaged):
+            store.query(f"SELECT max(m) FROM {DATABASE}.btc")
+        sound = repair.make_sound(store, BTC)
+        assert 300 <= sound.rows <= 340
+        assert repair.rows_at(store, BTC, 0, 500) == numbered(0, sound.rows)
+        assert schema.count(store, sound.kept_as) == 500
+        assert repair.make_sound(store, BTC) == repair.Soundness(sound.rows, "", "")
+
+
+def test_rights_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is not about the files does not put a table aside."""
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        schema.prepare(store, [BTC])
+        store.append(BTC, numbered(0, 10))
+        query = EmbeddedStore.query
+
+        def refuse(self: EmbeddedStore, sql: str) -> list[tuple[object, ...]]:
+            if "cityHash64" in sql:
+                raise schema.error_of(497, "Not enough privileges", self.name)
+            return query(self, sql)
+
+        monkeypatch.setattr(EmbeddedStore, "query", refuse)
+        with pytest.raises(StoreRejected, match="Not enough privileges"):
+            repair.make_sound(store, BTC)
+        monkeypatch.undo()
+        assert schema.count(store, "btc") == 10
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (60, TableMissing), (81, TableMissing), (33, TableDamaged), (40, TableDamaged),
+        (164, StoreUnavailable), (242, StoreUnavailable), (243, StoreUnavailable),
+        (209, StoreUnavailable), (241, StoreUnavailable), (497, StoreRejected), (62, StoreRejected),
+    ],
+)  # fmt: skip
+def test_kinds_of_errors(code: int, kind: type[StoreError]) -> None:
+    """What passes by itself waits in the journal; what does not stops with its reason."""
+    text = f"Code: {code}. DB::Exception: Something. Stack trace:\n\n0. 0x55"
+    error = schema.error_of(code, text, "store x")
+    assert type(error) is kind
+    assert str(error) == f"store x: Something. (ClickHouse error {code})"
+
+
+def test_index_without_blocks(tmp_path: Path) -> None:
+    """Nothing but noise leaves an empty index, and the noise is kept."""
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "data.bin").write_bytes(b"x" * 100)
+    (table / "index.mrk").write_bytes(b"noise" * 20)
+    assert stripelog.needs_mending(table)
+    kept = stripelog.mend(table, tmp_path / "aside")
+    assert kept is not None
+    assert (kept / "index.mrk").read_bytes() == b"noise" * 20
+    assert (table / "index.mrk").read_bytes() == b""
+    assert not stripelog.needs_mending(table)
+    assert stripelog.mend(table, tmp_path / "aside", drop=1) is None

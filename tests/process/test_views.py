@@ -1,0 +1,241 @@
+"""The typed views say what the rows say, compared with a computation of its own in Decimal."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.errors import StoreError
+from mexc_trio.settings.targets import ServerTarget, parse_store
+from mexc_trio.symbols import VIEWS
+from tools.clickhouse import ClickHouseServer
+from tools.market import Row
+from tools.typed import ROWS, candles, expected, market_rows
+
+# --- Reading them --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    """Open one embedded store for the module: starting the engine is what takes time."""
+    store = EmbeddedStore(tmp_path_factory.mktemp("views"))
+    yield store
+    store.close()
+
+
+def fill(store: EmbeddedStore, rows: Sequence[Row], batch: int = 10_000) -> None:
+    """Give table `btc` these rows, and its views."""
+    store.query(f"DROP TABLE IF EXISTS {store.database}.btc")
+    prepare(store, [market_table("btc")])
+    views.create(store, ["btc"])
+    for first in range(0, len(rows), batch):
+        store.append(market_table("btc"), rows[first : first + batch])
+
+
+def read(store: EmbeddedStore, view: str, more: str = "") -> list[tuple[Any, ...]]:
+    """Return the rows of a view in the order of insertion: milliseconds, then Decimals."""
+    sql = (
+        f"SELECT * REPLACE (toUnixTimestamp64Milli(ts) AS ts) FROM {store.database}.btc_{view} "
+        f"SETTINGS max_threads = 1, output_format_json_quote_decimals = 1, "
+        f"output_format_json_named_tuples_as_objects = 0, "
+        f"output_format_json_quote_64bit_integers = 0 {more}"
+    )
+    return [tuple(_decimals(value) for value in row) for row in store.query(sql)]
+
+
+def _decimals(value: Any) -> Any:
+    if isinstance(value, list):
+        items = [_decimals(item) for item in value]
+        return tuple(items) if len(items) == 2 and not isinstance(items[0], tuple) else items
+    if isinstance(value, str) and value not in ("buy", "sell"):
+        return Decimal(value)
+    return value
+
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ROWS)
+def test_every_row_of_a_generated_market(store: EmbeddedStore, view: str) -> None:
+    """Each view's values are exactly the texts', however oddly the exchange wrote them."""
+    rows = market_rows(1500, oddities=0.6)
+    fill(store, rows)
+    found = read(store, view)
+    assert len(found) > 400
+    assert found == expected(rows, view)
+
+
+ODD_NUMBERS: Final = (
+    "0", "-1.5", "25329.000000000000000000000000000000", "0.0000015036", "233.740269343644737245",
+    "999999999999999999.999999999999999999", "10000000", "-0.000000000000000001",
+    "1000000000000000000", "0.1234567890123456789", "123456789012345678901234567890",
+    "-", "", "1.2.3", "1e5", ".5", "5.", "+1", "nan",
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            *[st.lists(st.tuples(*[st.sampled_from(ODD_NUMBERS)] * 2), max_size=3)] * 2,
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_books_of_odd_numbers(
+    store: EmbeddedStore, books: list[tuple[list[tuple[str, str]], ...]]
+) -> None:
+    """Empty sides, and numbers that do not fit: NULL in their place, and no other level suffers."""
+    rows: list[Row] = [
+        (n, "dp", "|".join(",".join(f"[{p},{v}]" for p, v in side) for side in book))
+        for n, book in enumerate(books)
+    ]
+    fill(store, rows)
+    assert read(store, "depths") == expected(rows, "depths")
+
+
+@pytest.mark.parametrize("view", ["deals", "tickers"])
+def test_odd_numbers(store: EmbeddedStore, view: str) -> None:
+    """A number that does not fit is NULL, never rounded and never an error."""
+    form = "{0}|{0}|1" if view == "deals" else "{0}|{0}||{0}|{0}"
+    mt = ROWS[view][0]
+    rows: list[Row] = [(n, mt, form.format(text)) for n, text in enumerate(ODD_NUMBERS)]
+    fill(store, rows)
+    assert read(store, view) == expected(rows, view)
+
+
+def test_a_third_element_and_a_lone_text_do_no_harm(store: EmbeddedStore) -> None:
+    """Rows that another program wrote do not make a table unreadable."""
+    texts = ["[1,2,3],[2,3,4]|[5,6,7]", "nonsense", "", "|", "[1,2]", "[[1,2]]|[[3,4],[5,6]]"]
+    fill(store, [(n, "dp", text) for n, text in enumerate(texts)])
+    found = read(store, "depths")
+    assert found[0][1:3] == ([(1, 2), (2, 3)], [(5, 6)])
+    assert found[1][1:] == found[2][1:] == found[3][1:] == ([], [], None, None, None, None)
+    assert found[5][1:3] == ([(1, 2)], [(3, 4), (5, 6)])
+
+
+@pytest.mark.parametrize("interval", [1, 60, 86_400])
+def test_candles(store: EmbeddedStore, interval: int) -> None:
+    """Open and close go by time, then by the order of insertion, whatever the threads do."""
+    rows: list[Row] = []
+    price = 1_000_000
+    for n in range(6000):
+        price += 1 if n % 7 else -11
+        late = -400 if n % 50 == 0 else 0  # and some come late
+        ts = 1_788_335_243_000 + n // 40 * 250 + late
+        rows.append((ts, "d", f"{price}.{n % 10}|{n % 300 + 1}|{n % 2 + 1}"))
+        if n % 5 == 0:
+            rows.append((ts, "t", "1|||2|"))
+    fill(store, rows, batch=97)
+    wanted = candles(rows, interval)
+    for threads in (1, 8):
+        store.query(f"SET max_threads = {threads}")
+        found = read(store, f"candles(interval = {interval})")
+        assert found == wanted
+
+
+def test_candles_that_cannot_be_read_in_order_say_so(store: EmbeddedStore) -> None:
+    """A profile with readonly = 1 takes the view its single thread: an error, no wrong close."""
+    fill(store, [(n, "d", f"{n}|1|1") for n in range(3000)], batch=100)
+    store.query("SET max_threads = 8")
+    with pytest.raises(StoreError, match=r"give it max_threads = 1"):
+        store.query("SELECT * FROM mexc_data.btc_candles(interval = 60) SETTINGS readonly = 1")
+
+
+def test_types(store: EmbeddedStore) -> None:
+    """Decimals, an Enum and milliseconds: nothing is a Float, whatever it is computed from."""
+    fill(store, [])
+    types: dict[str, str] = {}
+    for view in VIEWS:
+        name = f"mexc_data.btc_{view}" + ("(interval = 60)" if view == "candles" else "")
+        for column, type_, *_ in store.query(f"DESCRIBE {name}"):
+            types[f"{view}.{column}"] = " ".join(str(type_).split())
+        assert [name for name, *_ in store.query(f"DESCRIBE {name}")] == list(views.COLUMNS[view])
+    assert not [type_ for type_ in types.values() if "Float" in type_]
+    assert types["deals.ts"] == types["candles.ts"] == "DateTime64(3)"
+    assert types["deals.side"] == "Nullable(Enum8('buy' = 1, 'sell' = 2))"
+    assert types["tickers.funding_rate"] == "Nullable(Decimal(18, 8))"
+    assert types["candles.close"] == types["depths.spread"] == "Nullable(Decimal(38, 18))"
+    assert types["depths.bids"] == (
+        "Array(Tuple( price Nullable(Decimal(38, 18)), amount Nullable(Decimal(38, 18))))"
+    )
+
+
+def test_what_is_there_is_kept_and_what_is_ours_is_renewed(
+    store: EmbeddedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table of the user's is left alone and named; a view of an older definition is replaced."""
+    fill(store, [(1, "d", "5|1|1")])
+    assert views.create(store, ["btc"]) == []
+    for view in ("deals", "tickers"):
+        store.query(f"DROP VIEW mexc_data.btc_{view}")
+    store.query("CREATE TABLE mexc_data.btc_deals (mine String) ENGINE = StripeLog")
+    store.query("CREATE VIEW mexc_data.btc_tickers AS SELECT 1 AS old COMMENT 'mexc-trio views 0'")
+    try:
+        assert views.create(store, ["btc"]) == ["btc_tickers"]
+        assert "btc_deals is not ours" in caplog.text
+        assert json.dumps(store.query("DESCRIBE mexc_data.btc_deals")).count("mine") == 1
+        assert read(store, "tickers") == []
+    finally:
+        store.query("DROP TABLE mexc_data.btc_deals")
+
+
+def test_an_old_server_goes_without(
+    clickhouse_server: ClickHouseServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server without parameterized views is recorded into all the same: one line says so."""
+    target = parse_store(clickhouse_server.url)
+    assert isinstance(target, ServerTarget)
+    server = ServerStore(target)
+    caplog.set_level(logging.INFO)
+    try:
+        assert views.create(server, ["btc"]) == []
+    finally:
+        server.close()
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    assert "no typed views" in caplog.text
+
+
+def test_a_refusal_is_a_line_and_no_error(
+    store: EmbeddedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What prevents the views never prevents recording."""
+    fill(store, [])
+    for view in VIEWS:
+        store.query(f"DROP VIEW mexc_data.btc_{view}")
+    assert views.create(Refusing(store), ["btc"]) == []  # type: ignore[arg-type]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+class Refusing:
+    """A store whose user may not create a view."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self.store, self.name, self.database = store, store.name, store.database
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Answer all else."""
+        if sql.startswith("CREATE"):
+            raise StoreError("Not enough privileges (ClickHouse error 497)")
+        return self.store.query(sql)
+
+
+def test_setup_and_recording_make_them(tmp_path: Path, store: EmbeddedStore) -> None:
+    """A table that is created while the recorder runs has its views, too."""
+    import trio
+
+    from mexc_trio.clickhouse.async_store import AsyncStore
+
+    trio.run(AsyncStore(store).create_views, ["late"])
+    assert store.query("SELECT count() FROM mexc_data.late_deals") == [(0,)]

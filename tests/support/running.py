@@ -1,0 +1,209 @@
+"""The recorder as a process of its own, for tests that want it as its user has it."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tools.clickhouse import ClickHouseServer
+from tools.market import Row
+
+ROOT: Final = Path(__file__).parents[2]
+BTC: Final = "BTC_USDT"
+DEADLINE: Final = 60.0
+"""Seconds after which a test gives up waiting for anything."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a user who has set nothing but these variables."""
+    environ = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
+
+
+@attrs.define(eq=False)
+class Program:
+    """A running `mexc-trio`."""
+
+    process: trio.Process
+    directory: Path
+
+    @property
+    def output(self) -> str:
+        """What it has written to standard output."""
+        return (self.directory / "output.txt").read_text()
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        return (self.directory / "log.txt").read_text()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; whoever waits in vain sees the log."""
+        with trio.move_on_after(DEADLINE):
+            while not condition():
+                assert self.process.poll() is None, self.log
+                await trio.sleep(0.02)
+            return
+        raise AssertionError(f"waited in vain\n{self.log}")
+
+    async def journaled(self, rows: int) -> None:
+        """Wait until that many rows of symbols have come into the journal."""
+        await self.until(lambda: (self._journal("sum(n)", "") or 0) >= rows)
+
+    async def last_journaled(self, text: str) -> None:
+        """Wait until a row with this text is among those that came last into the journal."""
+        last = "ORDER BY entries.id DESC LIMIT 1"
+        await self.until(lambda: text.encode() in (self._journal("rows", last) or b""))
+
+    def _journal(self, what: str, which: str) -> Any:
+        """Ask the journal, which another process may read, for one value; None if it has none."""
+        sql = f"SELECT {what} FROM entries JOIN tables ON tables.id = tbl WHERE name <> 'gaps'"
+        for path in self.directory.glob("mexc-data/journal*.sqlite"):
+            with (
+                closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db,
+                suppress(sqlite3.OperationalError),  # it is just being made
+            ):
+                row = db.execute(f"{sql} {which}").fetchone()
+                return row[0] if row else None
+        return None
+
+    async def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for its end and return the exit code."""
+        with trio.fail_after(DEADLINE):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """Run the program in a directory; whatever happens, it has ended afterwards."""
+    with (
+        (directory / "output.txt").open("w") as output,
+        (directory / "log.txt").open("w") as log,
+    ):
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "mexc_trio", *arguments],
+            cwd=directory,
+            env=environment(**(variables or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=log,
+        )
+    try:
+        yield Program(process, directory)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+@attrs.frozen
+class Embedded:
+    """The store in ./mexc-data of a test's directory."""
+
+    directory: Path
+    url: str = "mexc-data"
+
+    def create(self, *tables: str) -> None:
+        """Do nothing: the recorder creates its tables."""
+
+    def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
+        """Read a table in the order of insertion; in a process of its own, as chDB wants it."""
+        code = (
+            "import sys; from chdb.session import Session;"
+            "print(Session('mexc-data').query(sys.argv[1], 'JSONCompactEachRow'), end='')"
+        )
+        sql = f"SELECT {columns} FROM mexc_data.`{table}` SETTINGS max_threads = 1"
+        answer = subprocess.run(
+            [sys.executable, "-c", code, sql],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+        )
+        return [tuple(json.loads(line)) for line in answer.stdout.splitlines()]
+
+    def rows(self, table: str) -> list[Row]:
+        """Return a symbol's rows in the order of insertion."""
+        found = self.select("toUnixTimestamp64Milli(ts), mt, m", table)
+        return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+
+
+@attrs.frozen
+class Served:
+    """The store of a test on the real server."""
+
+    server: ClickHouseServer
+    database: str = "mexc_data"
+
+    @property
+    def url(self) -> str:
+        """What --store takes."""
+        return f"{self.server.url.rpartition('/')[0]}/{self.database}"
+
+    def create(self, *tables: str) -> None:
+        """Make empty tables: Debian's server cannot make them as the recorder wants them."""
+        self.server.execute(f"CREATE DATABASE IF NOT EXISTS {self.database}")
+        for table in (*tables, "gaps"):
+            self.server.execute(f"DROP TABLE IF EXISTS {self.database}.`{table}`")
+        for table in tables:
+            self.server.execute(
+                f"CREATE TABLE {self.database}.`{table}` (ts Int64, "
+                f"mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
+            )
+        self.server.execute(
+            f"CREATE TABLE {self.database}.gaps (symbol String, channel String, "
+            "`from` Int64, `to` Int64, "
+            "cause String, detail String, version_before UInt64, version_after UInt64) "
+            "ENGINE = StripeLog"
+        )
+
+    def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
+        """Read a table in the order of insertion."""
+        return self.server.execute(
+            f"SELECT {columns} FROM {self.database}.`{table}` SETTINGS max_threads = 1"
+        )
+
+    def rows(self, table: str) -> list[Row]:
+        """Return a symbol's rows in the order of insertion."""
+        return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in self.select("ts, mt, m", table)]
+
+
+Store = Embedded | Served
+
+
+def counts(rows: list[Row]) -> dict[str, int]:
+    """Return how the final statistics count these rows."""
+    by_type = [mt for _, mt, _ in rows]
+    return {
+        "Total Records Appended": len(rows),
+        "Ticker Messages": by_type.count("t"),
+        "Deal Messages": by_type.count("d"),
+        "Depth Messages": by_type.count("dp"),
+        "Dead Letters": by_type.count("dl"),
+    }
+
+
+def final_statistics(output: str, symbol: str) -> dict[str, int]:
+    """Return the numbers of a symbol's last final block."""
+    block = output.rpartition(f"{symbol} STATISTICS (Final")[2].split("=" * 50)[1]
+    numbers = {key: int(n) for key, n in re.findall(r"^([\w ]+): (\d+)(?: .*)?$", block, re.M)}
+    return {"Dead Letters": 0, **numbers}

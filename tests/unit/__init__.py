@@ -1,0 +1,1 @@
+"""Tests without a process and without an engine: seconds."""

@@ -1,0 +1,165 @@
+"""INSERTs that go together: each has its own outcome, and none is taken for stored that is not."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
+from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
+from mexc_trio.errors import StoreRejected, StoreUnavailable
+
+ROWS: list[RowTuple] = [(1000, "d", "1|2|1")]
+
+
+@attrs.define
+class SlowStore:
+    """A store whose INSERTs wait until they are let go, and fail by table as they are told."""
+
+    failures: dict[str, Exception] = attrs.field(factory=dict)
+    go: threading.Event = attrs.field(factory=threading.Event)
+    stored: list[str] = attrs.field(factory=list)
+    threads: list[int] = attrs.field(factory=list)
+
+    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Insert."""
+        assert self.go.wait(10)
+        self.threads.append(threading.get_ident())
+        if error := self.failures.get(table.name):
+            raise error
+        self.stored.append(table.name)
+
+
+@attrs.define
+class Rig:
+    """INSERTs into a slow store, and what became of each table's INSERT."""
+
+    store: SlowStore
+    coalescer: Coalescer
+    outcomes: dict[str, Any] = attrs.field(factory=dict)
+
+    async def insert(self, name: str) -> None:
+        """Insert into a table, and note how that ended."""
+        try:
+            await self.coalescer.append(market_table(name), ROWS)
+        except (StoreUnavailable, StoreRejected) as error:
+            self.outcomes[name] = error
+        else:
+            self.outcomes[name] = "stored"
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """Return a store that takes one call at a time."""
+    store = SlowStore()
+    return Rig(store, Coalescer(cast("Store", store), trio.CapacityLimiter(1)))
+
+
+async def test_inserts_of_one_turn_go_together_in_order(rig: Rig) -> None:
+    """They share a thread, which is what this is for."""
+    names = [f"t{n}" for n in range(LONGEST + 3)]
+    rig.store.go.set()
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(rig.insert, name)
+    assert sorted(rig.store.stored) == sorted(names)
+    assert rig.outcomes == dict.fromkeys(names, "stored")
+    coalescer = [rig.store.stored[:LONGEST], rig.store.stored[LONGEST:]]
+    assert [len(batch) for batch in coalescer] == [LONGEST, 3]
+    assert len(set(rig.store.threads[:LONGEST])) == 1
+
+
+async def test_inserts_join_those_that_wait_for_the_store(rig: Rig) -> None:
+    """When the store is slow there are fewer and longer coalescer, not a longer line of threads."""
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second", "third"):
+            nursery.start_soon(rig.insert, name)
+            await wait_all_tasks_blocked(0.01)
+        assert not rig.outcomes
+        rig.store.go.set()
+    assert rig.store.stored == ["first", "second", "third"]
+
+
+async def test_refusal_of_one_table_is_nobody_elses(rig: Rig) -> None:
+    """A table that something is wrong with does not keep the others' rows."""
+    rig.store.failures["b"] = refusal = StoreRejected("no such column")
+    rig.store.go.set()
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(rig.insert, name)
+    assert rig.outcomes == {"a": "stored", "b": refusal, "c": "stored"}
+
+
+async def test_outage_is_everybodys_and_is_waited_for_once(rig: Rig) -> None:
+    """Promise 5: a store that is silent until a timeout costs one timeout, not one a table."""
+    for n in range(100):
+        rig.store.failures[f"t{n}"] = StoreUnavailable(f"timeout {n}")
+    async with trio.open_nursery() as nursery:
+        for n in range(100):
+            nursery.start_soon(rig.insert, f"t{n}")
+        await wait_all_tasks_blocked(0.01)
+        rig.store.go.set()
+    assert len(rig.store.threads) == 1
+    assert not rig.store.stored
+    (said,) = {str(error) for error in rig.outcomes.values()}
+    assert said.startswith("timeout ")
+    rig.store.failures.clear()
+    await rig.insert("later")
+    assert rig.outcomes["later"] == "stored"
+
+
+async def test_what_has_begun_ends_whatever_is_cancelled(rig: Rig) -> None:
+    """Promise 2: no INSERT is under way that nobody waits for, whoever of a batch is stopped."""
+    leader = trio.CancelScope()
+    ended: list[str] = []
+
+    async def lead() -> None:
+        with leader:
+            await rig.insert("leader")
+            ended.append("leader")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lead)
+        await wait_all_tasks_blocked(0.01)
+        nursery.start_soon(rig.insert, "follower")
+        await wait_all_tasks_blocked(0.01)
+        leader.cancel()
+        await wait_all_tasks_blocked(0.01)
+        assert not ended
+        rig.store.go.set()
+    assert ended == ["leader"]
+    assert rig.outcomes == {"leader": "stored", "follower": "stored"}
+
+
+async def test_cancelled_before_it_has_begun(rig: Rig) -> None:
+    """A symbol that is stopped already begins no INSERT."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await rig.insert("a")
+    assert not rig.outcomes
+    assert not rig.store.threads
+
+
+async def test_fault_in_the_program_is_not_taken_for_success(rig: Rig) -> None:
+    """An error that nobody expects ends its leader, and no follower believes its rows stored."""
+    rig.store.failures = dict.fromkeys("abc", ZeroDivisionError("a fault"))
+    rig.store.go.set()
+
+    async def insert(name: str) -> None:
+        try:
+            await rig.insert(name)
+        except ZeroDivisionError:
+            rig.outcomes[name] = "fault"
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(insert, name)
+    assert sorted(map(str, rig.outcomes.values())) == [
+        "fault",
+        "this INSERT was not tried",
+        "this INSERT was not tried",
+    ]

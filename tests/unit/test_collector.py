@@ -1,0 +1,337 @@
+"""One symbol, from the wire to the store, in virtual time: real journal, memory on both ends."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from mexc_trio.errors import (
+    ExchangeError,
+    JournalError,
+    StoreRejected,
+    TooManyErrors,
+    UnknownContract,
+)
+from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.session import ClockJumped
+from mexc_trio.journal import Journal, open_journal
+from mexc_trio.record.collector import ERROR_WINDOW, Collector
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.rows import CHANNELS, Gap
+from mexc_trio.settings import SymbolSettings
+from tests.support.inmemory import URL, Line, MemoryGate, dial_of
+from tools.exchange import Exchange, open_exchange
+from tools.market import CHANNELS as WIRE_CHANNELS
+from tools.market import ODDITIES
+
+BTC = "BTC_USDT"
+
+
+@attrs.define(eq=False)
+class Rig:
+    """A collector with everything around it."""
+
+    exchange: Exchange
+    line: Line
+    journal: Journal
+    gate: MemoryGate
+    nursery: trio.Nursery
+
+    def collector(self, symbol: str = BTC, linger: float = 1.0, max_errors: int = 100) -> Collector:
+        """Make a symbol's collector."""
+        table = symbol.partition("_")[0].lower()
+        queue = self.journal.queue(table)
+        settings = SymbolSettings(symbol=symbol, table=table, max_errors=max_errors, linger=linger)
+        ledger = Ledger(symbol, queue, self.journal.queue("gaps"))
+        return Collector(settings, queue, ledger, self.gate)
+
+    def start(self, *collectors: Collector) -> None:
+        """Record, as the recorder does: alone on a connection, or several beside it."""
+        connection = Connection(URL, collectors, 15, dial_of(self.line))
+        if len(collectors) == 1:
+            self.nursery.start_soon(collectors[0].run, connection.run)
+            return
+        self.nursery.start_soon(connection.run)
+        for collector in collectors:
+            self.nursery.start_soon(collector.run)
+
+    def gaps(self) -> list[Gap]:
+        """List the gaps in the ledger."""
+        return [Gap(*row) for row in self.journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def rigged(directory: Path) -> AsyncIterator[Rig]:
+    """Set it all up; leaving cancels what is running, and waits for it."""
+    gate = MemoryGate()
+    with open_journal(directory / "journal.sqlite") as journal:
+        async with open_exchange() as exchange, trio.open_nursery() as services:
+            services.start_soon(journal.keep_flushing)
+            async with trio.open_nursery() as exchanges, trio.open_nursery() as nursery:
+                yield Rig(exchange, Line(exchanges, exchange), journal, gate, nursery)
+                nursery.cancel_scope.cancel()
+                exchanges.cancel_scope.cancel()
+            services.cancel_scope.cancel()
+
+
+async def test_what_is_sent_is_stored_to_the_last_digit_and_in_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """All oddities of the exchange, and the counters count what is stored and nothing else."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector()
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        for channel in WIRE_CHANNELS:
+            for oddity in ("", *ODDITIES[channel]):
+                await rig.exchange.push(BTC, channel, oddity=oddity)
+        await rig.exchange.send(BTC, '{"channel":"push.new","symbol":"BTC_USDT","ts":5}')
+        await rig.exchange.send(BTC, '{"channel":"stranger"}')
+        await trio.sleep(0.5)
+        assert collector.counts.total == 0, "nothing is stored yet"
+        await trio.sleep(1)
+        stored = rig.gate.tables["btc"]
+        expected = rig.exchange.rows(BTC)
+        assert [tuple(row) for row in stored] == expected
+        for mt in ("t", "d", "dp", "dl"):
+            assert collector.counts.appended[mt] == sum(row[1] == mt for row in expected)
+        assert collector.counts.appended["dl"] == 1
+        assert collector.counts.skipped == 1
+        assert rig.gaps() == []
+
+
+@pytest.mark.parametrize("linger", [0.0, 1.0, 30.0])
+async def test_a_row_waits_for_company_as_long_as_it_is_told_and_no_longer(
+    autojump_clock: MockClock, tmp_path: Path, linger: float
+) -> None:
+    """Rows that come meanwhile share its INSERT; with no linger it is inserted at once."""
+    async with rigged(tmp_path) as rig:
+        rig.start(rig.collector(linger=linger))
+        await rig.exchange.subscribed(BTC)
+        for _ in range(3):
+            await trio.sleep(32)
+            del rig.gate.inserts[:]
+            began = trio.current_time()
+            await rig.exchange.push(BTC, "ticker")
+            if linger:
+                await trio.sleep(linger / 2)
+                await rig.exchange.push(BTC, "ticker")
+            await trio.sleep(linger + 0.01)
+            ((at, table, rows),) = rig.gate.inserts
+            assert at - began == pytest.approx(linger, abs=1e-6)
+            assert (table, rows) == ("btc", 2 if linger else 1)
+            await rig.exchange.push(BTC, "deal")
+            await rig.exchange.push(BTC, "depth.full")
+
+
+async def test_stopping_writes_what_is_left(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Cancelled in the middle of its linger, a row is stored before the end."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector(linger=30.0)
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        await rig.exchange.push(BTC, "deal", oddity="batch")
+        await trio.sleep(1)
+        assert rig.gate.inserts == []
+        expected = rig.exchange.rows(BTC)
+        gate, began = rig.gate, trio.current_time()
+    assert [tuple(row) for row in gate.tables["btc"]] == expected
+    assert collector.counts.total == len(expected)
+    assert collector.failure is None
+    assert trio.current_time() - began < 1
+
+
+async def test_too_many_errors_stop_one_symbol_and_only_it(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it has is written, its end is in the ledger, and the other one records on."""
+    async with rigged(tmp_path) as rig:
+        btc, eth = rig.collector(max_errors=3, linger=5), rig.collector("ETH_USDT", linger=5)
+        rig.start(btc, eth)
+        for n in range(3):
+            await rig.exchange.subscribed("ETH_USDT")
+            for symbol in (BTC, "ETH_USDT"):
+                for channel in WIRE_CHANNELS:
+                    await rig.exchange.push(symbol, channel)
+            await trio.sleep(0.1)
+            assert btc.stopped is False, n
+            await rig.exchange.drop()
+            await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(btc.failure, TooManyErrors)
+        assert btc.counts.errors == 3
+        await rig.exchange.subscribed("ETH_USDT")
+        assert rig.exchange.symbols == ["ETH_USDT"]
+        await rig.exchange.push("ETH_USDT", "deal")
+        await trio.sleep(6)
+        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert [tuple(row) for row in rig.gate.tables["eth"]] == rig.exchange.rows("ETH_USDT")
+        assert eth.failure is None
+        ends = [gap for gap in rig.gaps() if gap.symbol == BTC][-3:]
+        last = {row[1]: row[0] for row in rig.gate.tables["btc"]}
+        assert {gap.channel: gap.start for gap in ends} == {
+            "ticker": last["t"], "deal": last["d"], "depth": last["dp"],
+        }  # fmt: skip
+        assert {gap.cause for gap in ends} == {"connection lost"}
+        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert errors == ["BTC_USDT: 3 errors of BTC_USDT within ten minutes; this symbol stops"]
+
+
+async def test_errors_are_forgotten_after_ten_minutes(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """An error now and then, for months, is no reason to stop."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector(max_errors=3)
+        for _ in range(50):
+            collector.connection_lost(ExchangeError("why"))
+            collector.connection_lost(ExchangeError("why"))
+            assert not collector.stopped
+            await trio.sleep(ERROR_WINDOW + 1)
+        assert collector.counts.errors == 100
+        for _ in range(3):
+            collector.connection_lost(ExchangeError("why"))
+        assert collector.stopped
+
+
+async def test_an_unknown_contract_stops_at_once(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With one clear message, although the exchange refuses each of its channels."""
+    async with rigged(tmp_path) as rig:
+        btc, nope = rig.collector(), rig.collector("NOPE_USDT")
+        rig.start(btc, nope)
+        await rig.exchange.subscribed(BTC)
+        await trio.sleep(5)
+        assert isinstance(nope.failure, UnknownContract)
+        assert nope.counts.errors == 1
+        assert btc.failure is None
+        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert errors == ["NOPE_USDT: the exchange knows no contract NOPE_USDT; this symbol stops"]
+
+
+async def test_a_store_that_refuses_stops_the_symbol_and_keeps_the_journal(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """What will not pass by itself is told at once; the rows are still there."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector()
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        rig.gate.failure = StoreRejected("no right to INSERT")
+        await rig.exchange.push(BTC, "ticker")
+        await trio.sleep(2)
+        assert collector.failure is rig.gate.failure
+        assert collector.queue.backlog == 1
+        assert rig.exchange.connections == 0
+        # A late message of a shared connection finds nobody at home.
+        collector.connection_lost(ExchangeError("why"))
+        collector.unreadable()
+        assert collector.counts.errors == 0
+        assert [gap.cause for gap in rig.gaps()] == ["symbol stopped"] * 3
+
+
+async def test_a_journal_that_fails_is_everybodys_end(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no symbol's own error: it gets out, so that the program stops with a clear message."""
+
+    def fail(*args: object) -> None:
+        raise JournalError("the disk")
+
+    async def record() -> None:
+        async with rigged(tmp_path) as rig:
+            collector = rig.collector()
+            rig.start(collector)
+            await rig.exchange.subscribed(BTC)
+            monkeypatch.setattr(type(rig.journal), "appended", fail)
+            await rig.exchange.push(BTC, "ticker")
+            await trio.sleep(32)
+
+    with pytest.RaisesGroup(JournalError, flatten_subgroups=True):
+        await record()
+
+
+async def test_holes_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """A lost connection, a suspend and a bad frame, each in the ledger between its two rows."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector(linger=0)
+        rig.start(collector)
+
+        async def once() -> dict[str, int]:
+            await rig.exchange.subscribed(BTC)
+            for channel in WIRE_CHANNELS:
+                await rig.exchange.push(BTC, channel)
+            await trio.sleep(0.1)
+            return {str(row[1]): int(row[0]) for row in rig.gate.tables["btc"]}
+
+        first = await once()
+        await rig.exchange.drop()
+        second = await once()
+        collector.connection_lost(ClockJumped(3600))
+        third = await once()
+        await rig.exchange.send(BTC, "not JSON")
+        fourth = await once()
+        found = {(gap.cause, gap.channel): (gap.start, gap.end) for gap in rig.gaps()}
+        for cause, before, after in (
+            ("connection lost", first, second),
+            ("clock jumped", second, third),
+            ("decode errors", third, fourth),
+        ):
+            for channel, mt in zip(CHANNELS, ("t", "d", "dp"), strict=True):
+                assert found[cause, channel] == (before[mt], after[mt])
+        assert len(found) == 9
+        versions = [gap for gap in rig.gaps() if gap.channel == "depth"]
+        assert all(0 < gap.version_before < gap.version_after for gap in versions)
+
+
+async def test_a_hole_that_is_open_at_the_end_is_written(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Ctrl-C while the exchange is away: the ledger has it, even if this was the last run."""
+    async with rigged(tmp_path) as rig:
+        rig.start(rig.collector(linger=0))
+        await rig.exchange.subscribed(BTC)
+        for channel in WIRE_CHANNELS:
+            await rig.exchange.push(BTC, channel)
+        await trio.sleep(1)
+        last = {str(row[1]): int(row[0]) for row in rig.gate.tables["btc"]}
+        rig.line.refusals = 1000
+        await rig.exchange.drop()
+        await trio.sleep(30)
+    with open_journal(tmp_path / "journal.sqlite") as journal:
+        gaps = [Gap(*row) for row in journal.queue("gaps").head(10)]  # type: ignore[arg-type]
+    assert [(gap.channel, gap.start, gap.cause) for gap in gaps] == [
+        ("ticker", last["t"], "connection lost"),
+        ("deal", last["d"], "connection lost"),
+        ("depth", last["dp"], "connection lost"),
+    ]
+
+
+async def test_a_silent_channel_is_a_hole_from_its_last_row_to_its_next(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And a line of the log that says what is done about it."""
+    async with rigged(tmp_path) as rig:
+        rig.start(rig.collector(linger=0))
+        await rig.exchange.subscribed(BTC)
+        for n in range(200):
+            for channel in WIRE_CHANNELS if n < 100 else WIRE_CHANNELS[:2]:
+                await rig.exchange.push(BTC, channel)
+            await trio.sleep(0.4)
+        last = max(int(row[0]) for row in rig.gate.tables["btc"] if row[1] == "dp")
+        assert rig.gaps() == []
+        await rig.exchange.push(BTC, "depth.full")
+        await trio.sleep(1)
+        (gap,) = rig.gaps()
+        assert (gap.symbol, gap.channel, gap.cause) == (BTC, "depth", "channel silent")
+        assert gap.start == last
+        assert (gap.end, "dp") in [(row[0], row[1]) for row in rig.gate.tables["btc"][-1:]]
+        (warning,) = [r.getMessage() for r in caplog.records if "silent" in r.getMessage()]
+        assert warning.startswith("BTC_USDT: depth silent for 3")
+        assert warning.endswith("; subscribing again")

@@ -1,0 +1,196 @@
+"""One session after the other: the pauses between them, what is logged, and when it ends."""
+
+import random
+import re
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from mexc_trio.exchange import connection
+from mexc_trio.exchange.connection import HEALTHY, Connection, backoff
+from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
+from tests.support.inmemory import URL, Line, Listener, dial_of
+from tools.exchange import Exchange, open_exchange
+
+BTC, ETH = "BTC_USDT", "ETH_USDT"
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[Exchange]:
+    """Run an exchange that sends only what it is told to."""
+    async with open_exchange() as running:
+        yield running
+
+
+@pytest.fixture
+async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
+    """Lay a line to it."""
+    return Line(nursery, exchange)
+
+
+def connect(line: Line, *listeners: Listener) -> Connection:
+    """Make the connection of some symbols."""
+    return Connection(URL, listeners, 15, dial_of(line))
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """List what the connection logged."""
+    return [r.getMessage() for r in caplog.records if r.name == connection.__name__]
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_a_backoff_is_one_to_sixty_seconds(attempt: int, jitter: float) -> None:
+    """Whatever the attempt; and never the same for all."""
+    assert 1 <= backoff(attempt, jitter) <= 60
+    assert backoff(attempt, 1.0) == 2 * backoff(attempt, 0.0)
+
+
+def test_a_backoff_doubles() -> None:
+    """From one second to half a minute, before jitter."""
+    assert [backoff(n, 0.0) for n in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+async def test_reconnects_without_limit_and_further_and_further_apart(
+    autojump_clock: MockClock, line: Line, nursery: trio.Nursery
+) -> None:
+    """An exchange that is away for a day is tried about every 45 seconds, and then found."""
+    line.refusals = 1900
+    listener = Listener(most_errors=10**6)
+    nursery.start_soon(connect(line, listener).run)
+    await line.exchange.subscribed(BTC)
+    assert len(line.dialled) == 1901
+    assert trio.current_time() > 20 * 3600
+    pauses = [later - earlier for earlier, later in pairwise(line.dialled)]
+    assert all(
+        low <= pause <= 2 * low for pause, low in zip(pauses, [1, 2, 4, 8, 16], strict=False)
+    )
+    assert all(30 <= pause <= 60 for pause in pauses[5:])
+    assert max(pauses) - min(pauses[5:]) > 20, "jitter"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_healthy_connection_resets_the_backoff_and_a_short_one_does_not(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Healthy is a minute: connections that break after seconds are tried less and less often."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    nursery.start_soon(connect(line, Listener()).run)
+    lived = [5.0, 5.0, 5.0, HEALTHY - 1, HEALTHY + 1, 5.0]
+    pauses = []
+    for seconds in lived:
+        await exchange.subscribed(BTC)
+        await trio.sleep(seconds)
+        dropped = trio.current_time()
+        await exchange.drop()
+        await exchange.subscribed(BTC)
+        pauses.append(trio.current_time() - dropped)
+    assert pauses == pytest.approx([1, 2, 4, 8, 1, 2])
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_handshake_that_hangs_is_given_up_and_tried_again(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """And is no sign of health, however long it takes."""
+    exchange.handshake = "stall"
+    listener = Listener()
+    nursery.start_soon(connect(line, listener).run)
+    await exchange.until(lambda: exchange.accepted == 8)
+    pauses = [later - earlier - CONNECT_TIMEOUT for earlier, later in pairwise(line.dialled)]
+    assert pauses[5] >= 30
+    exchange.handshake = "accept"
+    await exchange.subscribed(BTC)
+    assert {error.reason for error in listener.errors} == {f"no connection to {URL} within 15 s"}
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("handshake", "what"),
+    [
+        ("close", f"{URL} hung up instead of answering the handshake"),
+        ("garbage", f"{URL} does not speak WebSocket: "),
+        ("403", f"{URL} answers HTTP 403 instead of a WebSocket"),
+        ("stall", f"no connection to {URL} within 15 s"),
+    ],
+)
+async def test_each_end_is_one_line_that_says_what_happens_next(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery,
+    caplog: pytest.LogCaptureFixture, handshake: str, what: str,
+) -> None:  # fmt: skip
+    """No traceback, no second line."""
+    exchange.handshake = handshake  # type: ignore[assignment]
+    nursery.start_soon(connect(line, Listener()).run)
+    await exchange.until(lambda: exchange.accepted == 2)
+    (record,) = [r for r in caplog.records if r.name == connection.__name__]
+    text = record.getMessage()
+    assert text.startswith(f"BTC_USDT: {what}")
+    assert re.fullmatch(r"reconnecting in [12]\.\d s", text.split("; ")[-1])
+    assert "\n" not in text
+    assert record.exc_info is None
+    nursery.cancel_scope.cancel()
+
+
+async def test_every_symbol_hears_of_the_end_of_its_connection(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Each counts it, one line of the log tells it."""
+    btc, eth = Listener(BTC), Listener(ETH)
+    nursery.start_soon(connect(line, btc, eth).run)
+    await exchange.subscribed(ETH)
+    await exchange.drop()
+    await exchange.subscribed(ETH)
+    assert [len(one.errors) for one in (btc, eth)] == [1, 1]
+    (text,) = logged(caplog)
+    assert text.startswith("2 symbols: connection lost without a close frame; reconnecting in ")
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_symbol_that_has_had_enough_is_left_out_of_the_next_connection(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """The others go on."""
+    btc, eth = Listener(BTC), Listener(ETH, most_errors=1)
+    nursery.start_soon(connect(line, btc, eth).run)
+    await exchange.subscribed(ETH)
+    await exchange.drop()
+    await exchange.subscribed(BTC)
+    await trio.testing.wait_all_tasks_blocked()
+    assert exchange.symbols == [BTC]
+    nursery.cancel_scope.cancel()
+
+
+async def test_nobody_left_is_the_end(
+    autojump_clock: MockClock, exchange: Exchange, line: Line,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """When all symbols have stopped there is nothing to connect for, and the log says so."""
+    line.refusals = 3
+    await connect(line, Listener(most_errors=3), Listener(ETH, most_errors=2)).run()
+    assert len(line.dialled) == 3
+    assert [text.split("; ")[-1][:12] for text in logged(caplog)] == [
+        "reconnecting", "reconnecting", "not reconnec",
+    ]  # fmt: skip
+
+
+async def test_an_unknown_contract_is_not_asked_for_again(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """Neither on this connection nor on the next one."""
+    btc, nope = Listener(BTC), Listener("NOPE_USDT")
+    nursery.start_soon(connect(line, btc, nope).run)
+    await exchange.until(lambda: sum("NOPE" in text for _, text in exchange.requests) == 3)
+    await trio.testing.wait_all_tasks_blocked()
+    assert nope.stopped
+    await exchange.drop()
+    await exchange.subscribed(BTC)
+    await trio.sleep(30)
+    assert sum("NOPE" in text for _, text in exchange.requests) == 3
+    nursery.cancel_scope.cancel()

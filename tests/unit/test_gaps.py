@@ -1,0 +1,346 @@
+"""The ledger of gaps: which rows bound them, and that none is forgotten whatever dies."""
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mexc_trio.exchange.wire import Data
+from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.journal.journal import GROUP
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
+
+MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
+NOW = 1_789_498_322_165
+
+
+@pytest.fixture(autouse=True)
+def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mexc_trio.spans.time.time", lambda: NOW / 1000)
+
+
+class Recorder:
+    """A ledger beside the queues it writes to, used as a collector does."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.queue = journal.queue("btc")
+        self.gaps = journal.queue("gaps")
+        self.ledger = Ledger("BTC_USDT", self.queue, self.gaps)
+
+    def frame(
+        self, channel: Channel | None, *times: int, version: int = 0, dead: int = 0,
+        missed: Sequence[Channel] = (),
+    ) -> None:  # fmt: skip
+        """Receive a frame with good rows at these times and then some dead letters."""
+        rows = [Row(ts, MT[channel], f"{ts}") for ts in times] if channel is not None else []
+        rows += [Row(NOW, "dl", "?")] * dead
+        message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
+        self.ledger.received(message)
+        self.queue.append(message.rows, message.version)
+
+    @property
+    def written(self) -> list[Gap]:
+        """The gaps in the ledger's queue, of all runs."""
+        return [Gap(*row) for row in rows_of(self.gaps)]  # type: ignore[arg-type]
+
+
+def rows_of(queue: Queue) -> list[tuple[int | str, ...]]:
+    """Return all rows of a queue that was never acknowledged."""
+    return queue.head(10**9)
+
+
+@pytest.fixture
+def journal_path(tmp_path: Path) -> Path:
+    """Name a journal that several runs share."""
+    return tmp_path / "journal.sqlite"
+
+
+def gap(
+    channel: str,
+    start: int,
+    end: int,
+    cause: Cause,
+    detail: str = "why",
+    versions: tuple[int, int] = (0, 0),
+) -> Gap:
+    """Make the row that is expected."""
+    return Gap("BTC_USDT", channel, start, end, cause.value, detail, *versions)
+
+
+async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -> None:
+    """Each channel has its own last row and its own first one, depth the books' versions, too."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10, 11)
+        recorder.frame("ticker", 12)
+        recorder.frame("depth", 13, version=100)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        assert recorder.written == []
+        recorder.frame("depth", 50, version=140)
+        recorder.frame("deal", 51, 52)
+        recorder.frame("deal", 60)
+        assert recorder.written == [
+            gap("depth", 13, 50, Cause.CONNECTION_LOST, versions=(100, 140)),
+            gap("deal", 11, 51, Cause.CONNECTION_LOST),
+        ]
+        recorder.frame("ticker", 70)
+        assert recorder.written[-1] == gap("ticker", 12, 70, Cause.CONNECTION_LOST)
+        assert recorder.ledger.written == 3
+
+
+async def test_a_first_start_has_no_hole_but_a_failing_one_has(journal_path: Path) -> None:
+    """Nothing was missed before anybody listened; from then on it was."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", NOW + 5)
+        assert recorder.written == []
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        recorder.frame("ticker", NOW + 9)
+        assert recorder.written == [gap("ticker", NOW, NOW + 9, Cause.CONNECTION_LOST)]
+
+
+async def test_a_hole_that_is_open_keeps_its_first_cause(journal_path: Path) -> None:
+    """A connection that fails ten times in a row leaves one gap and not ten."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.ledger.lost(Cause.CHANNEL_SILENT, "why", "deal")
+        for _ in range(10):
+            recorder.ledger.lost(Cause.CONNECTION_LOST, "later")
+        recorder.frame("deal", 20)
+        assert recorder.written == [gap("deal", 10, 20, Cause.CHANNEL_SILENT)]
+
+
+async def test_one_silent_channel_is_one_gap(journal_path: Path) -> None:
+    """The others were heard all the time."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        for channel in CHANNELS:
+            recorder.frame(channel, 10)
+        recorder.ledger.lost(Cause.CHANNEL_SILENT, "why", "depth")
+        for channel in CHANNELS:
+            recorder.frame(channel, 20, version=3)
+        assert recorder.written == [gap("depth", 10, 20, Cause.CHANNEL_SILENT, versions=(0, 3))]
+
+
+DECODE = "a message could not be read; see the dead letters"
+
+
+async def test_dead_letters_are_holes_of_the_channels_they_may_have_been_for(
+    journal_path: Path,
+) -> None:
+    """One gap for errors in a row; a dead letter that missed nothing is none."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        for channel in CHANNELS:
+            recorder.frame(channel, 10)
+        recorder.frame(None, dead=1)
+        for channel in CHANNELS:
+            recorder.frame(channel, 15)
+        assert recorder.written == []
+        for _ in range(3):
+            recorder.frame("deal", dead=1, missed=["deal"])
+        for channel in CHANNELS:
+            recorder.frame(channel, 20)
+        assert recorder.written == [gap("deal", 15, 20, Cause.DECODE_ERRORS, DECODE)]
+        recorder.frame(None, dead=1, missed=CHANNELS)
+        for channel in CHANNELS:
+            recorder.frame(channel, 30)
+        assert recorder.written[1:] == [
+            gap(channel, 20, 30, Cause.DECODE_ERRORS, DECODE) for channel in CHANNELS
+        ]
+
+
+async def test_a_bad_deal_among_good_ones_may_be_older_than_they_are(journal_path: Path) -> None:
+    """So its gap begins before its frame, and ends with the next one."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 20, 25, dead=1, missed=["deal"])
+        recorder.frame("deal", 30)
+        assert recorder.written == [gap("deal", 10, 30, Cause.DECODE_ERRORS, DECODE)]
+
+
+async def test_an_unreadable_frame_on_a_shared_connection_is_everybodys_gap(
+    journal_path: Path,
+) -> None:
+    """The dead letter is in another symbol's table, and the ledger says so."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.ledger.unreadable()
+        recorder.frame("deal", 20)
+        (written,) = recorder.written
+        assert written[:5] == ("BTC_USDT", "deal", 10, 20, "decode errors")
+        assert "the others' dead letters" in written.detail
+
+
+async def test_a_hole_never_ends_before_it_begins(journal_path: Path) -> None:
+    """The exchange may greet a new connection with a book older than the last one."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("depth", 100, version=7)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        recorder.frame("depth", 90, version=6)
+        recorder.ledger.record(Cause.TABLE_SHORTER, "why", 50, 40)
+        assert recorder.written == [
+            gap("depth", 100, 100, Cause.CONNECTION_LOST, versions=(7, 6)),
+            gap("all", 50, 50, Cause.TABLE_SHORTER),
+        ]
+
+
+async def test_a_symbol_that_stops_writes_its_end(journal_path: Path) -> None:
+    """No row will come to close the gap, so it is closed by the time of the stop, and once."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.frame("depth", 11, version=4)
+        recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "why")
+        recorder.ledger.close()
+        assert recorder.written == [
+            gap("ticker", NOW, NOW, Cause.SYMBOL_STOPPED),
+            gap("deal", 10, NOW, Cause.SYMBOL_STOPPED),
+            gap("depth", 11, NOW, Cause.SYMBOL_STOPPED, versions=(4, 0)),
+        ]
+
+
+async def test_a_program_that_stops_writes_what_is_open(journal_path: Path) -> None:
+    """A gap that nobody would close otherwise, were this the last run; no gap where none is."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why", "deal")
+        recorder.ledger.close()
+        assert recorder.written == [gap("deal", 10, NOW, Cause.CONNECTION_LOST)]
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", 70)
+        assert recorder.written[-1] == gap("deal", 10, 70, Cause.PROGRAM_STOPPED)
+
+
+async def test_the_next_start_writes_the_hole_since_the_last_row(journal_path: Path) -> None:
+    """From what the journal remembers; a channel that never had a row since the last of any."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("ticker", 10)
+        recorder.frame("depth", 12, version=77)
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        for channel in CHANNELS:
+            recorder.frame(channel, 50, version=90)
+        assert recorder.written == [
+            gap("ticker", 10, 50, Cause.PROGRAM_STOPPED, versions=(0, 90)),
+            gap("deal", 12, 50, Cause.PROGRAM_STOPPED, versions=(0, 90)),
+            gap("depth", 12, 50, Cause.PROGRAM_STOPPED, versions=(77, 90)),
+        ]
+
+
+@pytest.mark.parametrize("frames", [GROUP - 3, GROUP - 2, GROUP - 1, GROUP])
+async def test_a_hole_and_the_row_that_ends_it_are_written_together(
+    journal_path: Path, tmp_path: Path, frames: int
+) -> None:
+    """Wherever in a group of frames they come: a kill between the two would count it twice."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("ticker", 1)
+        journal.flush()
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        for n in range(frames):
+            recorder.frame("deal", 2 + n)
+        recorder.frame("ticker", 1000)
+        killed = _copied(journal_path, tmp_path / "killed" / journal_path.name)
+    with open_journal(killed) as journal:
+        ended = {gap.channel for gap in Recorder(journal).written}
+        rows = rows_of(journal.queue("btc"))
+    assert ("deal" in ended) == ("d" in {row[1] for row in rows})
+    assert ("ticker" in ended) == (1000 in {row[0] for row in rows})
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["frames"] * 4 + ["mixed", "bad", "lost", "acknowledge", "flush", "purge"]),
+        st.sampled_from(CHANNELS),
+        st.integers(1, GROUP),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs=st.lists(steps, min_size=1, max_size=3))
+def test_after_a_kill_the_next_start_recalls_the_last_row_of_each_channel(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[tuple[str, Channel, int]]]
+) -> None:
+    """Whatever had been written, acknowledged or purged by then, and however often it is killed."""
+    trio.run(_kill_again_and_again, tmp_path_factory.mktemp("kills"), runs)
+
+
+async def _kill_again_and_again(
+    directory: Path, runs: Sequence[Sequence[tuple[str, Channel, int]]]
+) -> None:
+    path = directory / "journal.sqlite"
+    clock = itertools.count(1000)
+    rows: list[tuple[str, int]] = []
+    for number, todo in enumerate([*runs, []]):
+        with open_journal(path, retention=-1.0) as journal:
+            recorder = Recorder(journal)
+            # What was not written when the last run was killed, has never been received.
+            del rows[recorder.queue.end :]
+            # A gap and the row that ends it are received together, or not at all.
+            assert all((MT[gap.channel], gap.end) in rows for gap in recorder.written)
+            known = {mt: ts for mt, ts in rows if mt != "dl"}
+            start = next(clock)
+            recorder.ledger.program_started(Cause.PROGRAM_STOPPED, f"run {number}")
+            for channel in CHANNELS:
+                recorder.frame(channel, start, version=start if channel == "depth" else 0)
+                rows.append((MT[channel], start))
+            newest = max(known.values(), default=0)
+            starts = [known.get(MT[channel], newest) for channel in CHANNELS]
+            found = [gap for gap in recorder.written if gap.detail == f"run {number}"]
+            assert [(gap.channel, gap.start) for gap in found] == (
+                list(zip(CHANNELS, starts, strict=True)) if known else []
+            )
+            assert all(gap.end == start for gap in found)
+            assert not found or found[-1].version_before == known.get("dp", 0)
+            for what, channel, n in todo:
+                match what:
+                    case "frames":
+                        for _ in range(n):
+                            ts = next(clock)
+                            recorder.frame(channel, ts, version=ts if channel == "depth" else 0)
+                            rows.append((MT[channel], ts))
+                    case "mixed":
+                        ts = next(clock)
+                        recorder.frame("deal", ts, dead=1, missed=["deal"])
+                        rows += [("d", ts), ("dl", NOW)]
+                    case "bad":
+                        recorder.frame(channel, dead=1, missed=[channel])
+                        rows.append(("dl", NOW))
+                    case "lost":
+                        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+                    case "acknowledge":
+                        acked = min(recorder.queue.acked + n, recorder.queue.end)
+                        recorder.queue.settle(acked, acked)
+                    case "flush":
+                        journal.flush()
+                    case "purge":
+                        await journal.purge()
+            assert all(gap.start <= gap.end for gap in recorder.written)
+            # SIGKILL: what was written is in the kernel, and the rest is gone.
+            path = _copied(path, directory / f"{number}" / path.name)
+
+
+def _copied(path: Path, target: Path) -> Path:
+    target.parent.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(path.with_name(path.name + suffix), target.with_name(target.name + suffix))
+    return target

@@ -1,0 +1,139 @@
+"""Symbols that come while recording: when their table is to be had, and when it is not."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from mexc_trio.errors import StoreLocked
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.discovery import Change, Discovery
+from mexc_trio.record.listings import follow
+from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
+
+NEW, OTHER = "NEW_USDT", "OTHER_USDT"
+
+
+class Changes:
+    """Stands in for a discovery: tells of one change after the other, then of none."""
+
+    def __init__(self, *changes: Change) -> None:
+        self.changes = list(changes)
+        self.forgotten: list[str] = []
+        self.told = trio.Event()
+
+    async def change(self) -> Change:
+        """Stand in for Discovery.change."""
+        if not self.changes:
+            self.told.set()
+            await trio.sleep_forever()
+        return self.changes.pop(0)
+
+    def forget(self, symbol: str) -> None:
+        """Stand in for Discovery.forget."""
+        self.forgotten.append(symbol)
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording]:
+    """Open a recording of BTC_USDT whose store is never asked."""
+
+    class Silent:
+        name, database, concurrency = "nowhere", "mexc_data", 1
+
+        def close(self) -> None:
+            """Do nothing."""
+
+    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda settings: Silent())
+    monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
+    settings = Settings(
+        store=EmbeddedTarget(tmp_path),
+        overrides={"CLASH_USDT": {"table": "btc"}},
+    )
+    with open_recording(settings, ["BTC_USDT"]) as opened:
+        yield opened
+
+
+async def follow_to_the_end(recording: Recording, *changes: Change) -> tuple[Changes, list[str]]:
+    """Follow some changes; return what was done about them."""
+    source = Changes(*changes)
+    begun: list[str] = []
+
+    def begin(collectors: Sequence[Collector]) -> None:
+        begun.extend(collector.symbol for collector in collectors)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow, recording, cast("Discovery", source), begin)
+        with trio.fail_after(10):
+            await source.told.wait()
+        nursery.cancel_scope.cancel()
+    return source, begun
+
+
+async def test_new_symbols_begin(recording: Recording) -> None:
+    """Each with a collector, a table of its own, and the gap since the list before."""
+    source, begun = await follow_to_the_end(recording, Change((NEW, OTHER), (), since=7))
+    assert begun == [NEW, OTHER]
+    assert [one.settings.table for one in recording.collectors] == ["btc", "new", "other"]
+    assert source.forgotten == []
+
+
+async def test_table_with_rows_of_an_earlier_run_is_waited_for(recording: Recording) -> None:
+    """Two writers of one table would store rows twice; the symbol comes with a later list."""
+    leftover = recording.journal.queue("new")
+    recording.leftovers.append(leftover)
+    source, begun = await follow_to_the_end(recording, Change((NEW, OTHER), ()))
+    assert (begun, source.forgotten) == ([OTHER], [NEW])
+    recording.leftovers.remove(leftover)
+    _, begun = await follow_to_the_end(recording, Change((NEW,), ()))
+    assert begun == [NEW]
+
+
+async def test_table_that_is_not_to_be_had(
+    recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log for a table of another symbol or recorder; the others begin."""
+
+    def hold(tables: Sequence[str]) -> None:
+        if "new" in tables:
+            raise StoreLocked("table new is being recorded by process 7")
+
+    recording.hold = hold
+    _, begun = await follow_to_the_end(recording, Change(("CLASH_USDT", NEW, OTHER), ()))
+    assert begun == [OTHER]
+    assert [one.symbol for one in recording.collectors] == ["BTC_USDT", OTHER]
+    clash, held = caplog.messages[-2:]
+    assert clash == (
+        "CLASH_USDT: is listed, and cannot be recorded: "
+        "BTC_USDT and CLASH_USDT would share the name 'btc'"
+    )
+    assert held == (
+        "NEW_USDT: is listed, and cannot be recorded: table new is being recorded by process 7"
+    )
+
+
+async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) -> None:
+    """After its old nursery has ended; with its queue, its ledger and its counts."""
+    (before,) = recording.collectors
+    before.counts.skipped = 3
+    before.let_go("it is gone")
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def end() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            assert recording.collectors == [before]
+            before.ended.set()
+
+        _, begun = await follow_to_the_end(recording, Change(("BTC_USDT",), ()))
+    assert begun == ["BTC_USDT"]
+    (after,) = recording.collectors
+    assert after is not before
+    assert (after.queue, after.ledger, after.counts) == (before.queue, before.ledger, before.counts)
+    assert not after.stopped
+    assert after.failure is None

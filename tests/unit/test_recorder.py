@@ -1,0 +1,130 @@
+"""How a recorder starts and ends: what it needs at the first start, and what it leaves behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from mexc_trio.clickhouse.schema import RowTuple, Table, error_of
+from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
+from mexc_trio.record import recording
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import ServerTarget
+from tests.support.running import BTC, running
+
+
+@attrs.define(eq=False)
+class Refusing:
+    """A server of today that answers questions and refuses everything else."""
+
+    refusal: StoreError
+    closed: bool = False
+    name: str = "ClickHouse at host:9000"
+    database: str = "mexc_data"
+    concurrency: int = 4
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Answer as a server without the database."""
+        if sql == "SELECT version()":
+            return [("26.3.1.1",)]
+        if sql.startswith("SELECT"):
+            return []
+        raise self.refusal
+
+    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+        """Refuse."""
+        raise self.refusal
+
+    def server_start_id(self) -> str:
+        """Return one."""
+        return "1"
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return settings for a server."""
+    return Settings(store=ServerTarget(host="host"), state_dir=tmp_path / "state")
+
+
+def start(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, refusal: StoreError
+) -> tuple[UsageError, Refusing]:
+    """Start on a store that refuses; return what the user is told."""
+    store = Refusing(refusal)
+    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    with (
+        pytest.raises(UsageError) as caught,
+        recording.open_recording(settings, [BTC]),
+    ):
+        pass
+    return caught.value, store
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error_of(497, "recorder: Not enough privileges. To execute this query ...", "server"),
+        error_of(164, "Cannot create database in readonly mode.", "server"),
+        StoreUnavailable("server cannot be reached: no route to host"),
+    ],
+)
+def test_a_first_start_that_is_refused_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, refusal: StoreError
+) -> None:
+    """A missing database without the right to create it is a matter of settings, not an outage."""
+    error, store = start(monkeypatch, settings, refusal)
+    assert str(refusal) in str(error)
+    assert error.exit_code == 2
+    assert store.closed
+    assert not settings.state_directory.exists()
+
+
+def test_a_later_start_waits_for_the_store(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """A store that was written to before may be away: recording goes on into the journal."""
+    settings.state_directory.mkdir()
+    settings.journal_path.touch()
+    store = Refusing(StoreUnavailable("server cannot be reached"))
+    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    with recording.open_recording(settings, [BTC]) as opened:
+        assert [collector.symbol for collector in opened.collectors] == [BTC]
+
+
+def test_a_later_start_does_not_wait_for_a_password(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """What does not pass by itself is said at any start."""
+    settings.state_directory.mkdir()
+    settings.journal_path.touch()
+    refusal = error_of(516, "Authentication failed", "server")
+    assert str(refusal) in str(start(monkeypatch, settings, refusal)[0])
+
+
+# What a run leaves behind.
+
+
+async def test_a_disk_that_is_too_full_is_no_place_to_start(tmp_path: Path) -> None:
+    """The line says how much is free and how much must be; the next run knows of the gap."""
+    async with running(
+        tmp_path, BTC, "--url", "ws://127.0.0.1:1", "--min-free-mib", "999999999"
+    ) as program:
+        assert await program.ended() == 1
+        line = program.log.splitlines()[-1]
+        assert line.startswith("mexc-trio: error: only ")
+        assert "the bound is 999999999 MiB: recording stops" in line
+        assert "Traceback" not in program.log
+
+
+async def test_a_drain_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    """A misspelt --store is not answered with a new, empty one."""
+    async with running(tmp_path, "drain", "--store", "mexc-dta") as program:
+        assert await program.ended() == 0
+        assert "nothing waits: there is no journal mexc-dta/journal.sqlite" in program.log
+    assert not (tmp_path / "mexc-dta").exists()
