@@ -5,6 +5,7 @@ the program with the `exit_code` of its class. Anything else that gets there is 
 with its traceback.
 """
 
+from enum import StrEnum
 from typing import ClassVar, Final
 
 INTERRUPTED: Final = 130
@@ -23,6 +24,18 @@ class UsageError(MexcTrioError):
     exit_code: ClassVar[int] = 2
 
 
+class Loss(StrEnum):
+    """Why there is no connection to the exchange (any more), in one of a few words to count by."""
+
+    NOT_CONNECTED = "not connected"
+    CLOSED = "closed"
+    NO_PONG = "no pong"
+    NO_ACKNOWLEDGEMENT = "no acknowledgement"
+    SILENT = "silent"
+    REFUSED = "refused"
+    CLOCK_JUMPED = "clock jumped"
+
+
 class ExchangeError(MexcTrioError):
     """The connection to the exchange could not be made, or was lost.
 
@@ -30,16 +43,17 @@ class ExchangeError(MexcTrioError):
     is followed by a reconnect. Exit code 1 if it ever gets out.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, loss: Loss = Loss.NOT_CONNECTED) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.loss = loss
 
 
 class UnknownContract(ExchangeError):  # noqa: N818 - says what is wrong; so do the others below
     """The exchange has no contract `symbol`: it stops at once, the others go on. Exit code 1."""
 
     def __init__(self, symbol: str) -> None:
-        super().__init__(f"the exchange knows no contract {symbol}")
+        super().__init__(f"the exchange knows no contract {symbol}", Loss.REFUSED)
         self.symbol = symbol
 
 

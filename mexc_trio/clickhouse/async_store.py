@@ -18,6 +18,7 @@ import trio
 from mexc_trio.clickhouse import repair, schema, views
 from mexc_trio.clickhouse.coalescer import Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
+from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,11 @@ class AsyncStore:
     def name(self) -> str:
         """What the user knows the store by."""
         return self.store.name
+
+    @property
+    def insert_tally(self) -> InsertTally:
+        """What became of the INSERTs of this run."""
+        return self._coalescer.tally
 
     async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.

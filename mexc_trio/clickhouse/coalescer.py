@@ -5,6 +5,7 @@ another one, and nearly twice that by itself: a thread is woken for it, and ever
 left the processor's caches.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -13,6 +14,7 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
+from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
 LONGEST: Final = 16
@@ -27,6 +29,8 @@ class _Insert:
         factory=lambda: StoreUnavailable("this INSERT was not tried")
     )
     """What it ended with; None once it is acknowledged, and not a moment earlier."""
+    seconds: float | None = None
+    """How long it took, the waiting for its turn not included; None if it was not tried."""
 
 
 @attrs.define(eq=False)
@@ -42,6 +46,7 @@ class Coalescer:
     _store: Store
     _limiter: trio.CapacityLimiter
     """Bounds the calls into the store at one time."""
+    tally: InsertTally = attrs.field(factory=InsertTally, init=False)
     _assembling: _Batch | None = attrs.field(default=None, init=False)
     _outage: StoreUnavailable | None = attrs.field(default=None, init=False)
     # `_limiter` counts its calls already.
@@ -70,6 +75,8 @@ class Coalescer:
                 if len(batch.inserts) == LONGEST:
                     self._assembling = None
                 await batch.arrived.wait()
+        if insert.seconds is not None:
+            self.tally.note(len(rows), insert.seconds, insert.error)
         if insert.error is not None:
             raise insert.error
 
@@ -89,6 +96,7 @@ class Coalescer:
 
     def _run(self, inserts: Sequence[_Insert]) -> None:
         for number, insert in enumerate(inserts):
+            began = time.monotonic()
             try:
                 self._store.append(insert.table, insert.rows)
                 insert.error = None
@@ -98,6 +106,8 @@ class Coalescer:
                 return
             except StoreError as error:
                 insert.error = error
+            finally:
+                insert.seconds = time.monotonic() - began
 
 
 def _fail(inserts: Sequence[_Insert], error: StoreError | None) -> None:

@@ -11,6 +11,7 @@ import trio
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
+from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import dial
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Connection:
     dial: Dial = dial
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions; of all connections, if they share it."""
+    tally: Tally = attrs.field(factory=Tally)
+    """Counts what happens; of all connections of one line and route, if they share it."""
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
@@ -58,7 +61,9 @@ class Connection:
             await self.pace.turn()  # a thousand connections are not dialled at once
             began = trio.current_time()
             try:
-                await converse(self.url, feeds, self.ping_interval, self.dial, self.pace)
+                await converse(
+                    self.url, feeds, self.ping_interval, self.dial, self.pace, self.tally
+                )
             except ExchangeError as error:
                 if trio.current_time() - began >= HEALTHY:
                     attempt = 0
@@ -68,6 +73,7 @@ class Connection:
             await trio.sleep(pause)
 
     def _lost(self, feeds: Sequence[Subscriber], error: ExchangeError, pause: float) -> None:
+        self.tally.losses[error.loss] += 1
         for feed in feeds:
             feed.connection_lost(error)
         who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"

@@ -14,10 +14,11 @@ from typing import Final, NoReturn, Protocol
 import attrs
 import trio
 
-from mexc_trio.errors import ExchangeError, UnknownContract
+from mexc_trio.errors import ExchangeError, Loss, UnknownContract
 from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import Socket, dial, one_line
 from mexc_trio.rows import CHANNELS, Channel
 
@@ -72,7 +73,9 @@ class ClockJumped(ExchangeError):  # noqa: N818 - as its siblings in mexc_trio.e
     """The machine slept, or its clock was set forward; the connection is renewed."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the clock jumped by {seconds:.0f} s, as after a suspend")
+        super().__init__(
+            f"the clock jumped by {seconds:.0f} s, as after a suspend", Loss.CLOCK_JUMPED
+        )
 
 
 async def converse(
@@ -81,6 +84,7 @@ async def converse(
     ping_interval: float,
     dial: Dial = dial,
     pace: RateLimiter | None = None,
+    tally: Tally | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
@@ -91,6 +95,7 @@ async def converse(
         dial: opens the connection.
         pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
             the first symbol's turn. None is a pace of its own.
+        tally: is told of the exchange's clock. None is a tally of its own.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.
@@ -100,7 +105,7 @@ async def converse(
         await pace.turn()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         by_symbol = {feed.symbol: feed for feed in feeds}
-        session = _Session(socket, nursery, by_symbol, ping_interval, pace)
+        session = _Session(socket, nursery, by_symbol, ping_interval, pace, tally or Tally())
         nursery.start_soon(session.subscribe)
         nursery.start_soon(session.heartbeat)
         nursery.start_soon(session.watch)
@@ -122,6 +127,7 @@ class _Session:
     _feeds: Mapping[str, Feed]
     _ping_interval: float
     _pace: RateLimiter
+    _tally: Tally
     # The feeds that are to be heard. One that was stopped while others share the connection is
     # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
     _live: dict[str, Feed] = attrs.field(init=False)
@@ -130,6 +136,8 @@ class _Session:
     # The scope of the heartbeat. Its deadline is when the first unanswered ping has been so for
     # too long.
     _pong_due: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    # When the newest ping was sent, by this machine's clock and by Trio's; None once answered.
+    _pinged: tuple[float, float] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._live = dict(self._feeds)
@@ -155,10 +163,11 @@ class _Session:
         with self._pong_due as scope:
             while True:
                 scope.deadline = min(scope.deadline, trio.current_time() + PONG_TIMEOUT)
+                self._pinged = time.time(), trio.current_time()
                 await self._socket.send_message(wire.PING)
                 due += self._ping_interval
                 await trio.sleep_until(due)
-        raise ExchangeError(f"no pong within {PONG_TIMEOUT:g} s")
+        raise ExchangeError(f"no pong within {PONG_TIMEOUT:g} s", Loss.NO_PONG)
 
     async def watch(self) -> None:
         """Look after what nobody tells us: a machine that slept, channels that went silent."""
@@ -218,8 +227,12 @@ class _Session:
 
     def _answered(self, message: wire.Ack | wire.Pong | wire.Refusal | wire.Skipped) -> None:
         match message:
-            case wire.Pong():
+            case wire.Pong(at):
                 self._pong_due.deadline = math.inf
+                if self._pinged is not None and at is not None:
+                    sent, began = self._pinged
+                    self._tally.clock_seen(at / 1000, sent, trio.current_time() - began)
+                self._pinged = None
             case wire.Ack(channel):
                 request = next((r for r in self._unanswered if r.channel == channel), None)
                 if request is not None:
@@ -236,7 +249,7 @@ class _Session:
             # The documentation's wording names none: it answers the oldest request.
             unknown = self._unanswered[0].symbol
         if unknown is None or unknown not in self._feeds:
-            raise ExchangeError(f"the exchange says: {one_line(text)}")
+            raise ExchangeError(f"the exchange says: {one_line(text)}", Loss.REFUSED)
         for request in [r for r in self._unanswered if r.symbol == unknown]:
             self._settle(request)
         self._live.pop(unknown, None)
@@ -257,7 +270,8 @@ class _Session:
                 if pulse.give_up(now):
                     raise ExchangeError(
                         f"{channel} of {symbol} silent for {pulse.silence(now):.0f} s, "
-                        f"and subscribing again did not help"
+                        f"and subscribing again did not help",
+                        Loss.SILENT,
                     )
                 if pulse.subscribe_again(now):
                     feed.silent(channel, pulse.silence(now))
@@ -276,7 +290,8 @@ class _Session:
             return
         raise ExchangeError(
             f"no acknowledgement of {wire.method(request.channel)} for {request.symbol} "
-            f"within {ACK_TIMEOUT:g} s"
+            f"within {ACK_TIMEOUT:g} s",
+            Loss.NO_ACKNOWLEDGEMENT,
         )
 
     def _settle(self, request: _Request) -> None:

@@ -23,7 +23,7 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from mexc_trio.errors import ExchangeError, MexcTrioError, leaves
+from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves
 from mexc_trio.exchange.unhurried import Unhurried
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
@@ -229,7 +229,8 @@ def _one_error(url: str) -> Iterator[None]:
         first = next(leaf for kind in _ENDS for leaf in found if isinstance(leaf, kind))
         if isinstance(first, MexcTrioError):
             raise first from None
-        raise ExchangeError(_reason(first, url)) from error
+        loss = Loss.CLOSED if isinstance(first, ConnectionClosed) else Loss.NOT_CONNECTED
+        raise ExchangeError(_reason(first, url), loss) from error
 
 
 def _reason(error: BaseException, url: str) -> str:

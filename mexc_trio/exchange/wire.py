@@ -70,6 +70,9 @@ class Ack(NamedTuple):
 class Pong(NamedTuple):
     """The answer to a ping; now and then two come."""
 
+    at: int | None
+    """Milliseconds since 1970, on the exchange's clock; None where it does not say."""
+
 
 class Refusal(NamedTuple):
     """`rs.error`: the exchange says no, in words."""
@@ -219,7 +222,7 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 def _answer(envelope: _Envelope) -> Message:
     channel = envelope.channel
     if channel == "pong":
-        return Pong()
+        return Pong(timestamp(envelope.data) or timestamp(envelope.ts))
     data = _string(envelope.data)[:DEAD_LETTER_LENGTH]
     if channel == "rs.error":
         return Refusal(data)

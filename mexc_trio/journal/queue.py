@@ -67,6 +67,8 @@ class Queue:
     _recent: list[RowTuple] = attrs.field(factory=list, init=False)
     _times: list[int] = attrs.field(factory=list, init=False)
     _version: int = attrs.field(default=0, init=False)
+    # When the row at a position was received: what was last read from the file of the oldest one.
+    _oldest: tuple[int, int] = attrs.field(default=(-1, 0), init=False)
     # Rings when the queue is no longer empty. One place is enough: what matters is that, not how
     # often, and so nobody who appends ever waits.
     _bell: trio.MemorySendChannel[None] = attrs.field(init=False)
@@ -208,8 +210,10 @@ class Queue:
         if not self.backlog:
             return None
         if not self.is_in_memory:
-            for stored in self._journal.file.read(self.id, self.acked, 1):
-                return stored.at
+            if self._oldest[0] != self.acked:
+                stored = next(iter(self._journal.file.read(self.id, self.acked, 1)), None)
+                self._oldest = self.acked, now() if stored is None else stored.at
+            return self._oldest[1]
         place = self.acked - self._remembered_from
         return self._times[place] if place < len(self._times) else now()
 

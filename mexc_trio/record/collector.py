@@ -49,6 +49,12 @@ class Collector:
     """Set when the nursery has ended, and nothing is written any more."""
     received: dict[Channel | None, int] = attrs.field(init=False)
     """Rows that came in this run, by channel; None has those of no channel."""
+    frames: dict[Channel | None, int] = attrs.field(init=False)
+    """Frames with rows that came in this run, in the same way."""
+    dead: int = attrs.field(default=0, init=False)
+    """Dead letters that came in this run."""
+    heard: dict[Channel | None, float] = attrs.field(factory=dict, init=False)
+    """When the last frame of each channel came, in Trio's time."""
     latest: dict[Channel | None, Data] = attrs.field(factory=dict, init=False)
     """The last frame of each channel that has had one."""
     _errors: deque[float] = attrs.field(factory=deque, init=False)
@@ -59,6 +65,7 @@ class Collector:
     def __attrs_post_init__(self) -> None:
         self.pulses = {channel: Pulse(channel) for channel in CHANNELS}
         self.received = dict.fromkeys((*CHANNELS, None), 0)
+        self.frames = dict.fromkeys((*CHANNELS, None), 0)
         self._lost_at = self.queue.end
 
     @property
@@ -110,8 +117,12 @@ class Collector:
         """Put the rows of a frame in the journal."""
         if self.stopped:
             return
-        self.received[message.channel] += len(message.rows)
-        self.latest[message.channel] = message
+        channel = message.channel
+        self.received[channel] += len(message.rows)
+        self.frames[channel] += 1
+        self.dead += message.dead
+        self.heard[channel] = trio.current_time()
+        self.latest[channel] = message
         self.ledger.received(message)
         self.queue.append(message.rows, message.version)
 
@@ -177,6 +188,8 @@ class Collector:
         collector = Collector(self.settings, self.queue, self.ledger, self.gate)
         collector.counts = self.counts
         collector.received = self.received
+        collector.frames = self.frames
+        collector.dead = self.dead
         return collector
 
     def _acknowledged(self, rows: Sequence[RowTuple]) -> None:

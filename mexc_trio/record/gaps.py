@@ -6,6 +6,8 @@ the journal in the same transaction as that row. The ledger remembers each chann
 journal, which lets the next start of the program write the gap since then.
 """
 
+from collections import Counter
+
 import attrs
 import msgspec
 
@@ -46,8 +48,10 @@ class Ledger:
     """The gaps of one symbol."""
 
     symbol: str
-    written: int = attrs.field(default=0, init=False)
-    """Gaps that were written in this run."""
+    written: Counter[str] = attrs.field(factory=Counter, init=False)
+    """Gaps that were written in this run, by cause."""
+    missed: Counter[str] = attrs.field(factory=Counter, init=False)
+    """Their milliseconds, by cause; a gap in all channels counts once."""
     _queue: Queue
     _gaps: Queue
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
@@ -147,7 +151,8 @@ class Ledger:
 
     def _put(self, gap: Gap) -> None:
         self._gaps.collect([gap])
-        self.written += 1
+        self.written[gap.cause] += 1
+        self.missed[gap.cause] += gap.end - gap.start
 
     def _remember(self) -> bytes:
         marks: _Marks = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}

@@ -198,6 +198,7 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
         settings.ping_interval,
         partial(dial, unhurried=len(collectors) > 1),
         recording.pace,
+        recording.tally,
     )
     if len(collectors) == 1:
         await _record_symbol(recording, collectors[0], connection.run)

@@ -20,6 +20,7 @@ from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepar
 from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
+from mexc_trio.exchange.tally import Tally
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.locks import hold_tables
 from mexc_trio.record.collector import Collector
@@ -47,6 +48,8 @@ class Recording:
     """Holds more tables against other recorders."""
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
+    tally: Tally = attrs.field(factory=Tally)
+    """What is counted of the connections."""
     began: float = attrs.field(factory=time.monotonic)
     restore_terminal: Callable[[], None] = lambda: None
     """Ends what the terminal shows, for an end that comes at once; may be called twice."""
@@ -96,7 +99,7 @@ class Recording:
             collector.counts.since(before) if before else collector.counts,
             collector.queue.backlog,
             max(0.0, time.time() - oldest / 1000) if oldest else 0.0,
-            collector.ledger.written,
+            collector.ledger.written.total(),
         )
 
 

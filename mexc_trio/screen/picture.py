@@ -155,7 +155,7 @@ class Painter:
             history=tuple(seen.history),
             delay=wall - max(newest)[0] / 1000 if newest else None,
             backlog=collector.queue.backlog,
-            gaps=collector.ledger.written,
+            gaps=collector.ledger.written.total(),
             errors=collector.counts.errors,
             files=self._files(collector),
             stopped=collector.stopped,

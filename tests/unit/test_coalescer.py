@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
+from mexc_trio.clickhouse.tally import InsertTally, Outcome
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
 ROWS: list[RowTuple] = [(1000, "d", "1|2|1")]
@@ -163,3 +164,29 @@ async def test_fault_in_the_program_is_not_taken_for_success(rig: Rig) -> None:
         "this INSERT was not tried",
         "this INSERT was not tried",
     ]
+
+
+async def test_how_inserts_end_is_counted_and_what_was_not_tried_is_not(rig: Rig) -> None:
+    """Metrics say what the store did, and not what happened to those that waited in vain."""
+    rig.store.go.set()
+    for name in "abc":
+        await rig.insert(name)
+    rig.store.failures["b"] = StoreRejected("no such column")
+    await rig.insert("b")
+    tally = rig.coalescer.tally
+    assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1}
+    rig.store.failures["b"] = StoreUnavailable("timeout")
+    async with trio.open_nursery() as nursery:
+        for name in "bc":  # the second goes with the first, and is not tried
+            nursery.start_soon(rig.insert, name)
+    assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1, Outcome.UNAVAILABLE: 1}
+    assert tally.rows == 3 * len(ROWS)
+    assert sum(tally.buckets) == tally.outcomes.total()
+
+
+@pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.001, 0), (0.0011, 1), (31.0, -1)])
+def test_an_insert_is_counted_with_those_that_took_as_long(seconds: float, bucket: int) -> None:
+    """A bound counts what took exactly so long, as Prometheus wants it; the last has no bound."""
+    tally = InsertTally()
+    tally.note(1, seconds, None)
+    assert tally.buckets[bucket] == 1

@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from mexc_trio.errors import Loss
 from mexc_trio.exchange import connection
 from mexc_trio.exchange.connection import HEALTHY, Connection, backoff
+from mexc_trio.exchange.tally import FRESH, Tally
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of
 from tools.exchange import Exchange, open_exchange
@@ -194,3 +197,46 @@ async def test_an_unknown_contract_is_not_asked_for_again(
     await trio.sleep(30)
     assert sum("NOPE" in text for _, text in exchange.requests) == 3
     nursery.cancel_scope.cancel()
+
+
+async def test_what_ended_connections_is_counted_by_kind(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """A dashboard tells an exchange that cannot be reached from one that hangs up."""
+    connection = connect(line, Listener())
+    nursery.start_soon(connection.run)
+    await exchange.subscribed(BTC)
+    line.refusals = 3
+    await exchange.drop()
+    await exchange.subscribed(BTC)
+    exchange.answer_pings = False
+    await exchange.until(lambda: connection.tally.losses[Loss.NO_PONG] == 1)
+    assert connection.tally.losses == {Loss.CLOSED: 1, Loss.NOT_CONNECTED: 3, Loss.NO_PONG: 1}
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_exchanges_clock_is_compared_at_pongs(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """A machine whose clock is off gets to know it."""
+    connection = connect(line, Listener())
+    exchange.market.clock = lambda: int(time.time() * 1000) - 7000
+    nursery.start_soon(connection.run)
+    await exchange.subscribed(BTC)
+    await exchange.until(lambda: connection.tally.clock is not None)
+    look = connection.tally.clock
+    assert look is not None
+    assert look.offset == pytest.approx(7, abs=0.5)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_quick_look_at_the_clock_is_kept_for_a_minute(autojump_clock: MockClock) -> None:
+    """A slow answer says less, but better that than what was true long ago."""
+    tally = Tally()
+    tally.clock_seen(100.0, 107.0, 0.0)
+    tally.clock_seen(100.0, 200.0, 5.0)
+    assert tally.clock is not None
+    assert tally.clock.offset == 7.0
+    await trio.sleep(FRESH + 1)
+    tally.clock_seen(100.0, 97.0, 2.0)
+    assert tally.clock.offset == -2.0

@@ -91,7 +91,7 @@ async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -
         ]
         recorder.frame("ticker", 70)
         assert recorder.written[-1] == gap("ticker", 12, 70, Cause.CONNECTION_LOST)
-        assert recorder.ledger.written == 3
+        assert recorder.ledger.written.total() == 3
 
 
 async def test_a_first_start_has_no_hole_but_a_failing_one_has(journal_path: Path) -> None:

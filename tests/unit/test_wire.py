@@ -103,7 +103,9 @@ def test_requests_are_those_of_the_protocol(channel: Channel, frame: str) -> Non
 
 def test_acknowledgements_pongs_and_strangers_are_no_rows() -> None:
     """Only pushes are rows; what nobody knows counts as skipped."""
-    assert decode('{"channel":"pong","data":1,"ts":1}', 0) == Pong()
+    assert decode('{"channel":"pong","data":1,"ts":2}', 0) == Pong(1)
+    assert decode('{"channel":"pong","data":"x","ts":2}', 0) == Pong(2)
+    assert decode('{"channel":"pong"}', 0) == Pong(None)
     assert decode('{"channel":"clientId","data":"abc","ts":1}', 0) == Skipped()
     assert decode('{"channel":"rs.personal.order","data":{}}', 0) == Skipped()
     assert decode('{"channel":"rs.unsub.deal","data":"success"}', 0) == Skipped()
