@@ -85,7 +85,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     modules: dict[str, dict[str, Callable[..., object]]] = {
         "record.recorder": {"record": commands.record, "drain": commands.drain},
         "setup": {"setup": commands.setup},
-        "check.verify": {"verify": commands.verify},
+        "verify.verify": {"verify": commands.verify},
     }
     for name, functions in modules.items():
         module = ModuleType(f"mexc_trio.{name}")

@@ -590,12 +590,12 @@ gaps             800 B   200 B   1.0 kB        333.3        -        -
 whole volume         -       -  45.0 GB            -  40.0 MB   1.2 GB
 8.0 GB are free, enough for 200 days at this rate
 
-gaps     cause            number  longest
+gaps      cause            number  longest
 BTC_USDT  connection lost   1,234   83.5 s
 all                         1,234
 
 longest gaps  cause            channels    seconds                  from                    to
-BTC_USDT       connection lost  deal depth     83.5  2023-11-14T22:13:20Z  2023-11-14T22:14:43Z"""
+BTC_USDT      connection lost  deal depth     83.5  2023-11-14T22:13:20Z  2023-11-14T22:14:43Z"""
     )
 
 
