@@ -134,6 +134,7 @@ class RecordOptions(DrainOptions):
         str | None, _option("symbols_per_connection", _RECORD, "NUMBER")
     ] = None
     listen: Annotated[str | None, _option("listen", _RECORD, "HOST:PORT|off")] = None
+    metrics: Annotated[str | None, _option("metrics", _RECORD, "HOST:PORT|off")] = None
     journal_sync: Annotated[bool | None, _option("journal_sync", _LIMITS, "")] = None
     max_errors: Annotated[str | None, _option("max_errors", _LIMITS, "NUMBER")] = None
     min_free_mib: Annotated[str | None, _option("min_free_mib", _LIMITS, "MIB")] = None
@@ -155,9 +156,10 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         raise UsageError("--quote narrows --all or a pattern, and there is neither")
     import trio
 
+    from mexc_trio.metrics.answer import answer
     from mexc_trio.record.recorder import record
 
-    return trio.run(record, settings, settings.symbols)
+    return trio.run(record, settings, settings.symbols, [answer])
 
 
 @app.command

@@ -21,6 +21,7 @@ from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Queue
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
+from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, open_recording
@@ -41,8 +42,15 @@ _END: Final = "end"
 _RUNNING: Final = "running"
 
 
-async def record(settings: Settings, symbols: Sequence[str]) -> int:
+async def record(
+    settings: Settings, symbols: Sequence[str], companions: Sequence[Companion] = ()
+) -> int:
     """Record until stopped; return the exit code.
+
+    Args:
+        settings: what holds.
+        symbols: what to record, unless the exchange's list says.
+        companions: run from the start to the end.
 
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
@@ -62,7 +70,7 @@ async def record(settings: Settings, symbols: Sequence[str]) -> int:
             symbols = found
         connections = -(-len(symbols) // settings.symbols_per_connection)
         allow_connections(connections, more=settings.finds)
-        return await _record(settings, symbols, discovery)
+        return await _record(settings, symbols, discovery, companions)
 
 
 async def _found(discovery: "Discovery") -> Sequence[str] | None:
@@ -73,11 +81,17 @@ async def _found(discovery: "Discovery") -> Sequence[str] | None:
     return None
 
 
-async def _record(settings: Settings, symbols: Sequence[str], discovery: "Discovery | None") -> int:
+async def _record(
+    settings: Settings,
+    symbols: Sequence[str],
+    discovery: "Discovery | None",
+    companions: Sequence[Companion],
+) -> int:
     async with _started(settings, symbols) as (recording, running):
         end = "it was stopped"
         try:
-            await _run(recording, running, discovery)
+            async with accompanied(recording, companions):
+                await _run(recording, running, discovery)
         except BaseException as error:
             full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
             end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
@@ -100,7 +114,7 @@ async def drain(settings: Settings) -> int:
         return 0
     async with _started(settings, ()) as (recording, running):
         left = recording.backlog
-        async with _beside(*_services(recording)):
+        async with beside(*_services(recording)):
             with running:
                 async with trio.open_nursery() as nursery:
                     for queue in recording.leftovers:
@@ -145,9 +159,9 @@ async def _run(
     leftovers = [partial(_write_leftover, recording, queue) for queue in recording.leftovers]
     # From right to left is the order in which they end.
     async with (
-        _beside(*_services(recording)),
-        _beside(_writer(recording, recording.gaps).run),
-        _beside(
+        beside(*_services(recording)),
+        beside(_writer(recording, recording.gaps).run),
+        beside(
             partial(_statistics(settings), recording),
             *leftovers,
             *_interface(recording),
@@ -220,16 +234,6 @@ async def _record_symbol(
     # It was stopped by its errors. If it was the last one, the program's end says the same.
     if any(not other.stopped for other in recording.collectors):
         watch.show(final_report([recording.line(collector)], recording.seconds))
-
-
-@asynccontextmanager
-async def _beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run tasks for as long as the block runs."""
-    async with trio.open_nursery() as nursery:
-        for task in tasks:
-            nursery.start_soon(task)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:

@@ -168,6 +168,12 @@ class Settings:
         "where a recorder answers SQL over HTTP: host:port, a port, or off; port 0 is a free one."
         " For the embedded engine only",
     )
+    metrics: Address | None = _setting(
+        "127.0.0.1:0",
+        parse_address,
+        "where a recorder answers /metrics, /live and /ready: host:port, a port, or off; port 0 is"
+        " a free one, and the file metrics.url in the state directory says which",
+    )
     min_free_mib: int = _setting(
         "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
     )
@@ -235,6 +241,7 @@ class Settings:
         shown["all"] = "yes" if self.all else "no"
         shown["live"] = "yes" if self.live else "no"
         shown["listen"] = self.listen or "off"
+        shown["metrics"] = self.metrics or "off"
         shown["quote"] = " ".join(self.quote or ())
         shown["password"] = "***" if self.password else None
         shown["state_dir"] = self.state_directory

@@ -1,0 +1,122 @@
+"""A small HTTP server for pages that anybody may ask for at any time, and that cost little.
+
+It reads the head of a request, answers GET and HEAD, and closes. Everything is bounded: how many
+are answered at once, how long a head may be, and how long all of it may take. So clients that hang,
+trickle, flood or take nothing cost nothing but their own answer.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 16
+"""Requests that are answered at one time; more are turned away."""
+LONGEST_HEAD: Final = 8192
+"""Bytes of a request's line and headers."""
+PATIENCE: Final = 10.0
+"""Seconds from the connection to the end of the answer: what Prometheus waits for by default."""
+
+_LOCAL: Final = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_REQUEST: Final = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
+_STATUS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+
+@attrs.frozen
+class Answer:
+    """What is sent."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Pages: TypeAlias = Callable[[str], Awaitable[Answer | None]]
+"""Returns what there is at a path; None for nothing."""
+
+
+async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local: bool) -> None:
+    """Answer until cancelled.
+
+    Args:
+        listeners: where; they are closed at the end.
+        pages: what there is.
+        local: whether to answer to this machine's own names only, so that no site that a browser
+            here looks at can read along by giving its own name this machine's address.
+    """
+    answering = 0
+
+    async def handle(stream: trio.SocketStream) -> None:
+        nonlocal answering
+        answering += 1
+        try:
+            with trio.move_on_after(PATIENCE):
+                if answering > AT_ONCE:
+                    answer, with_body = Answer(b"too many requests at once\n", 503), True
+                else:
+                    answer, with_body = await _answer(stream, pages, local=local)
+                await stream.send_all(_encode(answer, with_body=with_body))
+                await stream.send_eof()
+        except (trio.BrokenResourceError, OSError):
+            pass  # whoever asked has gone
+        except Exception:
+            log.exception("a request for metrics failed")
+        finally:
+            answering -= 1
+            await trio.aclose_forcefully(stream)
+
+    await trio.serve_listeners(handle, list(listeners))
+
+
+async def _answer(
+    stream: trio.abc.ReceiveStream, pages: Pages, *, local: bool
+) -> tuple[Answer, bool]:
+    """Return the answer to the request that comes, and whether with its body."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = await stream.receive_some(LONGEST_HEAD)
+        head += piece
+        if not piece or len(head) > LONGEST_HEAD:
+            return Answer(b"no HTTP request\n", 400), True
+    first, *fields = head.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")
+    request = _REQUEST.fullmatch(first)
+    if request is None:
+        return Answer(b"no HTTP request\n", 400), True
+    method, target = request.groups()
+    headers = {
+        name.strip().lower(): text.strip() for name, _, text in (f.partition(":") for f in fields)
+    }
+    if local and not _LOCAL.fullmatch(headers.get("host", "localhost")):
+        return Answer(b"this recorder answers to localhost only\n", 403), True
+    if method not in ("GET", "HEAD"):
+        return Answer(b"GET or HEAD\n", 405), True
+    try:
+        path = urlsplit(target).path
+    except ValueError:
+        path = ""
+    found = await pages(path)
+    return found or Answer(b"there is /metrics, /live and /ready\n", 404), method == "GET"
+
+
+def _encode(answer: Answer, *, with_body: bool) -> bytes:
+    head = (
+        f"HTTP/1.1 {answer.status} {_STATUS[answer.status]}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + (answer.body if with_body else b"")

@@ -1,0 +1,291 @@
+"""What a recorder says about itself to machines, and that nobody who asks can do it harm."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock, open_stream_to_socket_listener
+
+from mexc_trio.clickhouse.tally import Outcome
+from mexc_trio.errors import Loss, StoreRejected
+from mexc_trio.exchange.wire import Data
+from mexc_trio.metrics import answer, page, server
+from mexc_trio.metrics.answer import NAMED, readiness
+from mexc_trio.metrics.page import render
+from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, Answer, serve
+from mexc_trio.metrics.survey import State, Survey, survey
+from mexc_trio.record.recording import Recording
+from mexc_trio.rows import Cause, Row
+from mexc_trio.settings.address import Address
+from tools.metrics_cost import Steps, recorder
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
+    """Make a recorder of three symbols, S0_USDT to S2_USDT, that have just had a frame each."""
+    with recorder(tmp_path, 3) as made:
+        yield made
+
+
+async def scrape(recording: Recording) -> Samples:
+    """Return the samples of the page, read as Prometheus would."""
+    text = (await render(await survey(recording), recording.collectors)).decode()
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in samples, f"twice: {key}"
+            samples[key] = sample.value
+    return samples
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """Return one sample."""
+    return samples[f"mexc_trio_{name}", frozenset(labels.items())]
+
+
+# The page.
+
+
+async def test_every_counter_is_there_from_the_start(recording: Recording) -> None:
+    """An alert on a rate sees the first event only if there was a zero before it."""
+    samples = await scrape(recording)
+    for cause in Cause:
+        assert value(samples, "gaps_total", cause=cause) == 0
+        assert value(samples, "gap_seconds_total", cause=cause) == 0
+    for outcome in Outcome:
+        assert value(samples, "inserts_total", outcome=outcome) == 0
+    for loss in Loss:
+        assert value(samples, "reconnects_total", line="1", route="direct", reason=loss) == 0
+    for state in State:
+        assert value(samples, "symbols", state=state) == (3 if state is State.RECORDING else 0)
+    assert value(samples, "dead_letters_total") == 0
+    assert value(samples, "insert_seconds_count") == 0
+
+
+async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> None:
+    """Its numbers are the recorder's own, read when they are asked for."""
+    rows = [Row(1, "d", "1|2|1"), Row(2, "dl", "?")]
+    recording.collectors[1].data(Data("S1_USDT", "deal", rows, 1, 0, ("deal",)))
+    recording.collectors[1].data(Data("S1_USDT", "deal", rows[:1], 0, 0))  # closes the gap
+    samples = await scrape(recording)
+    assert value(samples, "frames_total", channel="deal") == 5
+    assert value(samples, "rows_total", channel="deal") == 6
+    assert value(samples, "symbol_rows_total", symbol="S1_USDT", channel="deal") == 4
+    assert value(samples, "dead_letters_total") == 1
+    assert value(samples, "gaps_total", cause="decode errors") == 1
+    assert value(samples, "symbol_gaps_total", symbol="S1_USDT") == 1
+    assert value(samples, "backlog_rows") == 13  # one of them is the gap
+    assert value(samples, "symbol_backlog_rows", symbol="S0_USDT") == 3
+    last = value(samples, "last_frame_timestamp_seconds", channel="deal")
+    assert last == pytest.approx(time.time(), abs=5)
+    assert value(samples, "journal_bytes") > 1000
+    assert value(samples, "disk_free_bytes") > value(samples, "disk_bound_bytes") > 0
+
+
+async def test_inserts_are_a_histogram(recording: Recording) -> None:
+    """Each bucket counts those of the smaller ones, too; Prometheus takes it for a histogram."""
+    tally = recording.gate.insert_tally
+    for seconds in (0.0005, 0.0005, 0.3, 100.0):
+        tally.note(10, seconds, None)
+    tally.note(1, 0.1, StoreRejected("no"))
+    samples = await scrape(recording)
+    assert value(samples, "insert_seconds_bucket", le="0.001") == 2
+    assert value(samples, "insert_seconds_bucket", le="0.25") == 3
+    assert value(samples, "insert_seconds_bucket", le="0.5") == 4
+    assert value(samples, "insert_seconds_bucket", le="+Inf") == 5
+    assert value(samples, "insert_seconds_count") == 5
+    assert value(samples, "inserts_total", outcome="refused") == 1
+
+
+async def test_a_scrape_of_many_symbols_lets_others_have_their_turn(tmp_path: Path) -> None:
+    """No piece of it has more than a hundred symbols: about a millisecond of everybody's time."""
+    with recorder(tmp_path, 1200) as recording:
+        steps = Steps(trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(steps)
+        await render(await survey(recording), recording.collectors)
+        trio.lowlevel.remove_instrument(steps)
+    assert len(steps.taken) > 1200 / page.PIECE * 5
+
+
+# What is ready.
+
+
+async def test_what_is_not_ready_is_named(recording: Recording, autojump_clock: MockClock) -> None:
+    """A symbol is ready while each channel's silence is shorter than what is usual for it."""
+    for collector in recording.collectors:
+        for pulse in collector.pulses.values():
+            pulse.connected(trio.current_time())
+    assert (await survey(recording)).ready
+    recording.collectors[2].stop(StoreRejected("no such table"))
+    recording.collectors[1].let_go("nobody wants it")
+    await trio.sleep(61)  # tickers come every few seconds
+    found = await survey(recording)
+    assert not found.ready
+    assert found.troubled == {
+        "S0_USDT": "no ticker for 61 s",
+        "S2_USDT": "no such table",
+    }
+    assert found.silent == {"ticker": 1}
+    said = readiness(found)
+    assert said.status == 503
+    assert json.loads(said.body)["not_ready"] == found.troubled
+    samples = await scrape(recording)
+    assert value(samples, "symbol_ready", symbol="S0_USDT") == 0
+    assert ("mexc_trio_symbol_ready", frozenset({("symbol", "S1_USDT")})) not in samples
+    assert value(samples, "symbols", state="left") == 1
+
+
+async def test_a_store_that_is_away_is_not_ready(recording: Recording) -> None:
+    """Although recording goes on: somebody should look after it."""
+    recording.gate.away_since = time.time() - 90
+    found = await survey(recording)
+    assert found.troubled == {}
+    assert json.loads(readiness(found).body)["store"]["away_seconds"] == pytest.approx(90, abs=5)
+    assert readiness(found).status == 503
+
+
+async def test_many_that_are_not_ready_are_counted(tmp_path: Path) -> None:
+    """An answer that nobody can read helps nobody."""
+    with recorder(tmp_path, NAMED + 7) as recording:
+        for collector in recording.collectors:
+            collector.stop(StoreRejected("no such table"))
+        said = json.loads(readiness(await survey(recording)).body)
+    assert len(said["not_ready"]) == NAMED
+    assert said["more_not_ready"] == 7
+
+
+# The server.
+
+
+async def pages(path: str) -> Answer | None:
+    """Have one page."""
+    return Answer(b"here\n") if path == "/page" else None
+
+
+@pytest.fixture
+async def listener(nursery: trio.Nursery) -> AsyncIterator[trio.SocketListener]:
+    """Serve it on loopback."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(lambda: serve(listeners, pages, local=True))
+    yield listeners[0]
+    nursery.cancel_scope.cancel()
+
+
+async def ask(listener: trio.SocketListener, request: bytes) -> bytes:
+    """Send a request and return all that is answered."""
+    async with await open_stream_to_socket_listener(listener) as stream:
+        await stream.send_all(request)
+        answer = b""
+        while piece := await stream.receive_some():
+            answer += piece
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (b"GET /page HTTP/1.1\r\n\r\n", b"200 OK", b"here\n"),
+        (b"GET /page?x=1 HTTP/1.0\r\nHost: 127.0.0.1:9\r\n\r\n", b"200 OK", b"here\n"),
+        (b"GET http://[::1]/page HTTP/1.1\r\nHost:[::1]:9\r\n\r\n", b"200 OK", b"here\n"),
+        (b"HEAD /page HTTP/1.1\r\nhost: LOCALHOST\r\n\r\n", b"200 OK", b""),
+        (b"GET /else HTTP/1.1\r\n\r\n", b"404 Not Found", None),
+        (b"GET //[ HTTP/1.1\r\n\r\n", b"404 Not Found", None),
+        (b"POST /page HTTP/1.1\r\n\r\n", b"405 Method Not Allowed", None),
+        (b"GET /page HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"403 Forbidden", None),
+        (b"GET /page HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n", b"403 Forbidden", None),
+        (b"\x16\x03\x01 TLS\r\n\r\n", b"400 Bad Request", None),
+        (b"x" * (LONGEST_HEAD + 1), b"400 Bad Request", None),
+    ],
+)
+async def test_requests(
+    listener: trio.SocketListener, request_: bytes, status: bytes, body: bytes | None
+) -> None:
+    """Whatever is sent is answered in one way."""
+    answer = await ask(listener, request_)
+    head, said = answer.split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert body is None or said == body
+
+
+async def test_requests_that_hang_are_turned_away_and_let_go(
+    listener: trio.SocketListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cost others their turn for a bounded time, and a bounded number of files."""
+    monkeypatch.setattr(server, "PATIENCE", 0.5)
+    hanging = [await open_stream_to_socket_listener(listener) for _ in range(AT_ONCE)]
+    for stream in hanging:
+        await stream.send_all(b"GET /page HT")
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert b" 503 " in await ask(listener, b"")
+    for stream in hanging:
+        assert await stream.receive_some() == b""  # closed
+        await stream.aclose()
+    assert b"here" in await ask(listener, b"GET /page HTTP/1.1\r\n\r\n")
+
+
+async def test_a_page_that_fails_is_one_answer_less(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in a page ends no recording; its traceback is in the log."""
+
+    async def broken(path: str) -> Answer | None:
+        if path == "/broken":
+            raise LookupError(path)
+        return Answer(b"here")
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(lambda: serve(listeners, broken, local=True))
+    assert await ask(listeners[0], b"GET /broken HTTP/1.1\r\n\r\n") == b""
+    assert b"here" in await ask(listeners[0], b"GET / HTTP/1.1\r\n\r\n")
+    assert "LookupError: /broken" in caplog.text
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_is_taken_is_a_warning_and_tried_again(
+    recording: Recording, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """Recording does not depend on who else listens; the file says where, as long as it is true."""
+    caplog.set_level(logging.INFO)
+    (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = taken.socket.getsockname()[1]
+    recording.settings = attrs.evolve(recording.settings, metrics=Address("127.0.0.1", port))
+    path = recording.settings.state_directory / answer.FILE
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer.answer, recording)
+        await trio.sleep(3 * answer.TRY_AGAIN + 1)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith(f"no metrics at 127.0.0.1:{port}: ")
+        assert not path.exists()
+        await taken.aclose()
+        await trio.sleep(answer.TRY_AGAIN + 1)
+        assert path.read_text() == f"http://127.0.0.1:{port}/metrics\n"
+        nursery.cancel_scope.cancel()
+    assert not path.exists()
+
+
+async def test_a_thousand_looks_within_a_second_are_one(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no number of scrapes takes the recorder's time."""
+    looks = []
+
+    async def counted(recording: Recording) -> Survey:
+        looks.append(1)
+        return await survey(recording)
+
+    monkeypatch.setattr(answer, "survey", counted)
+    found = answer.Pages(recording)
+    async with trio.open_nursery() as nursery:
+        for path in ["/metrics", "/ready"] * 500:
+            nursery.start_soon(found.get, path)
+    assert len(looks) == 1

@@ -1,0 +1,122 @@
+"""What a scrape of the metrics costs a recorder: ``python -m tools.metrics_cost``.
+
+A recorder of many symbols is made, each with frames of all channels and rows that wait, and is
+scraped. Trio tells how long each step of the scraping task took, in which nobody else had a turn.
+"""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, cast
+
+import attrs
+import cyclopts
+import trio
+
+from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.schema import GAPS, Store
+from mexc_trio.exchange.wire import Data
+from mexc_trio.journal import open_journal
+from mexc_trio.metrics.page import render
+from mexc_trio.metrics.survey import survey
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.recording import Recording
+from mexc_trio.rows import CHANNELS, Row
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
+
+
+@attrs.define(eq=False)
+class Steps(trio.abc.Instrument):
+    """The lengths of one task's steps, in seconds."""
+
+    task: trio.lowlevel.Task
+    taken: list[float] = attrs.field(factory=list)
+    _began: float = math.nan
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Start the watch."""
+        self._began = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Note a step of ours."""
+        if task is self.task and not math.isnan(self._began):
+            self.taken.append(time.perf_counter() - self._began)
+
+
+class _NoStore:
+    """A store that nobody asks."""
+
+    name = "nothing"
+    concurrency = 1
+
+
+@contextmanager
+def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
+    """Make a recorder in the midst of its work; nothing of it runs."""
+    settings = Settings(store=EmbeddedTarget(directory))
+    with open_journal(settings.journal_path) as journal:
+        gaps = journal.queue(GAPS.name)
+        gate = AsyncStore(cast("Store", _NoStore()))
+        made = []
+        for number in range(symbols):
+            chosen = settings.for_symbol(f"S{number}_USDT")
+            queue = journal.queue(chosen.table)
+            collector = Collector(chosen, queue, Ledger(chosen.symbol, queue, gaps), gate)
+            for channel in CHANNELS:
+                collector.pulses[channel].connected(trio.current_time())
+                row = Row(int(time.time() * 1000), "t", "1|1|1|1|0.00000000")
+                collector.data(Data(chosen.symbol, channel, [row], 0, 0))
+            made.append(collector)
+        journal.flush()
+        yield Recording(settings, journal, gate, made, gaps, [], lambda tables: None)
+
+
+async def measure(symbols: int, scrapes: int) -> None:
+    """Scrape, and print what it took."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        recorder(Path(directory), symbols) as recording,
+    ):
+        totals, longest, size = [], [], 0
+        for _ in range(scrapes):
+            steps = Steps(trio.lowlevel.current_task())
+            await trio.lowlevel.checkpoint()
+            trio.lowlevel.add_instrument(steps)
+            size = len(await render(await survey(recording), recording.collectors))
+            await trio.lowlevel.checkpoint()
+            trio.lowlevel.remove_instrument(steps)
+            totals.append(1000 * sum(steps.taken))
+            longest.append(1000 * max(steps.taken))
+        print(f"{symbols} symbols, {scrapes} scrapes of {size / 1000:.0f} KB")
+        for what, found in (("in all", totals), ("longest piece", longest)):
+            print(
+                f"{what}: {statistics.median(found):.1f} ms median, {min(found):.1f} to "
+                f"{max(found):.1f}"
+            )
+
+
+def main(
+    *,
+    symbols: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))] = 1200,
+    scrapes: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))] = 30,
+) -> None:
+    """Measure what a scrape costs a recorder's loop.
+
+    Parameters
+    ----------
+    symbols
+        How many are recorded.
+    scrapes
+        How many times.
+    """
+    trio.run(measure, symbols, scrapes)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
