@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -60,7 +60,9 @@ class Commands:
             raise self.error
         return self.result
 
-    async def record(self, settings: Settings, symbols: tuple[str, ...]) -> int:
+    async def record(
+        self, settings: Settings, symbols: tuple[str, ...], companions: Sequence[object]
+    ) -> int:
         """Stand in for recorder.record."""
         return self._finish("record", settings, symbols)
 
