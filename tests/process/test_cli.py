@@ -128,6 +128,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "state_dir": "state",
         "retention": "1",
         "listen": "127.0.0.1:8123",
+        "metrics": "127.0.0.1:9648",
         "min_free_mib": "1",
         "symbols_per_connection": "2",
         "store_connections": "2",
