@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import struct
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,10 @@ _OFFSET_BITS: Final = 62
 
 
 @contextmanager
-def hold_file(path: Path, what: str) -> Iterator[None]:
+def hold_file(path: Path, what: str) -> Iterator[int]:
     """Hold a lock file for as long as the block runs; the file names the holder.
+
+    Gives the file's descriptor: a child process that inherits it holds the lock, too.
 
     Args:
         path: the lock file; made if missing, and left in place.
@@ -42,7 +45,7 @@ def hold_file(path: Path, what: str) -> Iterator[None]:
             ) from error
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()}\n".encode(), 0)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -87,6 +90,21 @@ def hold_tables(store: str, tables: Sequence[str]) -> Iterator[Callable[[Sequenc
         yield hold
     finally:
         os.close(fd)
+
+
+def describe_process(pid: int) -> str:
+    """Return a process by its number and, where the system tells, its command line."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        command = b" ".join(words).decode("utf-8", "replace").strip()
+    except OSError:
+        asked = ["ps", "-o", "command=", "-p", str(pid)]
+        try:
+            answer = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
+            command = answer.stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            command = ""
+    return f"process {pid}" + (f" ({command[:100]})" if command else "")
 
 
 def _record_holder(fd: int, offset: int) -> str:

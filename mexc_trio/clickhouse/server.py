@@ -51,12 +51,14 @@ class ServerStore:
 
     target: ServerTarget
     concurrency: int = 4
+    known_as: str = ""
+    """What the user knows it by, if not by host and port."""
     _idle: "queue.LifoQueue[Client]" = attrs.field(factory=queue.LifoQueue, init=False)
 
     @property
     def name(self) -> str:
-        """Host and port."""
-        return f"ClickHouse at {self.target.host}:{self.target.port}"
+        """What the user knows it by: host and port, if nothing else."""
+        return self.known_as or f"ClickHouse at {self.target.host}:{self.target.port}"
 
     @property
     def database(self) -> str:

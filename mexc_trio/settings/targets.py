@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import directory, file, nearest, seconds, shown, yes_or_no
+from mexc_trio.settings.values import directory, file, nearest, seconds, shown, whole, yes_or_no
 
 
 @attrs.frozen
@@ -40,7 +40,13 @@ class ServerTarget:
     password: str = attrs.field(default="", repr=False)
     database: str = "mexc_data"
     secure: bool = False
+    http_port: int = attrs.field(kw_only=True)
+    """Where it answers HTTP, which is how documents such as CSV are read."""
     options: Mapping[str, float | bool | str] = attrs.field(factory=dict, hash=False)
+
+    @http_port.default
+    def _usual_http_port(self) -> int:
+        return 8443 if self.secure else 8123
 
     @property
     def identity(self) -> str:
@@ -53,6 +59,8 @@ class ServerTarget:
         scheme = "clickhouses" if self.secure else "clickhouse"
         user = quote(self.user, safe="") + (":***" if self.password else "")
         options = {name: str(value) for name, value in self.options.items()}
+        if self.http_port != self._usual_http_port():
+            options["http_port"] = str(self.http_port)
         query = "?" + urlencode(options) if options else ""
         return f"{scheme}://{user}@{self.identity}{query}"
 
@@ -64,6 +72,7 @@ SERVER_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "connect_timeout": _TIMEOUT,
     "send_receive_timeout": _TIMEOUT,
     "sync_request_timeout": _TIMEOUT,
+    "http_port": whole(1),
 }
 TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "verify": yes_or_no,
@@ -101,6 +110,8 @@ def parse_store(text: str) -> StoreTarget:
     database = unquote(parts.path).strip("/") or "mexc_data"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
         raise UsageError(f"{shown(database)} is not the name of a database")
+    options = dict(_server_options(pairs, secure=secure))
+    more = {"http_port": int(options.pop("http_port"))} if "http_port" in options else {}
     return ServerTarget(
         host=parts.hostname,
         port=port or (9440 if secure else 9000),
@@ -108,7 +119,8 @@ def parse_store(text: str) -> StoreTarget:
         password=password,
         database=database,
         secure=secure,
-        options=dict(_server_options(pairs, secure=secure)),
+        options=options,
+        **more,
     )
 
 

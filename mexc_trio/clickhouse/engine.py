@@ -1,0 +1,410 @@
+"""The engine of an embedded store: a ClickHouse server of our own, started, found and restarted.
+
+One directory, one engine. Whoever comes first takes the directory's lock, starts the engine as a
+child process and writes down where it answers; whoever comes later reads that and uses the same
+one. The child inherits the lock, so that the directory counts as taken until it has really ended.
+It holds a pipe of its parent's, too, and ends when that does.
+
+In the store's directory, `engine/` holds the child's configuration and log and the file `access`,
+which only the user can read.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import attrs
+
+from mexc_trio.clickhouse import engine_config
+from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
+from mexc_trio.clickhouse.schema import quoted
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.errors import (
+    StoreError,
+    StoreLocked,
+    StoreRejected,
+    UsageError,
+)
+from mexc_trio.locks import describe_process, hold_file
+from mexc_trio.settings.address import LOOPBACK, Address
+from mexc_trio.settings.targets import ServerTarget
+
+log = logging.getLogger(__name__)
+
+START: Final = 60.0
+"""Seconds that an engine may take until it answers."""
+STOP: Final = 5.0
+"""Seconds that it may take to end by itself."""
+FIND: Final = 10.0
+"""Seconds that somebody else's engine may take until it answers."""
+POLL: Final = 0.01
+ADDRESS: Final = "http.url"
+"""The file in the store's directory that says where a recorder's engine answers readers."""
+
+# Below the range that Linux (32768 and up) and macOS give to outgoing connections. A client that
+# keeps dialling a dead local port inside that range sooner or later gets the port as its own
+# source, and connects to itself.
+_PORTS: Final = range(20_000, 32_000)
+
+
+@attrs.frozen
+class Access:
+    """Where an engine answers, and the passwords that it takes."""
+
+    incarnation: str
+    """Another one for each start."""
+    tcp_port: int
+    http_port: int
+    recorder: str = attrs.field(repr=False)
+    commands: str = attrs.field(repr=False)
+
+    def target(self, user: str) -> ServerTarget:
+        """Return the engine as any other server."""
+        return ServerTarget(
+            host=LOOPBACK,
+            port=self.tcp_port,
+            http_port=self.http_port,
+            user=user,
+            password=self.recorder if user == RECORDER else self.commands,
+            database=engine_config.DATABASE,
+        )
+
+
+@attrs.define(eq=False)
+class Engine:
+    """The engine of one directory, ours or somebody else's. Calls block; any thread may call."""
+
+    directory: Path
+    listen: Address | None = None
+    """Where readers may come; None if nobody but the user's own commands is to read."""
+    reader_password: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
+    before_start: Callable[[], None] = lambda: None
+    """Runs each time before the engine opens the directory."""
+    _access: Access | None = attrs.field(default=None, init=False)
+    _child: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
+    _lock_fd: int = attrs.field(default=-1, init=False)
+    _holding: ExitStack = attrs.field(factory=ExitStack, init=False)
+    _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by."""
+        return f"store {self.directory}"
+
+    def access(self) -> Access:
+        """Return where the engine answers, after starting it if nobody has it running.
+
+        Raises:
+            UsageError: the directory cannot be used.
+            StoreLocked: something else has it, and does not answer.
+            StoreRejected: the engine is not installed.
+            StoreError: the engine does not start.
+        """
+        with self._mutex:
+            if self._child is not None:
+                code = self._child.poll()
+                if code is None and self._access is not None:
+                    return self._access
+                if code is not None:
+                    log.warning("%s: the engine ended (%s); starting it again", self.name, code)
+                    self._end()
+            self._access = self._start() if self._holds_or_takes() else self._found()
+            return self._access
+
+    def close(self) -> None:
+        """End the engine if it is ours, and let the directory go."""
+        with self._mutex:
+            if self._lock_fd < 0:
+                return
+            for path in (self._access_file, self.directory / ADDRESS):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            self._end()
+            self._access = None
+            self._lock_fd = -1
+            self._holding.close()
+
+    @property
+    def _home(self) -> Path:
+        return self.directory.absolute() / "engine"
+
+    @property
+    def _access_file(self) -> Path:
+        return self._home / "access"
+
+    def _holds_or_takes(self) -> bool:
+        """Return whether the directory is ours, now if not before."""
+        if self._lock_fd >= 0:
+            return True
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{self.name}: no directory can be made there ({error.strerror}); "
+                f"give --store another path"
+            ) from error
+        lock = hold_file(self.directory / "store.lock", self.name)
+        with suppress(StoreLocked):
+            self._lock_fd = self._holding.enter_context(lock)
+        return self._lock_fd >= 0
+
+    def _found(self) -> Access:
+        """Return the access to the engine of whoever holds the directory."""
+        deadline = time.monotonic() + FIND
+        while (access := self._find()) is None:
+            # It may be starting, or ending.
+            time.sleep(POLL * 10)
+            if self._holds_or_takes():
+                return self._start()
+            if time.monotonic() > deadline:
+                with hold_file(self.directory / "store.lock", self.name):
+                    pass  # for its error, which says who it is
+        return access
+
+    def _find(self) -> Access | None:
+        """Return the access to somebody else's engine, if it answers."""
+        try:
+            access = Access(**json.loads(self._access_file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        patience = {"send_receive_timeout": FIND, "sync_request_timeout": FIND}
+        target = attrs.evolve(access.target(COMMANDS), options=patience)
+        with closing(ServerStore(target, 1, self.name)) as server:
+            try:
+                server.query("SELECT 1")
+            except StoreError:
+                return None
+        return access
+
+    def _start(self) -> Access:
+        extension = _extension()
+        self._end()
+        try:
+            self._home.mkdir(mode=0o700, exist_ok=True)
+            self._home.chmod(0o700)
+            self._access_file.unlink(missing_ok=True)
+            self.before_start()
+            for attempt in (1, 2, 3):
+                access = self._configure()
+                self._spawn(extension)
+                try:
+                    self._wait_for(access)
+                    self._open_to_readers(access)
+                    self._write_down(access)
+                except _PortTakenError:
+                    self._access = None
+                    if attempt == 3:
+                        raise
+                    continue
+                return access
+        except OSError as error:
+            self._end()
+            raise UsageError(
+                f"{self.name}: the engine cannot be started there ({error.strerror}); see --store"
+            ) from error
+        except BaseException:
+            self._end()
+            raise
+        raise AssertionError
+
+    def _configure(self) -> Access:
+        # The ports that readers know from before a restart, if they can be had.
+        before = self._access
+        http_port = _free_port(before.http_port if before else 0)
+        tcp_port = _free_port(before.tcp_port if before else 0)
+        listen = self.listen
+        if listen is not None and listen.port:
+            if _is_free(listen.host, listen.port):
+                http_port = listen.port
+            else:
+                log.warning(
+                    "--listen: %s is taken; readers are answered on port %d instead",
+                    listen, http_port,
+                )  # fmt: skip
+        recorder, commands, incarnation = (secrets.token_urlsafe(24) for _ in range(3))
+        passwords = Passwords(recorder, commands, self.reader_password)
+        access = Access(incarnation, tcp_port, http_port, recorder, commands)
+        engine_config.write(
+            self._home,
+            tcp_port=tcp_port,
+            http_port=http_port,
+            listen=listen,
+            passwords=passwords,
+        )
+        return access
+
+    def _spawn(self, extension: Path) -> None:
+        program = Path(engine_config.__file__).with_name("engine_process.py")
+        # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CLICKHOUSE")}
+        with (self._home / "start.log").open("wb") as output:
+            self._child = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-I", "-S", str(program), str(extension), self._place],
+                cwd=self._home,
+                env={**environment, "TZ": "UTC"},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[self._lock_fd],
+                # A Ctrl-C at the terminal is for the recorder.
+                start_new_session=True,
+            )
+
+    @property
+    def _place(self) -> str:
+        """The directory as the engine is told it: to some names it would give another meaning."""
+        return str(self.directory.absolute())
+
+    def _wait_for(self, access: Access) -> None:
+        """Wait until the engine answers its native protocol."""
+        deadline = time.monotonic() + START
+        while True:
+            assert self._child is not None  # noqa: S101 - it was just started
+            if self._child.poll() is not None:
+                raise self._why_it_ended()
+            try:
+                socket.create_connection((LOOPBACK, access.tcp_port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"{self.name}: the engine does not answer after {START:g} s: {self._log()}"
+                    ) from None
+            time.sleep(POLL)
+
+    def _why_it_ended(self) -> StoreError:
+        text = self._log()
+        if "Address already in use" in text:
+            return _PortTakenError(f"{self.name}: no port is free for the engine: {text}")
+        if "Cannot lock file" in text:
+            return StoreLocked(
+                f"{self.name} is open in {self._other_engine()}; close it there, or choose another "
+                f"directory"
+            )
+        return StoreError(f"{self.name}: the engine does not start: {text}")
+
+    def _other_engine(self) -> str:
+        """Return whose ClickHouse has the directory open that is none of this program's."""
+        try:
+            first = (self.directory / "status").read_text().split("\n", 1)[0]
+            return describe_process(int(first.removeprefix("PID: ")))
+        except (OSError, ValueError):
+            return "another program"
+
+    def _log(self) -> str:
+        """Return the last that the engine said."""
+        try:
+            lines = (self._home / "start.log").read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        said = [line for line in lines if line.strip() and not line.startswith("Logging ")]
+        return " / ".join(said[:1] + said[1:][-2:])[:600] or "it said nothing"
+
+    def _open_to_readers(self, access: Access) -> None:
+        """Let HTTP in, once it is certain that nobody reads more there than is recorded."""
+        with closing(ServerStore(access.target(RECORDER), 1, self.name)) as server:
+            server.query(f"CREATE DATABASE IF NOT EXISTS {quoted(engine_config.DATABASE)}")
+            try:
+                server.query("SELECT file('/')")
+            except StoreError as error:
+                safe = error.code == _PYTHON_RAISED
+            else:
+                safe = False
+            if not safe:
+                raise StoreRejected(
+                    f"{self.name}: this release of chdb-core lets readers read any file; install "
+                    f"one that this program was tried with: pip install 'mexc-trio[embedded]'"
+                )
+            try:
+                server.query("SYSTEM START LISTEN HTTP")
+            except StoreError as error:
+                if "in use" in str(error):
+                    raise _PortTakenError(str(error)) from error
+                raise
+
+    def _write_down(self, access: Access) -> None:
+        _write_secret(self._access_file, json.dumps(attrs.asdict(access)))
+        if self.listen is None:
+            return
+        place = self.listen.reachable(access.http_port)
+        log.info(
+            "answering SQL at http://%s/ (native protocol: port %d); user %s, password in %s",
+            place, access.tcp_port, READER, self.directory / ADDRESS,
+        )  # fmt: skip
+        url = f"http://{READER}:{quote(self.reader_password, safe='')}@{place}/\n"
+        _write_secret(self.directory / ADDRESS, url)
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None  # noqa: S101 - it is a pipe
+        child.stdin.close()
+        try:
+            child.wait(STOP)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+class _PortTakenError(StoreError):
+    """Somebody took a port between our look and the engine's."""
+
+
+_PYTHON_RAISED: Final = 800
+
+
+def _extension() -> Path:
+    """Return the file of chdb's extension module, without importing anything."""
+    spec = importlib.util.find_spec("chdb")
+    found = (
+        [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")
+    )
+    for path in found:
+        return path
+    raise StoreRejected(
+        "the embedded engine is not installed: pip install 'mexc-trio[embedded]', or point "
+        "--store at a server (clickhouse://user@host/mexc_data)"
+    )
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, *random.sample(_PORTS, 200)):
+        if port and _is_free(LOOPBACK, port):
+            return port
+    raise StoreError(f"no port between {_PORTS.start} and {_PORTS.stop} is free for the engine")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # A listener of a moment ago leaves connections in TIME_WAIT; they are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Write a file that only this user can read, and that is whole or not there."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:
+        file.write(text)
+    new.replace(path)
