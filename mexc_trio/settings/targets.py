@@ -72,7 +72,6 @@ SERVER_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "connect_timeout": _TIMEOUT,
     "send_receive_timeout": _TIMEOUT,
     "sync_request_timeout": _TIMEOUT,
-    "http_port": whole(1),
 }
 TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "verify": yes_or_no,
@@ -127,7 +126,7 @@ def parse_store(text: str) -> StoreTarget:
 def _server_options(
     pairs: Iterable[tuple[str, str]], *, secure: bool
 ) -> Iterator[tuple[str, float | bool | str]]:
-    known = {**SERVER_OPTIONS, **TLS_OPTIONS}
+    known = {**SERVER_OPTIONS, **TLS_OPTIONS, "http_port": whole(1)}
     seen: set[str] = set()
     for name, text in pairs:
         if name not in known:
