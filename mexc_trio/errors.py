@@ -5,6 +5,7 @@ the program with the `exit_code` of its class. Anything else that gets there is 
 with its traceback.
 """
 
+import errno
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -34,6 +35,8 @@ class Loss(StrEnum):
     SILENT = "silent"
     REFUSED = "refused"
     CLOCK_JUMPED = "clock jumped"
+    NO_RESOURCES = "no resources"
+    """Of our own machine, which has no file or thread to spare: no error of the connection."""
 
 
 class ExchangeError(MexcTrioError):
@@ -50,7 +53,7 @@ class ExchangeError(MexcTrioError):
 
 
 class UnknownContract(ExchangeError):  # noqa: N818 - says what is wrong; so do the others below
-    """The exchange has no contract `symbol`: it stops at once, the others go on. Exit code 1."""
+    """The exchange says that it has no contract `symbol`, which may be wrong. Exit code 1."""
 
     def __init__(self, symbol: str) -> None:
         super().__init__(f"the exchange knows no contract {symbol}", Loss.REFUSED)
@@ -120,3 +123,19 @@ def leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in leaves(inner)]
     return [error]
+
+
+def out_of_resources(error: BaseException) -> str:
+    """Say what the machine has too little of, if that is what an error means; empty if not.
+
+    Files or threads of other programs may be what is too many, and gone in a minute: it is waited
+    out, and nobody's fault.
+    """
+    for leaf in leaves(error):
+        if isinstance(leaf, OSError) and leaf.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files"
+        if isinstance(leaf, RuntimeError) and "can't start new thread" in str(leaf):
+            return "no more threads to be had"
+        if leaf.__cause__ and (shortage := out_of_resources(leaf.__cause__)):
+            return shortage
+    return ""

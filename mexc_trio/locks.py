@@ -7,10 +7,12 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+import attrs
 
 from mexc_trio.errors import StoreLocked, UsageError
 
@@ -50,16 +52,49 @@ def hold_file(path: Path, what: str) -> Iterator[int]:
         os.close(fd)
 
 
-@contextmanager
-def hold_tables(store: str, tables: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
-    """Hold tables of a server against other recorders on this machine; gives what holds more.
+@attrs.frozen
+class TableLocks:
+    """Tables of one server that are held against other recorders on this machine.
 
     One file for the machine, and a byte in it for each (store, table): record locks, because
     they name the process that holds them and go with it.
+    """
 
-    Args:
-        store: the store's identity, without secrets.
-        tables: names of tables.
+    store: str
+    """The store's identity, without secrets."""
+    _fd: int
+
+    def hold(self, tables: Sequence[str]) -> None:
+        """Hold more tables.
+
+        Raises:
+            StoreLocked: another process records into one of them.
+        """
+        # All on one descriptor: closing any other one of the file would let go of all.
+        for table in tables:
+            offset = self._offset(table)
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            except OSError as error:
+                holder = _record_holder(self._fd, offset)
+                raise StoreLocked(
+                    f"table {table} of {self.store} is being recorded by {holder} "
+                    f"on this machine; two recorders would store every row twice"
+                ) from error
+
+    def release(self, tables: Sequence[str]) -> None:
+        """Let others have tables that are not written to any more."""
+        for table in tables:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset(table))
+
+    def _offset(self, table: str) -> int:
+        digest = hashlib.sha256(f"{self.store}/{table}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
+
+
+@contextmanager
+def hold_tables(store: str, tables: Sequence[str]) -> Iterator[TableLocks]:
+    """Hold tables of a server for as long as the block runs; see `TableLocks`.
 
     Raises:
         StoreLocked: another process records into one of them.
@@ -71,23 +106,10 @@ def hold_tables(store: str, tables: Sequence[str]) -> Iterator[Callable[[Sequenc
         raise UsageError(f"cannot open the lock file {path} ({error.strerror})") from error
     with suppress(OSError):
         os.fchmod(fd, 0o666)  # whoever made it: it is the machine's, not a user's
-
-    def hold(tables: Sequence[str]) -> None:
-        # All on one descriptor: closing any other one of the file would let go of all.
-        for table in tables:
-            digest = hashlib.sha256(f"{store}/{table}".encode()).digest()
-            offset = int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
-            try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-            except OSError as error:
-                raise StoreLocked(
-                    f"table {table} of {store} is being recorded by {_record_holder(fd, offset)} "
-                    f"on this machine; two recorders would store every row twice"
-                ) from error
-
     try:
-        hold(tables)
-        yield hold
+        locks = TableLocks(store, fd)
+        locks.hold(tables)
+        yield locks
     finally:
         os.close(fd)
 

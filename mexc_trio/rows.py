@@ -38,6 +38,8 @@ class Cause(StrEnum):
     CHANNEL_SILENT = "channel silent"
     CLOCK_JUMPED = "clock jumped"
     DECODE_ERRORS = "decode errors"
+    REFUSED = "subscription refused"
+    PROGRAM_FAILED = "program failed"
     DISK_FULL = "disk full"
     SYMBOL_STOPPED = "symbol stopped"
     NEWLY_LISTED = "newly listed"

@@ -74,7 +74,7 @@ def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)
         journal.flush()
-        yield Recording(settings, journal, gate, made, gaps, [], lambda tables: None)
+        yield Recording(settings, journal, gate, made, gaps, [], None)
 
 
 async def measure(symbols: int, scrapes: int) -> None:

@@ -1,13 +1,13 @@
 """Keeps a connection to the exchange: one session after the other, without limit."""
 
 import logging
-import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 import attrs
 import trio
 
+from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
@@ -17,21 +17,10 @@ from mexc_trio.exchange.websocket import dial
 log = logging.getLogger(__name__)
 
 SHORTEST_BACKOFF: Final = 1.0
-LONGEST_BACKOFF: Final = 60.0
-"""Seconds before a reconnect."""
+LONGEST_BACKOFF: Final = 30.0
+"""Seconds before a reconnect. As much again, at random, keeps recorders apart."""
 HEALTHY: Final = 60.0
 """Seconds after which a connection has proved healthy, so the next backoff is the first again."""
-
-
-def backoff(attempt: int, jitter: float) -> float:
-    """Return the seconds to wait before a reconnect: 1 to 2, then 2 to 4, at last 30 to 60.
-
-    Args:
-        attempt: 0 after a healthy connection, one more for each that was not.
-        jitter: 0 to 1. Many recorders that were cut off together come back apart.
-    """
-    doubled = SHORTEST_BACKOFF * 2.0 ** min(attempt, 10)
-    return min(doubled, LONGEST_BACKOFF / 2) * (1 + jitter)
 
 
 class Subscriber(Feed, Protocol):
@@ -56,7 +45,7 @@ class Connection:
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
-        attempt = 0
+        backoff = Backoff(SHORTEST_BACKOFF, LONGEST_BACKOFF, jitter=1.0)
         while feeds := [s for s in self.subscribers if not s.stopped]:
             await self.pace.turn()  # a thousand connections are not dialled at once
             began = trio.current_time()
@@ -66,9 +55,8 @@ class Connection:
                 )
             except ExchangeError as error:
                 if trio.current_time() - began >= HEALTHY:
-                    attempt = 0
-                pause = backoff(attempt, random.random())  # noqa: S311 - no secret
-                attempt += 1
+                    backoff.reset()
+                pause = backoff.next()
                 self._lost(feeds, error, pause)
             await trio.sleep(pause)
 

@@ -9,7 +9,6 @@ has types.
 """
 
 import logging
-import random
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +21,9 @@ import msgspec
 import trio
 
 from mexc_trio import __version__
+from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, UsageError
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.symbols import parse_symbol
 
 log = logging.getLogger(__name__)
@@ -58,14 +59,10 @@ class RestError(ExchangeError):
         self.first = first
         self.longest = longest
 
-    def pause(self, attempt: int, jitter: float) -> float:
-        """Return the seconds to wait before the next attempt.
-
-        Args:
-            attempt: 0 for the first failure in a row.
-            jitter: 0 to 1, which keeps many recorders from coming back together.
-        """
-        return min(self.first * 2.0 ** min(attempt, 10), self.longest) * (1 + jitter / 2)
+    def pause(self, backoff: Backoff) -> float:
+        """Return the seconds to wait before the next attempt; `backoff` counts those in a row."""
+        backoff.first, backoff.longest = self.first, self.longest
+        return backoff.next()
 
     @classmethod
     def throttled(cls, reason: str) -> Self:
@@ -76,6 +73,11 @@ class RestError(ExchangeError):
     def blocked(cls, reason: str) -> Self:
         """Return the error of a firewall, which lets go only of those who stay away."""
         return cls(reason, 60.0, 900.0)
+
+
+def new_backoff() -> Backoff:
+    """Return what `RestError.pause` takes before the first attempt."""
+    return Backoff(1.0, 60.0, jitter=0.5)
 
 
 class NoContract(RestError):  # noqa: N818 - says what is wrong
@@ -140,8 +142,7 @@ class Client:
 
     url: str
     _http: httpx2.AsyncClient
-    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _next: float = attrs.field(default=-1.0, init=False)
+    _pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(PACE), init=False)
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
         """Ask once, not sooner than `PACE` after the request before; return the answer's data.
@@ -153,9 +154,7 @@ class Client:
         Raises:
             RestError: there was no useful answer within `TIMEOUT`.
         """
-        async with self._turn:
-            await trio.sleep_until(self._next)
-            self._next = trio.current_time() + PACE
+        await self._pace.turn()
         try:
             with trio.fail_after(TIMEOUT):
                 status, body = await self._fetch(path, query)
@@ -280,13 +279,12 @@ async def open_client(url: str) -> AsyncIterator[Client]:
 
 async def list_contracts(client: Client) -> Sequence[Contract]:
     """Ask for all contracts until there is an answer, with a line in the log for each failure."""
-    attempt = 0
+    backoff = new_backoff()
     while True:
         try:
             return await client.contracts()
         except RestError as error:
-            pause = error.pause(attempt, random.random())  # noqa: S311 - no secret
-            attempt += 1
+            pause = error.pause(backoff)
             log.warning("no list of contracts: %s; asking again in %.0f s", error, pause)
             await trio.sleep(pause)
 

@@ -65,8 +65,11 @@ class Feed(Protocol):
     def silent(self, channel: Channel, seconds: float) -> None:
         """Note that a channel has been silent for longer than is usual for it."""
 
-    def refused(self, error: UnknownContract) -> None:
-        """Stop: the exchange does not list the symbol."""
+    def refused(self, error: UnknownContract) -> float:
+        """Note that the exchange says it has no such contract; return when to ask again.
+
+        In seconds from now. Contracts that exist are refused too, while the exchange restarts.
+        """
 
 
 class ClockJumped(ExchangeError):  # noqa: N818 - as its siblings in mexc_trio.errors
@@ -115,9 +118,23 @@ async def converse(
 
 @attrs.define(eq=False)
 class _Request:
+    """Subscriptions of one symbol that wait for their answers."""
+
     symbol: str
-    channel: Channel
-    answered: trio.Event = attrs.field(factory=trio.Event, init=False)
+    channels: list[Channel]
+    """Those that are not acknowledged."""
+    refused: bool = False
+    complete: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _left: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = len(self.channels)
+
+    def answered(self) -> None:
+        """Count an answer."""
+        self._left -= 1
+        if not self._left:
+            self.complete.set()
 
 
 @attrs.define(eq=False)
@@ -131,8 +148,12 @@ class _Session:
     # The feeds that are to be heard. One that was stopped while others share the connection is
     # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
     _live: dict[str, Feed] = attrs.field(init=False)
-    # Oldest first: the exchange answers in the order of the requests, and names no symbol.
-    _unanswered: list[_Request] = attrs.field(factory=list, init=False)
+    # Acknowledgements name no symbol, and refusals not always. So one symbol's subscriptions are
+    # answered before the next symbol's are sent, and whose answer it is is never in doubt.
+    _asking: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _request: _Request | None = attrs.field(default=None, init=False)
+    # Symbols that were refused and are asked for again later.
+    _later: set[str] = attrs.field(factory=set, init=False)
     # The scope of the heartbeat. Its deadline is when the first unanswered ping has been so for
     # too long.
     _pong_due: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -147,15 +168,10 @@ class _Session:
         for feed in self._feeds.values():
             for pulse in feed.pulses.values():
                 pulse.connected(math.inf)  # what has not been asked for is not silent
-        for number, (symbol, feed) in enumerate(self._feeds.items()):
+        for number, feed in enumerate(self._feeds.values()):
             if number:
                 await self._pace.turn()
-            if feed.stopped:
-                continue
-            for pulse in feed.pulses.values():
-                pulse.connected(trio.current_time())
-            for channel in CHANNELS:
-                await self._ask(symbol, channel)
+            await self._begin(feed)
 
     async def heartbeat(self) -> None:
         """Ping, and insist on answers."""
@@ -234,9 +250,10 @@ class _Session:
                     self._tally.clock_seen(at / 1000, sent, trio.current_time() - began)
                 self._pinged = None
             case wire.Ack(channel):
-                request = next((r for r in self._unanswered if r.channel == channel), None)
-                if request is not None:
-                    self._settle(request)
+                request = self._request
+                if request is not None and channel in request.channels:
+                    request.channels.remove(channel)
+                    request.answered()
                     log.info("Subscribed to: %s for %s", wire.method(channel), request.symbol)
             case wire.Refusal(text):
                 self._refused(text, message.unknown_contract)
@@ -244,16 +261,16 @@ class _Session:
                 next(iter(self._feeds.values())).skipped()
 
     def _refused(self, text: str, unknown: str | None) -> None:
-        """Take a symbol that does not exist off this connection."""
-        if unknown == "" and self._unanswered:
-            # The documentation's wording names none: it answers the oldest request.
-            unknown = self._unanswered[0].symbol
-        if unknown is None or unknown not in self._feeds:
+        """Find out whose subscription was refused; what is no such refusal ends the session."""
+        request = self._request
+        # The documentation's wording names none: it answers what was asked last.
+        if request is not None and unknown in ("", request.symbol):
+            request.refused = True
+            request.answered()
+        elif unknown and unknown in self._feeds:
+            self._ask_later(self._feeds[unknown])
+        else:
             raise ExchangeError(f"the exchange says: {one_line(text)}", Loss.REFUSED)
-        for request in [r for r in self._unanswered if r.symbol == unknown]:
-            self._settle(request)
-        self._live.pop(unknown, None)
-        self._feeds[unknown].refused(UnknownContract(unknown))
 
     async def _leave_the_stopped(self) -> None:
         for symbol, feed in list(self._live.items()):
@@ -275,25 +292,45 @@ class _Session:
                     )
                 if pulse.subscribe_again(now):
                     feed.silent(channel, pulse.silence(now))
-                    await self._ask(symbol, channel)
+                    self._nursery.start_soon(self._ask, feed, (channel,))
 
-    async def _ask(self, symbol: str, channel: Channel) -> None:
-        """Subscribe to one channel and see to it that it is acknowledged."""
-        request = _Request(symbol, channel)
-        self._unanswered.append(request)
-        await self._socket.send_message(wire.subscribe(symbol, channel))
-        self._nursery.start_soon(self._insist, request)
-
-    async def _insist(self, request: _Request) -> None:
-        with trio.move_on_after(ACK_TIMEOUT):
-            await request.answered.wait()
+    async def _begin(self, feed: Feed) -> None:
+        """Subscribe to all channels of a symbol that is still wanted."""
+        if feed.stopped:
             return
-        raise ExchangeError(
-            f"no acknowledgement of {wire.method(request.channel)} for {request.symbol} "
-            f"within {ACK_TIMEOUT:g} s",
-            Loss.NO_ACKNOWLEDGEMENT,
-        )
+        for pulse in feed.pulses.values():
+            pulse.connected(trio.current_time())
+        await self._ask(feed, CHANNELS)
 
-    def _settle(self, request: _Request) -> None:
-        self._unanswered.remove(request)
-        request.answered.set()
+    async def _ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
+        """Subscribe to channels of one symbol and see to it that each is answered."""
+        async with self._asking:
+            request = self._request = _Request(feed.symbol, list(channels))
+            for channel in channels:
+                await self._socket.send_message(wire.subscribe(feed.symbol, channel))
+            with trio.move_on_after(ACK_TIMEOUT):
+                await request.complete.wait()
+            self._request = None
+        if request.refused:
+            self._ask_later(feed)
+        elif request.channels:
+            raise ExchangeError(
+                f"no acknowledgement of {wire.method(request.channels[0])} for {feed.symbol} "
+                f"within {ACK_TIMEOUT:g} s",
+                Loss.NO_ACKNOWLEDGEMENT,
+            )
+
+    def _ask_later(self, feed: Feed) -> None:
+        if feed.symbol in self._later:
+            return
+        self._later.add(feed.symbol)
+        for pulse in feed.pulses.values():
+            pulse.connected(math.inf)  # nobody expects anything
+        pause = feed.refused(UnknownContract(feed.symbol))
+        self._nursery.start_soon(self._ask_again, feed, pause)
+
+    async def _ask_again(self, feed: Feed, pause: float) -> None:
+        await trio.sleep(pause)
+        await self._pace.turn()
+        self._later.discard(feed.symbol)
+        await self._begin(feed)

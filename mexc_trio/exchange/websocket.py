@@ -23,7 +23,7 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves
+from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
 from mexc_trio.exchange.unhurried import Unhurried
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
@@ -178,7 +178,7 @@ async def _connect(url: str, *, unhurried: bool) -> trio.abc.Stream:
     try:
         tcp = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
     except OSError as error:
-        raise ExchangeError(f"cannot connect to {url}: {_why(error)}") from error
+        raise ExchangeError(f"cannot connect to {url}: {_why(error)}", _loss(error)) from error
     # Below TLS, which would give one message of the exchange at a time.
     transport = Unhurried(tcp) if unhurried else tcp
     if not secure:
@@ -190,7 +190,8 @@ async def _connect(url: str, *, unhurried: bool) -> trio.abc.Stream:
         await stream.do_handshake()
     except (trio.BrokenResourceError, OSError) as error:
         await trio.aclose_forcefully(tcp)
-        raise ExchangeError(f"TLS with {url} failed: {_why(error.__cause__ or error)}") from error
+        why = _why(error.__cause__ or error)
+        raise ExchangeError(f"TLS with {url} failed: {why}", _loss(error)) from error
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
@@ -248,6 +249,10 @@ def _reason(error: BaseException, url: str) -> str:
             return f"no connection to {url} within {CONNECT_TIMEOUT:g} s"
         case _:
             return f"{url} does not speak WebSocket: {one_line(str(error))}"
+
+
+def _loss(error: BaseException) -> Loss:
+    return Loss.NO_RESOURCES if out_of_resources(error) else Loss.NOT_CONNECTED
 
 
 def _why(error: BaseException) -> str:

@@ -1,21 +1,25 @@
 """One symbol: its messages, its rows, its errors, its end."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
 import trio
+from trio_util import RepeatedEvent
 
+from mexc_trio.backoff import Backoff
 from mexc_trio.clickhouse.schema import RowTuple, market_table
 from mexc_trio.errors import (
     ExchangeError,
+    Loss,
     MexcTrioError,
     StoreError,
     TooManyErrors,
     UnknownContract,
-    leaves,
+    out_of_resources,
 )
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.session import ClockJumped
@@ -26,11 +30,24 @@ from mexc_trio.record.stats import Counts
 from mexc_trio.record.writer import AsyncStore, Writer
 from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.settings import SymbolSettings
+from mexc_trio.supervise import supervise
 
 log = logging.getLogger(__name__)
 
 ERROR_WINDOW: Final = 600.0
 """Seconds within which `max_errors` errors stop a symbol."""
+FIRST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 300.0
+"""Seconds until a symbol that was refused, or whose messages broke the program, is heard again."""
+
+Exists = Callable[[str], Awaitable[bool | None]]
+"""Says whether the exchange lists a symbol; None if it cannot be asked."""
+
+
+async def nobody_knows(symbol: str) -> bool | None:
+    """Return None: there is no list to ask, or somebody else follows it."""
+    await trio.lowlevel.checkpoint()
+    return None
 
 
 @attrs.define(eq=False)
@@ -41,6 +58,8 @@ class Collector:
     queue: Queue
     ledger: Ledger
     gate: AsyncStore
+    exists: Exists = nobody_knows
+    """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
     counts: Counts = attrs.field(factory=Counts, init=False)
     pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
@@ -61,12 +80,18 @@ class Collector:
     # Where the queue ended when there was no connection yet, or none any more.
     _lost_at: int = attrs.field(init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _pauses: Backoff = attrs.field(init=False)
+    _refusals: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
+    _refused_at: float = attrs.field(default=-math.inf, init=False)
+    # Until then its messages are not taken, because the last one broke the program.
+    _deaf_until: float = attrs.field(default=-math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pulses = {channel: Pulse(channel) for channel in CHANNELS}
         self.received = dict.fromkeys((*CHANNELS, None), 0)
         self.frames = dict.fromkeys((*CHANNELS, None), 0)
         self._lost_at = self.queue.end
+        self._pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
     @property
     def symbol(self) -> str:
@@ -90,41 +115,46 @@ class Collector:
             receive: the symbol's own connection; None where several symbols share one, which then
                 runs beside their nurseries.
         """
-        writer = Writer(
-            market_table(self.settings.table),
-            self.queue,
-            self.gate,
-            self.settings.linger,
-            self._acknowledged,
-            self.ledger.record,
-        )
         try:
             with self._scope:
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(writer.run)
-                        if receive is not None:
-                            nursery.start_soon(receive)
-                except* StoreError as group:
-                    # Of the writer: what will not pass by itself. The connection's errors are
-                    # counted, not raised, and the journal's are everybody's.
-                    self.stop(next(e for e in leaves(group) if isinstance(e, StoreError)))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(supervise, f"{self.symbol}: writer", self._write)
+                    nursery.start_soon(supervise, f"{self.symbol}: check", self._check_refusals)
+                    if receive is not None:
+                        name = f"{self.symbol}: connection"
+                        nursery.start_soon(supervise, name, receive, self.broken)
         finally:
             self.ledger.close()
             self.ended.set()
 
     def data(self, message: Data) -> None:
         """Put the rows of a frame in the journal."""
-        if self.stopped:
+        now = trio.current_time()
+        if self.stopped or now < self._deaf_until:
             return
-        channel = message.channel
-        self.received[channel] += len(message.rows)
-        self.frames[channel] += 1
-        self.dead += message.dead
-        self.heard[channel] = trio.current_time()
-        self.latest[channel] = message
-        self.ledger.received(message)
-        self.queue.append(message.rows, message.version)
+        try:
+            channel = message.channel
+            self.received[channel] += len(message.rows)
+            self.frames[channel] += 1
+            self.dead += message.dead
+            self.heard[channel] = now
+            self.latest[channel] = message
+            self.ledger.received(message)
+            self.queue.append(message.rows, message.version)
+        except MexcTrioError:
+            raise  # of the journal: it is everybody's
+        except Exception as error:
+            self._deaf_until = now + self._pauses.next()
+            text = "%s: an error of this program; not heard for %.0f s"
+            log.error(text, self.symbol, self._deaf_until - now, exc_info=error)
+            self.broken(error)
+
+    def broken(self, error: Exception) -> None:
+        """Open the gap that an error of this program, or a shortage of the machine, has made."""
+        if not self.stopped:
+            self._lost_at = self.queue.end
+            detail = out_of_resources(error) or f"an error of this program: {error!r}"[:200]
+            self.ledger.lost(Cause.PROGRAM_FAILED, detail)
 
     def skipped(self) -> None:
         """Count a frame that holds nothing to record."""
@@ -148,6 +178,8 @@ class Collector:
         cause = Cause.CLOCK_JUMPED if isinstance(error, ClockJumped) else Cause.CONNECTION_LOST
         self.ledger.lost(cause, error.reason)
         self.counts.errors += 1
+        if error.loss is Loss.NO_RESOURCES:
+            return  # it is waited out, and says nothing about the exchange
         now = trio.current_time()
         self._errors.append(now)
         while self._errors[0] < now - ERROR_WINDOW:
@@ -155,12 +187,17 @@ class Collector:
         if len(self._errors) >= self.settings.max_errors:
             self.stop(TooManyErrors(self.symbol, len(self._errors)))
 
-    def refused(self, error: UnknownContract) -> None:
-        """Stop: the exchange does not list the symbol."""
-        if self.stopped:  # it says so once for each channel
-            return
+    def refused(self, error: UnknownContract) -> float:
+        """Open the gap; return the seconds until the exchange is asked for the symbol again."""
         self.counts.errors += 1
-        self.stop(error)
+        if trio.current_time() - self._refused_at > 2 * LONGEST_PAUSE:
+            self._pauses.reset()
+        pause = self._pauses.next()
+        log.warning("%s: %s; asking again in %.0f s", self.symbol, error, pause)
+        self.ledger.lost(Cause.REFUSED, error.reason)
+        self._refused_at = trio.current_time()
+        self._refusals.set()
+        return pause
 
     def stop(self, error: MexcTrioError) -> None:
         """Stop this symbol alone."""
@@ -173,24 +210,35 @@ class Collector:
 
     def let_go(self, why: str) -> None:
         """Stop this symbol without a failure: the exchange does not list it any more."""
-        refused = isinstance(self.failure, UnknownContract)
-        if self.stopped and not refused:
+        if self.stopped:
             return
         log.info("%s: %s; it is recorded no longer", self.symbol, why)
-        if refused:
-            self.failure = None  # the socket said so before the list did
-            return
         self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
         self._scope.cancel()
 
     def successor(self) -> "Collector":
         """Return what goes on for this symbol after its end, counting on."""
-        collector = Collector(self.settings, self.queue, self.ledger, self.gate)
+        collector = Collector(self.settings, self.queue, self.ledger, self.gate, self.exists)
         collector.counts = self.counts
         collector.received = self.received
         collector.frames = self.frames
         collector.dead = self.dead
         return collector
+
+    async def _write(self) -> None:
+        table = market_table(self.settings.table)
+        linger, gap = self.settings.linger, self.ledger.record
+        try:
+            await Writer(table, self.queue, self.gate, linger, self._acknowledged, gap).run()
+        except StoreError as error:  # which will not pass by itself
+            self.stop(error)
+
+    async def _check_refusals(self) -> None:
+        """Stop a symbol that is refused, of which there is no row yet, and that no list has."""
+        while not self.queue.end:
+            await self._refusals.wait()
+            if await self.exists(self.symbol) is False and not self.queue.end:
+                self.stop(UnknownContract(self.symbol))
 
     def _acknowledged(self, rows: Sequence[RowTuple]) -> None:
         appended = self.counts.appended

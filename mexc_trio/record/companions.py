@@ -1,6 +1,5 @@
 """What runs beside a recording, for as long as that does."""
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,8 +8,7 @@ from typing import TypeAlias
 import trio
 
 from mexc_trio.record.recording import Recording
-
-log = logging.getLogger(__name__)
+from mexc_trio.supervise import alone
 
 Companion: TypeAlias = Callable[[Recording], Awaitable[None]]
 """Something that looks at a recorder, and that recording does without if it fails."""
@@ -29,13 +27,5 @@ async def beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 @asynccontextmanager
 async def accompanied(recording: Recording, companions: Sequence[Companion]) -> AsyncIterator[None]:
     """Run companions for as long as the block runs. That one fails is nobody else's trouble."""
-    async with beside(*(partial(_accompany, one, recording) for one in companions)):
+    async with beside(*(alone(one.__module__, partial(one, recording)) for one in companions)):
         yield
-
-
-async def _accompany(companion: Companion, recording: Recording) -> None:
-    try:
-        await companion(recording)
-    except Exception:
-        # A bug, whose traceback is wanted, but none that is worth a recording.
-        log.exception("%s has failed; recording goes on without it", companion.__module__)

@@ -36,8 +36,17 @@ async def follow(
             for collector in recording.collectors:
                 if collector.symbol == symbol:
                     collector.let_go(DELISTED)
-        new = [await _take_in(recording, discovery, change, symbol) for symbol in change.new]
-        begin([collector for collector in new if collector is not None])
+        new: list[Collector] = []
+        left = list(change.new)
+        try:
+            while left:
+                if taken := await _take_in(recording, discovery, change, left[0]):
+                    new.append(taken)
+                del left[0]
+        finally:
+            begin(new)
+            for symbol in left:  # something went wrong: the next list has them anew
+                discovery.forget(symbol)
 
 
 async def _take_in(

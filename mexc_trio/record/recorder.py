@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mexc_trio.clickhouse.schema import GAPS, market_table
-from mexc_trio.errors import DiskFull, JournalError, leaves
+from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Queue
@@ -31,6 +31,7 @@ from mexc_trio.record.writer import SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.supervise import alone, supervise
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
@@ -116,9 +117,7 @@ async def drain(settings: Settings) -> int:
         left = recording.backlog
         async with beside(*_services(recording)):
             with running:
-                async with trio.open_nursery() as nursery:
-                    for queue in recording.leftovers:
-                        nursery.start_soon(_writer(recording, queue).until_empty)
+                await _write_leftovers(recording)
                 # Last, because the others may find gaps.
                 await _writer(recording, recording.gaps).until_empty()
         rest = recording.backlog
@@ -156,14 +155,13 @@ async def _run(
 ) -> None:
     settings = recording.settings
     _open_gaps(recording)
-    leftovers = [partial(_write_leftover, recording, queue) for queue in recording.leftovers]
     # From right to left is the order in which they end.
     async with (
         beside(*_services(recording)),
-        beside(_writer(recording, recording.gaps).run),
+        beside(alone("table gaps", _writer(recording, recording.gaps).run)),
         beside(
-            partial(_statistics(settings), recording),
-            *leftovers,
+            alone("statistics", partial(_statistics(settings), recording)),
+            alone("rows of earlier runs", partial(_write_leftovers, recording)),
             *_interface(recording),
         ),
     ):
@@ -174,7 +172,8 @@ async def _run(
                 _begin(recording, nursery, recording.collectors)
                 if discovery is not None:
                     begin = partial(_begin, recording, nursery)
-                    nursery.start_soon(follow, recording, discovery, begin)
+                    following = partial(follow, recording, discovery, begin)
+                    nursery.start_soon(supervise, "list of contracts", following)
 
 
 def _statistics(settings: Settings) -> Callable[[Recording], Awaitable[None]]:
@@ -191,7 +190,8 @@ def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Col
     size = recording.settings.symbols_per_connection
     for first in range(0, len(collectors), size):
         nursery.start_soon(_record_group, recording, nursery, collectors[first : first + size])
-    nursery.start_soon(recording.gate.create_views, [one.settings.table for one in collectors])
+    tables = [one.settings.table for one in collectors]
+    nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
 
 async def _record_group(
@@ -217,8 +217,14 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
     if len(collectors) == 1:
         await _record_symbol(recording, collectors[0], connection.run)
         return
+
+    def broken(error: Exception) -> None:
+        for collector in collectors:
+            collector.broken(error)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.run)
+        name = f"connection of {len(collectors)} symbols"
+        nursery.start_soon(supervise, name, connection.run, broken)
         async with trio.open_nursery() as symbols:
             for collector in collectors:
                 symbols.start_soon(_record_symbol, recording, collector, None)
@@ -239,19 +245,39 @@ async def _record_symbol(
 def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     """Yield the tasks that all writers need."""
     journal = recording.journal
-    yield journal.keep_flushing
+    yield journal.keep_flushing  # without it nothing is kept: if it fails, all do
     if recording.settings.journal_sync:
-        yield journal.keep_syncing
-    yield journal.keep_purging
-    yield partial(watch.watch_disk, recording)
-    yield recording.gate.keep_asking
-    yield partial(watch.report_outages, recording)
+        yield alone("journal", journal.keep_syncing)
+    yield alone("journal", journal.keep_purging)
+    yield alone("disk", partial(watch.watch_disk, recording))
+    yield alone("store", recording.gate.keep_asking)
+    yield alone("outages", partial(watch.report_outages, recording))
+
+
+async def _write_leftovers(recording: Recording) -> None:
+    """Write the rows that earlier runs left of tables that no symbol of this one has."""
+    async with trio.open_nursery() as nursery:
+        for queue in list(recording.leftovers):
+            nursery.start_soon(_write_leftover, recording, queue)
 
 
 async def _write_leftover(recording: Recording, queue: Queue) -> None:
-    """Write a table's rows of earlier runs. Until that is done no symbol may have the table."""
-    await _writer(recording, queue).until_empty()
-    recording.leftovers.remove(queue)
+    """Write a table's rows of earlier runs. Until that is done no symbol may have the table.
+
+    What prevents it, such as another recorder that has the table now, is told and ends here: the
+    rows stay in the journal, and the next run tries again.
+    """
+    try:
+        recording.hold(queue.name)
+        await _writer(recording, queue).until_empty()
+    except StoreError as error:
+        log.error(
+            "table %s: %s; %d rows of an earlier run stay in %s",
+            queue.name, error, queue.backlog, recording.journal.path,
+        )  # fmt: skip
+    else:
+        recording.leftovers.remove(queue)
+        recording.release(queue.name)
 
 
 def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
@@ -263,7 +289,7 @@ def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
         from mexc_trio.read import listen
 
         if isinstance(store := recording.gate.store, EmbeddedStore):
-            yield partial(listen.answer, store, settings.listen)
+            yield alone("HTTP", partial(listen.answer, store, settings.listen))
 
 
 def _writer(recording: Recording, queue: Queue) -> Writer:

@@ -22,9 +22,10 @@ from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.locks import hold_tables
-from mexc_trio.record.collector import Collector
+from mexc_trio.locks import TableLocks, hold_tables
+from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -44,8 +45,8 @@ class Recording:
     gaps: Queue
     leftovers: list[Queue]
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
-    hold: Callable[[Sequence[str]], None]
-    """Holds more tables against other recorders."""
+    locks: TableLocks | None
+    """Of the tables of a server; an embedded store is held as a whole."""
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
     tally: Tally = attrs.field(factory=Tally)
@@ -84,11 +85,25 @@ class Recording:
         settings = self.settings.for_symbol(symbol)
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
-        self.hold([settings.table])
+        self.hold(settings.table)
         queue = self.journal.queue(settings.table)
         collector = Collector(settings, queue, Ledger(symbol, queue, self.gaps), self.gate)
         self.collectors.append(collector)
         return collector
+
+    def hold(self, table: str) -> None:
+        """Hold one more table against other recorders.
+
+        Raises:
+            StoreLocked: another recorder has it.
+        """
+        if self.locks is not None:
+            self.locks.hold([table])
+
+    def release(self, table: str) -> None:
+        """Let other recorders have a table."""
+        if self.locks is not None:
+            self.locks.release([table])
 
     def line(self, collector: Collector, before: Counts | None = None) -> Line:
         """Return what the statistics say of a symbol, since `before` or in all."""
@@ -123,9 +138,9 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         store = _open_store(settings)
         stack.callback(store.close)
         _make_ready(settings, store, [*map(market_table, names), GAPS], first_start=first_start)
-        hold: Callable[[Sequence[str]], None] = lambda tables: None  # noqa: E731 - it has a type
+        locks = None
         if not isinstance(settings.store, EmbeddedTarget):
-            hold = stack.enter_context(hold_tables(settings.store.identity, names))
+            locks = stack.enter_context(hold_tables(settings.store.identity, names))
         journal = stack.enter_context(open_journal(path, retention=settings.retention))
         if journal.damaged:
             log.error(
@@ -133,15 +148,19 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             )
         gaps = journal.queue(GAPS.name)
         gate = AsyncStore(store)
+        exists = KnownContracts(settings.rest_url).has
         collectors = [
-            Collector(s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate)
+            Collector(
+                s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate,
+                exists if s.symbol in settings.symbols else nobody_knows,
+            )
             for s in chosen
-        ]
+        ]  # fmt: skip
         waiting = [queue for queue in journal.queues() if queue.backlog]
         for queue in waiting:
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
         leftovers = [queue for queue in waiting if queue.name not in {GAPS.name, *names}]
-        yield Recording(settings, journal, gate, collectors, gaps, leftovers, hold)
+        yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks)
 
 
 def _open_store(settings: Settings) -> Store:

@@ -9,7 +9,6 @@ A minute that a gap of the ledger touches is told apart: there something is know
 """
 
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
@@ -24,6 +23,7 @@ from mexc_trio.exchange.contracts import (
     Client,
     NoContract,
     RestError,
+    new_backoff,
     open_client,
 )
 from mexc_trio.spans import DAY, MINUTE, SECOND, Span, now, without
@@ -142,6 +142,7 @@ async def _compare(client: Client, recorded: Recorded) -> Completeness:
 
 
 async def _candles(client: Client, symbol: str, start: int, end: int) -> list[Candle]:
+    backoff = new_backoff()
     for attempt in range(ATTEMPTS):
         try:
             return await client.candles(symbol, start, end)
@@ -150,7 +151,7 @@ async def _candles(client: Client, symbol: str, start: int, end: int) -> list[Ca
         except RestError as error:
             if attempt == ATTEMPTS - 1:
                 raise
-            pause = error.pause(attempt, random.random())  # noqa: S311 - no secret
+            pause = error.pause(backoff)
             log.warning("no candles of %s: %s; asking again in %.0f s", symbol, error, pause)
             await trio.sleep(pause)
     raise AssertionError  # not reached

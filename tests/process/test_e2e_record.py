@@ -142,9 +142,12 @@ async def test_a_symbol_that_does_not_exist(store: Store, tmp_path: Path) -> Non
     if isinstance(store, Served):
         store.create("nope", "btc")
     async with (
-        open_exchange() as exchange,
-        running(tmp_path, "NOPE_USDT", BTC, "--url", exchange.url, "--store", store.url) as program,
-    ):
+        open_exchange(rest_port=0) as exchange,
+        running(
+            tmp_path, "NOPE_USDT", BTC, "--url", exchange.url, "--store", store.url,
+            *rest_of(exchange),
+        ) as program,
+    ):  # fmt: skip
         await program.until(lambda: exchange.symbols == [BTC] and "NOPE_USDT: " in program.log)
         await program.until(lambda: "NOPE_USDT STATISTICS (Final" in program.output)
         await exchange.subscribed(BTC)
@@ -157,11 +160,18 @@ async def test_a_symbol_that_does_not_exist(store: Store, tmp_path: Path) -> Non
         assert "Traceback" not in program.log
 
 
+def rest_of(exchange: Exchange) -> tuple[str, str]:
+    """Return the option that names the exchange's REST interface."""
+    assert exchange.rest is not None
+    return ("--rest-url", exchange.rest.url)
+
+
 async def test_no_symbol_exists(tmp_path: Path) -> None:
     """When no symbol is left the program ends by itself."""
+    arguments = ("NOPE_USDT", "NOPE2_USDT", "--symbols-per-connection", "2")
     async with (
-        open_exchange() as exchange,
-        running(tmp_path, "NOPE_USDT", "NOPE2_USDT", "--url", exchange.url) as program,
+        open_exchange(rest_port=0) as exchange,
+        running(tmp_path, *arguments, "--url", exchange.url, *rest_of(exchange)) as program,
     ):
         assert await program.ended() == 1
         for symbol in ("NOPE_USDT", "NOPE2_USDT"):

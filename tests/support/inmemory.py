@@ -10,7 +10,7 @@ import trio.testing
 
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import RowTuple, Table
-from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
+from mexc_trio.errors import ExchangeError, TableMissing, UnknownContract
 from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.session import Dial
@@ -96,10 +96,10 @@ class Listener:
         """Keep what was said of a silence."""
         self.silences.append((channel, seconds))
 
-    def refused(self, error: UnknownContract) -> None:
-        """Stop."""
+    def refused(self, error: UnknownContract) -> float:
+        """Keep it; ask again after half a minute."""
         self.refusals.append(error.symbol)
-        self.stopped = True
+        return 30.0
 
     def connection_lost(self, error: ExchangeError) -> None:
         """Keep the error; stop after too many."""
@@ -114,7 +114,7 @@ class MemoryGate:
     tables: dict[str, list[RowTuple]] = attrs.field(factory=dict)
     inserts: list[tuple[float, str, int]] = attrs.field(factory=list)
     """When rows were inserted on Trio's clock, in which table, how many."""
-    failure: StoreError | None = None
+    failure: Exception | None = None
     """What every INSERT raises instead."""
     away_since: float | None = None
     name: str = "memory"

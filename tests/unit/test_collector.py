@@ -14,14 +14,16 @@ from trio.testing import MockClock
 from mexc_trio.errors import (
     ExchangeError,
     JournalError,
+    Loss,
     StoreRejected,
     TooManyErrors,
     UnknownContract,
 )
 from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.session import ClockJumped
+from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.record.collector import ERROR_WINDOW, Collector
+from mexc_trio.record.collector import ERROR_WINDOW, FIRST_PAUSE, LONGEST_PAUSE, Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import SymbolSettings
@@ -199,12 +201,17 @@ async def test_errors_are_forgotten_after_ten_minutes(
         assert collector.stopped
 
 
-async def test_an_unknown_contract_stops_at_once(
+async def test_a_misspelt_symbol_is_told_in_one_line(
     autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With one clear message, although the exchange refuses each of its channels."""
+    """The exchange refuses it, its list lacks it, and nothing was ever recorded: it stops."""
+
+    async def exists(symbol: str) -> bool:
+        return symbol == BTC
+
     async with rigged(tmp_path) as rig:
         btc, nope = rig.collector(), rig.collector("NOPE_USDT")
+        nope.exists = exists
         rig.start(btc, nope)
         await rig.exchange.subscribed(BTC)
         await trio.sleep(5)
@@ -213,6 +220,143 @@ async def test_an_unknown_contract_stops_at_once(
         assert btc.failure is None
         errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert errors == ["NOPE_USDT: the exchange knows no contract NOPE_USDT; this symbol stops"]
+
+
+@pytest.mark.parametrize("listed", [True, None])
+async def test_a_symbol_that_is_refused_is_never_lost(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, listed: bool | None
+) -> None:
+    """Whether the list has it or cannot be had, it is asked for again, in minutes at the most.
+
+    The gap begins where the program began to listen, and ends when the exchange knows it again.
+    """
+
+    async def exists(symbol: str) -> bool | None:
+        return listed
+
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector("NOPE_USDT", linger=0)
+        collector.exists = exists
+        rig.start(collector)
+        await trio.sleep(3600)
+        assert not collector.stopped
+        asked = sum("sub.deal" in text for _, text in rig.exchange.requests)
+        assert 3600 / LONGEST_PAUSE < asked < 25
+        assert rig.gaps() == []
+        rig.exchange.listing = attrs.evolve(rig.exchange.listing, unknown=())
+        with trio.fail_after(LONGEST_PAUSE + 1):
+            await rig.exchange.subscribed("NOPE_USDT")
+        for channel in WIRE_CHANNELS:
+            await rig.exchange.push("NOPE_USDT", channel)
+        await trio.sleep(1)
+        assert len(rig.gate.tables["nope"]) >= 3
+        assert [gap.cause for gap in rig.gaps()] == ["subscription refused"] * 3
+        assert caplog.records[0].getMessage() == (
+            "NOPE_USDT: the exchange knows no contract NOPE_USDT; asking again in 5 s"
+        )
+
+
+async def test_a_symbol_with_history_is_asked_for_whatever_the_list_says(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A list that breaks off ends no recording."""
+
+    async def exists(symbol: str) -> bool:
+        raise AssertionError("nobody needs to ask")
+
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector(linger=0)
+        collector.exists = exists
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        await rig.exchange.push(BTC, "deal")
+        await trio.sleep(1)
+        rig.exchange.listing = attrs.evolve(rig.exchange.listing, unknown=("BTC*",))
+        await rig.exchange.drop()
+        await trio.sleep(1000)
+        assert not collector.stopped
+        rig.exchange.listing = attrs.evolve(rig.exchange.listing, unknown=())
+        await rig.exchange.subscribed(BTC)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_message_that_breaks_the_program_is_one_symbols_trouble(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, shared: bool,
+) -> None:  # fmt: skip
+    """The traceback is in the log, the gap in the ledger, and the next messages are recorded."""
+    async with rigged(tmp_path) as rig:
+        btc, eth = rig.collector(linger=0), rig.collector("ETH_USDT", linger=0)
+        if shared:
+            rig.start(btc, eth)
+        else:
+            rig.start(btc)
+            rig.start(eth)
+        await rig.exchange.subscribed("ETH_USDT")
+        await rig.exchange.subscribed(BTC)
+
+        def fail(ledger: Ledger, message: Data) -> None:
+            if ledger is btc.ledger:
+                raise ZeroDivisionError
+            received(ledger, message)
+
+        received = Ledger.received
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "received", fail)
+            await rig.exchange.push(BTC, "deal")
+            await rig.exchange.push("ETH_USDT", "deal")
+            await trio.sleep(1)
+        assert rig.gate.tables["btc"] == []
+        assert [tuple(row) for row in rig.gate.tables["eth"]] == rig.exchange.rows("ETH_USDT")
+        assert [r.exc_info is not None for r in caplog.records] == [True]
+        await trio.sleep(FIRST_PAUSE)
+        before = len(rig.exchange.rows(BTC))
+        for channel in WIRE_CHANNELS:
+            await rig.exchange.push(BTC, channel)
+        await trio.sleep(1)
+        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)[before:]
+        assert {(gap.symbol, gap.cause) for gap in rig.gaps()} == {(BTC, "program failed")}
+        assert (rig.exchange.accepted, btc.stopped) == (1 if shared else 2, False)
+
+
+async def test_a_bug_in_the_writer_does_not_stop_receiving(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is started again and writes what has come meanwhile: no row is lost and no gap is made."""
+    async with rigged(tmp_path) as rig:
+        rig.start(rig.collector(linger=0))
+        await rig.exchange.subscribed(BTC)
+        rig.gate.failure = ZeroDivisionError()
+        await rig.exchange.push(BTC, "deal", oddity="batch")
+        await trio.sleep(0.1)
+        await rig.exchange.push(BTC, "depth.full")
+        rig.gate.failure = None
+        await trio.sleep(2)
+        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert rig.gaps() == []
+        assert [r.exc_info is not None for r in caplog.records] == [True]
+
+
+async def test_a_shortage_of_files_or_threads_is_waited_out(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other programs may have taken them for a while: no symbol stops, and no traceback is seen."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector(linger=0, max_errors=2)
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        rig.gate.failure = RuntimeError("can't start new thread")
+        for _ in range(10):
+            collector.connection_lost(ExchangeError("too many files", Loss.NO_RESOURCES))
+        await rig.exchange.push(BTC, "deal", oddity="batch")
+        await trio.sleep(30)
+        rig.gate.failure = None
+        await trio.sleep(60)
+        assert not collector.stopped
+        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        told = "BTC_USDT: writer: no more threads to be had; trying again in 1 s"
+        assert told in caplog.messages
+        assert all(record.exc_info is None for record in caplog.records)
 
 
 async def test_a_store_that_refuses_stops_the_symbol_and_keeps_the_journal(

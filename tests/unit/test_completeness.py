@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from mexc_trio.analysis.row_counts import DealtMinute
+from mexc_trio.backoff import Backoff
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.exchange.contracts import PACE, RestError, open_client
@@ -194,18 +195,17 @@ async def test_trouble_that_passes(
     """A throttle and a firewall are waited out, at the pace that the exchange bears."""
     exchange.tape.add("BTC_USDT", plain(deals()))
     rest.trouble = "throttled"
-    pauses = []
+    pauses: list[tuple[float, float]] = []
 
-    def pause(error: RestError, attempt: int, jitter: float) -> float:
-        pauses.append((error.first, attempt))
-        rest.trouble = "html" if attempt == 0 else "none"
-        assert 0 <= jitter <= 1
+    def pause(error: RestError, backoff: Backoff) -> float:
+        rest.trouble = "none" if pauses else "html"
+        pauses.append((error.first, error.longest))
         return 0.01
 
     monkeypatch.setattr(RestError, "pause", pause)
     result = await one(rest, deals())
     assert (result.failure, result.minutes) == ("", MINUTES)
-    assert pauses == [(5.0, 0), (60.0, 1)]
+    assert pauses == [(5.0, 120.0), (60.0, 900.0)]
     times = [at for at, _ in rest.requests]
     assert all(b - a > 0.9 * PACE for a, b in pairwise(times))
 

@@ -9,13 +9,11 @@ from itertools import pairwise
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from mexc_trio.errors import Loss
 from mexc_trio.exchange import connection
-from mexc_trio.exchange.connection import HEALTHY, Connection, backoff
+from mexc_trio.exchange.connection import HEALTHY, Connection
 from mexc_trio.exchange.tally import FRESH, Tally
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of
@@ -45,18 +43,6 @@ def connect(line: Line, *listeners: Listener) -> Connection:
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """List what the connection logged."""
     return [r.getMessage() for r in caplog.records if r.name == connection.__name__]
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_a_backoff_is_one_to_sixty_seconds(attempt: int, jitter: float) -> None:
-    """Whatever the attempt; and never the same for all."""
-    assert 1 <= backoff(attempt, jitter) <= 60
-    assert backoff(attempt, 1.0) == 2 * backoff(attempt, 0.0)
-
-
-def test_a_backoff_doubles() -> None:
-    """From one second to half a minute, before jitter."""
-    assert [backoff(n, 0.0) for n in range(8)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 async def test_reconnects_without_limit_and_further_and_further_apart(
@@ -183,19 +169,16 @@ async def test_nobody_left_is_the_end(
     ]  # fmt: skip
 
 
-async def test_an_unknown_contract_is_not_asked_for_again(
+async def test_an_unknown_contract_is_asked_for_again(
     autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
 ) -> None:
-    """Neither on this connection nor on the next one."""
+    """On this connection and on the next one: it may be refused by mistake."""
     btc, nope = Listener(BTC), Listener("NOPE_USDT")
     nursery.start_soon(connect(line, btc, nope).run)
-    await exchange.until(lambda: sum("NOPE" in text for _, text in exchange.requests) == 3)
-    await trio.testing.wait_all_tasks_blocked()
-    assert nope.stopped
+    await exchange.until(lambda: sum("NOPE" in text for _, text in exchange.requests) == 6)
+    assert trio.current_time() == pytest.approx(line.dialled[-1] + 30, abs=1)
     await exchange.drop()
-    await exchange.subscribed(BTC)
-    await trio.sleep(30)
-    assert sum("NOPE" in text for _, text in exchange.requests) == 3
+    await exchange.until(lambda: sum("NOPE" in text for _, text in exchange.requests) == 9)
     nursery.cancel_scope.cancel()
 
 

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from mexc_trio.errors import StoreLocked
+from mexc_trio.locks import TableLocks
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.discovery import Change, Discovery
 from mexc_trio.record.listings import follow
@@ -99,11 +100,12 @@ async def test_table_that_is_not_to_be_had(
 ) -> None:
     """One line in the log for a table of another symbol or recorder; the others begin."""
 
-    def hold(tables: Sequence[str]) -> None:
-        if "new" in tables:
-            raise StoreLocked("table new is being recorded by process 7")
+    class Locks(TableLocks):
+        def hold(self, tables: Sequence[str]) -> None:
+            if "new" in tables:
+                raise StoreLocked("table new is being recorded by process 7")
 
-    recording.hold = hold
+    recording.locks = Locks("nowhere", -1)
     _, begun = await follow_to_the_end(recording, Change(("CLASH_USDT", NEW, OTHER), ()))
     assert begun == [OTHER]
     assert [one.symbol for one in recording.collectors] == ["BTC_USDT", OTHER]

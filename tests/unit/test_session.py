@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -216,38 +217,51 @@ async def test_the_first_of_many_requests_is_missed_first(
     assert after == pytest.approx(ACK_TIMEOUT, abs=0.01)
 
 
-async def test_an_unknown_contract_leaves_the_others_alone(
-    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+@pytest.mark.parametrize("wording", ["Contract [{symbol}] not exists", "Contract doesn't exist!"])
+async def test_unknown_contracts_leave_the_others_alone(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery, wording: str
 ) -> None:
-    """It is refused in words that name it; the others are heard, and the connection lives on."""
-    btc, nope, eth = Listener(BTC), Listener("NOPE_USDT"), Listener(ETH)
-    ended = start(nursery, line, btc, nope, eth)
+    """Two are refused in turn, in words that may name nobody; the others are heard.
+
+    Neither the connection nor anybody else is blamed, and the refused ones are asked for again
+    after the pause that they wish, and heard as soon as the exchange knows them.
+    """
+    exchange.refusal = wording
+    btc, nope, nope2, eth = map(Listener, (BTC, "NOPE_USDT", "NOPE2_USDT", ETH))
+    ended = start(nursery, line, btc, nope, nope2, eth)
     await exchange.subscribed(ETH)
     nursery.start_soon(lambda: keep_pushing(exchange, BTC, *SENT))
     nursery.start_soon(lambda: keep_pushing(exchange, ETH, *SENT))
-    await trio.sleep(600)
+    await trio.sleep(590)
     assert ended() is None
-    assert nope.refusals[0] == "NOPE_USDT"
+    for one in (nope, nope2):
+        assert one.refusals == [one.symbol] * 20
+        assert (one.rows, one.silences) == ([], [])
     assert btc.refusals == eth.refusals == []
-    assert nope.rows == []
-    assert nope.silences == []
-    assert len(btc.rows) >= 1800
-    # Nobody asks for it again.
-    assert sum("NOPE" in text for _, text in exchange.requests) == 3
+    assert btc.silences == eth.silences == []
+    assert len(btc.rows) >= 1700
+    exchange.listing = attrs.evolve(exchange.listing, unknown=())
+    await exchange.subscribed("NOPE_USDT")
+    await exchange.push("NOPE_USDT", "deal")
+    await nope.until_rows(1)
     nursery.cancel_scope.cancel()
 
 
-async def test_the_wording_of_the_documentation_names_no_contract(
+async def test_a_refusal_of_one_channel_leaves_the_other_symbols_alone(
     autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
 ) -> None:
-    """It answers the oldest request; without a request it is an error like any other."""
-    exchange.withheld_acks |= {"ticker", "deal", "depth.full"}
+    """An exchange that wakes up may refuse one request, in no name, and grant the next ones."""
+    exchange.withheld_acks.add("ticker")
     btc, eth = Listener(BTC), Listener(ETH)
     ended = start(nursery, line, btc, eth)
     await exchange.subscribed(BTC)
     await exchange.send(BTC, '{"channel":"rs.error","data":"Contract doesn\'t exist!","ts":1}')
-    await trio.testing.wait_all_tasks_blocked()
+    exchange.withheld_acks.clear()
+    await exchange.subscribed(ETH)
+    await trio.sleep(35)
     assert (btc.refusals, eth.refusals, ended()) == ([BTC], [], None)
+    asked = [text for _, text in exchange.requests if BTC in text]
+    assert len(asked) == 6, "all channels again"
     nursery.cancel_scope.cancel()
 
 

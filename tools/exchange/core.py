@@ -36,6 +36,7 @@ class Exchange:
     - ``answer_pings``: False leaves application pings unanswered (connections that go on sending
       them stay open);
     - ``withheld_acks``: channels whose subscriptions work but are not acknowledged;
+    - ``refusal``: what it says of a contract that does not exist;
     - ``split_bytes``: True sends what new connections get in TCP segments of one byte.
 
     ``accepted`` counts TCP connections since the start, ``requests`` keeps what clients sent, as
@@ -53,6 +54,7 @@ class Exchange:
     handshake: Handshake = attrs.field(default="accept", init=False)
     answer_pings: bool = attrs.field(default=True, init=False)
     withheld_acks: set[Channel] = attrs.field(factory=set, init=False)
+    refusal: str = attrs.field(default="Contract [{symbol}] not exists", init=False)
     accepted: int = attrs.field(default=0, init=False)
     requests: list[tuple[int, str]] = attrs.field(factory=list, init=False)
 

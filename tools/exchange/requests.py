@@ -36,7 +36,7 @@ async def answer(exchange: Exchange, connection: Connection, message: str | byte
     if action == "unsub":
         connection.unsubscribe(symbol, channel)  # without a confirmation
     elif not exchange.listing.exists(symbol):
-        error = f"Contract [{symbol}] not exists"
+        error = exchange.refusal.format(symbol=symbol)
         await connection.send([reply(exchange, "rs.error", error)])
     else:
         depth = limit if isinstance(limit, int) and 0 < limit < LEVELS else LEVELS

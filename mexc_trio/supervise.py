@@ -1,0 +1,75 @@
+"""A task that fails alone: it is started again, and nobody else hears of it.
+
+A nursery ends with the first error of any of its tasks. That is right for tasks that need each
+other, and wrong for a thousand symbols, the statistics and a screen, of which none needs another.
+So each of those runs under `supervise`. What passes through is what concerns everybody: a
+cancellation, and an error of the journal, without which nothing that is received can be kept.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from mexc_trio.backoff import Backoff
+from mexc_trio.errors import JournalError, MexcTrioError, leaves, out_of_resources
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+"""Seconds until a task that failed is started again."""
+HEALTHY: Final = 60.0
+"""Seconds for which a task must have run for the next pause to be the first again."""
+
+
+async def supervise(
+    name: str,
+    task: Callable[[], Awaitable[None]],
+    failed: Callable[[Exception], None] = lambda error: None,
+) -> None:
+    """Run a task to its end; whenever it fails, tell so and start it again after a pause.
+
+    What the user can be told in a line is told in one, and not again until it is another; so is a
+    shortage of open files or threads. Anything else is a bug, and its traceback is wanted.
+
+    Args:
+        name: the task, for the log.
+        task: is called for each start.
+        failed: told of each failure, before the pause.
+
+    Raises:
+        JournalError: the task met with one.
+    """
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    said = ""
+    while True:
+        began = trio.current_time()
+        try:
+            await task()
+            return
+        except* JournalError:
+            raise
+        except* Exception as group:  # noqa: BLE001 - whatever it is, it fails alone
+            error = leaves(group)[0] if len(leaves(group)) == 1 else group
+            assert isinstance(error, Exception)  # noqa: S101 - the clause says so
+        if trio.current_time() - began >= HEALTHY:
+            backoff.reset()
+            said = ""
+        pause = backoff.next()
+        told = out_of_resources(error) or (str(error) if isinstance(error, MexcTrioError) else "")
+        if not told:
+            text = "%s: an error of this program; starting again in %.0f s"
+            log.error(text, name, pause, exc_info=error)
+        elif told != said:
+            log.warning("%s: %s; trying again in %.0f s", name, told, pause)
+            said = told
+        failed(error)
+        await trio.sleep(pause)
+
+
+def alone(name: str, task: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Return a task that is supervised."""
+    return partial(supervise, name, task)
