@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from mexc_trio.journal import open_journal
 from tests.support.running import (
     DEADLINE,
     Embedded,
@@ -314,3 +315,60 @@ async def test_reconnects_lose_nothing_that_was_received(
         async with trio.open_nursery() as nursery:
             for name in faults:
                 nursery.start_soon(lose_and_regain, name)
+
+
+async def test_rows_of_a_table_that_somebody_else_has_now(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    """A symbol that moved to another process left rows here: they wait, told, and nothing ends.
+
+    While the other process has the table, and after it has written to it, which makes the rows
+    impossible to place. The symbols of this process are recorded meanwhile.
+    """
+    store = Served(clickhouse_server)
+    store.create("btc", "eth")
+    async with open_exchange() as exchange:
+        options = ("--url", exchange.url, "--store", store.url, "--linger", "0")
+
+        async def record_once(symbol: str, *state: str) -> Program:
+            async with running(tmp_path, symbol, *options, *state) as program:
+                await exchange.subscribed(symbol)
+                await exchange.push(symbol, "deal")
+                await program.until(lambda: store_has(symbol))
+                assert await program.stop() == 0
+                return program
+
+        def store_has(symbol: str) -> bool:
+            table = symbol.removesuffix("_USDT").lower()
+            return len(store.rows(table)) == rows_sent(exchange, symbol)
+
+        await record_once(ETH)
+        (path,) = (tmp_path / "mexc-data").glob("journal*.sqlite")
+        with open_journal(path) as journal:
+            journal.queue("eth").append([(1, "d", "1|1|1"), (2, "d", "2|2|2")])
+        other = tmp_path / "other"
+        other.mkdir()
+        async with running(other, ETH, *options, "--state-dir", "state") as mover:
+            await mover.until(lambda: "is recorded" in mover.log or "Subscribed" in mover.log)
+            program = await record_once(BTC)
+            told = [line for line in program.log.splitlines() if "ERROR" in line]
+            assert len(told) == 1
+            assert f"is being recorded by process {mover.process.pid}" in told[0]
+            assert f"2 rows of an earlier run stay in mexc-data/{path.name}" in told[0]
+            await exchange.push(ETH, "deal")
+            await mover.until(lambda: store_has(ETH))
+            assert await mover.stop() == 0
+        program = await record_once(BTC)
+        told = [line for line in program.log.splitlines() if "ERROR" in line]
+        assert len(told) == 1
+        assert "something else writes to it" in told[0]
+        assert "2 rows of an earlier run to write" in program.log
+        assert "Traceback" not in program.log
+        async with running(tmp_path, "drain", "--store", store.url) as drain:
+            assert await drain.ended() == 1
+            assert "something else writes to it" in drain.log
+            assert "0 rows written to" in drain.log
+        with open_journal(path) as journal:
+            assert journal.queue("eth").backlog == 2
+        assert store.rows("btc") == exchange.rows(BTC)
+        assert store.rows("eth") == exchange.rows(ETH)
