@@ -16,6 +16,10 @@ from mexc_trio.errors import UsageError
 VIEWS = ("deals", "tickers", "depths", "candles")
 """A table `btc` may have views named `btc_deals`, `btc_tickers` and so on beside it."""
 
+LONGEST_TABLE = 150
+"""Letters of a table's name. A table is a file or a directory, whose name has 255 at the most, with
+what the engine, and we for a damaged table, add."""
+
 RESERVED_TABLES = frozenset({"gaps"})
 """Names of tables that are no symbol's."""
 
@@ -99,11 +103,18 @@ def parse_table(text: str) -> str:
 def check_tables(tables: Mapping[str, str]) -> None:
     """Refuse a table, chosen in the settings, whose name another symbol's table or view has.
 
+    A name that is too long for a table is refused as well.
+
     `tables` maps symbols to their tables. Case does not tell two names apart: some file systems,
     where a table is a file, do not either.
     """
     owners: dict[str, str] = {}
     for symbol, table in tables.items():
+        if len(table) > LONGEST_TABLE:
+            raise UsageError(
+                f"{symbol[:20]}... has a name of {len(symbol)} letters, too long for a table: "
+                f"give it a table of its own in settings.ini"
+            )
         for name in (table, *(f"{table}_{view}" for view in VIEWS)):
             owner = owners.setdefault(name.lower(), symbol)
             if owner != symbol:

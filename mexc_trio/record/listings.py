@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from mexc_trio.errors import StoreLocked, UsageError
+from mexc_trio.errors import StoreError, UsageError
+from mexc_trio.record.admission import refuse
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 
@@ -62,9 +63,9 @@ async def _take_in(
         if collector.symbol == symbol:
             await collector.ended.wait()  # it writes to the same table
     try:
-        collector = recording.add(symbol)
-    except (UsageError, StoreLocked) as error:
-        log.error("%s: is listed, and cannot be recorded: %s", symbol, error)
+        collector = await recording.add(symbol)
+    except (UsageError, StoreError) as error:
+        refuse(symbol, error)
         return None
     collector.ledger.listed(change.since, "it was not on the exchange's list before")
     log.info("%s: is listed now and recorded in table %s", symbol, table)

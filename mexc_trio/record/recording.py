@@ -9,7 +9,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -23,11 +23,12 @@ from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.locks import TableLocks, hold_tables
+from mexc_trio.record.admission import admit
 from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.stats import Counts, Line
-from mexc_trio.settings import Settings
+from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.symbols import check_tables
 
@@ -71,12 +72,13 @@ class Recording:
         """Rows that wait in the journal, of all tables."""
         return sum(queue.backlog for queue in self.journal.queues())
 
-    def add(self, symbol: str) -> Collector:
+    async def add(self, symbol: str) -> Collector:
         """Make ready a symbol that comes, or comes back, while recording.
 
         Raises:
             UsageError: its table has a name that another symbol's table or view has.
             StoreLocked: another recorder has the table.
+            StoreRejected: a table of that name is not ours, or cannot be made.
         """
         for number, before in enumerate(self.collectors):
             if before.symbol == symbol:
@@ -86,6 +88,8 @@ class Recording:
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
         self.hold(settings.table)
+        with suppress(StoreUnavailable):  # its writer waits for the store
+            await self.gate.prepare([market_table(settings.table)])
         queue = self.journal.queue(settings.table)
         collector = Collector(settings, queue, Ledger(symbol, queue, self.gaps), self.gate)
         self.collectors.append(collector)
@@ -127,9 +131,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         StoreLocked, JournalLocked: another recorder has the directory or a table.
         StoreError, JournalError: they do not open.
     """
-    chosen = [settings.for_symbol(symbol) for symbol in symbols]
-    check_tables({symbol.symbol: symbol.table for symbol in chosen})
-    names = [symbol.table for symbol in chosen]
+    wanted = [settings.for_symbol(symbol) for symbol in symbols]
     path = settings.journal_path
     first_start = not path.exists()
     with ExitStack() as stack:
@@ -137,10 +139,22 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             _check_writable(path.parent)
         store = _open_store(settings)
         stack.callback(store.close)
-        _make_ready(settings, store, [*map(market_table, names), GAPS], first_start=first_start)
         locks = None
         if not isinstance(settings.store, EmbeddedTarget):
-            locks = stack.enter_context(hold_tables(settings.store.identity, names))
+            locks = stack.enter_context(hold_tables(settings.store.identity, ()))
+
+        def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
+            check_tables({one.symbol: one.table for one in (*beside, *new)})
+            names = [one.table for one in new]
+            _make_ready(settings, store, [*map(market_table, names), GAPS], first_start=first_start)
+            if locks is not None:
+                locks.hold(names)
+
+        chosen = admit(
+            [one for one in wanted if one.symbol in settings.symbols],
+            [one for one in wanted if one.symbol not in settings.symbols],
+            check,
+        )
         journal = stack.enter_context(open_journal(path, retention=settings.retention))
         if journal.damaged:
             log.error(
@@ -159,7 +173,8 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         waiting = [queue for queue in journal.queues() if queue.backlog]
         for queue in waiting:
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
-        leftovers = [queue for queue in waiting if queue.name not in {GAPS.name, *names}]
+        recorded = {GAPS.name, *(one.table for one in chosen)}
+        leftovers = [queue for queue in waiting if queue.name not in recorded]
         yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks)
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.support.running import Embedded, Served, Store, environment, final_statistics, running
+from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, Rest, open_exchange
 from tools.market import CHANNELS
 
@@ -123,6 +124,34 @@ async def test_symbol_that_is_refused_before_it_leaves_the_list(tmp_path: Path) 
         await program.until(lambda: len(rest_of(exchange).requests) > asked + 2)
         await exchange.subscribed(BTC)
         assert await program.stop() == 0
+
+
+async def test_listed_symbols_that_cannot_be_recorded(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    """A foreign table of that name, or a name that no table can have: each is refused alone."""
+    store = Served(clickhouse_server)
+    store.create("btc", "new")
+    clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.eth")
+    clickhouse_server.execute("CREATE TABLE mexc_data.eth (theirs Int64) ENGINE = StripeLog")
+    long = "X" * 220 + "_USDT"
+    async with (
+        open_exchange(contracts=[BTC, ETH, long], rest_port=0) as exchange,
+        running(tmp_path, "--all", *addresses(exchange), "--store", store.url) as program,
+    ):
+        await exchange.subscribed(BTC)
+        await exchange.push(BTC, "deal")
+        await program.journaled(len(exchange.rows(BTC)))
+        exchange.list_contract(NEW)
+        await exchange.subscribed(NEW)
+        assert await program.stop() == 0
+        assert store.rows("btc") == exchange.rows(BTC)
+        told = [line for line in program.log.splitlines() if "ERROR" in line]
+        assert len(told) == 2
+        assert "ETH_USDT: is listed, and cannot be recorded: table mexc_data.eth" in told[0]
+        assert "a name of 225 letters, too long for a table" in told[1]
+        assert exchange.accepted == 2
+    clickhouse_server.execute("DROP TABLE mexc_data.eth")
 
 
 # --- The start ---

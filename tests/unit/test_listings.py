@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from mexc_trio.errors import StoreLocked
+from mexc_trio.errors import StoreLocked, StoreRejected
 from mexc_trio.locks import TableLocks
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.discovery import Change, Discovery
@@ -46,6 +46,12 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
 
     class Silent:
         name, database, concurrency = "nowhere", "mexc_data", 1
+
+        def query(self, sql: str) -> list[tuple[str, ...]]:
+            """Answer as an empty server of today."""
+            if "foreign" in sql:
+                raise StoreRejected("table foreign has no column ts: it is not one of ours")
+            return [("26.9.1.1",)] if "version()" in sql else []
 
         def close(self) -> None:
             """Do nothing."""
@@ -106,14 +112,22 @@ async def test_table_that_is_not_to_be_had(
                 raise StoreLocked("table new is being recorded by process 7")
 
     recording.locks = Locks("nowhere", -1)
-    _, begun = await follow_to_the_end(recording, Change(("CLASH_USDT", NEW, OTHER), ()))
+    long = "X" * 200 + "_USDT"
+    change = Change(("CLASH_USDT", "FOREIGN_USDT", long, NEW, OTHER), ())
+    _, begun = await follow_to_the_end(recording, change)
     assert begun == [OTHER]
     assert [one.symbol for one in recording.collectors] == ["BTC_USDT", OTHER]
-    clash, held = caplog.messages[-2:]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    clash, foreign, longest, held = errors
     assert clash == (
         "CLASH_USDT: is listed, and cannot be recorded: "
         "BTC_USDT and CLASH_USDT would share the name 'btc'"
     )
+    assert foreign == (
+        "FOREIGN_USDT: is listed, and cannot be recorded: "
+        "table foreign has no column ts: it is not one of ours"
+    )
+    assert "a name of 205 letters, too long for a table" in longest
     assert held == (
         "NEW_USDT: is listed, and cannot be recorded: table new is being recorded by process 7"
     )
@@ -139,3 +153,23 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
     assert (after.queue, after.ledger, after.counts) == (before.queue, before.ledger, before.counts)
     assert not after.stopped
     assert after.failure is None
+
+
+async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Recording) -> None:
+    """Those before it begin; it and those after it come with a later list."""
+    source = Changes(Change((NEW, "BAD_USDT", OTHER), ()))
+    begun: list[str] = []
+
+    class Locks(TableLocks):
+        def hold(self, tables: Sequence[str]) -> None:
+            if "bad" in tables:
+                raise ZeroDivisionError
+
+    recording.locks = Locks("nowhere", -1)
+
+    def begin(collectors: Sequence[Collector]) -> None:
+        begun.extend(collector.symbol for collector in collectors)
+
+    with pytest.raises(ZeroDivisionError):
+        await follow(recording, cast("Discovery", source), begin)
+    assert (begun, source.forgotten) == ([NEW], ["BAD_USDT", OTHER])
