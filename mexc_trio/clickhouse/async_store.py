@@ -6,6 +6,7 @@ thousand writers do not knock on a closed door a thousand times.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +52,10 @@ class AsyncStore:
     _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
     _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
     _retry: float = attrs.field(default=FIRST_RETRY, init=False)
+    # When a refusal was said last, by its kind, and how many were not said since.
+    _refusals: dict[tuple[type[StoreError], int], tuple[float, int]] = attrs.field(
+        factory=dict, init=False
+    )
     _said: str = attrs.field(default="", init=False)
     _said_at: float = attrs.field(default=0.0, init=False)
 
@@ -145,6 +150,23 @@ class AsyncStore:
     async def available(self) -> None:
         """Wait until the store answers."""
         await self._came_back.wait()
+
+    def say_refused(self, table: Table, error: StoreError) -> None:
+        """Say that rows of a table are held back: at once, and once a minute while it lasts.
+
+        A thousand tables that are refused for one reason are one line.
+        """
+        now, kind = trio.current_time(), (type(error), error.code)
+        said_at, unsaid = self._refusals.get(kind, (-math.inf, 0))
+        if now - said_at < SAY_AGAIN:
+            self._refusals[kind] = said_at, unsaid + 1
+            return
+        self._refusals[kind] = now, 0
+        others = f" (and {unsaid} refusals of the same kind since the last line)" if unsaid else ""
+        log.warning(
+            "table %s: %s; its rows wait in the journal, and it is tried again%s",
+            table.name, error, others,
+        )  # fmt: skip
 
     async def keep_asking(self) -> None:
         """Ask a store that is away until it answers, again and again. Runs until cancelled."""

@@ -14,7 +14,8 @@ from typing import Any, Final
 import attrs
 
 from mexc_trio.clickhouse import stripelog
-from mexc_trio.clickhouse.schema import RowTuple, Table, error_of, qualified, quoted
+from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.schema import RowTuple, Table, qualified, quoted
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.locks import hold_file
 from mexc_trio.rows import Row

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
-from mexc_trio.clickhouse.schema import error_of
+from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.errors import StoreError, StoreUnavailable
 
 ADDRESS: Final = "http.url"

@@ -11,15 +11,15 @@ import attrs
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 
+from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Table,
-    error_of,
     insert_settings,
     qualified,
     quoted,
 )
-from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.errors import StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 
 # It logs a traceback for each connection that fails, which in an outage is one every few seconds.
@@ -162,7 +162,7 @@ class ServerStore:
     def _mapped(self, error: BaseException) -> Exception | None:
         if isinstance(error, ServerException):
             if error.code in _NOT_LET_IN:
-                return StoreRejected(
+                return StoreUnavailable(
                     f"{self.name} does not let user {self.target.user!r} in: wrong user or "
                     f"password; see --store and MEXC_TRIO_PASSWORD"
                 )

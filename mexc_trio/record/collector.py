@@ -79,6 +79,7 @@ class Collector:
     _errors: deque[float] = attrs.field(factory=deque, init=False)
     # Where the queue ended when there was no connection yet, or none any more.
     _lost_at: int = attrs.field(init=False)
+    _writer: Writer | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _pauses: Backoff = attrs.field(init=False)
     _refusals: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
@@ -102,6 +103,11 @@ class Collector:
     def stopped(self) -> bool:
         """Whether the symbol is recorded no longer, although the others may be."""
         return self._scope.cancel_called
+
+    @property
+    def refusal(self) -> StoreError | None:
+        """Why the store takes none of the rows, which wait in the journal; None while it does."""
+        return self._writer.refusal if self._writer else None
 
     @property
     def connected(self) -> bool:
@@ -228,10 +234,8 @@ class Collector:
     async def _write(self) -> None:
         table = market_table(self.settings.table)
         linger, gap = self.settings.linger, self.ledger.record
-        try:
-            await Writer(table, self.queue, self.gate, linger, self._acknowledged, gap).run()
-        except StoreError as error:  # which will not pass by itself
-            self.stop(error)
+        self._writer = Writer(table, self.queue, self.gate, linger, self._acknowledged, gap)
+        await self._writer.run()
 
     async def _check_refusals(self) -> None:
         """Stop a symbol that is refused, of which there is no row yet, and that no list has."""

@@ -101,7 +101,7 @@ async def _record(
             _say_good_bye(recording)
             with suppress(JournalError):  # if it is the journal that failed, it has been said
                 recording.journal.remember(_END, end)
-        return 1 if any(collector.failure for collector in recording.collectors) else 0
+        return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
 
 
 async def drain(settings: Settings) -> int:

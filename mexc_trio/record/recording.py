@@ -17,7 +17,7 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
-from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
@@ -201,8 +201,12 @@ def _make_ready(
                 f"{error}. At the first start the store must work; check --store"
             ) from error
         log.warning("%s; recording goes on into the journal", error)
-    except StoreRejected as error:
-        raise UsageError(str(error)) from error
+    except StoreError as error:
+        # The same for what it refuses: a right or a table that somebody has changed. The writers
+        # of the tables concerned say it again, and the others go on.
+        if first_start:
+            raise UsageError(str(error)) from error
+        log.warning("%s; recording goes on into the journal", error)
 
 
 def _check_writable(directory: Path) -> None:

@@ -55,6 +55,9 @@ COMPARED: Final = 100
 FIRST_PAUSE: Final = 0.25
 """Seconds until a table that failed twice in a row is tried again; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 10.0
+FIRST_HOLD: Final = 1.0
+"""Seconds until a store that refused is asked again; doubles up to `LAST_HOLD`."""
+LAST_HOLD: Final = 60.0
 
 GapRecorder = Callable[[Cause, str, int, int], None]
 """Takes cause, detail, start and end in milliseconds of a gap that is none of the exchange's."""
@@ -86,6 +89,7 @@ class AsyncStore(Protocol):
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]: ...
     async def newest(self, table: Table) -> int | None: ...
     async def available(self) -> None: ...
+    def say_refused(self, table: Table, error: StoreError) -> None: ...
 
 
 @attrs.define(eq=False)
@@ -100,6 +104,9 @@ class Writer:
     acknowledged: Callable[[Sequence[RowTuple]], None]
     """Told which rows the store has acknowledged in this run."""
     gap: GapRecorder
+    refusal: StoreError | None = attrs.field(default=None, init=False)
+    """Why rows are held back although the store answers; None while they are written."""
+    _refusals: int = attrs.field(default=0, init=False)
     _settled: bool = attrs.field(default=False, init=False)
     _cause: Cause = attrs.field(default=Cause.TABLE_SHORTER, init=False)
     """Why the table may have fewer rows than it should; until it is settled."""
@@ -111,9 +118,9 @@ class Writer:
     async def run(self) -> None:
         """Write until cancelled, then write what is left.
 
+        Whatever the store says, this goes on: what is received waits in the journal meanwhile.
+
         Raises:
-            TableConflict: something else writes to the table.
-            StoreError: the store refuses for a reason that will not pass.
             JournalError: the journal cannot be read or written.
         """
         self.gate.writers += 1
@@ -123,7 +130,10 @@ class Writer:
                     await self.queue.arrival()
                 if self._settled and self.queue.backlog < BATCH:
                     await self._wait_for_company()
-                await self._step_or_wait()
+                try:
+                    await self._step_or_wait()
+                except StoreError as error:
+                    await self._hold_back(error)
         except trio.Cancelled:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + DRAIN_TIMEOUT):
                 await self.drain()
@@ -150,8 +160,26 @@ class Writer:
             return time
         return time - time % (self.linger / BEATS)
 
+    async def _hold_back(self, error: StoreError) -> None:
+        """Wait: the store refuses this table, or what it holds is not what was recorded.
+
+        Neither passes quickly, and both may pass: somebody changes a right, a quota ends, a foreign
+        row is removed. Nothing is written meanwhile that could be wrong.
+        """
+        self._settled = False
+        self.refusal = error
+        self.gate.say_refused(self.table, error)
+        self._refusals += 1
+        await trio.sleep(min(LAST_HOLD, FIRST_HOLD * 2.0 ** min(self._refusals - 1, 10)))
+
     async def until_empty(self) -> None:
-        """Write until nothing is left, however long the store is away. Raises as `run` does."""
+        """Write until nothing is left, however long the store is away.
+
+        Raises:
+            TableConflict: something else writes to the table.
+            StoreError: the store refuses.
+            JournalError: the journal cannot be read or written.
+        """
         while self.queue.backlog:
             await self._step_or_wait()
         await self._seal()
@@ -209,7 +237,8 @@ class Writer:
             await self.gate.append(self.table, rows)
             self._took = trio.current_time() - sent
             self._settled = True
-            self._failures = 0
+            self._failures = self._refusals = 0
+            self.refusal = None
             self._acknowledge(rows)
 
     def _acknowledge(self, rows: Sequence[RowTuple]) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from mexc_trio.cli.commands import main
 from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.schema import columns, error_of
+from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.schema import columns
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, UsageError
 from mexc_trio.locks import hold_file
 from mexc_trio.settings import Settings

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mexc_trio.clickhouse import repair, schema, stripelog
 from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import (
@@ -192,7 +193,7 @@ def test_server_errors(clickhouse_server: ClickHouseServer) -> None:
     """Refused connections and a read-only profile pass; a wrong password does not."""
     url = clickhouse_server.url
     with closing(server_store(url.replace("secret", "wrong"))) as store:
-        with pytest.raises(StoreRejected, match="wrong user or password") as told:
+        with pytest.raises(StoreUnavailable, match="wrong user or password") as told:
             store.query("SELECT 1")
         assert "wrong@" not in str(told.value)
     store = server_store(url.replace(f":{clickhouse_server.tcp_port}/", ":1/"))
@@ -319,7 +320,7 @@ def test_rights_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
         def refuse(self: EmbeddedStore, sql: str) -> list[tuple[object, ...]]:
             if "cityHash64" in sql:
-                raise schema.error_of(497, "Not enough privileges", self.name)
+                raise error_of(497, "Not enough privileges", self.name)
             return query(self, sql)
 
         monkeypatch.setattr(EmbeddedStore, "query", refuse)
@@ -340,7 +341,7 @@ def test_rights_are_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_kinds_of_errors(code: int, kind: type[StoreError]) -> None:
     """What passes by itself waits in the journal; what does not stops with its reason."""
     text = f"Code: {code}. DB::Exception: Something. Stack trace:\n\n0. 0x55"
-    error = schema.error_of(code, text, "store x")
+    error = error_of(code, text, "store x")
     assert type(error) is kind
     assert str(error) == f"store x: Something. (ClickHouse error {code})"
 

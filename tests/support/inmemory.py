@@ -10,7 +10,7 @@ import trio.testing
 
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import RowTuple, Table
-from mexc_trio.errors import ExchangeError, TableMissing, UnknownContract
+from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
 from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.session import Dial
@@ -134,6 +134,9 @@ class MemoryGate:
         if table.name not in self.tables:
             raise TableMissing(table.name)
         return len(self.tables[table.name])
+
+    def say_refused(self, table: Table, error: StoreError) -> None:
+        """The writer keeps it."""
 
     async def prepare(self, tables: Sequence[Table]) -> list[str]:
         """Create what is missing."""

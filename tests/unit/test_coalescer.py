@@ -176,9 +176,12 @@ async def test_how_inserts_end_is_counted_and_what_was_not_tried_is_not(rig: Rig
     tally = rig.coalescer.tally
     assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1}
     rig.store.failures["b"] = StoreUnavailable("timeout")
+    rig.store.go.clear()
     async with trio.open_nursery() as nursery:
-        for name in "bc":  # the second goes with the first, and is not tried
+        for name in "bc":  # the second waits for the first, and is then not tried
             nursery.start_soon(rig.insert, name)
+            await wait_all_tasks_blocked()
+        rig.store.go.set()
     assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1, Outcome.UNAVAILABLE: 1}
     assert tally.rows == 3 * len(ROWS)
     assert sum(tally.buckets) == tally.outcomes.total()

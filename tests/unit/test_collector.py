@@ -359,10 +359,10 @@ async def test_a_shortage_of_files_or_threads_is_waited_out(
         assert all(record.exc_info is None for record in caplog.records)
 
 
-async def test_a_store_that_refuses_stops_the_symbol_and_keeps_the_journal(
+async def test_a_store_that_refuses_holds_the_writer_and_not_the_receiver(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    """What will not pass by itself is told at once; the rows are still there."""
+    """Promise 3: whatever the store says, receiving goes on; the rows come when it takes them."""
     async with rigged(tmp_path) as rig:
         collector = rig.collector()
         rig.start(collector)
@@ -370,10 +370,28 @@ async def test_a_store_that_refuses_stops_the_symbol_and_keeps_the_journal(
         rig.gate.failure = StoreRejected("no right to INSERT")
         await rig.exchange.push(BTC, "ticker")
         await trio.sleep(2)
-        assert collector.failure is rig.gate.failure
-        assert collector.queue.backlog == 1
-        assert rig.exchange.connections == 0
-        # A late message of a shared connection finds nobody at home.
+        assert collector.refusal is rig.gate.failure
+        await rig.exchange.push(BTC, "ticker")
+        await trio.sleep(1)
+        assert not collector.stopped
+        assert rig.exchange.connections == 1
+        assert collector.queue.backlog == 2
+        rig.gate.failure = None
+        await trio.sleep(10)
+        assert collector.refusal is None
+        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert rig.gaps() == []
+
+
+async def test_a_symbol_that_was_stopped_hears_nothing_more(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A late message of a shared connection finds nobody at home."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector()
+        rig.start(collector)
+        await rig.exchange.subscribed(BTC)
+        collector.stop(StoreRejected("why"))
         collector.connection_lost(ExchangeError("why"))
         collector.unreadable()
         assert collector.counts.errors == 0

@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 import pytest
 
-from mexc_trio.clickhouse.schema import RowTuple, Table, error_of
+from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
 from mexc_trio.record import recording
 from mexc_trio.settings import Settings
@@ -97,14 +98,17 @@ def test_a_later_start_waits_for_the_store(
         assert [collector.symbol for collector in opened.collectors] == [BTC]
 
 
-def test_a_later_start_does_not_wait_for_a_password(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings
+@pytest.mark.parametrize("code", [516, 497, 745, 201, 1002, 16])
+def test_a_later_start_records_whatever_the_store_says(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, code: int
 ) -> None:
-    """What does not pass by itself is said at any start."""
+    """A store that worked before may refuse: receiving goes on while there is disk."""
     settings.state_directory.mkdir()
     settings.journal_path.touch()
-    refusal = error_of(516, "Authentication failed", "server")
-    assert str(refusal) in str(start(monkeypatch, settings, refusal)[0])
+    store = Refusing(error_of(code, "No", "server"))
+    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    with recording.open_recording(settings, [BTC]) as opened:
+        assert [collector.symbol for collector in opened.collectors] == [BTC]
 
 
 # What a run leaves behind.

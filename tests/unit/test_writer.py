@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
 from mexc_trio.errors import (
+    StoreError,
     StoreRejected,
     StoreUnavailable,
     TableConflict,
@@ -28,6 +29,7 @@ from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.record.writer import (
     AUDIT_INTERVAL,
     BATCH,
+    LAST_HOLD,
     LAST_PAUSE,
     SharedWriter,
     Writer,
@@ -63,6 +65,7 @@ class FakeGate:
     full_reads: int = 0
     counts: int = 0
     writers: int = 0
+    refusals: list[StoreError] = attrs.field(factory=list)
 
     def table(self) -> list[RowTuple]:
         """Return the rows, if there is a table, with those that have come late."""
@@ -153,6 +156,10 @@ class FakeGate:
         """Read the newest time."""
         await trio.sleep(0.001)
         return max((int(row[0]) for row in self.table()), default=None)
+
+    def say_refused(self, table: Table, error: StoreError) -> None:
+        """Keep it."""
+        self.refusals.append(error)
 
     async def available(self) -> None:
         """Come back after a second, or not."""
@@ -409,12 +416,23 @@ async def test_another_writer_is_noticed_within_a_minute(
             if n == 10:
                 parts.gate.table().append((1, "d", "foreign"))
 
+    writer = parts.writer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed)
-        with pytest.raises(TableConflict):
-            await parts.writer().run()
+        nursery.start_soon(writer.run)
+        with trio.fail_after(11 + AUDIT_INTERVAL + 3):
+            while not isinstance(writer.refusal, TableConflict):
+                await trio.sleep(0.5)
+        stored = len(parts.gate.table())
+        await trio.sleep(200)
+        assert len(parts.gate.table()) == stored
+        assert parts.queue.backlog == 200 - (stored - 1)
+        # Whoever removes the foreign row is written for again.
+        parts.gate.table().remove((1, "d", "foreign"))
+        await trio.sleep(LAST_HOLD + 5)
+        assert writer.refusal is None
+        assert parts.gate.rows == numbered(0, 200)
         nursery.cancel_scope.cancel()
-    assert trio.current_time() <= 11 + AUDIT_INTERVAL + 3
 
 
 async def test_emptied_table_while_recording(parts: Bench, autojump_clock: MockClock) -> None:
@@ -583,13 +601,27 @@ async def test_seal_spares_the_full_read(tmp_path: Path, autojump_clock: MockClo
         assert gate.full_reads == 2
 
 
-async def test_store_that_refuses_for_good(parts: Bench, autojump_clock: MockClock) -> None:
-    """What will not pass stops the symbol and leaves the rows in the journal."""
+@pytest.mark.parametrize("times", [1, 10])
+async def test_a_store_that_refuses_is_asked_again(
+    times: int, parts: Bench, autojump_clock: MockClock
+) -> None:
+    """Promise 3: rows that the store refuses wait, and are written when it takes them again.
+
+    Meanwhile it is not asked in a hot loop.
+    """
     parts.queue.append(numbered(0, 5))
-    parts.gate.outcomes = [StoreRejected("no right")]
-    with pytest.raises(StoreRejected, match="no right"):
-        await parts.writer().run()
-    assert parts.queue.backlog == 5
+    parts.gate.outcomes = [StoreRejected("no right")] * times
+    writer = parts.writer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        await trio.sleep(1.5)
+        assert str(writer.refusal) == "no right"
+        assert parts.queue.backlog == 5
+        await trio.sleep(times * LAST_HOLD)
+        assert writer.refusal is None
+        assert parts.gate.rows == numbered(0, 5)
+        nursery.cancel_scope.cancel()
+    assert len(parts.gate.refusals) == times
 
 
 @pytest.mark.parametrize(

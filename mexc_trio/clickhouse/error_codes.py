@@ -1,0 +1,121 @@
+"""What ClickHouse's error codes mean for a recorder: one of our own errors for each."""
+
+import re
+from typing import Final
+
+from mexc_trio.errors import (
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+    TableDamaged,
+    TableMissing,
+)
+
+
+def error_of(code: int, text: str, store: str) -> StoreError:
+    """Return ClickHouse's error as one of ours.
+
+    Args:
+        code: ClickHouse's error code.
+        text: its message.
+        store: the store's name, for the message.
+    """
+    message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
+    error: StoreError = StoreRejected(message)
+    if code in _PASSING or code >= _FIRST_OF_LIBRARIES:
+        error = StoreUnavailable(message)
+    elif code in _MISSING:
+        error = TableMissing(message)
+    elif code in _DAMAGED:
+        error = TableDamaged(message)
+    error.code = code
+    return error
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().split("\n", 1)[0]
+    # 18.16 appends its stack trace, newer servers the version.
+    line = re.sub(r"^(Code: \d+\.\s*|DB::Exception: )+", "", line)
+    line = line.split(" Stack trace:")[0].strip()
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+# Errors that go away without anybody changing a schema: timeouts, memory, load, quotas, a full or
+# read-only disk, a replica or a shard without its fellows, a server that starts or stops, and
+# credentials while an administrator changes them.
+_PASSING: Final = frozenset(
+    {
+        3,  # UNEXPECTED_END_OF_FILE
+        74,  # CANNOT_READ_FROM_FILE_DESCRIPTOR
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
+        76,  # CANNOT_OPEN_FILE
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        164,  # READONLY: a user profile in read-only mode; at the first start it is told at once
+        173,  # CANNOT_ALLOCATE_MEMORY
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        195,  # IP_ADDRESS_NOT_ALLOWED
+        198,  # DNS_ERROR
+        201,  # QUOTA_EXCEEDED: it says when that ends
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        203,  # NO_FREE_CONNECTION
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        252,  # TOO_MANY_PARTS
+        254,  # NO_ACTIVE_REPLICAS
+        279,  # ALL_CONNECTION_TRIES_FAILED: a shard is down
+        285,  # TOO_FEW_LIVE_REPLICAS
+        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+        289,  # REPLICA_IS_NOT_IN_QUORUM
+        290,  # LIMIT_EXCEEDED
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        369,  # ALL_REPLICAS_ARE_STALE
+        394,  # QUERY_WAS_CANCELLED
+        415,  # ALL_REPLICAS_LOST
+        416,  # REPLICA_STATUS_CHANGED
+        425,  # SYSTEM_ERROR
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED
+        516,  # AUTHENTICATION_FAILED
+        571,  # DATABASE_REPLICATION_FAILED
+        574,  # DISTRIBUTED_TOO_MANY_PENDING_BYTES
+        659,  # UNKNOWN_STATUS_OF_TRANSACTION
+        667,  # NOT_INITIALIZED
+        700,  # USER_SESSION_LIMIT_EXCEEDED
+        733,  # TABLE_IS_BEING_RESTARTED
+        745,  # SERVER_OVERLOADED
+        999,  # KEEPER_EXCEPTION
+    }
+)
+_FIRST_OF_LIBRARIES: Final = 1000
+"""From here on what a library of the server's threw: nothing that a statement is to blame for."""
+_MISSING: Final = frozenset(
+    {
+        60,  # UNKNOWN_TABLE
+        81,  # UNKNOWN_DATABASE
+        218,  # TABLE_IS_DROPPED
+    }
+)
+# What reading a table says whose files were cut short, zeroed or removed (tried).
+_DAMAGED: Final = frozenset(
+    {
+        32,  # ATTEMPT_TO_READ_AFTER_EOF
+        33,  # CANNOT_READ_ALL_DATA
+        40,  # CHECKSUM_DOESNT_MATCH
+        89,  # UNKNOWN_COMPRESSION_METHOD
+        107,  # FILE_DOESNT_EXIST
+        117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
+        131,  # TOO_LARGE_STRING_SIZE
+        246,  # CORRUPTED_DATA
+        271,  # CANNOT_DECOMPRESS
+        432,  # UNKNOWN_CODEC
+    }
+)
