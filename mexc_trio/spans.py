@@ -12,9 +12,21 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 
+EARLIEST = 1_483_228_800_000
+"""2017-01-01: no row of this exchange is older."""
+LATEST = 4_102_444_800_000
+"""2100-01-01: nor is one newer, whatever a machine without the right time thinks it is now."""
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux has one that never sleeps
+
+
 def now() -> int:
     """Return the time in milliseconds since 1970, by this machine's clock."""
     return int(time.time() * 1000)
+
+
+def steady() -> int:
+    """Return milliseconds of a clock that nobody sets; only differences mean anything."""
+    return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
 def union(spans: Iterable[Span]) -> list[Span]:

@@ -31,6 +31,8 @@ class Hours:
     """By hour, counted from 1970; hours without rows are left out."""
     span: Span | None
     """From the oldest to the newest, in milliseconds since 1970; None without rows."""
+    impossible: int
+    """Rows with times at which nothing was recorded, long ago or still to come; not counted."""
 
 
 @attrs.frozen
@@ -54,32 +56,53 @@ class DealtMinute:
     """A number among them has too many digits to be counted with the others."""
 
 
-def hours(store: Readable, source: str, ts: str) -> dict[Channel, Hours]:
+def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Hours]:
     """Count a table's rows by channel and hour.
 
     Args:
         store: where it is.
         source: the SQL for the table, to stand behind FROM.
         ts: the SQL for a row's time in milliseconds.
+        span: possible times; others are the exchange's mistakes.
 
     Raises:
         StoreError: there was no answer.
     """
+    hour = f"if({within(ts, span)}, intDiv({ts}, {HOUR}), -1)"
     found = store.query(
-        f"SELECT toString(mt) AS k, intDiv({ts}, {HOUR}) AS hour, count(), min({ts}), max({ts}) "
+        f"SELECT toString(mt) AS k, {hour} AS hour, count(), min({ts}), max({ts}) "
         f"FROM {source} WHERE mt != '{DEAD_LETTER}' GROUP BY k, hour ORDER BY k, hour"
     )
     rows: dict[Channel, dict[int, int]] = {name: {} for name in CHANNELS}
     times: dict[Channel, list[int]] = {name: [] for name in CHANNELS}
+    impossible: dict[Channel, int] = dict.fromkeys(CHANNELS, 0)
     for mt, hour, n, first, last in found:
         channel = _CHANNEL_OF.get(mt)
-        if channel is not None:  # a table made by hand may have types of its own
+        if channel is None:  # a table made by hand may have types of its own
+            continue
+        if int(hour) < 0:
+            impossible[channel] = int(n)
+        else:
             rows[channel][int(hour)] = int(n)
             times[channel] += [int(first), int(last)]
     return {
-        name: Hours(rows[name], (min(times[name]), max(times[name])) if times[name] else None)
+        name: Hours(
+            rows[name],
+            (min(times[name]), max(times[name])) if times[name] else None,
+            impossible[name],
+        )
         for name in CHANNELS
     }
+
+
+def within(ts: str, span: Span) -> str:
+    """Return the SQL for being in a span. Arguments as for `hours`."""
+    return f"{ts} >= {span[0]} AND {ts} < {span[1]}"
+
+
+def only(source: str, ts: str, span: Span) -> str:
+    """Return the SQL for the rows of a source that are in a span, to stand behind FROM."""
+    return f"(SELECT * FROM {source} WHERE {within(ts, span)})"
 
 
 def shapes(store: Readable, source: str) -> list[Shape]:
@@ -114,7 +137,7 @@ def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtM
         f"toString(min({_decimal('p')})), countIf(p = '' OR v = '') "
         f"FROM (SELECT minute, {price} AS p, {volume} AS v FROM ("
         f"SELECT intDiv({ts}, {MINUTE}) AS minute, splitByChar('|', m) AS f FROM {source} "
-        f"WHERE mt = '{DEAL}' AND {ts} >= {span[0]} AND {ts} < {span[1]})) "
+        f"WHERE mt = '{DEAL}' AND {within(ts, span)})) "
         f"GROUP BY minute ORDER BY minute"
     )
     return {

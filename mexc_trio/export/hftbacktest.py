@@ -11,6 +11,7 @@ price, amount. Three things to know:
   the recorded one. A level that fell out of the best 20 is gone, because nobody saw it any more.
 """
 
+import logging
 import re
 import tempfile
 import zipfile
@@ -18,10 +19,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from mexc_trio.rows import DEAL
+from mexc_trio.spans import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 DEPTH_EVENT: Final = 1
 TRADE_EVENT: Final = 2
@@ -56,6 +60,7 @@ class Events:
         self._file = file
         self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
         self._events = 0
+        self._impossible = 0
         # Of each side, the levels that the backtest's book has now; None before the first book.
         self._book: dict[int, dict[str, str]] | None = None
 
@@ -64,7 +69,9 @@ class Events:
         events: list[Event] = []
         times, types, texts = (column.to_pylist() for column in table.columns)
         for ts, mt, m in zip(times, types, texts, strict=True):
-            if mt == DEAL:
+            if not EARLIEST <= ts < LATEST:  # the format's nanoseconds end in 2262
+                self._impossible += 1
+            elif mt == DEAL:
                 events.append(_deal(ts, m))
             else:
                 self._depth(events, ts, m)
@@ -74,6 +81,8 @@ class Events:
 
     def close(self) -> None:
         """Turn the spool into the archive."""
+        if self._impossible:
+            log.warning("%d rows have an impossible time and are left out", self._impossible)
         from numpy.lib import format as npy
 
         header: Mapping[str, Any] = {

@@ -14,7 +14,7 @@ import msgspec
 from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Queue
 from mexc_trio.rows import CHANNELS, DEAL, DEPTH, TICKER, Cause, Channel, Gap
-from mexc_trio.spans import now
+from mexc_trio.spans import EARLIEST, LATEST, now, steady
 
 _CHANNEL_OF: dict[object, Channel] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
 
@@ -24,7 +24,7 @@ class _OpenGap:
     cause: Cause
     detail: str
     start: int
-    """Milliseconds: the channel's last row before."""
+    """Milliseconds: the channel's last row before; 0 if it is since the ledger was opened."""
     version: int
 
 
@@ -55,16 +55,17 @@ class Ledger:
     _queue: Queue
     _gaps: Queue
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
-    # Since when a channel without any row has been missed when it is: since the program began to
-    # listen, or was last known to.
+    # Since when a channel without any row has been missed when it is: since the program was last
+    # known to listen. 0 is since now, which the machine's clock may not know yet.
     _since: int = attrs.field(init=False)
+    _began: int = attrs.field(factory=steady, init=False)
     _has_history: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: _Mark(channel) for channel in CHANNELS}
         self._recall()
         newest = max(mark.ts for mark in self._marks.values())
-        self._since = newest or now()
+        self._since = newest
         self._has_history = newest > 0
         self._queue.marks = self._remember
 
@@ -97,14 +98,14 @@ class Ledger:
         good = len(message.rows) - message.dead
         mark = self._marks[channel] if good and channel is not None else None
         if mark is not None:
-            self._end_gap(mark, message.rows[0].ts, message.version)
+            self._end_gap(mark, _possible(message.rows[0].ts), message.version)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
             self.lost(
                 Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
             )
         if mark is not None:
-            mark.ts = message.rows[good - 1].ts
+            mark.ts = _possible(message.rows[good - 1].ts)
             mark.version = message.version
 
     def unreadable(self) -> None:
@@ -134,14 +135,14 @@ class Ledger:
         if gap is None:
             return
         mark.gap = None
-        # The exchange may send the last book again on a new connection: an end can lie before.
-        end = max(gap.start, end)
+        start = gap.start or end - (steady() - self._began)
         self._put(
             Gap(
                 self.symbol,
                 mark.channel,
-                gap.start,
-                end,
+                start,
+                # The exchange may send the last book again on a new connection: before the start.
+                max(start, end),
                 gap.cause.value,
                 gap.detail,
                 gap.version,
@@ -167,6 +168,11 @@ class Ledger:
             for ts, mt, _ in entry.rows:
                 known = _CHANNEL_OF.get(mt)
                 if known is not None:
-                    self._marks[known].ts = int(ts)
+                    self._marks[known].ts = _possible(int(ts))
             if entry.version:
                 self._marks["depth"].version = entry.version
+
+
+def _possible(ts: int) -> int:
+    """Return a row's time, or this machine's where the exchange cannot mean what it says."""
+    return ts if EARLIEST <= ts < LATEST else now()

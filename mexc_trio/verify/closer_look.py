@@ -10,11 +10,12 @@ import attrs
 from mexc_trio.analysis.coverage import coverage, deal_gaps
 from mexc_trio.analysis.gaps import GapSummary, LedgerGap, of_one, recorded_symbols, starts_sql
 from mexc_trio.analysis.insertion_order import read_order
-from mexc_trio.analysis.row_counts import dealt, hours, shapes
+from mexc_trio.analysis.row_counts import dealt, hours, only, shapes
 from mexc_trio.analysis.survey import Survey, time_sql
 from mexc_trio.clickhouse.schema import GAPS, Readable
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
 from mexc_trio.settings import Settings
+from mexc_trio.spans import DAY, EARLIEST, now
 from mexc_trio.verify.completeness import Completeness, Recorded
 from mexc_trio.verify.findings import SymbolFacts
 
@@ -52,13 +53,17 @@ class Look:
             StoreError: there was no answer.
         """
         if not table.rows:  # of some damaged tables not even none can be read
-            return SymbolFacts(self._symbol(table.name), table.name, None, None, None, [])
+            return SymbolFacts(self._symbol(table.name), table.name, None, None, None, [], 0)
         ts = self._ts(table)
-        counted = hours(self.store, table.source, ts)
+        possible = (EARLIEST, now() + DAY)
+        counted = hours(self.store, table.source, ts, possible)
+        source = table.source
+        if impossible := sum(one.impossible for one in counted.values()):
+            source = only(source, ts, possible)
         order = None
         if self.in_order:
             starts = {name: self._starts(table.name, name) for name in CHANNELS}
-            order = read_order(self.store, table.source, ts, starts)
+            order = read_order(self.store, source, ts, starts)
         return SymbolFacts(
             self._symbol(table.name),
             table.name,
@@ -71,6 +76,7 @@ class Look:
             order.backwards if order else None,
             order.repeated if order else None,
             shapes(self.store, table.source) if table.by_key.get(DEAD_LETTER) else [],
+            impossible,
         )
 
     def compared(

@@ -31,6 +31,8 @@ class SymbolFacts:
     """None if nobody looked."""
     shapes: Sequence[Shape]
     """The commonest among the dead letters."""
+    impossible: int
+    """Rows whose time nothing can have: they count for none of the above."""
     completeness: Completeness | None = None
     """None unless it was compared with the exchange's candles."""
 
@@ -49,6 +51,12 @@ class Finding:
 def of_symbol(symbol: SymbolFacts) -> list[Finding]:
     """Return what is wrong with one symbol, and what is worth a word."""
     found = [*_silences(symbol), *_repeated(symbol), *_backwards(symbol), *_slow(symbol)]
+    if symbol.impossible:
+        text = (
+            f"{symbol.symbol}: {number_of(symbol.impossible, 'row')} with an impossible time, "
+            f"before 2017 or after tomorrow, as the exchange sent them; they count for no coverage"
+        )
+        found.append(Finding("impossible time", False, symbol.table, text))
     return [*found, *(_incomplete(symbol, symbol.completeness) if symbol.completeness else [])]
 
 

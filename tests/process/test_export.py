@@ -270,6 +270,18 @@ def test_hftbacktest_events_rebuild_each_book_and_have_each_deal(tmp_path: Path)
     assert list(zip(*columns, sides, strict=True)) == wanted
 
 
+def test_hftbacktest_leaves_out_impossible_times(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deals of 1970 and 2286, as the exchange may send them: a word in the log, no traceback."""
+    rows = market_rows(30, oddities=0.0)
+    odd: list[Row] = [(ts, "d", "107.5|2|1") for ts in (0, 1_700_000_000, 9_999_999_999_999)]
+    events = exported_events(tmp_path, [*rows, *odd])
+    assert replayed(events) == books(by_time(rows))
+    assert 107.5 not in events["px"]
+    assert "3 rows have an impossible time and are left out" in caplog.text
+
+
 def test_hftbacktest_itself_reads_the_file(tmp_path: Path) -> None:
     """The package's own checks pass, and its backtest sees the recorded best prices.
 

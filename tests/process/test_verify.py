@@ -300,6 +300,23 @@ def test_symbols_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [table.name for table in gather(settings, ()).tables] == ["btc", "eth"]
 
 
+def test_impossible_times_are_named_and_count_for_nothing(tmp_path: Path) -> None:
+    """A deal of 1970 and one of 2286: coverage, order and the time that it takes are as without."""
+    settings = embedded(tmp_path, "btc")
+    before = gather(settings, ())
+    store = open_store(settings)
+    odd = [Row(ts, "d", "107.5|2|1") for ts in (0, 1_700_000_000, 9_999_999_999_999)]
+    store.append(market_table("btc"), odd)
+    store.close()
+    after = gather(settings, ())
+    assert after.rows == before.rows + 3
+    assert after.symbols[0].coverage == before.symbols[0].coverage
+    assert after.symbols[0].backwards == before.symbols[0].backwards
+    (named,) = [found for found in after.findings if found not in before.findings]
+    assert (named.kind, named.wrong) == ("impossible time", False)
+    assert "BTC_USDT: 3 rows with an impossible time" in named.text
+
+
 def test_the_table_that_the_settings_name(tmp_path: Path) -> None:
     """A symbol's own section of the settings file counts here too."""
     embedded(tmp_path / "data", "bitcoin")

@@ -18,11 +18,29 @@ from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 
 MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 NOW = 1_789_498_322_165
+BASE = 1_789_498_000_000
+"""What the short times in these tests are counted from."""
+
+
+class Clocks:
+    """The machine's two clocks, in milliseconds."""
+
+    wall = NOW
+    steady = 0
 
 
 @pytest.fixture(autouse=True)
-def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mexc_trio.spans.time.time", lambda: NOW / 1000)
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """Stop the clocks."""
+    stopped = Clocks()
+    monkeypatch.setattr("mexc_trio.spans.time.time", lambda: stopped.wall / 1000)
+    monkeypatch.setattr("mexc_trio.spans.time.clock_gettime_ns", lambda _: stopped.steady * 10**6)
+    return stopped
+
+
+def full(ts: int) -> int:
+    """Return the time that a short one stands for."""
+    return BASE + ts if 0 < ts < 10**6 else ts
 
 
 class Recorder:
@@ -38,7 +56,7 @@ class Recorder:
         missed: Sequence[Channel] = (),
     ) -> None:  # fmt: skip
         """Receive a frame with good rows at these times and then some dead letters."""
-        rows = [Row(ts, MT[channel], f"{ts}") for ts in times] if channel is not None else []
+        rows = [Row(full(ts), MT[channel], f"{ts}") for ts in times] if channel else []
         rows += [Row(NOW, "dl", "?")] * dead
         message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
         self.ledger.received(message)
@@ -70,7 +88,7 @@ def gap(
     versions: tuple[int, int] = (0, 0),
 ) -> Gap:
     """Make the row that is expected."""
-    return Gap("BTC_USDT", channel, start, end, cause.value, detail, *versions)
+    return Gap("BTC_USDT", channel, full(start), full(end), cause.value, detail, *versions)
 
 
 async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -> None:
@@ -94,7 +112,9 @@ async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -
         assert recorder.ledger.written.total() == 3
 
 
-async def test_a_first_start_has_no_hole_but_a_failing_one_has(journal_path: Path) -> None:
+async def test_a_first_start_has_no_hole_but_a_failing_one_has(
+    journal_path: Path, clocks: Clocks
+) -> None:
     """Nothing was missed before anybody listened; from then on it was."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal)
@@ -102,8 +122,48 @@ async def test_a_first_start_has_no_hole_but_a_failing_one_has(journal_path: Pat
         recorder.frame("deal", NOW + 5)
         assert recorder.written == []
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        clocks.steady += 9
         recorder.frame("ticker", NOW + 9)
         assert recorder.written == [gap("ticker", NOW, NOW + 9, Cause.CONNECTION_LOST)]
+
+
+@pytest.mark.parametrize("wall", [7 * 86_400_000, NOW - 20 * 86_400_000, NOW + 20 * 86_400_000])
+async def test_a_first_start_before_the_clock_is_set(
+    journal_path: Path, clocks: Clocks, wall: int
+) -> None:
+    """The gap is as long as the program has listened, whatever the machine's clock says meanwhile.
+
+    It may never have been set, be weeks behind, or be ahead; before the first row or after it.
+    """
+    clocks.wall = wall
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        clocks.steady += 60_000
+        recorder.frame("ticker", NOW + 5)
+        clocks.wall = NOW
+        recorder.frame("deal", NOW + 5)
+        assert recorder.written == [
+            gap(name, NOW + 5 - 60_000, NOW + 5, Cause.CONNECTION_LOST)
+            for name in ("ticker", "deal")
+        ]
+
+
+@pytest.mark.parametrize("impossible", [0, 1_789_498_322, 9_999_999_999_999])
+async def test_an_impossible_time_neither_begins_nor_ends_a_gap(
+    journal_path: Path, impossible: int
+) -> None:
+    """A deal of 1970 or 2286: the row is kept as it came, and our own clock bounds the gap."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        recorder.frame("deal", impossible)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
+        recorder.frame("deal", NOW + 7)
+        between = [gap("deal", 10, NOW, Cause.CONNECTION_LOST)]
+        assert recorder.written == [*between, gap("deal", NOW, NOW + 7, Cause.CONNECTION_LOST)]
+        assert [row[0] for row in rows_of(recorder.queue)][1] == impossible
 
 
 async def test_a_hole_that_is_open_keeps_its_first_cause(journal_path: Path) -> None:
@@ -178,7 +238,7 @@ async def test_an_unreadable_frame_on_a_shared_connection_is_everybodys_gap(
         recorder.ledger.unreadable()
         recorder.frame("deal", 20)
         (written,) = recorder.written
-        assert written[:5] == ("BTC_USDT", "deal", 10, 20, "decode errors")
+        assert written[:5] == ("BTC_USDT", "deal", full(10), full(20), "decode errors")
         assert "the others' dead letters" in written.detail
 
 
@@ -189,7 +249,7 @@ async def test_a_hole_never_ends_before_it_begins(journal_path: Path) -> None:
         recorder.frame("depth", 100, version=7)
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
         recorder.frame("depth", 90, version=6)
-        recorder.ledger.record(Cause.TABLE_SHORTER, "why", 50, 40)
+        recorder.ledger.record(Cause.TABLE_SHORTER, "why", full(50), full(40))
         assert recorder.written == [
             gap("depth", 100, 100, Cause.CONNECTION_LOST, versions=(7, 6)),
             gap("all", 50, 50, Cause.TABLE_SHORTER),
@@ -262,7 +322,7 @@ async def test_a_hole_and_the_row_that_ends_it_are_written_together(
         ended = {gap.channel for gap in Recorder(journal).written}
         rows = rows_of(journal.queue("btc"))
     assert ("deal" in ended) == ("d" in {row[1] for row in rows})
-    assert ("ticker" in ended) == (1000 in {row[0] for row in rows})
+    assert ("ticker" in ended) == (full(1000) in {row[0] for row in rows})
 
 
 steps = st.lists(
@@ -288,7 +348,7 @@ async def _kill_again_and_again(
     directory: Path, runs: Sequence[Sequence[tuple[str, Channel, int]]]
 ) -> None:
     path = directory / "journal.sqlite"
-    clock = itertools.count(1000)
+    clock = itertools.count(full(1000))
     rows: list[tuple[str, int]] = []
     for number, todo in enumerate([*runs, []]):
         with open_journal(path, retention=-1.0) as journal:
