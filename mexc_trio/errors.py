@@ -86,6 +86,10 @@ class StoreRejected(StoreError):  # noqa: N818
     """It does not pass by itself: schema, rights, syntax. Retrying alone is no use. Exit code 1."""
 
 
+class ForeignTable(StoreRejected):
+    """A table has a symbol's name and lacks its columns: somebody else made it. Exit code 1."""
+
+
 class StoreLocked(StoreError):  # noqa: N818
     """Another process holds the embedded store's directory. Exit code 1."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from mexc_trio.errors import StoreRejected, TableMissing
+from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 
 RowTuple = tuple[int | str, ...]
 """A row as the stores take it: `Row` and `Gap` are such tuples."""
@@ -149,7 +149,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     for table in tables:
         missing = [c for c in table.column_names if c not in present.get(table.name, (c,))]
         if missing:
-            raise StoreRejected(
+            raise ForeignTable(
                 f"table {store.database}.{table.name} at {store.name} has no column "
                 f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
                 f"another table in settings.ini"

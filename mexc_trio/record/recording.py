@@ -17,7 +17,7 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
-from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
@@ -146,7 +146,9 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
             names = [one.table for one in new]
-            _make_ready(settings, store, [*map(market_table, names), GAPS], first_start=first_start)
+            tables = [*map(market_table, names), GAPS]
+            found = any(one.symbol not in settings.symbols for one in new)
+            _make_ready(settings, store, tables, first_start=first_start, found=found)
             if locks is not None:
                 locks.hold(names)
 
@@ -186,7 +188,12 @@ def _open_store(settings: Settings) -> Store:
 
 
 def _make_ready(
-    settings: Settings, store: Store, tables: Sequence[Table], *, first_start: bool
+    settings: Settings,
+    store: Store,
+    tables: Sequence[Table],
+    *,
+    first_start: bool,
+    found: bool,
 ) -> None:
     try:
         prepare(store, tables)
@@ -203,8 +210,9 @@ def _make_ready(
         log.warning("%s; recording goes on into the journal", error)
     except StoreError as error:
         # The same for what it refuses: a right or a table that somebody has changed. The writers
-        # of the tables concerned say it again, and the others go on.
-        if first_start:
+        # of the tables concerned say it again, and the others go on. But rows of a symbol that
+        # nobody has chosen are not to wait for a table that was never its own.
+        if first_start or (found and isinstance(error, ForeignTable)):
             raise UsageError(str(error)) from error
         log.warning("%s; recording goes on into the journal", error)
 

@@ -135,22 +135,25 @@ async def test_listed_symbols_that_cannot_be_recorded(
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.eth")
     clickhouse_server.execute("CREATE TABLE mexc_data.eth (theirs Int64) ENGINE = StripeLog")
     long = "X" * 220 + "_USDT"
-    async with (
-        open_exchange(contracts=[BTC, ETH, long], rest_port=0) as exchange,
-        running(tmp_path, "--all", *addresses(exchange), "--store", store.url) as program,
-    ):
-        await exchange.subscribed(BTC)
-        await exchange.push(BTC, "deal")
-        await program.journaled(len(exchange.rows(BTC)))
-        exchange.list_contract(NEW)
-        await exchange.subscribed(NEW)
-        assert await program.stop() == 0
-        assert store.rows("btc") == exchange.rows(BTC)
-        told = [line for line in program.log.splitlines() if "ERROR" in line]
-        assert len(told) == 2
-        assert "ETH_USDT: is listed, and cannot be recorded: table mexc_data.eth" in told[0]
-        assert "a name of 225 letters, too long for a table" in told[1]
-        assert exchange.accepted == 2
+    async with open_exchange(contracts=[BTC, ETH, long], rest_port=0) as exchange:
+        for start in range(2):  # a start beside a journal forgives a store more, but not this
+            async with running(
+                tmp_path, "--all", *addresses(exchange), "--store", store.url
+            ) as program:
+                await exchange.subscribed(BTC)
+                await exchange.push(BTC, "deal")
+                sent = len(exchange.rows(BTC))
+                await program.until(lambda sent=sent: len(store.rows("btc")) == sent)  # type: ignore[misc]
+                if not start:
+                    exchange.list_contract(NEW)
+                await exchange.subscribed(NEW)
+                assert await program.stop() == 0
+            assert store.rows("btc") == exchange.rows(BTC)
+            told = [line for line in program.log.splitlines() if "ERROR" in line]
+            assert len(told) == 2
+            assert "ETH_USDT: is listed, and cannot be recorded: table mexc_data.eth" in told[0]
+            assert "a name of 225 letters, too long for a table" in told[1]
+            assert "ETH_USDT" not in exchange.symbols
     clickhouse_server.execute("DROP TABLE mexc_data.eth")
 
 
