@@ -31,17 +31,29 @@ class _Insert:
     """What it ended with; None once it is acknowledged, and not a moment earlier."""
     seconds: float | None = None
     """How long it took, the waiting for its turn not included; None if it was not tried."""
+    given_up: bool = False
+    """Whether nobody wants it any more; if it is not under way, it is left out."""
 
 
 @attrs.define(eq=False)
 class _Batch:
-    inserts: list[_Insert] = attrs.field(factory=list)
-    arrived: trio.Event = attrs.field(factory=trio.Event)
+    inserts: list[_Insert]
+    begun: trio.Event = attrs.field(factory=trio.Event)
+    """Set when a thread has it, or never will."""
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    dissolved: bool = False
+    """Whether who led it was cancelled before a thread had it."""
 
 
 @attrs.define(eq=False)
 class Coalescer:
-    """Lets INSERTs go together that come together, or that wait for a thread together."""
+    """Lets INSERTs go together that come together, or that wait for a thread together.
+
+    The first INSERT that comes leads a batch and waits for a thread; those that come meanwhile
+    join it, up to `LONGEST`. The thread makes them one after another. Whoever is cancelled before
+    the thread has the batch leaves it. After that he waits for the thread, which leaves out what
+    nobody wants any more, so that no INSERT is under way of which nobody hears.
+    """
 
     _store: Store
     _limiter: trio.CapacityLimiter
@@ -64,17 +76,15 @@ class Coalescer:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         insert = _Insert(table, rows)
-        batch = self._assembling
-        # A thread cannot be cancelled; its socket's timeouts bound this.
-        with trio.CancelScope(shield=True):
+        while True:
+            batch = self._assembling
             if batch is None:
                 batch = self._assembling = _Batch([insert])
                 await self._lead(batch)
             else:
-                batch.inserts.append(insert)
-                if len(batch.inserts) == LONGEST:
-                    self._assembling = None
-                await batch.arrived.wait()
+                await self._follow(batch, insert)
+            if not batch.dissolved:
+                break
         if insert.seconds is not None:
             self.tally.note(len(rows), insert.seconds, insert.error)
         if insert.error is not None:
@@ -84,18 +94,49 @@ class Coalescer:
         outage = self._outage
         try:
             async with self._limiter:  # meanwhile, others join
-                if self._assembling is batch:
-                    self._assembling = None
+                self._close(batch)
+                batch.begun.set()
                 if self._outage is outage:
                     run = partial(self._run, batch.inserts)
-                    await trio.to_thread.run_sync(run, limiter=self._threads)
+                    # A thread cannot be cancelled; its socket's timeouts bound this.
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(run, limiter=self._threads)
                 else:  # so nobody who wants to stop waits for one timeout after another
                     _fail(batch.inserts, self._outage)
         finally:
-            batch.arrived.set()
+            self._close(batch)
+            batch.dissolved = not batch.begun.is_set()
+            batch.begun.set()
+            batch.ended.set()
+
+    async def _follow(self, batch: _Batch, insert: _Insert) -> None:
+        batch.inserts.append(insert)
+        if len(batch.inserts) == LONGEST:
+            self._close(batch)
+        try:
+            await batch.begun.wait()
+        except trio.Cancelled:
+            if not batch.begun.is_set():
+                batch.inserts.remove(insert)
+                raise
+        try:
+            await batch.ended.wait()
+        except trio.Cancelled:
+            insert.given_up = True
+            with trio.CancelScope(shield=True):
+                await batch.ended.wait()
+            if insert.seconds is None:
+                raise
+
+    def _close(self, batch: _Batch) -> None:
+        """Let nobody else join."""
+        if self._assembling is batch:
+            self._assembling = None
 
     def _run(self, inserts: Sequence[_Insert]) -> None:
         for number, insert in enumerate(inserts):
+            if insert.given_up:
+                continue
             began = time.monotonic()
             try:
                 self._store.append(insert.table, insert.rows)

@@ -119,11 +119,15 @@ class JournalFile:
     _left: dict[int, int] = attrs.field(factory=dict, init=False)
     """How many entries of a table are swept and still needed."""
     _places: Places = attrs.field(init=False)
-    _inodes: dict[Path, int] = attrs.field(init=False)
+    # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
+    # lets go of all locks that the process has on it, SQLite's too, and the next program that only
+    # reads the journal would take itself for its last user and remove the WAL.
+    _fds: dict[Path, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._places = Places(self._db)
-        self._inodes = {path: path.stat().st_ino for path in (self.path, wal(self.path))}
+        synced = (wal(self.path), self.path, self.path.parent)
+        self._fds = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in synced}
 
     def names(self) -> list[str]:
         """Return the tables that are known, oldest first."""
@@ -293,12 +297,14 @@ class JournalFile:
     def sync(self) -> None:
         """Sync what was written to the disk. Blocks for as long as the disk takes: in a thread."""
         with translated(self.path):
-            for path in (wal(self.path), self.path, self.path.parent):
-                fd = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+            for fd in self._fds.values():
+                os.fsync(fd)
+
+    def close(self) -> None:
+        """Close the database, and only then what is held open beside it."""
+        self._db.close()
+        for fd in self._fds.values():
+            os.close(fd)
 
     def check_in_place(self) -> None:
         """See that the file has not been removed or replaced under our feet.
@@ -306,12 +312,12 @@ class JournalFile:
         Raises:
             JournalError: it has.
         """
-        for path, inode in self._inodes.items():
+        for path, fd in self._fds.items():
             try:
-                found = path.stat().st_ino
+                in_place = os.path.samestat(path.stat(), os.fstat(fd))
             except OSError:
-                found = 0
-            if found != inode:
+                in_place = False
+            if not in_place:
                 raise JournalError(
                     f"journal {path} was removed or replaced while in use; start again"
                 )

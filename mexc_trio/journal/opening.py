@@ -60,8 +60,8 @@ def open_file(path: Path) -> Iterator[JournalFile]:
                     raise
                 damaged = _put_aside(path)
                 db, content = _open(path)
-            stack.callback(db.close)
             file = JournalFile(path, damaged, db, content.kept, content.ends, content.next_entry)
+            stack.callback(file.close)
         yield file
 
 

@@ -27,7 +27,7 @@ from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, open_recording
 from mexc_trio.record.signals import stoppable
 from mexc_trio.record.stats import final_report
-from mexc_trio.record.writer import SharedWriter, Writer
+from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -301,8 +301,10 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
             [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
         )
 
-    kind = SharedWriter if queue.name == GAPS.name else Writer
-    return kind(table, queue, recording.gate, recording.settings.linger, lambda rows: None, gap)
+    parts = (table, queue, recording.gate, recording.settings.linger, lambda rows: None, gap)
+    if queue.name == GAPS.name:
+        return SharedWriter(*parts, LEDGER_DRAIN_TIMEOUT)
+    return Writer(*parts)
 
 
 def _open_gaps(recording: Recording) -> None:

@@ -46,8 +46,10 @@ AUDIT_INTERVAL: Final = 60.0
 """Seconds between two looks at the table's count while all goes well, at least."""
 AUDITS_PER_SECOND: Final = 2
 """Such looks of all writers together, at the most. One costs more than an INSERT."""
-DRAIN_TIMEOUT: Final = 5.0
+DRAIN_TIMEOUT: Final = 4.0
 """Seconds that a stopping writer may take to write what is left. The journal keeps the rest."""
+LEDGER_DRAIN_TIMEOUT: Final = 1.0
+"""The same for the ledger's writer, which stops after all others."""
 QUICKLY_READ: Final = 1_000_000
 """Rows of a table that a stopping writer may still read in full: a third of a second."""
 COMPARED: Final = 100
@@ -104,6 +106,8 @@ class Writer:
     acknowledged: Callable[[Sequence[RowTuple]], None]
     """Told which rows the store has acknowledged in this run."""
     gap: GapRecorder
+    drain_timeout: float = DRAIN_TIMEOUT
+    """Seconds that a stop may take to write what is left; then one INSERT's time at the most."""
     refusal: StoreError | None = attrs.field(default=None, init=False)
     """Why rows are held back although the store answers; None while they are written."""
     _refusals: int = attrs.field(default=0, init=False)
@@ -135,7 +139,7 @@ class Writer:
                 except StoreError as error:
                     await self._hold_back(error)
         except trio.Cancelled:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + DRAIN_TIMEOUT):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.drain_timeout):
                 await self.drain()
             raise
         finally:

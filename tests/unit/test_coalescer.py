@@ -136,6 +136,44 @@ async def test_what_has_begun_ends_whatever_is_cancelled(rig: Rig) -> None:
     assert rig.outcomes == {"leader": "stored", "follower": "stored"}
 
 
+async def test_whoever_waits_for_a_thread_can_be_stopped(rig: Rig) -> None:
+    """Promise 5: a stop waits for the INSERT that is under way, not for those in front of it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.insert, "under way")
+        await wait_all_tasks_blocked(0.01)
+        async with trio.open_nursery() as stopped:
+            stopped.start_soon(rig.insert, "leader")
+            await wait_all_tasks_blocked(0.01)
+            for n in range(20):
+                stopped.start_soon(rig.insert, f"stopped {n}")
+            nursery.start_soon(rig.insert, "goes on")
+            await wait_all_tasks_blocked(0.01)
+            stopped.cancel_scope.cancel()
+        rig.store.go.set()
+    assert rig.store.stored == ["under way", "goes on"]
+    assert rig.outcomes == dict.fromkeys(["under way", "goes on"], "stored")
+
+
+async def test_what_nobody_wants_any_more_is_left_out_of_a_batch(rig: Rig) -> None:
+    """Promise 5: of a batch that a thread has already, only the INSERT under way is waited for."""
+    limiter = trio.CapacityLimiter(1)
+    rig.coalescer = Coalescer(cast("Store", rig.store), limiter)
+    async with trio.open_nursery() as nursery:
+        async with limiter:  # until all have joined
+            nursery.start_soon(rig.insert, "first")
+            await wait_all_tasks_blocked(0.01)
+            for n in range(10):
+                nursery.start_soon(rig.insert, f"stopped {n}")
+            await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked(0.01)
+        rig.store.go.set()
+    assert rig.store.stored == ["first"]
+    assert rig.outcomes == {"first": "stored"}
+
+
 async def test_cancelled_before_it_has_begun(rig: Rig) -> None:
     """A symbol that is stopped already begins no INSERT."""
     with trio.CancelScope() as scope:

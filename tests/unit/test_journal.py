@@ -3,6 +3,8 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from mexc_trio.errors import DiskFull, JournalError, JournalLocked
 from mexc_trio.journal import Journal, boot_id, open_journal, opening
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.journal import GROUP, SYNC_INTERVAL
+from mexc_trio.journal.queue import REMEMBERED
+from mexc_trio.spans import now
 from tests.support.faults import chance
 
 
@@ -264,6 +268,34 @@ async def test_journal_sync(path: Path, journal: Journal, monkeypatch: pytest.Mo
             assert min(at for at, _ in synced) - written < 10 * SYNC_INTERVAL
             assert {name for _, name in synced} >= {f"{path}-wal", str(path.parent)}
         nursery.cancel_scope.cancel()
+
+
+def test_a_sync_keeps_the_locks_of_the_journal(path: Path, journal: Journal) -> None:
+    """Promise 1: another program that reads the journal, as one may, takes nothing away from it."""
+    reading = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute('SELECT count(*) FROM entries').fetchone(); db.close()"
+    )
+    queue = journal.queue("btc")
+    for n in range(3):
+        queue.append(numbered(n, 1))
+        journal.flush()
+        journal.file.sync()
+        subprocess.run([sys.executable, "-c", reading, path], check=True)
+        journal.file.check_in_place()
+
+
+def test_the_oldest_waiting_row_is_told_before_it_is_written(journal: Journal) -> None:
+    """Promise 6: statistics at an odd moment end nothing. More rows than memory keeps wait."""
+    queue = journal.queue("btc")
+    queue.append(numbered(0, 1))
+    journal.flush()
+    queue.collect(numbered(1, REMEMBERED + 1))
+    assert queue.oldest_waiting() is not None
+    queue.settle(1, 1)
+    oldest = queue.oldest_waiting()
+    assert oldest is not None
+    assert abs(oldest - now()) < 60_000
 
 
 async def test_journal_sync_waits_half_its_interval(
