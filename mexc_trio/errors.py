@@ -9,6 +9,8 @@ import errno
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from mexc_trio.texts import one_line
+
 INTERRUPTED: Final = 130
 """The exit code of a program that a signal has cut short."""
 
@@ -23,6 +25,10 @@ class UsageError(MexcTrioError):
     """A wrong argument, setting or symbol, found before anything was connected. Exit code 2."""
 
     exit_code: ClassVar[int] = 2
+
+
+LONGEST_REASON: Final = 400
+"""Letters of what is said of a connection: a URL, and what came from there."""
 
 
 class Loss(StrEnum):
@@ -47,6 +53,7 @@ class ExchangeError(MexcTrioError):
     """
 
     def __init__(self, reason: str, loss: Loss = Loss.NOT_CONNECTED) -> None:
+        reason = one_line(reason, LONGEST_REASON)  # it may quote the exchange
         super().__init__(reason)
         self.reason = reason
         self.loss = loss

@@ -74,6 +74,16 @@ def time_text(milliseconds: int | None) -> str:
         return str(milliseconds)
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """Return somebody else's words as a part of one line, at most so many letters of them.
+
+    What is no printable sign is escaped: a log is read on a terminal.
+    """
+    line = " ".join(text[: 4 * most].split())
+    signs = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(signs)[:most]
+
+
 def printable(text: str) -> str:
     """Return a text without what would move a terminal's cursor or change its colours."""
     return "".join(sign if sign.isprintable() else "." for sign in text)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import attrs
 import httpx2
@@ -25,8 +25,11 @@ from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.symbols import parse_symbol
+from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 # It logs every request at INFO.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
@@ -142,6 +145,8 @@ class Client:
 
     url: str
     _http: httpx2.AsyncClient
+    _told: set[str] = attrs.field(factory=set, init=False)
+    """How entries begin that were not understood in the last list."""
     _pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(PACE), init=False)
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
@@ -161,7 +166,9 @@ class Client:
         except trio.TooSlowError:
             raise RestError(f"{self.url} did not answer within {TIMEOUT:g} s") from None
         except httpx2.HTTPError as error:
-            raise RestError(f"{self.url}: {_one_line(error)}") from error
+            raise RestError(
+                f"{self.url}: {one_line(str(error)) or type(error).__name__}"
+            ) from error
         return self._data(status, body)
 
     async def contracts(self) -> list[Contract]:
@@ -172,25 +179,26 @@ class Client:
         """
         data = await self.get("detail")
         try:
-            details = msgspec.json.decode(data, type=list[msgspec.Raw])
+            details = _decode(data, list[msgspec.Raw])
         except msgspec.DecodeError as error:
             raise RestError(f"{self.url}: the list of contracts is none: {error}") from error
         found: dict[str, Contract] = {}
         odd: list[str] = []
         for detail in details:
             try:
-                read = msgspec.json.decode(detail, type=_Detail)
+                read = _decode(detail, _Detail)
                 if parse_symbol(read.symbol) != read.symbol:
                     raise UsageError("not in upper case")
             except (msgspec.DecodeError, UsageError):
                 odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
             else:
                 found[read.symbol] = Contract(read.symbol, read.state, read.contractSize)
-        if odd:
+        if not self._told.issuperset(odd):
             log.warning(
                 "%s lists %d contracts that are not understood, such as %s",
-                self.url, len(odd), odd[0],
+                self.url, len(odd), one_line(odd[0]),
             )  # fmt: skip
+        self._told = set(odd)
         if not found:
             raise RestError(f"{self.url} lists no contract at all")
         return list(found.values())
@@ -209,7 +217,7 @@ class Client:
         """
         data = await self.get(f"kline/{symbol}", interval="Min1", start=start, end=end)
         try:
-            columns = msgspec.json.decode(data, type=_Columns)
+            columns = _decode(data, _Columns)
             highs, lows = columns.realHigh or columns.high, columns.realLow or columns.low
             rows = list(zip(columns.time, columns.vol, highs, lows, strict=True))
         except (msgspec.DecodeError, ValueError) as error:
@@ -253,7 +261,7 @@ class Client:
         if status != httpx2.codes.OK:
             raise RestError(f"{self.url} answers HTTP {status}; is --rest-url right?")
         try:
-            answer = msgspec.json.decode(body, type=_Answer)
+            answer = _decode(body, _Answer)
         except msgspec.DecodeError as error:
             raise RestError(f"{self.url} answers what is no JSON of its kind: {error}") from error
         if answer.success:
@@ -289,5 +297,9 @@ async def list_contracts(client: Client) -> Sequence[Contract]:
             await trio.sleep(pause)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
+    """Return JSON as a type. Whatever is wrong with it is a `msgspec.DecodeError`."""
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from error

@@ -19,8 +19,9 @@ from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.tally import Tally
-from mexc_trio.exchange.websocket import Socket, dial, one_line
+from mexc_trio.exchange.websocket import Socket, dial
 from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
 

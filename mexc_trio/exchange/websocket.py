@@ -25,6 +25,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
 from mexc_trio.exchange.unhurried import Unhurried
+from mexc_trio.texts import one_line
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
 logging.getLogger("trio-websocket").setLevel(logging.INFO)
@@ -262,8 +263,3 @@ def _why(error: BaseException) -> str:
     text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
     # "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"
     return one_line(re.sub(r" \(_ssl\.c:\d+\)", "", text)) or type(cause).__name__
-
-
-def one_line(text: str) -> str:
-    """Return somebody else's words as a part of one line of the log."""
-    return " ".join(text.split())[:200]

@@ -1,6 +1,8 @@
 """The recorder as its user has it, against the simulated exchange, into both stores."""
 
+import resource
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -372,3 +374,33 @@ async def test_rows_of_a_table_that_somebody_else_has_now(
             assert journal.queue("eth").backlog == 2
         assert store.rows("btc") == exchange.rows(BTC)
         assert store.rows("eth") == exchange.rows(ETH)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets another process's limits")
+async def test_files_run_out_for_a_while(store: Store, tmp_path: Path) -> None:
+    """Other programs may take them all: it is waited out, and is no error that stops a symbol.
+
+    The connection is lost meanwhile and cannot be made anew; the limit of two errors is not met.
+    """
+    async with (
+        open_exchange() as exchange,
+        running(
+            tmp_path, BTC, "--url", exchange.url, "--store", store.url, "--max-errors", "2",
+            "--linger", "0",
+        ) as program,
+    ):  # fmt: skip
+        await exchange.subscribed(BTC)
+        await exchange.push(BTC, "deal")
+        await program.journaled(rows_sent(exchange, BTC))
+        pid = program.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        await exchange.drop()
+        await program.until(lambda: program.log.count("Too many open files; reconnecting") >= 2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        await exchange.subscribed(BTC)
+        await exchange.push(BTC, "depth.full")
+        await program.journaled(rows_sent(exchange, BTC))
+        assert await program.stop() == 0
+        assert "Traceback" not in program.log
+        stored_as_sent(store, exchange, program, [BTC])

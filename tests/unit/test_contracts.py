@@ -1,5 +1,6 @@
 """The client of the REST interface against a real one, with everything that goes wrong there."""
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -75,6 +76,68 @@ async def test_what_is_no_answer_is_one_error(
     assert len(await client.contracts()) == len(SYMBOLS)
 
 
+def answer(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
+    """Return an HTTP answer."""
+    length = f"Content-Length: {len(body)}\r\n"
+    return f"HTTP/1.1 {status}\r\n{length}{head}Connection: close\r\n\r\n".encode() + body
+
+
+def listing(data: bytes) -> bytes:
+    """Return an answer that calls itself a success."""
+    return answer(b'{"success":true,"code":0,"data":' + data + b"}")
+
+
+DEEP = b"[" * 5000 + b"]" * 5000
+ODD_ANSWERS = {
+    "nothing": b"",
+    "another protocol": b"SSH-2.0-OpenSSH\r\n",
+    "endless header": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 3_000_000 + b"\r\n\r\n",
+    "broken chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "half": b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{}",
+    "a redirect to itself": answer(b"", "301 M", "Location: /api/v1/contract/detail\r\n"),
+    "a redirect to nowhere": answer(b"", "301 M", "Location: ftp://x/y\r\n"),
+    "empty": answer(b""),
+    "a page": answer(b"<html><body>Welcome</body></html>"),
+    "no gzip": answer(b"{}", head="Content-Encoding: gzip\r\n"),
+    "ten megabytes of blanks": answer(b" " * 10_000_000),
+    "no object": answer(b"[]"),
+    "no data": answer(b'{"success":true}'),
+    "one object": listing(b'{"symbol":"BTC_USDT"}'),
+    "foreign": listing(b'[1,"a",null,{"symbol":5},{"symbol":"x"},[[]]]'),
+    "no UTF-8": listing(b'[{"symbol":"\xff\xfe"}]'),
+    "deep": listing(DEEP),
+    "deep inside": listing(b'[{"symbol":"BTC_USDT","x":' + DEEP + b"}]"),
+    "control signs": answer(b'{"success":false,"code":7,"message":"\\u001b[2J\\nhi\\u0000"}'),
+    "a code of 400 digits": answer(b'{"success":false,"code":' + b"1" * 400 + b"}"),
+    "a message of 10 MB": answer(
+        b'{"success":false,"code":510,"message":"' + b"x" * 10_000_000 + b'"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD_ANSWERS)
+async def test_whatever_answers_is_one_line(
+    what: str, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program, a page, a broken or malicious list: bounded, printable, and no traceback."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(ODD_ANSWERS[what])
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, serve, 0)
+    port = listeners[0].socket.getsockname()[1]
+    async with open_client(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(RestError) as caught:
+            await client.contracts()
+    said = [str(caught.value), *caplog.messages]
+    assert all(text.isprintable() and len(text) <= 400 for text in said)
+    nursery.cancel_scope.cancel()
+
+
 async def test_unknown_contract_is_the_exchanges_word(client: Client) -> None:
     """Code 1001 comes as HTTP 200, and is an error all the same."""
     with pytest.raises(RestError, match=r"says: contract not exists \(code 1001\)"):
@@ -148,6 +211,8 @@ async def test_entries_that_are_not_understood_are_left_out(
     exchange.list_contract("btc_usdt")
     assert [one.symbol for one in await client.contracts()] == SYMBOLS
     assert "lists 1 contracts that are not understood, such as" in caplog.text
+    await client.contracts()
+    assert len(caplog.messages) == 1, "the same is not said at each refresh"
 
 
 async def test_empty_list_is_no_list(exchange: Exchange, client: Client) -> None:
