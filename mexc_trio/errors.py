@@ -21,6 +21,12 @@ class MexcTrioError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+class Terminated(MexcTrioError):  # noqa: N818 - says what happened; so do others below
+    """SIGTERM or SIGHUP came before there was anything to stop in good order. Exit code 143."""
+
+    exit_code: ClassVar[int] = 143
+
+
 class UsageError(MexcTrioError):
     """A wrong argument, setting or symbol, found before anything was connected. Exit code 2."""
 

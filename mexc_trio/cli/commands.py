@@ -18,6 +18,7 @@ from cyclopts import Group, Parameter
 
 from mexc_trio import __version__
 from mexc_trio.errors import INTERRUPTED, MexcTrioError, UsageError, leaves
+from mexc_trio.output import steady_stderr, steady_stdout
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.sources import load
 from mexc_trio.settings.values import mask
@@ -34,9 +35,9 @@ _EPILOGUE = (
     " comes first, then the environment, the file, the default. A server's password is best kept in"
     " MEXC_TRIO_PASSWORD or in the file."
     "\n\n"
-    "Exit codes: 0 done, or stopped by Ctrl-C, SIGTERM or --duration; 1 a symbol was stopped by its"
-    " errors, or the command failed; 2 wrong arguments or settings, or a store that does not work"
-    " at the first start; 130 a second Ctrl-C."
+    "Exit codes: 0 done, or stopped by Ctrl-C, SIGTERM, SIGHUP or --duration; 1 a symbol was"
+    " stopped by its errors, or the command failed; 2 wrong arguments or settings, or a store that"
+    " does not work at the first start; 130 a second Ctrl-C."
 )
 
 _COMMANDS = ("setup", "verify", "sql", "drain", "export", "backup", "restore", "report")
@@ -154,12 +155,13 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT, or use --all")
     if settings.quote and options and options.quote and not settings.finds:
         raise UsageError("--quote narrows --all or a pattern, and there is neither")
-    import trio
+    with steady_stdout():
+        import trio
 
-    from mexc_trio.metrics.answer import answer
-    from mexc_trio.record.recorder import record
+        from mexc_trio.metrics.answer import answer
+        from mexc_trio.record.recorder import record
 
-    return trio.run(record, settings, settings.symbols, [answer])
+        return trio.run(record, settings, settings.symbols, [answer])
 
 
 @app.command
@@ -390,6 +392,11 @@ def report(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with steady_stderr():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         result = app(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

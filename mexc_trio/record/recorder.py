@@ -25,12 +25,12 @@ from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, open_recording
-from mexc_trio.record.signals import stoppable
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.signals import stoppable
 from mexc_trio.supervise import alone, supervise
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """What runs beside the symbols: statistics, a word about outages, an eye on the disk."""
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -31,13 +30,9 @@ async def every(seconds: float, call: Callable[[], object]) -> None:
 
 
 def show(text: str) -> None:
-    """Print statistics at once, also into a file or a pipe. That nobody reads them is no error."""
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        log.warning("no more statistics on standard output: %s", error.strerror)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Print statistics at once, also into a file or a pipe."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 async def print_statistics(recording: Recording) -> None:

@@ -1,7 +1,7 @@
 """The live screen's task: look at the recorder once a second, and draw.
 
-Drawing happens in a thread. A terminal can stand still for minutes, after Ctrl-S or while a
-connection over ssh hangs, and nobody else is to wait for it.
+A terminal can stand still for minutes, after Ctrl-S or while a connection over SSH hangs. Nobody is
+to wait for it: a picture is drawn only when the one before has been taken.
 """
 
 import logging
@@ -52,4 +52,6 @@ async def _keep_drawing(recording: Recording) -> None:
 
 
 async def _draw(terminal: screen.LiveScreen, picture: Picture) -> None:
-    await trio.to_thread.run_sync(lambda: terminal.show(weighed(picture)))
+    if terminal.idle:
+        # In a thread, because it takes a while, and not the others' time.
+        await trio.to_thread.run_sync(lambda: terminal.show(weighed(picture)))

@@ -18,6 +18,7 @@ from rich.screen import Screen as FullScreen
 from rich.table import Table
 from rich.text import Text
 
+from mexc_trio.output import SteadyOutput
 from mexc_trio.record.stats import duration
 from mexc_trio.screen.captured_output import CapturedOutput, capture_output
 from mexc_trio.screen.picture import HISTORY, Picture, SymbolPicture
@@ -250,8 +251,14 @@ class LiveScreen:
     _console: Console
     _log: CapturedOutput
 
+    @property
+    def idle(self) -> bool:
+        """Whether the terminal has taken all that was drawn."""
+        file = self._console.file
+        return file.idle if isinstance(file, SteadyOutput) else True
+
     def show(self, picture: Picture) -> None:
-        """Draw. Blocks for as long as the terminal does not take it.
+        """Draw.
 
         Raises:
             OSError: the terminal is gone.

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first cancels, the second ends the process."""
+"""SIGINT, SIGTERM and SIGHUP: the first cancels, a second SIGINT or SIGTERM ends the process."""
 
 import logging
 import os
@@ -6,12 +6,17 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
+from mexc_trio import output
 from mexc_trio.errors import INTERRUPTED
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS: Final = 0.3
+"""Seconds that a second signal waits for a terminal to take the last words."""
 
 
 @asynccontextmanager
@@ -30,16 +35,22 @@ async def _listen(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        heard.append(signal.SIGHUP)
     # Not KeyboardInterrupt, which leaves nurseries as a nested group and strikes anywhere.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*heard) as signals:
         task_status.started()
         async for number in signals:
             if not running.cancel_called:
                 log.info("%s: stopping", signal.Signals(number).name)
                 running.cancel()
                 continue
+            if number == signal.SIGHUP:
+                continue  # the terminal that is closed sends it beside another one
             # A call to the database in a thread cannot be cancelled, so there is nothing gentler.
             # Nothing is lost: what was received is in the journal, as after any kill.
             last_words()
             sys.stdout.flush()
+            output.drain(LAST_WORDS)
             os._exit(INTERRUPTED)

@@ -1,0 +1,212 @@
+"""Standard output and standard error that nobody ever waits for.
+
+A terminal stands still after Ctrl-S or when a connection over SSH hangs; a pipe fills when its
+reader pauses; a disk under a log is full. Whoever writes to such a file waits, perhaps for ever,
+and a recorder that waits receives nothing. So a recorder writes into a `SteadyOutput`: a thread
+takes the text from there to the file, at most `MOST` bytes wait for it, of more the oldest are
+dropped and counted, and the end of the program waits a moment for the thread and no longer.
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, TextIO
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 1 << 20
+"""Bytes that wait for a file at the most."""
+LAST_WAIT: Final = 2.0
+"""Seconds that the end of the program waits for what is not yet written."""
+
+_GONE: Final = (errno.EPIPE, errno.EBADF, errno.EIO)
+
+
+class SteadyOutput(io.TextIOBase):
+    """A text file whose writers never wait.
+
+    Args:
+        file: what to write to in the end. Nobody else may write to it meanwhile.
+        what: what is written to it, for the log.
+        most: bytes that wait at the most.
+    """
+
+    def __init__(self, file: TextIO, what: str, most: int = MOST) -> None:
+        self._what = what
+        self._fd = file.fileno()
+        self._encoding = file.encoding
+        self._most = most
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._busy = False
+        self._gone = False
+        self._ending = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._keep_writing, name="output", daemon=True)
+        self._thread.start()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The file's own."""
+        return self._encoding
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """What the encoding lacks is written as an escape: nothing ends for the sake of a sign."""
+        return "backslashreplace"
+
+    def fileno(self) -> int:
+        """Return the file's descriptor."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is written."""
+        with self._changed:
+            return not self._waiting and not self._busy
+
+    def write(self, text: str) -> int:
+        """Take a text; it is written soon, or dropped if too much waits or the file is gone."""
+        data = text.encode(self._encoding, "backslashreplace")
+        with self._changed:
+            if self._gone:
+                return len(text)
+            self._waiting.append(data)
+            self._bytes += len(data)
+            while self._bytes > self._most and len(self._waiting) > 1:
+                dropped = self._waiting.popleft()
+                self._bytes -= len(dropped)
+                self._dropped += max(1, dropped.count(b"\n"))
+            self._changed.notify_all()
+        return len(text)
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything is written, at most so long; return whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
+
+    def end(self) -> None:
+        """Write what is left, for `LAST_WAIT` seconds at the most."""
+        self.drain(LAST_WAIT)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self._thread.join(0 if self._busy else LAST_WAIT)
+
+    def _keep_writing(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if not self._waiting:
+                    return
+                data = self._waiting.popleft()
+                self._bytes -= len(data)
+                if self._dropped:
+                    told = f"({self._dropped:,} lines were dropped, which nobody took)\n"
+                    data, self._dropped = told.encode("ascii") + data, 0
+                self._busy = True
+            error = self._put(data)
+            with self._changed:
+                self._busy = False
+                if error is not None:
+                    self._gone = True
+                    self._waiting.clear()
+                    self._bytes = 0
+                self._changed.notify_all()
+            if error is not None:
+                log.warning("no more %s: %s", self._what, error.strerror)
+                return
+
+    def _put(self, data: bytes) -> OSError | None:
+        """Write to the file; return why nothing can be written to it ever again, if so."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody made it so that shares it with us
+                select.select((), (self._fd,), (), 1.0)
+            except OSError as error:
+                if error.errno in _GONE:
+                    return error
+                # A full disk, for one: this text is lost, and the next one may not be.
+                time.sleep(0.1)
+                with self._changed:
+                    self._dropped += max(1, data.count(b"\n"))
+                return None
+        return None
+
+
+@contextlib.contextmanager
+def steady_stdout() -> Iterator[None]:
+    """Make standard output one that nobody waits for, while the block runs."""
+    with (
+        _steady(sys.stdout, "statistics on standard output") as output,
+        contextlib.redirect_stdout(output),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def steady_stderr() -> Iterator[None]:
+    """Make standard error one that nobody waits for, while the block runs."""
+    with _steady(sys.stderr, "log on standard error") as output, contextlib.redirect_stderr(output):
+        yield
+
+
+@contextlib.contextmanager
+def _steady(file: TextIO, what: str) -> Iterator[TextIO]:
+    try:
+        file.flush()
+        output = SteadyOutput(file, what)
+    except (OSError, ValueError):  # such as a test's, which is no file of the system's
+        yield file
+        return
+    try:
+        yield output  # type: ignore[misc]  # TextIO is typing's own, and no base of anything
+    finally:
+        output.end()
+
+
+def drain(seconds: float) -> None:
+    """Wait for what was written to standard output and error, at most so long for each."""
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, SteadyOutput):
+            file.drain(seconds)
+
+
+def open_missing() -> None:
+    """See that descriptors 0 to 2 are open, and that what is printed can be printed.
+
+    Whoever starts the program may have closed them. A file that is opened later would get the
+    number of one, and everything printed.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        file = getattr(sys, name)
+        if file is None:
+            fd = ("stdin", "stdout", "stderr").index(name)
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif mode == "w" and hasattr(file, "reconfigure"):
+            # A terminal in Latin-1 has no arrow. That is no reason to end.
+            file.reconfigure(errors="backslashreplace")
