@@ -148,8 +148,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     mexc-trio BTC_USDT ETH_USDT records until Ctrl-C. Tables are created when they are missing.
     """
     for text in symbols:
-        for command in difflib.get_close_matches(text, _COMMANDS, 1, cutoff=0.8):
-            raise UsageError(f"{text!r} is not a symbol; commands come first: mexc-trio {command}")
+        _refuse_command(text)
     settings = _start(options, symbols, patterns=True)
     if not settings.symbols and not settings.finds:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT, or use --all")
@@ -162,6 +161,20 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         from mexc_trio.record.recorder import record
 
         return trio.run(record, settings, settings.symbols, [answer])
+
+
+def _refuse_command(text: str) -> None:
+    """Tell what a word means that is no symbol but much like a command."""
+    if text in ("help", "version"):
+        raise UsageError(f"{text!r} is not a symbol; ask with mexc-trio --{text}")
+    for command in difflib.get_close_matches(text, _COMMANDS, 1, cutoff=0.8):
+        raise UsageError(f"{text!r} is not a symbol; commands come first: mexc-trio {command}")
+    for command in difflib.get_close_matches(text, _COMMANDS, 1, cutoff=0.6):
+        if text.isalpha():
+            symbol = f"{text.upper()}_USDT"
+            raise UsageError(
+                f"{text!r} is not a symbol; did you mean {symbol}, or mexc-trio {command}?"
+            )
 
 
 @app.command
@@ -403,7 +416,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except cyclopts.UnusedCliTokensError as error:
         command = " ".join(("mexc-trio", *(error.command_chain or ())))
         words = " ".join(map(repr, error.unused_tokens or ()))
-        return _fail(mask(f"{command} takes no {words}"), UsageError.exit_code)
+        hint = "; the statement goes in quotes" if command == "mexc-trio sql" else ""
+        return _fail(mask(f"{command} takes no {words}{hint}"), UsageError.exit_code)
     except cyclopts.CycloptsError as error:
         return _fail(mask(str(error)), UsageError.exit_code)
     except BrokenPipeError:

@@ -7,9 +7,10 @@ is. Nothing here connects or writes.
 
 import configparser
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 
@@ -101,12 +102,20 @@ def load(
     return settings
 
 
+# Kubernetes, and Docker's links, tell every container the address of a service called mexc-trio.
+_OF_A_SERVICE: Final = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$"
+)
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     """Read the MEXC_TRIO_ variables; an empty one is as good as none."""
     variables = {PREFIX + key.upper(): key for key in SETTINGS}
     given = {}
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
         if name not in variables:
+            if _OF_A_SERVICE.search(name):
+                continue
             raise UsageError(f"{name}: there is no such setting{nearest(name, variables)}")
         if environ[name]:
             given[variables[name]] = _Given(environ[name], "environment", name)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import attrs
@@ -82,12 +82,24 @@ TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
 }
 
 
+# What is not said here becomes a directory, with the password in its name: user@host, host:9000,
+# clickhouse//host. And what other databases take for a database in memory.
+_LIKE_A_SERVER: Final = re.compile(
+    r"[^/]*@|\w+:?//|clickhouses?:|[\w.-]+:\d+(/|$)|\[[\da-f:]+\]", re.IGNORECASE
+)
+_IN_MEMORY: Final = re.compile(r":memory:|file:", re.IGNORECASE)
+
+
 def parse_store(text: str) -> StoreTarget:
     """Read a directory, or the URL of a server. No message repeats a password."""
     form = "clickhouse://user:password@host:9000/database (clickhouses:// for TLS)"
     if "://" not in text:
-        if re.match(r"clickhouses?:", text, re.IGNORECASE):
-            raise UsageError(f"a server is written as {form}")
+        if _LIKE_A_SERVER.match(text):
+            raise UsageError(
+                f"a server is written as {form}; a directory of such a name begins with ./"
+            )
+        if _IN_MEMORY.match(text):
+            raise UsageError(f"{shown(text)} is not a path: what is recorded is kept on disk")
         return EmbeddedTarget(directory(text))
     try:
         parts = urlsplit(text)

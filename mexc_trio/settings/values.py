@@ -84,8 +84,14 @@ def _path(text: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError:  # ~nobody
         path = None
-    if path is None or not text or "\0" in text:
+    if path is None or not text:
         raise UsageError(f"{shown(text)} is not a path")
+    # An environment file of another system or of a container's may leave these at the ends, and a
+    # directory of that name would be made at once.
+    if not text.isprintable():
+        raise UsageError(f"{shown(text)} is not a path: it has signs that cannot be shown")
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        raise UsageError(f"{shown(text)} is not a path: take away the quotes")
     return path
 
 

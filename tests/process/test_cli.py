@@ -259,6 +259,10 @@ def test_a_bug_keeps_its_traceback(commands: Commands, error: Exception) -> None
         (["BTCUSDT"], "'BTCUSDT' is not a symbol; did you mean BTC_USDT?"),
         (["BTC"], "'BTC' is not a symbol; did you mean BTC_USDT?"),
         (["BTC_USDT", "btc_usdt"], "BTC_USDT is given twice"),
+        (["help"], "'help' is not a symbol; ask with mexc-trio --help"),
+        (["version"], "'version' is not a symbol; ask with mexc-trio --version"),
+        (["sqk"], "'sqk' is not a symbol; did you mean SQK_USDT, or mexc-trio sql?"),
+        (["sql", "SELECT", "1"], "mexc-trio sql takes no '1'; the statement goes in quotes"),
         (["verfy"], "'verfy' is not a symbol; commands come first: mexc-trio verify"),
         (
             ["--store", "x", "setup", "BTC_USDT"],

@@ -264,10 +264,10 @@ def test_a_bad_symbol_of_the_command_line() -> None:
 
 
 def test_a_directory_is_the_embedded_engine(directory: Path) -> None:
-    """A path, also one with a colon or an at sign, is a directory, and named absolutely."""
+    """A path, also one with a colon or an at sign after ./, is a directory, named absolutely."""
     assert parse_store("data").identity == str(directory / "data")
     assert parse_store("./a/../data").identity == str(directory / "data")
-    assert str(parse_store("a:b@c")) == "a:b@c"
+    assert str(parse_store("./a:b@c")) == "a:b@c"
     assert parse_store("~/data") == EmbeddedTarget(Path.home() / "data")
 
 
@@ -355,6 +355,44 @@ def test_a_bad_store_is_refused_without_its_password(text: str) -> None:
     message = error_of({"store": text})
     assert message.startswith("--store: ")
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "me:secret@db.example.org:9000", "me:secret@db", "clickhouse//me:secret@db/mexc_data",
+        "db.example.org:9000", "db:9000/mexc_data", "[::1]:9000", ":memory:", "file:x",
+        "FILE:x?mode=memory",
+        "./x\r", "x\n", '"./mexc-data"', "'x'",
+    ],
+)  # fmt: skip
+def test_what_is_no_path_makes_no_directory(text: str) -> None:
+    """A mistyped server makes no directory with a password in its name."""
+    message = error_of({"store": text})
+    assert message.startswith("--store: ")
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("text", ["./me@host", "./db:9000", "/srv/a:1/b", "./file:x", "a b", "ü"])
+def test_odd_names_are_paths_all_the_same(text: str) -> None:
+    """Whoever means a directory with an odd name says so with ./ in front."""
+    assert parse_store(text) == EmbeddedTarget(Path(text))
+
+
+def test_what_kubernetes_tells_of_a_service_is_no_setting() -> None:
+    """A service called mexc-trio puts its address into every container of its namespace."""
+    address = "tcp://10.43.7.9:8123"
+    environ = {
+        "MEXC_TRIO_PORT": address,
+        "MEXC_TRIO_SERVICE_HOST": "10.43.7.9",
+        "MEXC_TRIO_SERVICE_PORT": "8123",
+        "MEXC_TRIO_SERVICE_PORT_HTTP": "8123",
+        "MEXC_TRIO_PORT_8123_TCP": address,
+        "MEXC_TRIO_PORT_8123_TCP_ADDR": "10.43.7.9",
+        "MEXC_TRIO_PORT_53_UDP_PROTO": "udp",
+    }
+    assert load(environ=environ) == load(environ={})
+    assert error_of(environ={"MEXC_TRIO_PROT": "1"}).startswith("MEXC_TRIO_PROT: there is no such")
 
 
 @given(st.text() | st.from_regex(r"clickhouses?://[a-z:@/?#%\[\]0-9=&]*", fullmatch=True))
