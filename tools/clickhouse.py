@@ -2,8 +2,8 @@
 
 Tests and benchmarks use `ClickHouseServer` as a context manager. Its calls block, so an async test
 makes them through `trio.to_thread.run_sync`. `python -m tools.clickhouse` runs one in the
-foreground until Ctrl-C. It is the real server from the PATH, 18.16 or newer, with a configuration,
-data, ports and users of its own; the system's service is never touched.
+foreground until Ctrl-C. It is the server that the embedded engine is made of, with a configuration,
+data, ports and users of its own, or another one whose command is given.
 """
 
 import argparse
@@ -24,6 +24,9 @@ import attrs
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error as DriverError
 
+from mexc_trio.clickhouse import engine_process
+from mexc_trio.clickhouse.engine import extension
+
 HOST = "127.0.0.1"
 DATABASE = "mexc_data"
 # Fixed passwords will do: they guard a temporary directory on the loopback interface.
@@ -40,10 +43,9 @@ LOG_TAIL_LINES = 30
 # source, connects to itself, and so keeps the restarted server from listening there.
 PORTS = range(20_000, 32_000)
 
-# Old servers insist on mark_cache_size, and take any name for the root. Whatever is not named here,
-# above all the system log tables, stays off.
 CONFIG = """\
 <clickhouse>
+    <log-level>warning</log-level>
     <logger><level>warning</level><console>1</console></logger>
     <listen_host>{host}</listen_host>
     <tcp_port>{tcp_port}</tcp_port>
@@ -56,14 +58,22 @@ CONFIG = """\
 """
 
 # readonly 2 forbids writing but not per-query settings, which clients send with their SELECTs.
+# `default` is the wheel's own session, see mexc_trio/clickhouse/engine_config.py.
 USERS = """\
 <clickhouse>
     <profiles>
-        <default/>
+        <default><allow_python_table_function>0</allow_python_table_function></default>
         <reading><readonly>2</readonly></reading>
     </profiles>
     <quotas><default/></quotas>
     <users>
+        <default>
+            <no_password/>
+            <networks><ip>{host}</ip></networks>
+            <profile>default</profile>
+            <quota>default</quota>
+            <grants><query>GRANT SYSTEM LISTEN ON *.*</query></grants>
+        </default>
         <{user}>
             <password>{password}</password>
             <networks><ip>{host}</ip></networks>
@@ -83,25 +93,6 @@ USERS = """\
 
 class ServerError(Exception):
     """The server cannot be run as asked; the message says why."""
-
-
-class NoServerError(ServerError):
-    """There is no ClickHouse server on this machine."""
-
-
-def find_server() -> list[str]:
-    """Return the command that runs the server, without its options."""
-    if server := shutil.which("clickhouse-server"):
-        return [server]
-    # The single binary from clickhouse.com, of which clickhouse-server is only a link.
-    if binary := shutil.which("clickhouse"):
-        return [binary, "server"]
-    # Debian's package puts it into /usr/sbin, which an ordinary user's PATH often lacks.
-    if server := shutil.which("clickhouse-server", path="/usr/local/sbin:/usr/sbin"):
-        return [server]
-    raise NoServerError(
-        "no clickhouse-server (Debian package: clickhouse-server) and no clickhouse on the PATH"
-    )
 
 
 def _is_free(port: int) -> bool:
@@ -134,24 +125,28 @@ class ClickHouseServer:
     Entering it as a context manager starts it; leaving kills it and deletes its directory. Between
     the two it can be killed, stopped, paused and started again on the same data and ports.
     `config_d` and `users_d` are directories of XML files that are merged into its configuration.
+    `command` runs another server than the wheel's, such as `("clickhouse-server",)`.
     """
 
     tcp_port: int = attrs.field(factory=free_port)
     http_port: int = attrs.field(factory=free_port)
     config_d: Path | None = None
     users_d: Path | None = None
+    command: tuple[str, ...] = ()
     directory: Path = attrs.field(init=False, factory=_temporary_directory)
     _process: subprocess.Popen[bytes] | None = attrs.field(init=False, default=None)
 
     @property
     def url(self) -> str:
         """The store URL of the user who may write."""
-        return f"clickhouse://{USER}:{PASSWORD}@{HOST}:{self.tcp_port}/{DATABASE}"
+        address = f"{HOST}:{self.tcp_port}/{DATABASE}"
+        return f"clickhouse://{USER}:{PASSWORD}@{address}?http_port={self.http_port}"
 
     @property
     def readonly_url(self) -> str:
         """The store URL of the user who may only read."""
-        return f"clickhouse://{READER}:{READER_PASSWORD}@{HOST}:{self.tcp_port}/{DATABASE}"
+        address = f"{HOST}:{self.tcp_port}/{DATABASE}"
+        return f"clickhouse://{READER}:{READER_PASSWORD}@{address}?http_port={self.http_port}"
 
     @property
     def data(self) -> Path:
@@ -172,25 +167,32 @@ class ClickHouseServer:
         """Start it on whatever data is there, and wait until it answers queries."""
         if self.is_running:
             raise ServerError("the server is already running")
-        command = find_server()
         for port in (self.tcp_port, self.http_port):
             if not _is_free(port):
                 raise ServerError(f"port {port} of {HOST} is taken")
         self._write_config()
+        if self.command:
+            command = [*self.command, f"--config-file={self.directory}/config.xml"]
+        else:
+            program = engine_process.__file__
+            command = [sys.executable, "-I", "-S", program, str(extension()), str(self.data)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the server found on the PATH
-                [*command, f"--config-file={self.directory}/config.xml"],
+            self._process = subprocess.Popen(  # noqa: S603 - the wheel's, or the caller's wish
+                command,
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
+                # The wheel's ends with it.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Newer servers fork a watchdog, and signals would reach that one instead.
-                env={**os.environ, "CLICKHOUSE_WATCHDOG_ENABLE": "0"},
+                env={**os.environ, "CLICKHOUSE_WATCHDOG_ENABLE": "0", "TZ": "UTC"},
                 # A Ctrl-C at the terminal is for us, who then end the server in our own order.
                 process_group=0,
             )
         try:
             self._wait_until_it_answers()
+            if not self.command:
+                self.execute("SYSTEM START LISTEN HTTP")
             if create_database:
                 self.execute(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
         except BaseException:
@@ -202,12 +204,14 @@ class ClickHouseServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._close_input()
 
     def stop(self) -> None:
         """Ask it to end (SIGTERM) and wait until it has; no error if it is not running."""
         if self._process is None:
             return
         self._process.terminate()
+        self._close_input()
         self.resume()  # a paused process would not see the SIGTERM
         try:
             self._process.wait(STOP_SECONDS)
@@ -216,6 +220,10 @@ class ClickHouseServer:
             raise ServerError(
                 f"the server did not stop within {STOP_SECONDS:g} s of SIGTERM\n{self._log_tail()}"
             ) from None
+
+    def _close_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def restart(self) -> None:
         """Stop and start it, same ports and data."""

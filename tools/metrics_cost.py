@@ -21,6 +21,7 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import GAPS, Store
 from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import open_journal
+from mexc_trio.locks import TableLocks
 from mexc_trio.metrics.page import render
 from mexc_trio.metrics.survey import survey
 from mexc_trio.record.collector import Collector
@@ -74,7 +75,7 @@ def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)
         journal.flush()
-        yield Recording(settings, journal, gate, made, gaps, [], None)
+        yield Recording(settings, journal, gate, made, gaps, [], TableLocks("none", -1))
 
 
 async def measure(symbols: int, scrapes: int) -> None:

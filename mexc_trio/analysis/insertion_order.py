@@ -27,13 +27,11 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import Readable, version_number
+from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.errors import StoreError
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import Span, union
 
-MINIMUM_VERSION: Final = (21, 12)
-"""The first ClickHouse with window functions for everybody."""
 TOLERANCE: Final[Mapping[Channel, int]] = {"ticker": 2_000, "deal": 10_000, "depth": 2_000}
 """Milliseconds by which time may run backwards between two rows of a type."""
 PAUSE: Final[Mapping[Channel, int]] = {"ticker": 12_000, "deal": 180_000, "depth": 36_000}
@@ -101,10 +99,6 @@ class _Steps:
 
 def why_not(store: Readable) -> str:
     """Return why this store cannot be read in order; empty if it can."""
-    version = str(store.query("SELECT version()")[0][0])
-    if version_number(version) < MINIMUM_VERSION:
-        least = ".".join(map(str, MINIMUM_VERSION))
-        return f"that needs ClickHouse {least} or newer, and this is {version}"
     try:
         store.query(f"SELECT 1 {_ONE_THREAD}")
     except StoreError as error:

@@ -116,7 +116,7 @@ def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
         directory: the embedded store's, where the files can be looked at; None for a server.
     """
     if directory is None:
-        known = known_sizes(store) or {}
+        known = known_sizes(store)
         return {name: Size(size) for name, size in known.items() if size is not None}
     tables = directory / "data" / store.database
     return {path.name: _files(path) for path in tables.glob("*") if path.is_dir()}

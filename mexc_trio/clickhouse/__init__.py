@@ -1,12 +1,17 @@
-"""ClickHouse, embedded or a server, behind three calls."""
+"""ClickHouse, beside us or anywhere: tables, the client, the engine as a child process."""
 
 from mexc_trio.clickhouse.schema import Store
+from mexc_trio.errors import UsageError
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings, *, readers: bool = False) -> Store:
     """Open the store that the settings name. A server is connected to at the first call.
+
+    Args:
+        settings: which store, and where its readers are answered.
+        readers: whether an embedded engine is to answer readers, too.
 
     Raises:
         UsageError: the directory cannot be used.
@@ -14,11 +19,16 @@ def open_store(settings: Settings) -> Store:
         StoreRejected: the embedded engine is not installed.
         StoreError: the engine does not open the directory.
     """
-    # Imported here because the engine takes most of a second, and a server's user has none.
     if isinstance(settings.store, EmbeddedTarget):
         from mexc_trio.clickhouse.embedded import EmbeddedStore
 
-        return EmbeddedStore(settings.store.directory)
+        listen = settings.listen if readers else None
+        if listen is not None and not listen.is_loopback and not settings.reader_password:
+            raise UsageError(
+                f"listen = {listen} lets other machines in: choose a password for their user, "
+                f"reader, with reader_password in settings.ini or MEXC_TRIO_READER_PASSWORD"
+            )
+        return EmbeddedStore(settings.store.directory, listen, settings.reader_password)
     from mexc_trio.clickhouse.server import ServerStore
 
     return ServerStore(settings.store, settings.store_connections)

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,7 @@ from urllib.parse import quote
 
 import attrs
 
-from mexc_trio.clickhouse import engine_config
+from mexc_trio.clickhouse import engine_config, stripelog
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
@@ -91,8 +90,6 @@ class Engine:
     listen: Address | None = None
     """Where readers may come; None if nobody but the user's own commands is to read."""
     reader_password: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
-    before_start: Callable[[], None] = lambda: None
-    """Runs each time before the engine opens the directory."""
     _access: Access | None = attrs.field(default=None, init=False)
     _child: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
     _lock_fd: int = attrs.field(default=-1, init=False)
@@ -149,6 +146,7 @@ class Engine:
         """Return whether the directory is ours, now if not before."""
         if self._lock_fd >= 0:
             return True
+        extension()  # for its error, before anything is left behind
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,16 +188,16 @@ class Engine:
         return access
 
     def _start(self) -> Access:
-        extension = _extension()
+        module = extension()
         self._end()
         try:
             self._home.mkdir(mode=0o700, exist_ok=True)
             self._home.chmod(0o700)
             self._access_file.unlink(missing_ok=True)
-            self.before_start()
+            self._mend_what_would_not_open()
             for attempt in (1, 2, 3):
                 access = self._configure()
-                self._spawn(extension)
+                self._spawn(module)
                 try:
                     self._wait_for(access)
                     self._open_to_readers(access)
@@ -219,6 +217,15 @@ class Engine:
             self._end()
             raise
         raise AssertionError
+
+    def _mend_what_would_not_open(self) -> None:
+        for table in (self.directory / "data" / engine_config.DATABASE).glob("*"):
+            if stripelog.needs_mending(table):
+                kept = stripelog.mend(table.resolve(), self.directory / "damaged")
+                log.error(
+                    "table %s: its index is damaged and was cut to what can be read; kept as %s",
+                    table.name, kept,
+                )  # fmt: skip
 
     def _configure(self) -> Access:
         # The ports that readers know from before a restart, if they can be had.
@@ -246,13 +253,13 @@ class Engine:
         )
         return access
 
-    def _spawn(self, extension: Path) -> None:
+    def _spawn(self, module: Path) -> None:
         program = Path(engine_config.__file__).with_name("engine_process.py")
         # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CLICKHOUSE")}
         with (self._home / "start.log").open("wb") as output:
             self._child = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-I", "-S", str(program), str(extension), self._place],
+                [sys.executable, "-I", "-S", str(program), str(module), self._place],
                 cwd=self._home,
                 env={**environment, "TZ": "UTC"},
                 stdin=subprocess.PIPE,
@@ -367,8 +374,12 @@ class _PortTakenError(StoreError):
 _PYTHON_RAISED: Final = 800
 
 
-def _extension() -> Path:
-    """Return the file of chdb's extension module, without importing anything."""
+def extension() -> Path:
+    """Return the file of chdb's extension module, without importing anything.
+
+    Raises:
+        StoreRejected: it is not installed.
+    """
     spec = importlib.util.find_spec("chdb")
     found = (
         [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")

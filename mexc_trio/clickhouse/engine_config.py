@@ -42,7 +42,7 @@ _CHANGEABLE: Final = """
     output_format_parquet_compression_method output_format_parquet_string_as_string
     output_format_pretty_color output_format_pretty_max_rows output_format_pretty_row_numbers
     output_format_write_statistics read_overflow_mode result_overflow_mode
-    send_progress_in_http_headers session_timezone timeout_overflow_mode
+    send_progress_in_http_headers session_timezone timeout_overflow_mode use_client_time_zone
 """
 
 # What tools look at to show which tables and columns there are.
@@ -181,7 +181,7 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
             <max_concurrent_queries_for_user>1</max_concurrent_queries_for_user>
         </internal>
         <recorder>{tame}</recorder>
-        <commands>{tame}{_only_read({})}</commands>
+        <commands>{tame}<max_threads>1</max_threads>{_only_read({})}</commands>
         <reader>{tame}{READERS.profile()}{_only_read(READERS.constraints())}</reader>
     </profiles>
     <quotas><default/></quotas>

@@ -16,11 +16,9 @@ from mexc_trio.clickhouse.schema import (
     Table,
     columns,
     count,
-    insert_settings,
     milliseconds,
     qualified,
     quoted,
-    version_number,
 )
 from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
 
@@ -63,11 +61,9 @@ def make_sound(store: Store, table: Table) -> Soundness:
     if good:
         names = ", ".join(quoted(name) for name in table.column_names)
         # One thread, because several would return the blocks in any order.
-        version = version_number(str(store.query("SELECT version()")[0][0]))
-        settings = {"max_threads": 1, **insert_settings(version)}
         store.query(
             f"INSERT INTO {new} ({names}) SELECT {names} FROM {old} LIMIT {good} "
-            f"SETTINGS {', '.join(f'{key} = {value}' for key, value in settings.items())}"
+            f"SETTINGS max_threads = 1, max_insert_threads = 1"
         )
     if count(store, fresh) != good:
         raise StoreRejected(f"{store.name}: table {table.name} is damaged and could not be copied")

@@ -3,7 +3,6 @@
 Everything here goes through the three calls of a `Store`, so both stores behave alike.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -139,8 +138,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     """Create what is missing of the database and the tables; return the names of new tables.
 
     Raises:
-        StoreRejected: no right to create, a server too old to, or a table of that name that
-            lacks a column.
+        StoreRejected: no right to create, or a table of that name that lacks a column.
     """
     found = columns(store, views=True, tables=[table.name for table in tables])
     present = found or {}
@@ -154,8 +152,6 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
                 f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
                 f"another table in settings.ini"
             )
-    if absent:
-        _check_version(store, absent[0])
     if found is None:
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
@@ -163,34 +159,6 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         name = qualified(store, table.name)
         store.query(f"CREATE TABLE IF NOT EXISTS {name} ({parts}) ENGINE = StripeLog")
     return [table.name for table in absent]
-
-
-def _check_version(store: Store, table: Table) -> None:
-    version = str(store.query("SELECT version()")[0][0])
-    if version_number(version) < MINIMUM_VERSION:
-        raise StoreRejected(
-            f"{store.name} is ClickHouse {version}, too old to create table {table.name}: "
-            f"DateTime64 needs {'.'.join(map(str, MINIMUM_VERSION))} or newer"
-        )
-
-
-MINIMUM_VERSION: Final = (20, 1)
-"""The first ClickHouse with DateTime64 in a release. Tables that exist need no DateTime64."""
-
-
-def version_number(version: str) -> tuple[int, ...]:
-    """Return `26.9.1.1` as (26, 9, 1, 1)."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
-
-
-def insert_settings(version: tuple[int, ...]) -> dict[str, int]:
-    """Return the settings an INSERT needs, by the engine's version.
-
-    Newer engines buffer and parallelise INSERTs by themselves. But an acknowledged row must be in
-    the table, for its count() to settle an INSERT that nobody heard of, and rows must keep their
-    order. Old servers know no such settings, and refuse a statement with one.
-    """
-    return {"async_insert": 0, "max_insert_threads": 1} if version >= (21, 11) else {}
 
 
 def columns(
@@ -271,7 +239,7 @@ def inserting(store: Readable, table: str) -> bool:
 def known_rows(store: Readable, table: str) -> int | None:
     """Return the number of rows by what the engine knows of the table without reading its data.
 
-    None where it does not tell: servers before 20.2, and tables that are none, such as views.
+    None where it does not tell: tables that are none, such as views.
     It answers for a table whose data is damaged, where `SELECT count()` fails, since that reads
     a column of a StripeLog table.
 
@@ -280,21 +248,15 @@ def known_rows(store: Readable, table: str) -> int | None:
     """
     # Loads the index, without which the engine does not know.
     store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
-    found = _of_system_tables(store, "total_rows", f"AND name = {literal(table)}")
-    return found.get(table) if found else None
+    return _of_system_tables(store, "total_rows", f"AND name = {literal(table)}").get(table)
 
 
-def known_sizes(store: Readable) -> dict[str, int | None] | None:
-    """Return the bytes that each table of the database takes; None if the server cannot tell."""
+def known_sizes(store: Readable) -> dict[str, int | None]:
+    """Return the bytes that each table of the database takes."""
     return _of_system_tables(store, "total_bytes", "")
 
 
-def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None] | None:
-    if not store.query(
-        f"SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'tables' "
-        f"AND name = {literal(column)}"
-    ):
-        return None
+def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None]:
     found = store.query(
         f"SELECT name, {column} FROM system.tables "
         f"WHERE database = {literal(store.database)} {condition}"

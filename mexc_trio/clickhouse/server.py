@@ -15,11 +15,10 @@ from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Table,
-    insert_settings,
     qualified,
     quoted,
 )
-from mexc_trio.errors import StoreUnavailable
+from mexc_trio.errors import StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 
 # It logs a traceback for each connection that fails, which in an outage is one every few seconds.
@@ -35,6 +34,13 @@ BLOCK: Final = 8192
 CONNECT_TIMEOUT: Final = 5
 SEND_RECEIVE_TIMEOUT: Final = 10
 SYNC_REQUEST_TIMEOUT: Final = 5
+
+MINIMUM_VERSION: Final = (24, 3)
+"""The oldest that is tried, and a release with long-term support of the days of this program."""
+
+INSERT_SETTINGS: Final = {"async_insert": 0, "max_insert_threads": 1}
+"""An acknowledged row must be in the table, for its count() to settle an INSERT that nobody heard
+of, and rows must keep their order. Servers from 26.2 on buffer INSERTs unless told not to."""
 
 # ClickHouse's error codes about who may connect: 192 unknown user, 193 and 194 wrong password,
 # 195 address not allowed, 516 authentication failed (all of them in newer servers).
@@ -75,14 +81,11 @@ class ServerStore:
         """See `Store.append`. Columns, because that is three times as fast as rows."""
         names = ", ".join(quoted(name) for name in table.column_names)
         with self._client() as client:
-            if not client.connection.connected:
-                client.connection.connect()
-            version = client.connection.server_info.version_tuple()
             client.execute(
                 f"INSERT INTO {qualified(self, table.name)} ({names}) VALUES",
                 list(zip(*rows, strict=True)),
                 columnar=True,
-                settings=insert_settings(version),
+                settings=INSERT_SETTINGS,
             )
 
     def blocks(self, sql: str, settings: Mapping[str, int | str]) -> Generator[Block, None, None]:
@@ -129,18 +132,31 @@ class ServerStore:
         except queue.Empty:
             client = self._new_client()
         try:
+            if not client.connection.connected:
+                client.connection.connect()
+                self._check_version(client.connection.server_info.version_tuple())
             yield client
         except BaseException as error:
             client.disconnect()
             mapped = self._mapped(error)
             if mapped is None:
                 raise
+            if isinstance(mapped, StoreUnavailable):
+                ServerStore.close(self)  # the others are likely to be as dead
             raise mapped from error
-        finally:
-            self._idle.put(client)
+        self._idle.put(client)
+
+    def _check_version(self, version: tuple[int, ...]) -> None:
+        if version < MINIMUM_VERSION:
+            found, least = (".".join(map(str, one)) for one in (version, MINIMUM_VERSION))
+            raise StoreRejected(f"{self.name} is ClickHouse {found}, too old: it takes {least}")
+
+    def _where(self) -> ServerTarget:
+        """Return where the next connection goes."""
+        return self.target
 
     def _new_client(self) -> Client:
-        target = self.target
+        target = self._where()
         options: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "send_receive_timeout": SEND_RECEIVE_TIMEOUT,
@@ -161,11 +177,9 @@ class ServerStore:
 
     def _mapped(self, error: BaseException) -> Exception | None:
         if isinstance(error, ServerException):
-            if error.code in _NOT_LET_IN:
-                return StoreUnavailable(
-                    f"{self.name} does not let user {self.target.user!r} in: wrong user or "
-                    f"password; see --store and MEXC_TRIO_PASSWORD"
-                )
+            refused = not_let_in(error.code, self.name, self.target)
+            if refused is not None:
+                return refused
             return error_of(error.code, error.message, self.name)
         # EOFError is what a server that closes in the middle of an answer causes; the driver
         # does not map it.
@@ -173,6 +187,16 @@ class ServerStore:
             text = str(error).strip() or type(error).__name__
             return StoreUnavailable(f"{self.name} cannot be reached: {_one_line(text)}")
         return None
+
+
+def not_let_in(code: int, name: str, target: ServerTarget) -> StoreUnavailable | None:
+    """Return the error for a user who may not connect; None for any other code."""
+    if code not in _NOT_LET_IN:
+        return None
+    return StoreUnavailable(
+        f"{name} does not let user {target.user!r} in: wrong user or password; see --store and "
+        f"MEXC_TRIO_PASSWORD"
+    )
 
 
 def _one_line(text: str) -> str:

@@ -6,8 +6,7 @@ of a float), float, str, bool, date, datetime in UTC, list, tuple, dict and None
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC
 from functools import lru_cache
 from typing import Any
 
@@ -64,43 +63,6 @@ def _split(text: str) -> list[str]:
             parts.append(text[start : match.start()].strip())
             start = match.end()
     return [*parts, text[start:].strip()] if text.strip() else []
-
-
-def from_json(type_: Type) -> Convert | None:
-    """Return what makes Python's value of JSON's, if they differ.
-
-    Decimals come as strings, integers as numbers, named tuples as arrays.
-    """
-    if (convert := _from_json(type_)) is None:
-        return None
-    return lambda value: None if value is None else convert(value)
-
-
-def _from_json(type_: Type) -> Convert | None:
-    name = type_.name
-    if name.startswith("Decimal"):
-        return Decimal
-    if name in ("Float32", "Float64", "BFloat16"):
-        return float
-    if name in ("Date", "Date32"):
-        return date.fromisoformat
-    if name in ("DateTime", "DateTime64"):
-        # To microseconds, which is what Python has.
-        return lambda text: datetime.fromisoformat(text[:26]).replace(tzinfo=UTC)
-    inner = [from_json(part) or _same for part in type_.inner]
-    if name == "Array":
-        return lambda items: [inner[0](item) for item in items]
-    if name == "Tuple":
-        return lambda items: tuple(
-            convert(item) for convert, item in zip(inner, items, strict=True)
-        )
-    if name == "Map":
-        # JSON has only strings for keys.
-        whole = type_.inner[0].name.startswith(("Int", "UInt"))
-        return lambda items: {
-            int(key) if whole else inner[0](key): inner[1](item) for key, item in items.items()
-        }
-    return None
 
 
 def from_driver(type_: Type) -> Convert | None:

@@ -18,15 +18,12 @@ from mexc_trio.clickhouse.schema import (
     columns,
     literal,
     qualified,
-    version_number,
 )
 from mexc_trio.errors import StoreError
 from mexc_trio.symbols import VIEWS
 
 log = logging.getLogger(__name__)
 
-MINIMUM_VERSION: Final = (23, 1)
-"""The first ClickHouse whose views take parameters."""
 
 _MARK: Final = "mexc-trio views"
 _COMMENT: Final = f"{_MARK} 1"
@@ -73,13 +70,6 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
 
 def _create(store: Store, tables: Sequence[str]) -> list[str]:
     if not tables:
-        return []
-    version = str(store.query("SELECT version()")[0][0])
-    if version_number(version) < MINIMUM_VERSION:
-        log.info(
-            "no typed views beside the tables: %s is ClickHouse %s, and they need %s or newer",
-            store.name, version, ".".join(map(str, MINIMUM_VERSION)),
-        )  # fmt: skip
         return []
     database = literal(store.database)
     found = store.query(f"SELECT name, comment FROM system.tables WHERE database = {database}")

@@ -1,4 +1,4 @@
-"""Arrow and Parquet, made the same from every kind of store. The only module that knows pyarrow.
+"""Arrow as a server sends it, made the same whatever its version.
 
 Decimals are decimal128 and 64-bit integers are int64, so nothing is rounded; times are timestamps
 in UTC; an Enum is its text.
@@ -19,16 +19,10 @@ Columns = Sequence[tuple[str, str]]
 """Names and ClickHouse types of an answer's columns."""
 
 ARROW_STREAM: Final = "ArrowStream"
-PARQUET: Final = "Parquet"
 BYTES: Final = 2**24
 """Bytes that make a batch even of fewer rows: a book takes a thousand times what a deal takes."""
 ROWS: Final = 65536
-"""Rows of a batch, and of a Parquet file's row group."""
-
-
-def is_arrow(name: str) -> bool:
-    """Return whether a format is made here, whatever the store."""
-    return name in (ARROW_STREAM, PARQUET)
+"""Rows of a batch."""
 
 
 def _pyarrow() -> Any:
@@ -41,81 +35,28 @@ def _pyarrow() -> Any:
     return pa
 
 
-def from_streams(streams: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]":
-    """Yield batches from the engine's Arrow streams, each a whole one, of the same columns."""
+def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of one of the engine's Arrow streams as batches, at least one.
+
+    The engine makes a batch of each INSERT that it reads, and of some types what it likes.
+    """
     pa = _pyarrow()
+    schema = _schema(pa, columns)
     waiting: list[Any] = []
     rows = size = 0
     empty = True
-    schema = _schema(pa, columns)
-    for stream in streams:
-        table = pa.ipc.open_stream(stream).read_all()
-        if not table.num_rows:
-            continue
-        waiting.append(table)
-        rows += table.num_rows
-        size += table.nbytes
-        if rows >= ROWS or size >= BYTES:
-            yield from _fixed(pa, waiting, columns, schema)
-            waiting, rows, size, empty = [], 0, 0, False
+    with pa.ipc.open_stream(io.BufferedReader(_Pieces(iter(pieces)))) as reader:
+        for batch in reader:
+            if not batch.num_rows:
+                continue
+            waiting.append(pa.Table.from_batches([batch]))
+            rows += batch.num_rows
+            size += batch.nbytes
+            if rows >= ROWS or size >= BYTES:
+                yield from _fixed(pa, waiting, columns, schema)
+                waiting, rows, size, empty = [], 0, 0, False
     if waiting or empty:
         yield from _fixed(pa, waiting, columns, schema)
-
-
-def from_rows(
-    blocks: Iterable[Sequence[Sequence[Any]]], columns: Columns
-) -> "Iterator[pa.RecordBatch]":
-    """Yield batches from blocks of rows, whose values are what `Reader.query` gives."""
-    pa = _pyarrow()
-    schema = _schema(pa, columns)
-
-    def batch(rows: Sequence[Sequence[Any]]) -> Any:
-        values = zip(*rows, strict=True) if rows else [()] * len(columns)
-        arrays = [
-            pa.array(list(column), type=field.type)
-            for column, field in zip(values, schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    empty = True
-    for rows in blocks:
-        empty = False
-        yield batch(rows)
-    if empty:
-        yield batch([])
-
-
-def write(name: str, batches: "Iterable[pa.RecordBatch]") -> Iterator[bytes]:
-    """Yield the bytes of one document of Arrow or Parquet."""
-    pa = _pyarrow()
-    sink = _Sink()
-    writer = None
-    for batch in batches:
-        if writer is None:
-            if name == PARQUET:
-                from pyarrow.parquet import ParquetWriter
-
-                writer = ParquetWriter(sink, batch.schema, compression="zstd")
-            else:
-                writer = pa.ipc.new_stream(sink, batch.schema)
-        if batch.num_rows:
-            writer.write_batch(batch)
-        if data := sink.take():
-            yield data
-    if writer is not None:
-        writer.close()
-    if data := sink.take():
-        yield data
-
-
-def read(pieces: Iterable[bytes]) -> "Iterator[pa.RecordBatch]":
-    """Yield the batches of one Arrow stream."""
-    with _pyarrow().ipc.open_stream(io.BufferedReader(_Pieces(iter(pieces)))) as reader:
-        batch = None
-        for batch in reader:
-            yield batch
-        if batch is None:
-            yield from _fixed(_pyarrow(), [], [], reader.schema)
 
 
 class _Pieces(io.RawIOBase):
@@ -138,31 +79,6 @@ class _Pieces(io.RawIOBase):
         buffer[: len(taken)] = taken
         self._piece = self._piece[len(taken) :]
         return len(taken)
-
-
-class _Sink(io.RawIOBase):
-    """A file to write to, from which what was written is taken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._written = bytearray()
-        self._at = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        piece = bytes(data)
-        self._written += piece
-        self._at += len(piece)
-        return len(piece)
-
-    def tell(self) -> int:
-        return self._at
-
-    def take(self) -> bytes:
-        data, self._written = bytes(self._written), bytearray()
-        return data
 
 
 def _schema(pa: Any, columns: Columns) -> Any:

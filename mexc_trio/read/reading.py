@@ -1,53 +1,54 @@
 """How a command reads a store, whether or not a recorder has it open.
 
-`open_reader` finds the way: through a running recorder's HTTP interface if one holds the
-directory, by opening the directory itself if nobody does, or over a server's native protocol.
-Whoever calls it need not know which, and gets the same values and the same bytes from each.
+`open_reader` finds the way: to the engine of a directory, which a running recorder may have started
+or else is started for the command, or to a server. From then on there is no difference.
 """
 
-import json
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from mexc_trio.clickhouse.live import LiveStore, find
-from mexc_trio.clickhouse.types import from_json, parse
-from mexc_trio.errors import StoreLocked, UsageError
+from mexc_trio.clickhouse import documents
+from mexc_trio.clickhouse.engine import Engine
+from mexc_trio.clickhouse.engine_config import COMMANDS
+from mexc_trio.clickhouse.server import Block, ServerStore
+from mexc_trio.clickhouse.types import Convert, from_driver, parse
+from mexc_trio.errors import UsageError
 from mexc_trio.read import arrow
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.settings.targets import EmbeddedTarget, ServerTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mexc_trio.clickhouse.window import Window
-
-STARTING: Final = 5.0
-"""Seconds that a recorder may hold its directory before it can be asked."""
-
-_JSON: Final = "JSONCompactEachRowWithNamesAndTypes"
-_EXACT: Final = {
-    "output_format_json_quote_64bit_integers": "0",
-    "output_format_json_quote_decimals": "1",
-    "output_format_json_quote_denormals": "1",
-    "output_format_json_named_tuples_as_objects": "0",
-}
+_TO_THE_END: Final[Mapping[str, object]] = {"cancel_http_readonly_queries_on_client_close": 1}
 
 
-class Reader(Protocol):
-    """The read side of a store. Calls block; one at a time, a stream included."""
+class Reader:
+    """The read side of a store. It may write nothing, whatever its user may.
+
+    Calls block; one at a time, a stream included.
+    """
+
+    def __init__(self, target: ServerTarget, known_as: str = "") -> None:
+        # The driver's other way of making times depends on where the server is.
+        options: Any = {**target.options, "settings": {"use_client_time_zone": True}}
+        self._store = ServerStore(attrs.evolve(target, options=options), 1, known_as)
+        self._target = target
 
     @property
     def name(self) -> str:
         """What the user knows the store by, without secrets."""
+        return self._store.name
 
     @property
     def database(self) -> str:
         """The database that holds the tables; names without a database are looked up there."""
+        return self._store.database
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, all of them in memory.
@@ -57,6 +58,9 @@ class Reader(Protocol):
         Raises:
             StoreError: it failed.
         """
+        with closing(self._blocks(sql)) as blocks:
+            next(blocks)
+            return [row for block in blocks for row in block]
 
     def stream(self, sql: str, format: str) -> Generator[bytes, None, None]:  # noqa: A002
         """Run one statement and yield its answer as one document in a format of ClickHouse.
@@ -64,8 +68,10 @@ class Reader(Protocol):
         Closing the generator ends the statement.
 
         Raises:
-            StoreError: it failed, perhaps in the middle; or the store cannot make the format.
+            StoreError: it failed, perhaps in the middle; or the server cannot make the format.
         """
+        settings = {**_TO_THE_END, **self._settings}
+        yield from documents.stream(self._target, self.name, sql, format, settings)
 
     def batches(self, sql: str) -> "Generator[pa.RecordBatch, None, None]":
         """Run a SELECT and yield its rows as batches of Arrow, at least one.
@@ -73,6 +79,33 @@ class Reader(Protocol):
         Raises:
             StoreError: it failed, perhaps in the middle.
         """
+        columns = [(row[0], row[1]) for row in self.query(f"DESCRIBE TABLE ({sql})")]
+        with closing(self.stream(sql, arrow.ARROW_STREAM)) as pieces:
+            yield from arrow.read(pieces, columns)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._store.close()
+
+    def _blocks(self, sql: str) -> Generator[Block, None, None]:
+        """Yield the columns and then the rows, with the values that every reader has."""
+        with closing(self._store.blocks(sql, self._settings)) as blocks:
+            columns = next(blocks)
+            yield columns
+            converts = [from_driver(parse(type_)) for _, type_ in columns]
+            plain = not any(converts)
+            for block in blocks:
+                yield block if plain else [_row(converts, row) for row in block]
+
+    @cached_property
+    def _settings(self) -> dict[str, int | str]:
+        found = self._store.query("SELECT value FROM system.settings WHERE name = 'readonly'")
+        if found[0][0] == "1":
+            return {}  # a user who may change no setting; times are in the server's zone
+        settings: dict[str, int | str] = {"session_timezone": "UTC"}
+        if found[0][0] == "0":
+            settings["readonly"] = 2
+        return settings
 
 
 @contextmanager
@@ -84,14 +117,14 @@ def open_reader(settings: Settings) -> Iterator[Reader]:
         StoreLocked: something else has the directory, and cannot be asked.
         StoreError: the engine does not open the directory.
     """
-    if isinstance(settings.store, EmbeddedTarget):
-        with closing(_embedded(settings.store.directory)) as reader:
-            yield reader
-    else:
-        from mexc_trio.clickhouse.serverreader import ServerReader
-
-        with closing(ServerReader(settings.store)) as server:
-            yield server
+    with ExitStack() as stack:
+        if isinstance(settings.store, EmbeddedTarget):
+            refuse_no_store(settings.store.directory)
+            engine = stack.enter_context(closing(Engine(settings.store.directory)))
+            reader = Reader(engine.access().target(COMMANDS), engine.name)
+        else:
+            reader = Reader(settings.store)
+        yield stack.enter_context(closing(reader))
 
 
 def refuse_no_store(directory: Path) -> None:
@@ -102,96 +135,7 @@ def refuse_no_store(directory: Path) -> None:
         raise UsageError(f"store {directory}: nothing was ever recorded there; see --store")
 
 
-def _embedded(directory: Path) -> "EngineReader":
-    refuse_no_store(directory)
-    deadline = time.monotonic() + STARTING
-    while True:
-        live = find(directory)
-        if live is not None:
-            return EngineReader(f"store {directory}", live)
-        # Here because the engine takes most of a second to load.
-        from mexc_trio.clickhouse.embedded import EmbeddedStore
-        from mexc_trio.clickhouse.window import Limits, Window
-
-        try:
-            store = EmbeddedStore(directory)
-        except StoreLocked as error:
-            # A recorder that starts or ends, or another command, which is soon done.
-            if time.monotonic() > deadline:
-                raise StoreLocked(
-                    f"{error}; or, if it is a recorder, let it answer: see --listen"
-                ) from error
-            time.sleep(0.1)
-            continue
-        # Nobody records meanwhile, so a statement may take its time and its memory.
-        window = Window(store, Limits(seconds=0, memory=0, document=0))
-        return EngineReader(store.name, OpenedStore(window))
-
-
-class Source(Protocol):
-    """An embedded engine, in this process or in a recorder's."""
-
-    def stream(
-        self, sql: str, default_format: str, settings: Mapping[str, str]
-    ) -> Generator[bytes, None, None]:
-        """Run a statement and yield the bytes of its answer."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-
-@attrs.define(eq=False)
-class OpenedStore:
-    """A store that this process has opened."""
-
-    _window: "Window"
-
-    def stream(
-        self, sql: str, default_format: str, settings: Mapping[str, str]
-    ) -> Generator[bytes, None, None]:
-        """See `Source.stream`."""
-        with closing(self._window.answer(sql, default_format, settings=settings)) as answer:
-            yield from answer.pieces()
-
-    def close(self) -> None:
-        """See `Source.close`."""
-        self._window.store.close()
-
-
-@attrs.define(eq=False)
-class EngineReader:
-    """A reader of an embedded store."""
-
-    name: str
-    _source: "OpenedStore | LiveStore"
-    database: str = "mexc_data"
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """See `Reader.query`."""
-        with closing(self._source.stream(sql, _JSON, _EXACT)) as pieces:
-            # Not splitlines(), which also splits at characters that a text may hold.
-            lines = b"".join(pieces).decode("utf-8", "surrogateescape").split("\n")
-        if len(lines) < 3:
-            return []
-        converts = [from_json(parse(type_)) for type_ in json.loads(lines[1])]
-        return [_row(converts, json.loads(line)) for line in lines[2:] if line]
-
-    def stream(self, sql: str, format: str) -> Generator[bytes, None, None]:  # noqa: A002
-        """See `Reader.stream`."""
-        yield from self._source.stream(sql, format, {})
-
-    def batches(self, sql: str) -> "Generator[pa.RecordBatch, None, None]":
-        """See `Reader.batches`."""
-        with closing(self._source.stream(sql, arrow.ARROW_STREAM, {})) as pieces:
-            yield from arrow.read(pieces)
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self._source.close()
-
-
-def _row(converts: list[Callable[[Any], Any] | None], values: list[Any]) -> tuple[Any, ...]:
+def _row(converts: list[Convert | None], row: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
-        convert(value) if convert else value
-        for convert, value in zip(converts, values, strict=True)
+        convert(value) if convert else value for convert, value in zip(converts, row, strict=True)
     )

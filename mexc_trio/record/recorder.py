@@ -24,12 +24,11 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
-from mexc_trio.record.recording import Recording, has_journal, open_recording
+from mexc_trio.record.recording import Recording, open_recording
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.signals import stoppable
 from mexc_trio.supervise import alone, supervise
 
@@ -110,8 +109,8 @@ async def drain(settings: Settings) -> int:
     Raises:
         MexcTrioError: it could not be started, or the store refuses the rows.
     """
-    if not await trio.to_thread.run_sync(has_journal, settings):
-        log.info("nothing waits: there is no journal of this store in %s", settings.state_directory)
+    if not settings.journal_path.exists():
+        log.info("nothing waits: there is no journal %s", settings.journal_path)
         return 0
     async with _started(settings, ()) as (recording, running):
         left = recording.backlog
@@ -162,7 +161,6 @@ async def _run(
         beside(
             alone("statistics", partial(_statistics(settings), recording)),
             alone("rows of earlier runs", partial(_write_leftovers, recording)),
-            *_interface(recording),
         ),
     ):
         if settings.duration is not None:
@@ -278,18 +276,6 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
     else:
         recording.leftovers.remove(queue)
         recording.release(queue.name)
-
-
-def _interface(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
-    """Yield the task that answers SQL over HTTP, where there is something to answer with."""
-    settings = recording.settings
-    if isinstance(settings.store, EmbeddedTarget) and settings.listen:
-        # Here because only the embedded engine needs what it imports.
-        from mexc_trio.clickhouse.embedded import EmbeddedStore
-        from mexc_trio.read import listen
-
-        if isinstance(store := recording.gate.store, EmbeddedStore):
-            yield alone("HTTP", partial(listen.answer, store, settings.listen))
 
 
 def _writer(recording: Recording, queue: Queue) -> Writer:

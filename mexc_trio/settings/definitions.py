@@ -165,14 +165,17 @@ class Settings:
     listen: Address | None = _setting(
         "127.0.0.1:0",
         parse_address,
-        "where a recorder answers SQL over HTTP: host:port, a port, or off; port 0 is a free one."
-        " For the embedded engine only",
+        "where the embedded engine answers readers over HTTP while it records: host:port, a port,"
+        " or off; port 0 is a free one",
     )
     metrics: Address | None = _setting(
         "127.0.0.1:0",
         parse_address,
         "where a recorder answers /metrics, /live and /ready: host:port, a port, or off; port 0 is"
         " a free one, and the file metrics.url in the state directory says which",
+    )
+    reader_password: str | None = _setting(
+        None, str, "the password of user reader at that address; a random one if none", secret=True
     )
     min_free_mib: int = _setting(
         "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
@@ -244,6 +247,7 @@ class Settings:
         shown["metrics"] = self.metrics or "off"
         shown["quote"] = " ".join(self.quote or ())
         shown["password"] = "***" if self.password else None
+        shown["reader_password"] = "***" if self.reader_password else None
         shown["state_dir"] = self.state_directory
         shown["url"] = mask(self.url)
         shown["journal_sync"] = "yes" if self.journal_sync else "no"

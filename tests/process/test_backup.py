@@ -41,11 +41,6 @@ HOLES: Final[list[RowTuple]] = [
     ("BTC_USDT", "all", 1_788_335_243_000, 1_788_335_244_000, "connection lost", "why", 7, 2**63),
     ("ETH_USDT", "deal", 1_788_335_243_000, 1_788_335_245_000, "program stopped", "", 0, 0),
 ]
-MARKET: Final = "(ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String)"
-LEDGER: Final = (
-    "(symbol String, channel String, `from` Int64, `to` Int64, cause String, detail String, "
-    "version_before UInt64, version_after UInt64)"
-)
 
 
 def rows_of_market() -> list[Row]:
@@ -181,16 +176,10 @@ def test_to_a_server_and_back(tmp_path: Path) -> None:
     market: dict[str, Sequence[RowTuple]] = {"btc": rows_of_market(), "gaps": HOLES}
     fill(tmp_path / "a", market)
     with ClickHouseServer() as server:
-        # A server of this age lacks DateTime64, so its tables are made by hand.
-        server.execute(f"CREATE TABLE mexc_data.btc {MARKET} ENGINE = StripeLog")
-        server.execute(f"CREATE TABLE mexc_data.gaps {LEDGER} ENGINE = StripeLog")
         assert backup(tmp_path / "a", tmp_path / "copy") == 0
         assert restore(server.url, tmp_path / "copy") == 0
-        assert server.execute("SELECT name FROM system.tables WHERE database = 'mexc_data'") == [
-            ("btc",),
-            ("gaps",),
-        ]
-        found = server.execute("SELECT * FROM mexc_data.btc SETTINGS max_threads = 1")
+        sql = "SELECT toUnixTimestamp64Milli(ts), mt, m FROM mexc_data.btc SETTINGS max_threads = 1"
+        found = server.execute(sql)
         assert found == market["btc"]
         assert backup(server.url, tmp_path / "again") == 0
     assert restore(tmp_path / "b", tmp_path / "again") == 0
@@ -401,7 +390,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > len(first) + 100)
             exchange.silence()
             sent = len(exchange.rows("BTC_USDT"))
-            await program.acknowledged(sent if journal else sent - len(first))
+            await program.journaled(sent if journal else sent - len(first))
             assert await program.stop() == 0
     assert Embedded(tmp_path).rows("btc") == exchange.rows("BTC_USDT")
     causes = {str(cause) for _, _, _, _, cause, *_ in stored(data, "gaps")}

@@ -100,25 +100,17 @@ def test_a_user_who_may_only_read(served: Served, tmp_path: Path) -> None:
     """Whether rows can be inserted is tried at the first start, with no row."""
     url = served.url.replace("recorder:secret", "reader:lookonly")
     line = refused(run(BTC, "--store", url, "--store-connections", "1", cwd=tmp_path))
-    assert "Cannot insert into table in readonly mode" in line
+    assert "Cannot execute query in readonly mode" in line
     assert list(tmp_path.iterdir()) == []
     assert served.rows("btc") == []
-
-
-def test_a_server_too_old_to_create_tables(served: Served, tmp_path: Path) -> None:
-    """The line names the least version, and not even the database is created."""
-    url = served.url.replace("bad_input", "too_old")
-    line = refused(run(BTC, "--store", url, cwd=tmp_path))
-    assert "is ClickHouse 18.16.1, too old to create table btc: DateTime64 needs 20.1" in line
-    databases = served.server.execute("SELECT name FROM system.databases")
-    assert ("too_old",) not in databases
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_that_is_not_ours(served: Served, tmp_path: Path) -> None:
     """A table that lacks a column is named, and left as it is."""
     served.server.execute("DROP TABLE bad_input.btc")
-    served.server.execute("CREATE TABLE bad_input.btc (ts Int64, price String) ENGINE = StripeLog")
+    served.server.execute(
+        "CREATE TABLE bad_input.btc (ts DateTime64(3), price String) ENGINE = StripeLog"
+    )
     line = refused(run(BTC, "--store", served.url, cwd=tmp_path))
     assert line.startswith("table bad_input.btc at ClickHouse at ")
     assert "has no column mt, m: it is not one of ours" in line
@@ -168,7 +160,7 @@ def test_parents_of_the_store_are_made(tmp_path: Path) -> None:
 
 def test_the_engine_is_not_installed(tmp_path: Path) -> None:
     """Who installed without the extra is told how to get it, or how to do without."""
-    result = run(BTC, cwd=tmp_path, code="import sys; sys.modules['chdb.session'] = None")
+    result = run(BTC, cwd=tmp_path, code="import sys; sys.modules['chdb'] = None")
     assert "pip install 'mexc-trio[embedded]'" in refused(result)
     assert list(tmp_path.iterdir()) == []
 
@@ -184,10 +176,7 @@ async def test_a_second_recorder_in_the_same_directory(tmp_path: Path) -> None:
     ):
         await program.until(lambda: exchange.symbols == [BTC])
         line = refused(run("ETH_USDT", cwd=tmp_path), exit_code=1)
-        assert line == (
-            f"store mexc-data is in use by process {program.process.pid}; "
-            f"stop it first, or choose another directory"
-        )
+        assert f" is in use by process {program.process.pid}; stop it first" in line
         await exchange.subscribed(BTC)
         await exchange.push(BTC, "deal")
         await program.journaled(1)
@@ -216,7 +205,12 @@ async def test_a_second_recorder_of_the_same_table(served: Served, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "exit_code"),
-    [("cyclopts", 130), ("trio", 130), ("mexc_trio.record.recorder", 130), ("chdb.session", 0)],
+    [
+        ("cyclopts", 130),
+        ("trio", 130),
+        ("mexc_trio.record.recorder", 130),
+        ("mexc_trio.clickhouse.embedded", 0),
+    ],
 )
 def test_an_interrupt_while_starting(tmp_path: Path, module: str, exit_code: int) -> None:
     """Whatever is being loaded, a Ctrl-C ends the program without a traceback."""

@@ -269,7 +269,7 @@ def test_broken_installation_is_told_apart(
     """A wheel that does not load says why, and not that it is missing."""
     broken = tmp_path / "_chdb.abi3.so"
     broken.write_text("not a library")
-    monkeypatch.setattr(engine_module, "_extension", lambda: broken)
+    monkeypatch.setattr(engine_module, "extension", lambda: broken)
     with pytest.raises(StoreError, match=r"does not start: .*_chdb\.abi3\.so"):
         engine.access()
 

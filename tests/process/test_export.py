@@ -545,8 +545,8 @@ def test_a_server_that_goes_away(
     """From a real server: its rows; and when it is killed in the middle, one line and no file."""
     with ClickHouseServer() as server:
         server.execute(
-            "CREATE TABLE mexc_data.btc (ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), "
-            "m String) ENGINE = StripeLog"
+            "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
+            "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
         )
         rows = days_of_deals(3)
         server.execute("INSERT INTO mexc_data.btc VALUES", rows)

@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.faults import ROOT, TABLE, TALLY, chance, environment, read_embedded, repetitions
+from tests.support.faults import ROOT, TABLE, TALLY, chance, environment, repetitions
+from tests.support.running import read_embedded
 
 APPENDER = f"""
 import sys

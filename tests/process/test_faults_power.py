@@ -23,13 +23,13 @@ from tests.support.faults import (
     compare,
     compare_gaps,
     make_tables,
-    read_embedded,
     recording,
     repetitions,
     stored,
     stored_gaps,
     wait_until,
 )
+from tests.support.running import read_embedded
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 
@@ -222,8 +222,8 @@ def test_journal_that_lost_its_end_with_the_power(
         shutil.copytree(older, recorder.state)
         # On the same machine start this can only be somebody else's doing.
         recorder.start()
-        assert recorder.wait() == 1
-        assert "something else writes to it" in recorder.said()
+        recorder.says("something else writes to it")
+        recorder.kill()
         shutil.rmtree(recorder.state)
         shutil.copytree(older, recorder.state)
         recorder.forget_the_machines_start()

@@ -1,10 +1,9 @@
 """Reading a store: the same from a recorder, from a directory that nobody has, from a server."""
 
 import io
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,21 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from mexc_trio.clickhouse import documents, engine
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.live import ADDRESS, LiveStore, find
-from mexc_trio.clickhouse.schema import columns, count, literal, market_table, prepare
+from mexc_trio.clickhouse.schema import columns, count, market_table, prepare
 from mexc_trio.clickhouse.types import parse
-from mexc_trio.clickhouse.window import Limits, Window
 from mexc_trio.errors import StoreError, StoreLocked, StoreUnavailable, TableMissing, UsageError
 from mexc_trio.locks import hold_file
-from mexc_trio.read import listen, reading, render
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
-from mexc_trio.settings.address import Address
-from mexc_trio.settings.targets import EmbeddedTarget, parse_store
+from mexc_trio.settings.targets import EmbeddedTarget, ServerTarget, parse_store
 from tests.support.running import DEADLINE
 from tools.clickhouse import ClickHouseServer
 
@@ -39,11 +33,12 @@ TABLE = market_table("btc")
 
 VALUES = (
     "SELECT toDecimal64('1.50', 8) AS d, toDecimal128('-0.10', 20) AS e,"
-    " toDate('2026-01-02') AS dd, toDateTime(1767225600) AS t, toNullable(1) AS n, NULL AS nn,"
+    " toDate('2026-01-02') AS dd, toDateTime(1767225600) AS t, toNullable(1) AS n,"
+    " CAST(NULL, 'Nullable(Int8)') AS nn,"
     " 'a\\t\\'\\\\\\n\"b/ü' AS s,"
     " tuple(1, 'a') AS tt, toUInt64(18446744073709551615) AS u, toInt64(-5) AS i, 1.5e30 AS f,"
     " [(toDecimal64('77525.9', 8), 'x')] AS x, CAST('a', 'Enum8(\\'a\\' = 1, \\'b\\' = 2)') AS en,"
-    " toUUID('ffbeed00-a503-4398-918e-c05d2c947662') AS id, [] AS none"
+    " toUUID('ffbeed00-a503-4398-918e-c05d2c947662') AS id, CAST([], 'Array(String)') AS none"
 )
 STATEMENTS = (
     VALUES,
@@ -89,13 +84,10 @@ def at(directory: Path) -> Settings:
 
 @asynccontextmanager
 async def recorder(directory: Path) -> AsyncIterator[EmbeddedStore]:
-    """Hold a store and answer for it, as a recorder does."""
-    with closing(EmbeddedStore(directory)) as store:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen.answer, store, Address())
-            await met((directory / ADDRESS).exists)
-            yield store
-            nursery.cancel_scope.cancel()
+    """Hold a store, as a recorder does."""
+    store = await trio.to_thread.run_sync(EmbeddedStore, directory)
+    with closing(store):
+        yield store
 
 
 async def asked(directory: Path, question: Callable[[Reader], T]) -> T:
@@ -145,7 +137,7 @@ async def test_the_same_from_a_server(directory: Path, clickhouse_server: ClickH
     """Moving from a directory to a server changes no answer: no value, no type, no byte."""
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
     clickhouse_server.execute(
-        "CREATE TABLE mexc_data.btc (ts Int64, "
+        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
         "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
     )
     clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
@@ -233,7 +225,10 @@ async def test_errors(directory: Path) -> None:
 
 async def test_a_stream_that_is_closed_ends_the_statement(directory: Path) -> None:
     """Who has seen enough leaves nothing running."""
-    busy = "SELECT count() FROM system.processes WHERE startsWith(query, 'SELECT repeat(')"
+    busy = (
+        "SELECT count() FROM system.processes WHERE startsWith(query, 'SELECT repeat(') "
+        "AND user = 'commands'"
+    )
 
     def peek(reader: Reader) -> list[tuple[Any, ...]]:
         with closing(reader.stream("SELECT repeat('x', 999) FROM numbers(100000000)", "TSV")) as s:
@@ -277,175 +272,57 @@ def test_no_store(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@contextmanager
-def other_program() -> Iterator[str]:
-    """Listen at a port, as a program would that is no recorder."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+def test_address_that_a_killed_recorder_left(directory: Path) -> None:
+    """A file that says where an engine answers is believed as long as somebody has the store."""
+    access = directory / "engine" / "access"
+    for text in ("", "nonsense", "{}", '{"tcp_port": 1}', '["x"]'):
+        access.write_text(text)
+        with open_reader(at(directory)) as reader:
+            assert reader.query("SELECT 1") == [(1,)]
 
 
-async def test_what_a_killed_recorder_left(directory: Path, tmp_path: Path) -> None:
-    """A file with an address at which nobody, or somebody else, answers does no harm."""
-    with other_program() as url:
-        gone = url
-    for text in (gone, "", "http://127.0.0.1:0", "nonsense", "http://[", "http://nope.invalid:1"):
-        (directory / ADDRESS).write_text(text)
-        assert await asked(directory, lambda reader: reader.query("SELECT 1")) == [(1,)]
-    (directory / ADDRESS).unlink()
-    copy = tmp_path / "copy"
-    async with recorder(directory):
-        address = (directory / ADDRESS).read_text()
-        copy.mkdir()
-        (copy / ADDRESS).write_text(address)
-        # A recorder, but of another store.
-        assert await trio.to_thread.run_sync(find, copy) is None
-        assert await trio.to_thread.run_sync(find, directory) is not None
-
-
-async def test_a_holder_that_does_not_answer(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A recorder with --listen off is named, and what to do about it."""
-    monkeypatch.setattr(reading, "STARTING", 0.1)
+def test_holder_that_does_not_answer(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the directory and does not answer is named."""
+    monkeypatch.setattr(engine, "FIND", 0.1)
     with (
         hold_file(directory / "store.lock", "x"),
-        pytest.raises(StoreLocked, match=r"is in use by process \d+; .* see --listen"),
+        pytest.raises(StoreLocked, match=r"is in use by process \d+"),
+        open_reader(at(directory)),
     ):
-        await asked(directory, lambda reader: reader.query("SELECT 1"))
+        pass
 
 
-async def test_a_recorder_that_just_starts(directory: Path) -> None:
-    """A recorder holds its directory a moment before it answers; a reader waits for it."""
-
-    def ask() -> list[tuple[Any, ...]]:
-        with open_reader(at(directory)) as reader:
-            return reader.query("SELECT count() FROM btc")
-
+async def test_recorder_that_just_starts(directory: Path) -> None:
+    """A recorder holds its directory a moment before its engine answers; a reader waits for it."""
     answers: list[object] = []
 
     async def reads() -> None:
-        answers.append(await trio.to_thread.run_sync(ask))
+        question = "SELECT count() FROM btc"
+        answers.append(await asked(directory, lambda reader: reader.query(question)))
 
-    with closing(EmbeddedStore(directory)) as store:
-        async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
+        with hold_file(directory / "store.lock", "x"):
             nursery.start_soon(reads)
             await trio.sleep(0.3)
             assert not answers
-            async with trio.open_nursery() as interface:
-                interface.start_soon(listen.answer, store, Address())
-                await met(lambda: bool(answers))
-                interface.cancel_scope.cancel()
     assert answers == [[(len(ROWS),)]]
 
 
-def test_a_live_store_that_vanished() -> None:
-    """A recorder that is gone is an error that passes."""
-    with other_program() as url:
-        port = int(url.rpartition(":")[2])
-    with pytest.raises(StoreUnavailable):
-        list(LiveStore("store x", "127.0.0.1", port).stream("SELECT 1", "TSV", {}))
+def test_server_without_http(clickhouse_server: ClickHouseServer) -> None:
+    """Documents come over HTTP; the error says how to name its port."""
+    url = clickhouse_server.url.replace(f"http_port={clickhouse_server.http_port}", "http_port=1")
+    with open_reader(Settings(store=parse_store(url))) as reader:
+        assert reader.query("SELECT 1") == [(1,)]
+        with pytest.raises(StoreUnavailable, match=r"does not answer HTTP on port 1 .*http_port="):
+            list(reader.stream("SELECT 1", "TSV"))
 
 
-# Limits.
-
-
-def test_no_statement_takes_all_memory_or_time(directory: Path) -> None:
-    """What needs more than its share fails, and the store goes on."""
-    with closing(EmbeddedStore(directory)) as store:
-        window = Window(store, Limits(seconds=1, memory=50_000_000, document=100_000))
-        for sql, name, code in (
-            ("SELECT sum(cityHash64(number)) FROM numbers(1000000000000)", "TSV", 159),
-            ("SELECT groupArray(number) FROM numbers(100000000)", "TSV", 241),
-            ("SELECT * FROM numbers(100000000) ORDER BY cityHash64(number)", "TSV", 241),
-            ("SELECT number FROM numbers(1000000)", "JSON", 396),
-        ):
-            with closing(window.answer(sql, name)) as answer, pytest.raises(StoreError) as caught:
-                list(answer.pieces())
-            assert caught.value.code == code, sql
-        assert count(store, "btc") == len(ROWS)
-
-
-# Formats that are made here.
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
-EPOCH = datetime.fromtimestamp(0, UTC)
-MONEY = st.decimals("-999999999", "999999999", places=8, allow_nan=False)
-CELLS = st.tuples(
-    TEXT,
-    st.none() | TEXT,
-    MONEY,
-    st.integers(-(2**63), 2**63 - 1),
-    st.lists(st.tuples(MONEY, TEXT), max_size=3),
-    st.booleans(),
-    st.integers(10**10, 4 * 10**12).map(lambda n: EPOCH + timedelta(milliseconds=n)),
-)
-TYPES = (
-    "String",
-    "Nullable(String)",
-    "Decimal(18, 8)",
-    "Int64",
-    "Array(Tuple(Decimal(18, 8), String))",
-    "Bool",
-    "DateTime64(3)",
-)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
-    """An engine to compare with."""
-    with closing(EmbeddedStore(tmp_path_factory.mktemp("engine"))) as store:
-        prepare(store, [])
-        yield Window(store)
-
-
-def _sql(value: object) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, str):
-        return literal(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime):
-        return f"fromUnixTimestamp64Milli(toInt64({round(value.timestamp() * 1000)}))"
-    if isinstance(value, Decimal):
-        return f"toDecimal64('{value:f}', 8)"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_sql, value))}]"
-    if isinstance(value, tuple):
-        return f"tuple({', '.join(map(_sql, value))})"
-    return f"toInt64('{value}')"
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
-@given(rows=st.lists(CELLS, min_size=1, max_size=3))
-def test_text_is_as_the_engine_writes_it(engine: Window, name: str, rows: list[Any]) -> None:
-    """A server's answer has the bytes that ClickHouse itself would write."""
-    columns = [(f"c{n}", type_) for n, type_ in enumerate(TYPES)]
-    selects = [
-        ", ".join(
-            f"CAST({_sql(value)}, {literal(type_)}) AS {column}"
-            for value, (column, type_) in zip(row, columns, strict=True)
-        )
-        for row in rows
-    ]
-    sql = " UNION ALL ".join(f"SELECT {select}" for select in selects)
-    with closing(engine.answer(sql, name)) as answer:
-        expected = b"".join(answer.pieces())
-    assert b"".join(render.write(name, columns, [rows])).decode() == expected.decode()
-
-
-def test_a_table_for_people() -> None:
-    """A server's PrettyCompact looks like ClickHouse's, and stops where that stops."""
-    rows = [(n, "x" * (n % 3)) for n in range(1001)]
-    text = b"".join(render.write("PrettyCompact", [("n", "UInt16"), ("s", "String")], [rows]))
-    lines = text.decode().splitlines()
-    assert lines[0] == "      ┌───n─┬─s──┐"
-    assert lines[3] == "   3. │   2 │ xx │"
-    assert lines[-1] == "Showed 1000 out of 1001 rows."
-    assert b"".join(render.write("PrettyCompact", [("n", "UInt16")], [])) == b""
+def test_wrong_password_over_http(clickhouse_server: ClickHouseServer) -> None:
+    """It is told in the same words as over the native protocol."""
+    target = parse_store(clickhouse_server.url.replace("secret", "wrong"))
+    assert isinstance(target, ServerTarget)
+    with pytest.raises(StoreUnavailable, match="wrong user or password"):
+        list(documents.stream(target, "x", "SELECT 1", "TSV", {}))
 
 
 @pytest.mark.parametrize(

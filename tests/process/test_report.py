@@ -327,8 +327,8 @@ def test_a_server_too_old_for_windows(clickhouse_server: ClickHouseServer, tmp_p
     """It gives the same numbers; the page says which plot needs a newer one."""
     server = clickhouse_server
     server.execute(
-        "CREATE TABLE mexc_data.reported (ts Int64, mt Enum8('t'=1,'d'=2,'dp'=3,'dl'=4), m String) "
-        "ENGINE = StripeLog"
+        "CREATE TABLE mexc_data.reported (ts DateTime64(3), "
+        "mt Enum8('t'=1,'d'=2,'dp'=3,'dl'=4), m String) ENGINE = StripeLog"
     )
     try:
         server.execute("INSERT INTO mexc_data.reported VALUES", ROWS["btc"])

@@ -53,7 +53,7 @@ def test_output(directory: Path, clickhouse_server: ClickHouseServer) -> None:
     """Tab-separated into a pipe, any format on request, the same from either store."""
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
     clickhouse_server.execute(
-        "CREATE TABLE mexc_data.btc (ts Int64, "
+        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
         "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
     )
     clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
@@ -64,7 +64,7 @@ def test_output(directory: Path, clickhouse_server: ClickHouseServer) -> None:
         done = sql(directory, SELECT, "--format", "Parquet", "--store", store)
         assert (done.returncode, done.stderr) == (0, b"")
         assert pq.read_table(io.BytesIO(done.stdout)).to_pylist() == [
-            {"mt": mt, "m": m} for _, mt, m in ROWS
+            {"mt": mt.encode(), "m": m} for _, mt, m in ROWS
         ]
     clickhouse_server.execute("DROP TABLE mexc_data.btc")
 
@@ -89,7 +89,7 @@ def test_a_terminal_gets_a_table(directory: Path) -> None:
     [
         (["SELECT nope"], 1, "store mexc-data: Unknown expression identifier `nope`"),
         (["SELECT 1 FROM"], 1, "store mexc-data: Syntax error"),
-        (["DROP TABLE btc"], 1, "only SELECT, SHOW, DESCRIBE, EXISTS and EXPLAIN can be run"),
+        (["DROP TABLE btc"], 1, "Not enough privileges"),
         (["SELECT 1", "--format", "Nope"], 1, "store mexc-data: Unknown format Nope"),
         (["SELECT 1", "--store", "none"], 2, "store none: there is no such directory; see --store"),
         (["SELECT 1", "--store", "."], 2, "store .: nothing was ever recorded there"),
@@ -133,7 +133,7 @@ def test_a_reader_that_has_seen_enough(directory: Path) -> None:
 def test_ctrl_c(directory: Path) -> None:
     """Ctrl-C ends a long statement at once, and the store can be read again."""
     with subprocess.Popen(
-        command("SELECT 1 UNION ALL SELECT sum(cityHash64(number)) FROM numbers(1000000000000)"),
+        command("SELECT number + 1 FROM numbers(1000000000000)"),
         cwd=directory,
         env=environment(),
         stdout=subprocess.PIPE,

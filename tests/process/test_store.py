@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_trio.clickhouse import repair, schema, stripelog
+from mexc_trio.clickhouse import server as server_module
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import (
     StoreError,
-    StoreLocked,
     StoreRejected,
     StoreUnavailable,
     TableDamaged,
@@ -189,6 +189,19 @@ def test_incarnation(clickhouse_server: ClickHouseServer) -> None:
     assert not repair.same_incarnation("", first)
 
 
+def test_server_that_is_too_old(
+    clickhouse_server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told which version it takes, at the first statement of any kind."""
+    monkeypatch.setattr(server_module, "MINIMUM_VERSION", (99, 1))
+    with closing(server_store(clickhouse_server.url)) as store:
+        for call in (lambda: store.query("SELECT 1"), lambda: store.append(BTC, [])):
+            with pytest.raises(
+                StoreRejected, match=r"is ClickHouse 26\..*, too old: it takes 99.1"
+            ):
+                call()
+
+
 def test_server_errors(clickhouse_server: ClickHouseServer) -> None:
     """Refused connections and a read-only profile pass; a wrong password does not."""
     url = clickhouse_server.url
@@ -218,13 +231,20 @@ def test_server_restart_between_two_calls(clickhouse_server: ClickHouseServer) -
         assert repair.rows_at(store, BTC, 0, 30) == numbered(0, 20)
 
 
-def test_directory_in_use(tmp_path: Path) -> None:
-    """One process at a time: the second one is told who has it."""
-    store = EmbeddedStore(tmp_path / "store")
-    with pytest.raises(StoreLocked, match="in use by process"):
-        EmbeddedStore(tmp_path / "store")
-    store.close()
-    EmbeddedStore(tmp_path / "store").close()
+def test_two_stores_of_one_directory(tmp_path: Path) -> None:
+    """They share the engine; when the one that started it goes, the other starts its own."""
+    with closing(EmbeddedStore(tmp_path / "store")) as first:
+        schema.prepare(first, [BTC])
+        with closing(EmbeddedStore(tmp_path / "store")) as second:
+            first.append(BTC, numbered(0, 10))
+            before = second.incarnation()
+            assert before == first.incarnation()
+            first.close()
+            with pytest.raises(StoreUnavailable):
+                second.append(BTC, numbered(10, 10))
+            second.append(BTC, numbered(10, 10))
+            assert second.incarnation() != before
+            assert repair.rows_at(second, BTC, 0, 30) == numbered(0, 20)
 
 
 def test_seal_holds_until_the_files_change(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`mexc-trio verify`: what it says is so, and what is wrong it finds."""
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -17,10 +18,8 @@ from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
 from mexc_trio.errors import UsageError
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import hold_file
-from mexc_trio.read.listen import answer
 from mexc_trio.rows import Gap, Row
 from mexc_trio.settings import Settings
-from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts
 from mexc_trio.verify.verdict import report
@@ -32,10 +31,13 @@ START = 1_700_000_000_000
 BLOCK, BLOCKS = 50, 40
 ROWS = BLOCK * BLOCKS
 
-MARKET = "(ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
+MARKET = (
+    "(ts DateTime64(3), mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) "
+    "ENGINE = StripeLog"
+)
 LEDGER = (
-    "(symbol String, channel String, `from` Int64, `to` Int64, cause String, detail String, "
-    "version_before UInt64, version_after UInt64) ENGINE = StripeLog"
+    "(symbol String, channel String, `from` DateTime64(3), `to` DateTime64(3), cause String, "
+    "detail String, version_before UInt64, version_after UInt64) ENGINE = StripeLog"
 )
 
 
@@ -239,7 +241,7 @@ def test_while_a_recorder_has_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line says who has it and what to do."""
-    monkeypatch.setattr("mexc_trio.read.reading.STARTING", 0)
+    monkeypatch.setattr("mexc_trio.clickhouse.engine.FIND", 0.1)
     embedded(tmp_path / "data", "btc")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda level: None)
@@ -266,12 +268,10 @@ async def test_while_a_recorder_answers(tmp_path: Path) -> None:
         recorded.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(answer, store, Address())
         nursery.start_soon(record)
         growing = await trio.to_thread.run_sync(gather, settings, ())
         await recorded.wait()
         facts = await trio.to_thread.run_sync(gather, settings, ())
-        nursery.cancel_scope.cancel()
     store.close()
     assert growing.problems == facts.problems == []
     assert growing.store == facts.store == f"store {tmp_path / 'data'}"
@@ -488,8 +488,10 @@ def test_a_table_that_grows_meanwhile(server: ClickHouseServer, tmp_path: Path) 
 
     def grow() -> None:
         store = open_store(settings)
-        while not stop.is_set():
-            store.append(market_table("btc"), block(0))
+        for number in itertools.count(BLOCKS):
+            if stop.is_set():
+                break
+            store.append(market_table("btc"), block(number))
         store.close()
 
     thread = threading.Thread(target=grow)

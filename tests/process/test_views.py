@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
-from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import StoreError
-from mexc_trio.settings.targets import ServerTarget, parse_store
 from mexc_trio.symbols import VIEWS
-from tools.clickhouse import ClickHouseServer
 from tools.market import Row
 from tools.typed import ROWS, candles, expected, market_rows
 
@@ -189,22 +186,6 @@ def test_what_is_there_is_kept_and_what_is_ours_is_renewed(
         assert read(store, "tickers") == []
     finally:
         store.query("DROP TABLE mexc_data.btc_deals")
-
-
-def test_an_old_server_goes_without(
-    clickhouse_server: ClickHouseServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A server without parameterized views is recorded into all the same: one line says so."""
-    target = parse_store(clickhouse_server.url)
-    assert isinstance(target, ServerTarget)
-    server = ServerStore(target)
-    caplog.set_level(logging.INFO)
-    try:
-        assert views.create(server, ["btc"]) == []
-    finally:
-        server.close()
-    assert [record.levelno for record in caplog.records] == [logging.INFO]
-    assert "no typed views" in caplog.text
 
 
 def test_a_refusal_is_a_line_and_no_error(

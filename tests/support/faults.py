@@ -22,8 +22,10 @@ from typing import Any, Final, NamedTuple, Self
 import attrs
 import trio
 
+from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal import open_journal
+from tests.support.running import read_embedded, server_store
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 ROOT: Final = Path(__file__).parents[2]
@@ -340,47 +342,20 @@ class Recorder:
             return [row for entry in queue.since(queue.first_kept()) for row in entry.rows]
 
 
-def read_embedded(directory: Path, sql: str) -> list[tuple[Any, ...]]:
-    """Ask an embedded store that nobody has open, in a process of its own."""
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom chdb.session import Session\n"
-        "print(str(Session(sys.argv[1]).query(sys.argv[2], 'JSONCompactEachRow')))"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", script, str(directory), sql],
-        env=environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    return [tuple(json.loads(line)) for line in answer.stdout.split("\n") if line.strip()]
-
-
 def make_tables(server: ClickHouseServer, *tables: str) -> None:
-    """Make the tables on a server that may be too old for DateTime64."""
-    for table in tables or (TABLE,):
-        server.execute(
-            f"CREATE TABLE IF NOT EXISTS {DATABASE}.`{table}` (ts Int64, mt "
-            f"Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-        )
-    server.execute(
-        f"CREATE TABLE IF NOT EXISTS {DATABASE}.gaps (symbol String, channel String, `from` Int64, "
-        f"`to` Int64, cause String, detail String, version_before UInt64, version_after UInt64) "
-        f"ENGINE = StripeLog"
-    )
+    """Make the tables on a server."""
+    with closing(server_store(server.url)) as store:
+        schema.prepare(store, [*map(schema.market_table, tables or (TABLE,)), schema.GAPS])
 
 
 def stored(
     recorder: Recorder, server: ClickHouseServer | None, table: str = TABLE
 ) -> list[RowTuple]:
     """Return a table's rows in the order of insertion."""
-    if server is not None:
-        found = server.execute(
-            f"SELECT ts, toString(mt), m FROM {DATABASE}.{table} SETTINGS max_threads = 1"
-        )
-        return [tuple(row) for row in found]
     sql = (
         f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table} SETTINGS max_threads = 1"
     )
-    return [(int(ts), mt, m) for ts, mt, m in read_embedded(recorder.state, sql)]
+    return server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
 
 
 class GapRow(NamedTuple):
@@ -398,15 +373,12 @@ class GapRow(NamedTuple):
 
 def stored_gaps(recorder: Recorder, server: ClickHouseServer | None) -> list[GapRow]:
     """Return the table `gaps`."""
-    columns = "symbol, channel, {}, {}, cause, detail, version_before, version_after"
-    if server is not None:
-        sql = columns.format("`from`", "`to`")
-        return [GapRow(*row) for row in server.execute(f"SELECT {sql} FROM {DATABASE}.gaps")]
-    sql = columns.format("toUnixTimestamp64Milli(`from`)", "toUnixTimestamp64Milli(`to`)")
-    rows = read_embedded(recorder.state, f"SELECT {sql} FROM {DATABASE}.gaps")
-    return [
-        GapRow(r[0], r[1], int(r[2]), int(r[3]), r[4], r[5], int(r[6]), int(r[7])) for r in rows
-    ]
+    sql = (
+        f"SELECT symbol, channel, toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), "
+        f"cause, detail, version_before, version_after FROM {DATABASE}.gaps"
+    )
+    rows = server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
+    return [GapRow(*row) for row in rows]
 
 
 @attrs.frozen

@@ -1,6 +1,5 @@
 """The recorder as a process of its own, for tests that want it as its user has it."""
 
-import json
 import os
 import re
 import signal
@@ -15,7 +14,12 @@ from typing import Any, Final
 import attrs
 import trio
 
-from tools.clickhouse import ClickHouseServer
+from mexc_trio.clickhouse import schema
+from mexc_trio.clickhouse.engine import Engine
+from mexc_trio.clickhouse.engine_config import COMMANDS
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.settings.targets import ServerTarget, parse_store
+from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.market import Row
 
 ROOT: Final = Path(__file__).parents[2]
@@ -28,6 +32,22 @@ def environment(**variables: str) -> dict[str, str]:
     """Return the environment of a user who has set nothing but these variables."""
     environ = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     return environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
+
+
+def read_embedded(directory: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask an embedded store, whether or not somebody has it open."""
+    with (
+        closing(Engine(directory)) as engine,
+        closing(ServerStore(engine.access().target(COMMANDS), 1)) as server,
+    ):
+        return server.query(sql)
+
+
+def server_store(url: str) -> ServerStore:
+    """Return the store that `--store` would mean with this URL."""
+    target = parse_store(url)
+    assert isinstance(target, ServerTarget)
+    return ServerStore(target)
 
 
 @attrs.define(eq=False)
@@ -59,10 +79,6 @@ class Program:
     async def journaled(self, rows: int) -> None:
         """Wait until that many rows of symbols have come into the journal."""
         await self.until(lambda: (self._journal("sum(n)", "") or 0) >= rows)
-
-    async def acknowledged(self, rows: int) -> None:
-        """Wait until the store has acknowledged that many rows of a symbol."""
-        await self.until(lambda: (self._journal("max(acked)", "") or 0) >= rows)
 
     async def last_journaled(self, text: str) -> None:
         """Wait until a row with this text is among those that came last into the journal."""
@@ -129,21 +145,9 @@ class Embedded:
         """Do nothing: the recorder creates its tables."""
 
     def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
-        """Read a table in the order of insertion; in a process of its own, as chDB wants it."""
-        code = (
-            "import sys; from chdb.session import Session;"
-            "print(Session('mexc-data').query(sys.argv[1], 'JSONCompactEachRow'), end='')"
-        )
+        """Read a table in the order of insertion."""
         sql = f"SELECT {columns} FROM mexc_data.`{table}` SETTINGS max_threads = 1"
-        answer = subprocess.run(
-            [sys.executable, "-c", code, sql],
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=True,
-        )
-        return [tuple(json.loads(line)) for line in answer.stdout.splitlines()]
+        return read_embedded(self.directory / "mexc-data", sql)
 
     def rows(self, table: str) -> list[Row]:
         """Return a symbol's rows in the order of insertion."""
@@ -161,24 +165,15 @@ class Served:
     @property
     def url(self) -> str:
         """What --store takes."""
-        return f"{self.server.url.rpartition('/')[0]}/{self.database}"
+        return self.server.url.replace(f"/{DATABASE}?", f"/{self.database}?")
 
     def create(self, *tables: str) -> None:
-        """Make empty tables: Debian's server cannot make them as the recorder wants them."""
+        """Make empty tables."""
         self.server.execute(f"CREATE DATABASE IF NOT EXISTS {self.database}")
         for table in (*tables, "gaps"):
             self.server.execute(f"DROP TABLE IF EXISTS {self.database}.`{table}`")
-        for table in tables:
-            self.server.execute(
-                f"CREATE TABLE {self.database}.`{table}` (ts Int64, "
-                f"mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-            )
-        self.server.execute(
-            f"CREATE TABLE {self.database}.gaps (symbol String, channel String, "
-            "`from` Int64, `to` Int64, "
-            "cause String, detail String, version_before UInt64, version_after UInt64) "
-            "ENGINE = StripeLog"
-        )
+        with closing(server_store(self.url)) as store:
+            schema.prepare(store, [*map(schema.market_table, tables), schema.GAPS])
 
     def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
         """Read a table in the order of insertion."""
@@ -188,7 +183,8 @@ class Served:
 
     def rows(self, table: str) -> list[Row]:
         """Return a symbol's rows in the order of insertion."""
-        return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in self.select("ts, mt, m", table)]
+        found = self.select("toUnixTimestamp64Milli(ts), mt, m", table)
+        return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
 
 
 Store = Embedded | Served

@@ -14,14 +14,13 @@ from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget, parse_store
+from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.spans import DAY, HOUR, MINUTE, Span, cut, length, union, without
 from mexc_trio.verify.facts import Facts
 from mexc_trio.verify.findings import SymbolFacts
 from mexc_trio.verify.text_tables import days
 from mexc_trio.verify.verdict import report
 from mexc_trio.verify.verify import gather, verify
-from tools.clickhouse import ClickHouseServer
 
 NIGHT = 20_000 * DAY
 START = NIGHT - 18 * HOUR
@@ -323,36 +322,6 @@ def test_late_deals_are_no_fault(tmp_path: Path) -> None:
     append(store, "btc", *rows)
     store.close()
     assert [one.kind for one in gather(settings, ()).findings] == ["silent", "silent"]
-
-
-def test_an_old_server_says_what_it_cannot(tmp_path: Path) -> None:
-    """Coverage by the ledger, rates and shapes work there; the rest is said not to be known."""
-    with ClickHouseServer() as server:
-        enum = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"
-        server.execute(
-            f"CREATE TABLE mexc_data.btc (ts Int64, mt {enum}, m String) ENGINE = StripeLog"
-        )
-        server.execute(
-            "CREATE TABLE mexc_data.gaps (symbol String, channel String, `from` Int64, `to` Int64, "
-            "cause String, detail String, version_before UInt64, version_after UInt64) "
-            "ENGINE = StripeLog"
-        )
-        settings = Settings(store=parse_store(server.url), state_dir=tmp_path)
-        store = open_store(settings)
-        rows = [
-            (NIGHT + i * 60_000, mt, f"{i}|1|1") for i in range(61) for mt in ("t", "d", "dp", "dl")
-        ]
-        append(store, "btc", *rows)
-        store.append(GAPS, [gap("BTC_USDT", "all", NIGHT + 6 * MINUTE, NIGHT + 12 * MINUTE)])
-        store.close()
-        facts = gather(settings, ())
-        assert verify(settings, ()) == 0
-    btc = covered(facts, "btc")
-    assert (btc.recorded, btc.live, btc.unaccounted) == (HOUR, HOUR - 6 * MINUTE, None)
-    assert [shape.text for shape in of(facts, "btc").shapes] == ["#|#|#"]
-    (finding,) = facts.findings
-    assert (finding.kind, finding.wrong) == ("not looked", False)
-    assert "needs ClickHouse 21.12 or newer, and this is 18.16" in finding.text
 
 
 # Without a store.

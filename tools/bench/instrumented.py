@@ -18,7 +18,6 @@ import trio
 
 from mexc_trio.cli.commands import main
 from mexc_trio.clickhouse import schema
-from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.journal import Journal
@@ -62,23 +61,22 @@ def instrument(table: str) -> Notes:
 
     trio.SocketStream.receive_some = noted_receive  # type: ignore[method-assign]
     Journal.flush = noted_flush  # type: ignore[method-assign]
-    for store in (EmbeddedStore, ServerStore):
-        _note_appends(store, table, notes)
+    _note_appends(table, notes)
     return notes
 
 
-def _note_appends(store: type[EmbeddedStore] | type[ServerStore], name: str, notes: Notes) -> None:
-    append = store.append
+def _note_appends(name: str, notes: Notes) -> None:
+    append = ServerStore.append
 
-    def noted_append(self: EmbeddedStore | ServerStore, table: Table, rows: list[RowTuple]) -> None:
-        append(self, table, rows)  # type: ignore[arg-type]
+    def noted_append(self: ServerStore, table: Table, rows: list[RowTuple]) -> None:
+        append(self, table, rows)
         if table.name == name:
             stored = len(rows) + (notes.visible[-1][1] if notes.visible else 0)
             notes.visible.append((time.monotonic(), stored))
             if len(notes.unseen) < PROVED:
                 notes.unseen.append(stored - schema.count(self, name))
 
-    store.append = noted_append  # type: ignore[method-assign, assignment]
+    ServerStore.append = noted_append  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

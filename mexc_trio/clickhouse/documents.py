@@ -1,0 +1,118 @@
+"""Whole answers in one of ClickHouse's formats, over HTTP.
+
+The native protocol brings values; what CSV, Parquet or a table for people look like is the server's
+business, which it does over HTTP only.
+"""
+
+import http.client
+import re
+import secrets
+import ssl
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlencode
+
+from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.server import not_let_in
+from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.settings.targets import ServerTarget
+
+CONNECT: Final = 5.0
+SILENCE: Final = 3700.0
+"""Seconds; longer than most servers let a statement run."""
+
+_PIECE: Final = 2**18
+
+
+def stream(
+    target: ServerTarget, name: str, sql: str, default_format: str, settings: Mapping[str, object]
+) -> Generator[bytes, None, None]:
+    """Run a statement and yield the bytes of its answer.
+
+    Closing the generator closes the connection, which ends the statement.
+
+    Args:
+        target: which server, and who asks.
+        name: what the user knows the server by.
+        sql: one statement.
+        default_format: the answer's, unless the statement names one itself.
+        settings: of ClickHouse.
+
+    Raises:
+        StoreUnavailable: it cannot be reached, or went away.
+        StoreError: the statement failed.
+    """
+    connection = _connection(target)
+    query = {"default_format": default_format, "database": target.database, **settings}
+    user = {"X-ClickHouse-User": target.user, "X-ClickHouse-Key": target.password}
+    headers = {key: value.encode() for key, value in user.items()}
+    body = sql.encode("utf-8", "surrogateescape")
+    try:
+        try:
+            connection.connect()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{name} does not answer HTTP on port {target.http_port} ({error}); is it another "
+                f"one? clickhouse://...?http_port=8123"
+            ) from error
+        connection.sock.settimeout(SILENCE)
+        connection.request("POST", f"/?{urlencode(query)}", body, headers)
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise _error(answer.read().decode("utf-8", "replace"), name, target)
+        yield from _pieces(answer, name, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise StoreUnavailable(f"{name} went away in the middle of the answer") from error
+    finally:
+        connection.close()
+
+
+def _connection(target: ServerTarget) -> http.client.HTTPConnection:
+    if not target.secure:
+        return http.client.HTTPConnection(target.host, target.http_port, timeout=CONNECT)
+    options = target.options
+    context = ssl.create_default_context(cafile=_text(options, "ca_certs"))
+    if not options.get("verify", True):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate := _text(options, "certfile"):
+        context.load_cert_chain(certificate, _text(options, "keyfile"))
+    return http.client.HTTPSConnection(
+        target.host, target.http_port, timeout=CONNECT, context=context
+    )
+
+
+def _text(options: Mapping[str, object], name: str) -> str | None:
+    return str(options[name]) if name in options else None
+
+
+def _pieces(
+    answer: http.client.HTTPResponse, name: str, target: ServerTarget
+) -> Generator[bytes, None, None]:
+    """Yield the body. A statement that fails in the middle says so at its end."""
+    tag = answer.getheader("X-ClickHouse-Exception-Tag", secrets.token_hex())
+    mark = f"\r\n__exception__\r\n{tag}\r\n".encode()
+    held = b""
+    while piece := answer.read1(_PIECE):
+        held += piece
+        before, found, error = held.partition(mark)
+        if found:
+            if before:
+                yield before
+            with suppress(OSError, http.client.HTTPException):
+                error += answer.read()
+            raise _error(error.decode("utf-8", "replace"), name, target)
+        # The mark may come in two pieces.
+        if len(held) > len(mark):
+            yield held[: -len(mark)]
+            held = held[-len(mark) :]
+    if held:
+        yield held
+
+
+def _error(text: str, name: str, target: ServerTarget) -> StoreError:
+    text = re.sub(r" \(version [^()]*\)", "", text)
+    match = re.search(r"Code: (\d+)\.", text)
+    code = int(match[1]) if match else 0
+    return not_let_in(code, name, target) or error_of(code, text, name)
