@@ -1,7 +1,9 @@
 """Files that are whole or not there: written under another name, synced, and then renamed."""
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,12 +60,44 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
     """Refuse to write over what is there, unless told to.
 
     Raises:
-        UsageError: it is there, or it is a directory.
+        UsageError: it is there, or it is no file: a directory, a device, a pipe.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give a file's name")
+    if path.exists() and not path.is_file():  # a link to one, such as /dev/stdout, is no better
+        raise UsageError(f"{path} is a device or a pipe, not a file")
     if not replace and os.path.lexists(path):
         raise UsageError(f"{path} is there already; --force writes over it")
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of this program's, made if missing; others may not read it. Return a descriptor.
+
+    Raises:
+        OSError: that cannot be, or what has its name is a link to something else, a device or a
+            pipe, as somebody prepares who wants that written to.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(fd)
+        raise OSError(errno.EMLINK, "it is a link, or no file")
+    return fd
+
+
+def write_own(path: Path, text: str) -> None:
+    """Write a file that only this user can read, and that is whole or not there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    fd = open_own(new, os.O_WRONLY | os.O_EXCL)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+    new.replace(path)
 
 
 def sync_directory(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import StoreLocked, UsageError
+from mexc_trio.files import open_own
 
 _OFFSET_BITS: Final = 62
 
@@ -34,7 +35,7 @@ def hold_file(path: Path, what: str) -> Iterator[int]:
         UsageError: the file cannot be made.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_own(path, os.O_RDWR)
     except OSError as error:
         raise UsageError(f"{what}: cannot write {path} ({error.strerror})") from error
     try:

@@ -6,7 +6,6 @@ again now and then.
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from mexc_trio.files import write_own
 from mexc_trio.metrics import page
 from mexc_trio.metrics.server import Answer, serve
 from mexc_trio.metrics.survey import Survey, survey
@@ -61,10 +61,8 @@ async def answer(recording: Recording) -> None:
 def _published(path: Path, url: str) -> Iterator[None]:
     """Say in a file where the metrics are, for as long as they are there."""
     text = url + "\n"
-    fresh = path.with_suffix(".new")
     try:
-        fresh.write_text(text, "ascii")
-        os.replace(fresh, path)
+        write_own(path, text)
     except OSError as error:
         log.warning("%s cannot be written: %s", path, error.strerror)
     try:
