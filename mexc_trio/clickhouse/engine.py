@@ -37,6 +37,7 @@ from mexc_trio.errors import (
     StoreRejected,
     UsageError,
 )
+from mexc_trio.files import write_own
 from mexc_trio.locks import describe_process, hold_file
 from mexc_trio.settings.address import LOOPBACK, Address
 from mexc_trio.settings.targets import ServerTarget
@@ -343,7 +344,7 @@ class Engine:
                 raise
 
     def _write_down(self, access: Access) -> None:
-        _write_secret(self._access_file, json.dumps(attrs.asdict(access)))
+        write_own(self._access_file, json.dumps(attrs.asdict(access)))
         if self.listen is None:
             return
         place = self.listen.reachable(access.http_port)
@@ -352,7 +353,7 @@ class Engine:
             place, access.tcp_port, READER, self.directory / ADDRESS,
         )  # fmt: skip
         url = f"http://{READER}:{quote(self.reader_password, safe='')}@{place}/\n"
-        _write_secret(self.directory / ADDRESS, url)
+        write_own(self.directory / ADDRESS, url)
 
     def _end(self) -> None:
         child, self._child = self._child, None
@@ -409,13 +410,3 @@ def _is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user can read, and that is whole or not there."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w") as file:
-        file.write(text)
-    new.replace(path)

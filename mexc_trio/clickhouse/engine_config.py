@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
+from mexc_trio.files import write_own
 from mexc_trio.settings.address import LOOPBACK, Address
 
 DATABASE: Final = "mexc_data"
@@ -112,13 +113,8 @@ def write(
         listen: from where readers may come; None if there are to be none.
         passwords: of the users.
     """
-    _write(home / "config.xml", _config(home, tcp_port, http_port, listen))
-    _write(home / "users.xml", _users(listen, passwords))
-
-
-def _write(path: Path, text: str) -> None:
-    path.touch(0o600)
-    path.write_text(text)
+    write_own(home / "config.xml", _config(home, tcp_port, http_port, listen))
+    write_own(home / "users.xml", _users(listen, passwords))
 
 
 def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -> str:

@@ -39,9 +39,11 @@ def test_force_replaces_nothing_but_files(tmp_path: Path, kind: str) -> None:
                 os.mkfifo(tmp_path / "pipe")
                 path.symlink_to("pipe")
         before = os.lstat(path)
-        with pytest.raises(UsageError, match="is a device or a pipe"):
-            with whole_file(path, replace=True):
-                pass
+        with (
+            pytest.raises(UsageError, match="is a device or a pipe"),
+            whole_file(path, replace=True),
+        ):
+            pass
         assert os.lstat(path) == before
     assert not list(tmp_path.glob(".*"))
 
@@ -64,9 +66,11 @@ def test_a_prepared_lock_writes_to_nothing_else(tmp_path: Path, kind: str) -> No
             lock.hardlink_to(precious)
         case _:
             os.mkfifo(lock)
-    with pytest.raises(UsageError, match=r"store: cannot write .*store.lock"):
-        with hold_file(lock, "store"):
-            pass
+    with (
+        pytest.raises(UsageError, match=r"store: cannot write .*store.lock"),
+        hold_file(lock, "store"),
+    ):
+        pass
     assert precious.read_text() == "years of work"
 
 
