@@ -157,10 +157,11 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     with steady_stdout():
         import trio
 
+        from mexc_trio.metrics import systemd
         from mexc_trio.metrics.answer import answer
         from mexc_trio.record.recorder import record
 
-        return trio.run(record, settings, settings.symbols, [answer])
+        return trio.run(record, settings, settings.symbols, [answer, systemd.keep_telling])
 
 
 def _refuse_command(text: str) -> None:
