@@ -1,14 +1,23 @@
 """The files in infra/. No Docker engine is needed, so Compose itself is not tried here."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import yaml
 
+from mexc_trio.clickhouse.tally import InsertTally
+from mexc_trio.exchange.tally import ClockLook, Tally
+from mexc_trio.metrics.page import render
+from mexc_trio.metrics.survey import Survey
+from mexc_trio.rows import CHANNELS
 from tools.clickhouse import ClickHouseServer
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -92,6 +101,105 @@ def test_state_and_data_survive_the_containers(compose: dict[str, Any]) -> None:
         assert named
         assert service["restart"] == "unless-stopped"
         assert service["stop_grace_period"] == "60s"
+
+
+# Monitoring.
+
+
+def tool(name: str) -> str:
+    """Return a program that checks files; without it the test is skipped, except where all are."""
+    if path := shutil.which(name):
+        return path
+    if os.environ.get("CI"):
+        pytest.fail(f"there is no {name}")
+    pytest.skip(f"there is no {name}")
+
+
+def checked(*command: str | Path, cwd: Path = INFRA) -> str:
+    """Run a program that finds nothing wrong; return what it says."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_prometheus_takes_configuration_and_alerts() -> None:
+    """The scrape configuration is valid, and each alert fires when it should and only then."""
+    promtool = tool("promtool")
+    checked(promtool, "check", "config", "prometheus.yml", cwd=INFRA / "prometheus")
+    checked(promtool, "test", "rules", "alerts_test.yml", cwd=INFRA / "prometheus")
+
+
+def test_each_alert_is_tested_and_in_the_runbook() -> None:
+    """Somebody who is woken up finds what it means and what to do."""
+    groups = yaml.safe_load((INFRA / "prometheus" / "alerts.yml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    runbook = (INFRA / "RUNBOOK.md").read_text()
+    assert set(re.findall(r"^## (\w+)$", runbook, re.MULTILINE)) == alerts
+    tests = yaml.safe_load((INFRA / "prometheus" / "alerts_test.yml").read_text())["tests"]
+    fired = {
+        rule["alertname"]
+        for test in tests
+        for rule in test.get("alert_rule_test", [])
+        if rule["exp_alerts"]
+    }
+    assert fired == alerts
+
+
+def families() -> set[str]:
+    """Return the names of all samples that a recorder's page can have."""
+    survey = Survey(
+        tally=Tally(), inserts=InsertTally(), store="", away=None, journal=0, disk_free=0,
+        disk_bound=0,
+    )  # fmt: skip
+    survey.tally.clock = ClockLook(0.0, 0.0, 0.0)
+    survey.last = dict.fromkeys(CHANNELS, 0.0)
+    survey.delays = {channel: [0.0] for channel in CHANNELS}
+
+    async def page() -> str:
+        return (await render(survey, [])).decode()
+
+    names = re.findall(r"^# TYPE (\w+) (\w+)$", trio.run(page), re.MULTILINE)
+    parts = {"histogram": ("_bucket", "_sum", "_count")}
+    return {f"{name}{suffix}" for name, kind in names for suffix in parts.get(kind, ("",))}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
+    """A metric that is misspelt there is an alert that never fires."""
+    for path in ("prometheus/alerts.yml", "grafana/dashboards/mexc-trio.json"):
+        used = set(re.findall(r"\b(?:mexc_trio|process)_\w+", (INFRA / path).read_text()))
+        assert used <= families(), path
+        assert len(used) > 10
+
+
+def test_the_dashboard_is_provisioned(compose: dict[str, Any]) -> None:
+    """What the compose file mounts is there, and the dashboard is one that Grafana can read."""
+    for service in ("prometheus", "grafana"):
+        for volume in compose["services"][service]["volumes"]:
+            if volume.startswith("./"):
+                assert (INFRA / volume.split(":")[0]).exists()
+    dashboard = json.loads((INFRA / "grafana" / "dashboards" / "mexc-trio.json").read_text())
+    variables = {one["name"] for one in dashboard["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard["panels"])))
+    assert {name for name in used if not name.startswith("__")} <= variables
+
+
+@pytest.mark.parametrize(
+    "path", sorted((INFRA / "systemd").glob("*@.*")), ids=lambda path: path.name
+)
+def test_units_are_valid_and_give_little_away(path: Path, tmp_path: Path) -> None:
+    """Nothing is wrong with them to systemd, and hardly anything of the machine is exposed."""
+    analyze = tool("systemd-analyze")
+    for unit in path.parent.glob("*@.*"):
+        text = unit.read_text()
+        # What is not installed here.
+        text = re.sub(r"/opt/mexc-trio/\S+", "/bin/true", text).replace(
+            "User=mexc-trio", "User=root"
+        )
+        (tmp_path / unit.name).write_text(text)
+    said = checked(analyze, "verify", tmp_path / path.name.replace("@", "@main"), cwd=tmp_path)
+    assert said == ""
+    if path.suffix == ".service":
+        checked(analyze, "security", "--offline=true", "--threshold=30", path)
 
 
 def log_tables_after_some_work(server: ClickHouseServer) -> set[str]:
