@@ -41,6 +41,8 @@ class State(StrEnum):
     """Nothing has come on its present connection yet, or there is none."""
     SILENT = "silent"
     """A channel has been silent for longer than is usual for it."""
+    REFUSED = "refused"
+    """Received, and kept in the journal: the store takes none of its rows."""
     STOPPED = "stopped"
     """By its errors."""
     LEFT = "left"
@@ -134,6 +136,8 @@ def state_of(collector: Collector, now: float) -> tuple[State, str]:
         return State.STOPPED, str(collector.failure)
     if collector.stopped:
         return State.LEFT, ""
+    if collector.refusal is not None:
+        return State.REFUSED, str(collector.refusal)
     if not collector.connected:
         return State.WAITING, "no data on its present connection yet"
     silent = _silent(collector, now)
