@@ -274,7 +274,7 @@ async def test_a_port_that_is_taken_is_a_warning_and_tried_again(
 
 
 async def test_a_thousand_looks_within_a_second_are_one(
-    recording: Recording, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """So that no number of scrapes takes the recorder's time."""
     looks = []
