@@ -15,6 +15,8 @@ from mexc_trio.errors import UsageError
 
 VIEWS = ("deals", "tickers", "depths", "candles")
 """A table `btc` may have views named `btc_deals`, `btc_tickers` and so on beside it."""
+EXACT_VIEWS = tuple(f"{view}_exact" for view in VIEWS)
+"""And `btc_deals_exact` and so on."""
 
 LONGEST_TABLE = 150
 """Letters of a table's name. A table is a file or a directory, whose name has 255 at the most, with
@@ -115,7 +117,7 @@ def check_tables(tables: Mapping[str, str]) -> None:
                 f"{symbol[:20]}... has a name of {len(symbol)} letters, too long for a table: "
                 f"give it a table of its own in settings.ini"
             )
-        for name in (table, *(f"{table}_{view}" for view in VIEWS)):
+        for name in (table, *(f"{table}_{view}" for view in (*VIEWS, *EXACT_VIEWS))):
             owner = owners.setdefault(name.lower(), symbol)
             if owner != symbol:
                 raise UsageError(f"{owner} and {symbol} would share the name {name.lower()!r}")

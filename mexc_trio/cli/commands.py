@@ -307,6 +307,15 @@ def export(
             "FORMAT",
         ),
     ] = None,
+    numbers: Annotated[
+        str | None,
+        _file_option(
+            "--numbers",
+            "float: the nearest double; exact: Decimals; text: the exchange's digits. "
+            "[default: float]",
+            "WHICH",
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         _file_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
@@ -334,8 +343,8 @@ def export(
 
     settings = _start(options, (symbol,))
     request = parse_request(
-        settings.symbols[0], kind=kind, format=file_format, out=Path(out), start=start, end=end,
-        interval=interval, by_day=by_day, force=force,
+        settings.symbols[0], kind=kind, format=file_format, numbers=numbers, out=Path(out),
+        start=start, end=end, interval=interval, by_day=by_day, force=force,
     )  # fmt: skip
     from mexc_trio.export.export import export
 

@@ -1,15 +1,15 @@
 """Rows as Parquet, CSV and JSON lines.
 
-Parquet has the types of the typed views: times in milliseconds UTC, prices Decimal(38, 18). CSV and
-JSON lines have numbers in plain digits, times in ISO 8601 with a Z, and a book's sides as JSON
-arrays of [price, amount]; what the exchange did not send is empty, or null.
+Parquet has the types of the typed views: times in milliseconds UTC, numbers Float64; exact ones are
+Decimal(38, 18), which is what its readers have. CSV and JSON lines have times in ISO 8601 with a Z,
+and a book's prices and amounts as JSON arrays; what the exchange did not send is empty, or null.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse import view_sql
 from mexc_trio.errors import UsageError
 from mexc_trio.export.request import Request
 from mexc_trio.export.source import RAW
@@ -63,7 +63,7 @@ def need_arrow() -> None:
 
 def _names(request: Request) -> tuple[str, ...]:
     (kind,) = request.kinds
-    return views.COLUMNS.get(kind, RAW)
+    return view_sql.COLUMNS.get(kind, RAW)
 
 
 class Lines:

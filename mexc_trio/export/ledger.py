@@ -42,6 +42,7 @@ class _Contents(msgspec.Struct):
     format: str
     interval: int
     days: dict[str, _Day]
+    numbers: str = "exact"  # as they were before there was a choice
 
 
 @attrs.define
@@ -83,7 +84,9 @@ def read_ledger(request: Request) -> Ledger:
         FileError: it cannot be read.
         UsageError: the directory has another export.
     """
-    asked = _Contents(request.symbol, request.kinds, request.format, request.interval, {})
+    asked = _Contents(
+        request.symbol, request.kinds, request.format, request.interval, {}, request.numbers
+    )
     path = request.out / NAME
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_Contents)
@@ -95,6 +98,6 @@ def read_ledger(request: Request) -> Ledger:
     if found != same:
         raise UsageError(
             f"{request.out} has {found.symbol} {' and '.join(found.kinds)} as {found.format} "
-            f"already; give --out another directory"
+            f"with numbers as {found.numbers} already; give --out another directory"
         )
     return Ledger(request, found)

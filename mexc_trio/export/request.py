@@ -16,6 +16,7 @@ DAY: Final = 86_400_000
 
 KINDS: Final = ("deals", "tickers", "depths", "candles", "raw")
 FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest")
+NUMBERS: Final = ("float", "exact", "text")
 
 _SUFFIXES: Final = {"hftbacktest": "npz"}
 _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY}
@@ -29,6 +30,8 @@ class Request:
     kinds: tuple[str, ...]
     """One of `KINDS`; for hftbacktest deals, depths, or both in one file."""
     format: str
+    numbers: str
+    """One of `NUMBERS`: the nearest double, exact Decimals, or the exchange's digits as texts."""
     out: Path
     """The file; by day, the directory."""
     start: int | None
@@ -53,6 +56,7 @@ def parse_request(
     *,
     kind: str | None,
     format: str | None,  # noqa: A002
+    numbers: str | None,
     out: Path,
     start: str | None,
     end: str | None,
@@ -80,8 +84,9 @@ def parse_request(
             f"so one day is --from 2026-11-20 --to 2026-11-21"
         )
     return Request(
-        symbol=symbol, kinds=kinds, format=chosen, out=out, start=first, end=last, interval=step,
-        by_day=by_day, force=force,
+        symbol=symbol, kinds=kinds, format=chosen,
+        numbers=_choice("--numbers", numbers or NUMBERS[0], NUMBERS),
+        out=out, start=first, end=last, interval=step, by_day=by_day, force=force,
     )  # fmt: skip
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.schema import columns, count, literal, milliseconds, qualified
+from mexc_trio.clickhouse.view_sql import DECIMALS, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.lines import line
 from mexc_trio.export.request import Request
@@ -40,6 +41,8 @@ _TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": D
 _IN_ORDER: Final = "SETTINGS max_threads = 1"
 RAW: Final = ("ts", "mt", "m")
 """The columns of a table, and of the kind `raw`."""
+NUMBERS: Final = {"float": FLOATS, "exact": DECIMALS, "text": TEXTS}
+"""What an export's numbers are, by the option's word."""
 LINES: Final = ("csv", "jsonl")
 """The formats of one line a row."""
 
@@ -138,13 +141,14 @@ class Source:
             if request.format in LINES:
                 select = f"SELECT fromUnixTimestamp64Milli(at) AS ts, type AS mt, m FROM ({select})"
         else:
-            select, names = views.definitions(rows, self.ts_type)[kind], views.COLUMNS[kind]
+            select = view_sql.definitions(rows, self.ts_type, NUMBERS[request.numbers])[kind]
+            names = view_sql.COLUMNS[kind]
             select = select.replace("{interval:UInt32}", str(request.interval // 1000))
             if "side" in names:
                 side = "CAST(side, 'Nullable(String)') AS side"
                 select = f"SELECT * REPLACE ({side}) FROM ({select})"
         if request.format in LINES:
-            text = line(request.format, names)
+            text = line(request.format, names, numbers=request.numbers)
             select = f"SELECT toUnixTimestamp64Milli(ts) AS at, {text} AS line FROM ({select})"
         return f"{select} {_IN_ORDER}"
 

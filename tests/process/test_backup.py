@@ -25,7 +25,7 @@ from mexc_trio.clickhouse.repair import rows_at
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, market_table, prepare
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.journal import open_journal
-from mexc_trio.symbols import VIEWS
+from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tests.support.running import DEADLINE, Embedded, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
@@ -167,7 +167,9 @@ def test_from_embedded_to_embedded(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "compared one by one" in capsys.readouterr().out
     for name, rows in market.items():
         assert stored(tmp_path / "b", name) == rows
-    views = {f"{table}_{view}" for table in ("btc", "eth", "sol") for view in VIEWS}
+    views = {
+        f"{table}_{view}" for table in ("btc", "eth", "sol") for view in (*VIEWS, *EXACT_VIEWS)
+    }
     assert tables(tmp_path / "b") == {"btc", "eth", "gaps", "sol"} | views
 
 

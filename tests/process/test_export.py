@@ -21,7 +21,7 @@ import pytest
 import trio
 
 from mexc_trio.cli.commands import main
-from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
 from mexc_trio.errors import StoreUnavailable
@@ -37,7 +37,7 @@ from tests.support.running import DEADLINE, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
 from tools.market import Row
-from tools.typed import candles, expected, levels, market_rows
+from tools.typed import EXACT, FLOAT, Numbers, candles, expected, levels, market_rows
 
 DAY: Final = 86_400_000
 FRIDAY: Final = 1_795_132_800_000  # 2026-11-20T00:00Z
@@ -73,7 +73,7 @@ def parquet_rows(path: Path) -> list[tuple[Any, ...]]:
     found = []
     for row in pq.read_table(path).to_pylist():
         ts, *values = row.values()
-        found.append((milliseconds(ts), *map(_paired, values)))
+        found.append((milliseconds(ts), *values))
     return found
 
 
@@ -83,24 +83,77 @@ def milliseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
-def _paired(value: Any) -> Any:
-    if isinstance(value, list):
-        return [(level["price"], level["amount"]) for level in value]
-    return value
-
-
 # --- What the files hold -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["tickers", "deals", "depths"])
-def test_parquet_has_every_row_exactly(tmp_path: Path, kind: str) -> None:
-    """Read back with pyarrow, a kind's rows are the rows, as Decimals, in the order of time."""
+KINDS: Final = pytest.mark.parametrize("kind", ["tickers", "deals", "depths"])
+BOTH: Final = pytest.mark.parametrize(("numbers", "computed"), [("float", FLOAT), ("exact", EXACT)])
+
+
+@KINDS
+@BOTH
+def test_parquet_has_every_row(tmp_path: Path, kind: str, numbers: str, computed: Numbers) -> None:
+    """Read back with pyarrow, a kind's rows are the rows, in the order of time."""
     rows = market_rows(600, oddities=0.6)
     rows[7:9] = rows[8:6:-1]  # some came late
     fill(tmp_path / "data", rows)
-    assert run(tmp_path / "data", "--kind", kind, "--out", tmp_path / "x.parquet") == 0
-    assert parquet_rows(tmp_path / "x.parquet") == expected(by_time(rows), kind)
-    assert pq.read_schema(tmp_path / "x.parquet").names == list(views.COLUMNS[kind])
+    out = tmp_path / "x.parquet"
+    assert run(tmp_path / "data", "--kind", kind, "--out", out, "--numbers", numbers) == 0
+    assert parquet_rows(out) == expected(by_time(rows), kind, computed)
+    assert pq.read_schema(out).names == list(view_sql.COLUMNS[kind])
+
+
+def test_numbers_are_floats_unless_asked_otherwise(tmp_path: Path) -> None:
+    """Tools compute with what they get without a word, and see the time as a time in UTC."""
+    fill(tmp_path / "data", market_rows(50, oddities=0))
+    for numbers, type_ in (("", "double"), ("exact", "decimal128(38, 18)"), ("text", "string")):
+        out = tmp_path / f"{numbers}.parquet"
+        more = ["--numbers", numbers] if numbers else []
+        assert run(tmp_path / "data", "--kind", "deals", "--out", out, *more) == 0
+        types = {field.name: str(field.type) for field in pq.read_schema(out)}
+        assert types == {
+            "ts": "timestamp[ms, tz=UTC]", "price": type_, "volume": type_, "side": "string",
+        }  # fmt: skip
+
+
+@KINDS
+def test_texts_are_the_exchanges_own(tmp_path: Path, kind: str) -> None:
+    """With --numbers text the digits are those of the row, zeros at the end included."""
+    rows = market_rows(300, oddities=0.6)
+    fill(tmp_path / "data", rows)
+    out = tmp_path / "x.jsonl"
+    assert (
+        run(
+            tmp_path / "data",
+            "--kind",
+            kind,
+            "--out",
+            out,
+            "--numbers",
+            "text",
+            "--format",
+            "jsonl",
+        )
+        == 0
+    )
+    mt = {"tickers": "t", "deals": "d", "depths": "dp"}[kind]
+    for (_, _, m), line in zip(
+        [row for row in by_time(rows) if row[1] == mt], out.read_text().splitlines(), strict=True
+    ):
+        found = json.loads(line)
+        if kind == "depths":
+            sides = (
+                ",".join(
+                    f"[{p},{a}]"
+                    for p, a in zip(found[f"{side}_prices"], found[f"{side}_amounts"], strict=True)
+                )
+                for side in ("bid", "ask")
+            )
+            assert "|".join(sides) == m
+        elif kind == "deals":
+            assert [found["price"], found["volume"]] == m.split("|")[:2]
+        else:
+            assert [text or "" for name, text in found.items() if name != "ts"] == m.split("|")
 
 
 def test_raw_has_every_row_of_every_type(tmp_path: Path) -> None:
@@ -130,34 +183,29 @@ def _value(text: str) -> Any:
     if text in ("buy", "sell"):
         return text
     if text.startswith("["):
-        return [tuple(level) for level in json.loads(text, parse_float=Decimal, parse_int=Decimal)]
+        return json.loads(text, parse_float=Decimal, parse_int=Decimal)
     return Decimal(text) if text else None
 
 
-@pytest.mark.parametrize("kind", ["tickers", "deals", "depths"])
+@KINDS
 def test_csv_and_json_lines_are_exact(tmp_path: Path, kind: str) -> None:
-    """Digits in the text formats are the exchange's; what was not sent is empty, or null."""
+    """Exact numbers keep all digits in the text formats; what was not sent is empty, or null."""
     rows = market_rows(300, oddities=0.6)
     fill(tmp_path / "data", rows)
     wanted = expected(by_time(rows), kind)
     for form in ("csv", "jsonl"):
-        out = tmp_path / f"x.{form}"
-        assert run(tmp_path / "data", "--kind", kind, "--format", form, "--out", out) == 0
+        arguments = ["--kind", kind, "--format", form, "--numbers", "exact"]
+        assert run(tmp_path / "data", *arguments, "--out", tmp_path / f"x.{form}") == 0
     reader = csv.reader(io.StringIO((tmp_path / "x.csv").read_text(), newline=""))
-    assert next(reader) == list(views.COLUMNS[kind])
+    assert next(reader) == list(view_sql.COLUMNS[kind])
     assert [
         (milliseconds(datetime.fromisoformat(ts)), *map(_value, fields)) for ts, *fields in reader
     ] == wanted
     found = []
     for line in (tmp_path / "x.jsonl").read_text().splitlines():
         values = json.loads(line, parse_float=Decimal, parse_int=Decimal)
-        assert list(values) == list(views.COLUMNS[kind])
-        ts = milliseconds(datetime.fromisoformat(values.pop("ts")))
-        sides = [
-            [tuple(level) for level in value] if isinstance(value, list) else value
-            for value in values.values()
-        ]
-        found.append((ts, *sides))
+        assert list(values) == list(view_sql.COLUMNS[kind])
+        found.append((milliseconds(datetime.fromisoformat(values.pop("ts"))), *values.values()))
     assert found == wanted
 
 
@@ -169,7 +217,7 @@ def test_candles_of_a_range_are_whole(tmp_path: Path) -> None:
     arguments = ["--kind", "candles", "--interval", "5m", "--out", tmp_path / "x.parquet"]
     bounds = [datetime.fromtimestamp(at / 1000, UTC).isoformat() for at in (start, end)]
     assert run(tmp_path / "data", *arguments, "--from", bounds[0], "--to", bounds[1]) == 0
-    wanted = [candle for candle in candles(rows, 300) if start <= candle[0] < end]
+    wanted = [candle for candle in candles(rows, 300, FLOAT) if start <= candle[0] < end]
     assert 3 < len(wanted) < len(candles(rows, 300))
     assert parquet_rows(tmp_path / "x.parquet") == wanted
 
@@ -238,10 +286,7 @@ def books(rows: Sequence[Row]) -> list[tuple[int, dict[float, float], dict[float
     found: list[tuple[int, dict[float, float], dict[float, float]]] = []
     for ts, mt, m in rows:
         if mt == "dp":
-            sides = [
-                {float(p): float(v) for p, v in levels(side) if p is not None and v is not None}
-                for side in m.split("|")
-            ]
+            sides = [dict(zip(*levels(side, FLOAT), strict=True)) for side in m.split("|")]
             found.append((ts, sides[0], sides[1]))
     return found
 
@@ -359,7 +404,9 @@ def test_by_day_a_complete_day_is_not_written_again(tmp_path: Path) -> None:
     after = {name: (out / name).stat().st_mtime_ns for name in names}
     assert [name for name in names if before[name] != after[name]] == names[2:]
     for day, name in enumerate(names):
-        assert parquet_rows(out / name) == expected(rows[day * 400 : day * 400 + 400], "deals")
+        assert parquet_rows(out / name) == expected(
+            rows[day * 400 : day * 400 + 400], "deals", FLOAT
+        )
 
 
 def test_by_day_an_interrupted_run_is_resumed(

@@ -16,7 +16,7 @@ from mexc_trio.locks import hold_file
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.setup import setup
-from mexc_trio.symbols import VIEWS
+from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tools.clickhouse import ClickHouseServer
 
 MARKET = (
@@ -72,7 +72,9 @@ def test_it_creates_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "ETH_USDC data: eth_usdc table → eth_usdc/data.bin (continuous growth)",
         "Typed views: "
         + ", ".join(
-            f"{table}_{view}" for table in ("btc", "btc_usd", "eth_usdc") for view in VIEWS
+            f"{table}_{view}"
+            for table in ("btc", "btc_usd", "eth_usdc")
+            for view in (*VIEWS, *EXACT_VIEWS)
         ),
         f"New in database mexc_data, store {tmp_path / 'data'}: btc, btc_usd, eth_usdc, gaps",
     ]
@@ -168,7 +170,7 @@ def test_a_server_with_tables(
     address = f"ClickHouse at 127.0.0.1:{clickhouse_server.tcp_port}"
     assert capsys.readouterr().out.splitlines() == [
         "BTC data: btc table → btc/data.bin (continuous growth)",
-        "Typed views: btc_deals, btc_tickers, btc_depths, btc_candles",
+        f"Typed views: {', '.join(f'btc_{view}' for view in (*VIEWS, *EXACT_VIEWS))}",
         f"Nothing is new in database setup_there, {address}",
     ]
 

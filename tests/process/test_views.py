@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse import view_sql, views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
 from mexc_trio.errors import StoreError
-from mexc_trio.symbols import VIEWS
+from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tools.market import Row
-from tools.typed import ROWS, candles, expected, market_rows
+from tools.typed import EXACT, FLOAT, ROWS, Numbers, candles, expected, market_rows
 
 # --- Reading them --------------------------------------------------------------------------------
 
@@ -26,100 +26,104 @@ from tools.typed import ROWS, candles, expected, market_rows
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
     """Open one embedded store for the module: starting the engine is what takes time."""
     store = EmbeddedStore(tmp_path_factory.mktemp("views"))
+    fill(store, [])
     yield store
     store.close()
 
 
 def fill(store: EmbeddedStore, rows: Sequence[Row], batch: int = 10_000) -> None:
     """Give table `btc` these rows, and its views."""
-    store.query(f"DROP TABLE IF EXISTS {store.database}.btc")
     prepare(store, [market_table("btc")])
     views.create(store, ["btc"])
+    refill(store, rows, batch)
+
+
+def refill(store: EmbeddedStore, rows: Sequence[Row], batch: int = 10_000) -> None:
+    """Give table `btc`, which is there with its views, other rows."""
+    store.query(f"TRUNCATE TABLE {store.database}.btc")
     for first in range(0, len(rows), batch):
         store.append(market_table("btc"), rows[first : first + batch])
 
 
-def read(store: EmbeddedStore, view: str, more: str = "") -> list[tuple[Any, ...]]:
-    """Return the rows of a view in the order of insertion: milliseconds, then Decimals."""
-    sql = (
+def read(store: EmbeddedStore, view: str, threads: int = 1) -> list[tuple[Any, ...]]:
+    """Return the rows of a view, read by one thread in the order of insertion."""
+    return store.query(
         f"SELECT * REPLACE (toUnixTimestamp64Milli(ts) AS ts) FROM {store.database}.btc_{view} "
-        f"SETTINGS max_threads = 1, output_format_json_quote_decimals = 1, "
-        f"output_format_json_named_tuples_as_objects = 0, "
-        f"output_format_json_quote_64bit_integers = 0 {more}"
+        f"SETTINGS max_threads = {threads}"
     )
-    return [tuple(_decimals(value) for value in row) for row in store.query(sql)]
-
-
-def _decimals(value: Any) -> Any:
-    if isinstance(value, list):
-        items = [_decimals(item) for item in value]
-        return tuple(items) if len(items) == 2 and not isinstance(items[0], tuple) else items
-    if isinstance(value, str) and value not in ("buy", "sell"):
-        return Decimal(value)
-    return value
 
 
 # --- Tests ---------------------------------------------------------------------------------------
 
+BOTH: Final = pytest.mark.parametrize(("suffix", "numbers"), [("", FLOAT), ("_exact", EXACT)])
 
+
+@BOTH
 @pytest.mark.parametrize("view", ROWS)
-def test_every_row_of_a_generated_market(store: EmbeddedStore, view: str) -> None:
-    """Each view's values are exactly the texts', however oddly the exchange wrote them."""
+def test_every_row_of_a_generated_market(
+    store: EmbeddedStore, view: str, suffix: str, numbers: Numbers
+) -> None:
+    """Values are the texts', or the doubles nearest to them, however oddly they were written."""
     rows = market_rows(1500, oddities=0.6)
     fill(store, rows)
-    found = read(store, view)
+    found = read(store, f"{view}{suffix}")
     assert len(found) > 400
-    assert found == expected(rows, view)
+    assert found == expected(rows, view, numbers)
 
 
-ODD_NUMBERS: Final = (
+NUMBERS: Final = (
     "0", "-1.5", "25329.000000000000000000000000000000", "0.0000015036", "233.740269343644737245",
     "999999999999999999.999999999999999999", "10000000", "-0.000000000000000001",
     "1000000000000000000", "0.1234567890123456789", "123456789012345678901234567890",
-    "-", "", "1.2.3", "1e5", ".5", "5.", "+1", "nan",
 )  # fmt: skip
+NO_NUMBERS: Final = ("-", "", "1.2.3", "x", "--1")
+digits = st.tuples(st.integers(0, 10**18 - 1), st.integers(0, 10**17 - 1), st.integers(1, 18))
+"""Whole part, fraction, and how many digits that has at least."""
+texts = st.sampled_from(NUMBERS + NO_NUMBERS) | digits.map(lambda d: f"{d[0]}.{d[1]:0{d[2]}}")
 
 
+@BOTH
 @settings(max_examples=30, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            *[st.lists(st.tuples(*[st.sampled_from(ODD_NUMBERS)] * 2), max_size=3)] * 2,
-        ),
-        min_size=1,
-        max_size=20,
-    )
-)
+@given(books=st.lists(st.tuples(*[st.lists(st.tuples(texts, texts), max_size=3)] * 2), min_size=1))
 def test_books_of_odd_numbers(
-    store: EmbeddedStore, books: list[tuple[list[tuple[str, str]], ...]]
+    store: EmbeddedStore,
+    books: list[tuple[list[tuple[str, str]], ...]],
+    suffix: str,
+    numbers: Numbers,
 ) -> None:
-    """Empty sides, and numbers that do not fit: NULL in their place, and no other level suffers."""
+    """Empty sides, and numbers that are none or do not fit: no other side suffers."""
     rows: list[Row] = [
         (n, "dp", "|".join(",".join(f"[{p},{v}]" for p, v in side) for side in book))
         for n, book in enumerate(books)
     ]
-    fill(store, rows)
-    assert read(store, "depths") == expected(rows, "depths")
+    refill(store, rows)
+    assert read(store, f"depths{suffix}") == expected(rows, "depths", numbers)
 
 
+@BOTH
 @pytest.mark.parametrize("view", ["deals", "tickers"])
-def test_odd_numbers(store: EmbeddedStore, view: str) -> None:
-    """A number that does not fit is NULL, never rounded and never an error."""
+@settings(max_examples=20, deadline=None)
+@given(some=st.lists(texts, min_size=1))
+def test_odd_numbers(
+    store: EmbeddedStore, view: str, some: list[str], suffix: str, numbers: Numbers
+) -> None:
+    """What is no number, or does not fit, is NULL, never rounded away and never an error."""
     form = "{0}|{0}|1" if view == "deals" else "{0}|{0}||{0}|{0}"
     mt = ROWS[view][0]
-    rows: list[Row] = [(n, mt, form.format(text)) for n, text in enumerate(ODD_NUMBERS)]
-    fill(store, rows)
-    assert read(store, view) == expected(rows, view)
+    rows: list[Row] = [(n, mt, form.format(text)) for n, text in enumerate([*NUMBERS, *some])]
+    refill(store, rows)
+    assert read(store, f"{view}{suffix}") == expected(rows, view, numbers)
 
 
-def test_a_third_element_and_a_lone_text_do_no_harm(store: EmbeddedStore) -> None:
+def test_texts_of_other_programs_do_no_harm(store: EmbeddedStore) -> None:
     """Rows that another program wrote do not make a table unreadable."""
-    texts = ["[1,2,3],[2,3,4]|[5,6,7]", "nonsense", "", "|", "[1,2]", "[[1,2]]|[[3,4],[5,6]]"]
+    texts = ["[1,2,3],[2,3,4]|[5,6]", "nonsense", "", "|", "[1,2]", "[[1,2]]|[[3,4],[5,6]]"]
     fill(store, [(n, "dp", text) for n, text in enumerate(texts)])
-    found = read(store, "depths")
-    assert found[0][1:3] == ([(1, 2), (2, 3)], [(5, 6)])
-    assert found[1][1:] == found[2][1:] == found[3][1:] == ([], [], None, None, None, None)
-    assert found[5][1:3] == ([(1, 2)], [(3, 4), (5, 6)])
+    for suffix in ("", "_exact"):
+        found = read(store, f"depths{suffix}")
+        assert found[0][3:5] == ([5], [6])
+        nothing: tuple[Any, ...] = ([], [], [], [], None, None, None, None, None, None)
+        assert found[1][1:] == found[2][1:] == found[3][1:] == nothing
 
 
 @pytest.mark.parametrize("interval", [1, 60, 86_400])
@@ -135,38 +139,54 @@ def test_candles(store: EmbeddedStore, interval: int) -> None:
         if n % 5 == 0:
             rows.append((ts, "t", "1|||2|"))
     fill(store, rows, batch=97)
-    wanted = candles(rows, interval)
     for threads in (1, 8):
-        store.query(f"SET max_threads = {threads}")
-        found = read(store, f"candles(interval = {interval})")
-        assert found == wanted
+        found = read(store, f"candles(interval = {interval})", threads)
+        assert found == candles(rows, interval, FLOAT)
+        found = read(store, f"candles_exact(interval = {interval})", threads)
+        assert found == candles(rows, interval, EXACT)
 
 
 def test_candles_that_cannot_be_read_in_order_say_so(store: EmbeddedStore) -> None:
     """A profile with readonly = 1 takes the view its single thread: an error, no wrong close."""
     fill(store, [(n, "d", f"{n}|1|1") for n in range(3000)], batch=100)
-    store.query("SET max_threads = 8")
     with pytest.raises(StoreError, match=r"give it max_threads = 1"):
-        store.query("SELECT * FROM mexc_data.btc_candles(interval = 60) SETTINGS readonly = 1")
+        store.query(
+            "SELECT * FROM mexc_data.btc_candles(interval = 60) "
+            "SETTINGS max_threads = 8, readonly = 1"
+        )
 
 
 def test_types(store: EmbeddedStore) -> None:
-    """Decimals, an Enum and milliseconds: nothing is a Float, whatever it is computed from."""
+    """Float64 to compute with; in the exact views no Float, whatever it is computed from."""
     fill(store, [])
     types: dict[str, str] = {}
-    for view in VIEWS:
-        name = f"mexc_data.btc_{view}" + ("(interval = 60)" if view == "candles" else "")
-        for column, type_, *_ in store.query(f"DESCRIBE {name}"):
-            types[f"{view}.{column}"] = " ".join(str(type_).split())
-        assert [name for name, *_ in store.query(f"DESCRIBE {name}")] == list(views.COLUMNS[view])
-    assert not [type_ for type_ in types.values() if "Float" in type_]
+    for view in (*VIEWS, *EXACT_VIEWS):
+        name = f"mexc_data.btc_{view}" + ("(interval = 60)" if "candles" in view else "")
+        described = [(column, str(type_)) for column, type_, *_ in store.query(f"DESCRIBE {name}")]
+        assert [name for name, _ in described] == list(
+            view_sql.COLUMNS[view.removesuffix("_exact")]
+        )
+        types |= {f"{view}.{column}": type_ for column, type_ in described}
+    assert not [name for name, type_ in types.items() if "_exact" in name and "Float" in type_]
     assert types["deals.ts"] == types["candles.ts"] == "DateTime64(3)"
     assert types["deals.side"] == "Nullable(Enum8('buy' = 1, 'sell' = 2))"
-    assert types["tickers.funding_rate"] == "Nullable(Decimal(18, 8))"
-    assert types["candles.close"] == types["depths.spread"] == "Nullable(Decimal(38, 18))"
-    assert types["depths.bids"] == (
-        "Array(Tuple( price Nullable(Decimal(38, 18)), amount Nullable(Decimal(38, 18))))"
+    assert types["deals.price"] == types["candles.volume"] == "Nullable(Float64)"
+    assert types["depths.bid_prices"] == "Array(Float64)"
+    assert types["depths_exact.bid_prices"] == "Array(Decimal(76, 18))"
+    assert types["candles_exact.close"] == "Nullable(Decimal(76, 18))"
+
+
+def test_a_product_of_exact_numbers_is_exact(store: EmbeddedStore) -> None:
+    """The largest prices and amounts there can be, multiplied and summed, do not overflow."""
+    largest = "999999999999999999.999999999999999999"
+    fill(store, [(n, "d", f"{largest}|{largest}|1") for n in range(1000)])
+    found = store.query(
+        "SELECT toString(sum(price * volume)), toTypeName(any(price * volume)) "
+        "FROM mexc_data.btc_deals_exact"
     )
+    wanted = 1000 * int(largest.replace(".", "")) ** 2
+    assert Decimal(found[0][0]) == Decimal(f"{wanted}e-36")
+    assert found[0][1] == "Nullable(Decimal(76, 36))"
 
 
 def test_what_is_there_is_kept_and_what_is_ours_is_renewed(
