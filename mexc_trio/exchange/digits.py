@@ -116,3 +116,11 @@ def version(raw: Raw) -> int:
     """Return a book's version, 0 where there is none that fits the journal's 64 bits."""
     text = bytes(raw)
     return int(text) if text.isdigit() and len(text) <= 18 else 0
+
+
+def deal_id(raw: Raw) -> int:
+    """Return a deal's id, a string of digits or a number; 0 where it has none that fits."""
+    text = bytes(raw)
+    if text[:1] == b'"':
+        text = text[1:-1]
+    return int(text) if text.isdigit() and len(text) <= 18 else 0

@@ -8,7 +8,9 @@ values (`msgspec.Raw`) and the row is cut from that text.
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -18,6 +20,7 @@ from mexc_trio.exchange.digits import (
     DEPTH_LIMIT,
     MAX_TS_DIGITS,
     Malformed,
+    deal_id,
     funding_rate,
     is_plain,
     number,
@@ -59,6 +62,8 @@ class Data(NamedTuple):
     """Depth: the book's version. 0 for other channels and where it cannot be read."""
     missed: tuple[Channel, ...] = ()
     """The channels that the dead letters may have belonged to; all of them if nobody can tell."""
+    ids: Sequence[int] = ()
+    """Deals: the exchange's number of each row's, 0 where there is none; empty if none has one."""
 
 
 class Ack(NamedTuple):
@@ -193,6 +198,7 @@ class _Deal(msgspec.Struct):
     v: Raw = _ABSENT
     T: Raw = _ABSENT
     t: Raw = _ABSENT
+    i: Raw = _ABSENT
 
 
 class _PlainDeal(msgspec.Struct):
@@ -202,6 +208,7 @@ class _PlainDeal(msgspec.Struct):
     v: Raw
     T: Literal[1, 2]
     t: Annotated[int, msgspec.Meta(ge=0, lt=10**MAX_TS_DIGITS)]
+    i: Raw = _ABSENT
 
 
 class _Depth(msgspec.Struct):
@@ -217,6 +224,7 @@ _decode_deal = msgspec.json.Decoder(_Deal).decode
 _decode_plain_deals = msgspec.json.Decoder(list[_PlainDeal]).decode
 _decode_depth = msgspec.json.Decoder(_Depth).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
+_by_time = attrgetter("t")
 
 
 def _answer(envelope: _Envelope) -> Message:
@@ -254,35 +262,36 @@ def _deals(envelope: _Envelope, ts: int | None, at: int) -> Data:
     data = envelope.data
     single = bytes(data)[:1] != b"["
     try:
-        rows = [_plain_deal(d) for d in _decode_plain_deals(data)]
+        deals = _decode_plain_deals(data)
+        if len(deals) > 1:
+            # The newest comes first. Sorting is stable, so deals of one millisecond are turned
+            # round as well, and an array in the other order would still come out right.
+            deals.reverse()
+            deals.sort(key=_by_time)
+        rows = [_plain_deal(deal) for deal in deals]
+        ids = [deal_id(deal.i) for deal in deals]
     except (Malformed, msgspec.DecodeError):
         if single:
-            return Data(envelope.symbol, "deal", [_deal(_decode_deal(data))], 0, 0)
+            deal = _decode_deal(data)
+            return Data(envelope.symbol, "deal", [_deal(deal)], 0, 0, (), [deal_id(deal.i)])
         return _deals_one_by_one(envelope, at)
-    if len(rows) > 1:
-        # The newest comes first. Sorting is stable, so deals of one millisecond are turned
-        # round as well, and an array in the other order would still come out right.
-        rows.reverse()
-        rows.sort(key=_by_ts)
-    return Data(envelope.symbol, "deal", rows, 0, 0)
+    return Data(envelope.symbol, "deal", rows, 0, 0, (), ids)
 
 
 def _deals_one_by_one(envelope: _Envelope, at: int) -> Data:
     """Look at each deal by itself: keep the good ones, dead-letter the bad with their own text."""
-    good: list[Row] = []
+    good: list[tuple[Row, int]] = []
     bad: list[Row] = []
     for raw in reversed(_decode_list(envelope.data)):
         try:
-            good.append(_deal(_decode_deal(raw)))
+            deal = _decode_deal(raw)
+            good.append((_deal(deal), deal_id(deal.i)))
         except (Malformed, msgspec.DecodeError):
             bad.append(Row(at, DEAD_LETTER, _text_of(bytes(raw))[:DEAD_LETTER_LENGTH]))
-    good.sort(key=_by_ts)
+    good.sort(key=lambda one: one[0].ts)
+    rows, ids = [row for row, _ in good], [id_ for _, id_ in good]
     missed: tuple[Channel, ...] = ("deal",) if bad else ()
-    return Data(envelope.symbol, "deal", good + bad, len(bad), 0, missed)
-
-
-def _by_ts(row: Row) -> int:
-    return row.ts
+    return Data(envelope.symbol, "deal", rows + bad, len(bad), 0, missed, ids)
 
 
 def _plain_deal(deal: _PlainDeal) -> Row:

@@ -285,7 +285,19 @@ def test_a_bad_deal_without_the_envelopes_time_has_the_time_of_receipt() -> None
 
 def test_an_empty_array_of_deals_is_nothing() -> None:
     """No rows, and no dead letter: the frame says that nothing happened."""
-    assert decoded(envelope("deal", "[]")) == Data("BTC_USDT", "deal", [], 0, 0)
+    assert decoded(envelope("deal", "[]")) == Data("BTC_USDT", "deal", [], 0, 0, (), [])
+
+
+def test_each_deal_comes_with_the_exchanges_number_of_it() -> None:
+    """As a string, as a number, or not at all: the same place in `ids` as its row in `rows`."""
+    parts = {30: ',"i":"16005949690"', 20: ',"i":7', 10: "", 5: ',"i":null', 4: ',"i":"x"'}
+    deals = [f'{{"p":1,"v":2,"T":1,"t":{t}{part}}}' for t, part in parts.items()]
+    message = decoded(envelope("deal", f"[{','.join(deals)}]"))
+    assert [row.ts for row in message.rows] == [4, 5, 10, 20, 30]
+    assert list(message.ids) == [0, 0, 0, 7, 16005949690]
+    mixed = decoded(envelope("deal", f"[{','.join(deals)},{{}}]"))
+    assert (mixed.dead, list(mixed.ids)) == (1, [0, 0, 0, 7, 16005949690])
+    assert list(decoded(envelope("deal", deals[0])).ids) == [16005949690]
 
 
 # --- Books ---
