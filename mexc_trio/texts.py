@@ -79,11 +79,11 @@ def one_line(text: str, most: int = 200) -> str:
 
     What is no printable sign is escaped: a log is read on a terminal.
     """
-    line = " ".join(text[: 4 * most].split())
-    signs = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return "".join(signs)[:most]
+    return printable(" ".join(text[: 4 * most].split()))[:most]
 
 
 def printable(text: str) -> str:
-    """Return a text without what would move a terminal's cursor or change its colours."""
-    return "".join(sign if sign.isprintable() else "." for sign in text)
+    r"""Return a text whose every sign can be seen: what would move a cursor is `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,7 +5,6 @@ and a wrong argument are answered at once.
 """
 
 import difflib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,10 +17,12 @@ from cyclopts import Group, Parameter
 
 from mexc_trio import __version__
 from mexc_trio.errors import INTERRUPTED, MexcTrioError, UsageError, leaves
+from mexc_trio.logs import start_logging
 from mexc_trio.output import steady_stderr, steady_stdout
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.sources import load
 from mexc_trio.settings.values import mask
+from mexc_trio.texts import printable
 
 _STORE = Group("Where rows go", sort_key=1)
 _RECORD = Group("Recording", sort_key=2)
@@ -462,17 +463,6 @@ def _start(
     return settings
 
 
-def start_logging(level: str) -> None:
-    """Send the log to standard error, which leaves standard output to the statistics."""
-    handler = logging.StreamHandler()
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s")
-    formatter.datefmt = "%Y-%m-%d %H:%M:%S"
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.addLevelName(logging.WARNING, "WARN")  # keeps texts aligned
-    logging.getLogger("trio-websocket").setLevel(max(logging.INFO, logging.root.level))
-
-
 def _fail(text: str, exit_code: int) -> int:
-    print(f"mexc-trio: error: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    print(f"mexc-trio: error: {printable(' '.join(text.split()))}", file=sys.stderr)  # noqa: T201
     return exit_code

@@ -1,6 +1,7 @@
 """The command `sql`: one statement, and its answer on standard output."""
 
 import os
+import re
 import signal
 import sys
 from contextlib import closing
@@ -8,9 +9,14 @@ from typing import Final
 
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
+from mexc_trio.texts import printable
 
 FOR_PEOPLE: Final = "PrettyCompact"
 FOR_PROGRAMS: Final = "TabSeparated"
+
+# Whoever answers in the exchange's place chooses what is in a dead letter. On a terminal it moves
+# no cursor and sets no title.
+_CONTROLS: Final = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa: A002
@@ -26,14 +32,19 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
         UsageError: there is no such store.
         StoreError: the statement failed.
     """
-    name = format or (FOR_PEOPLE if sys.stdout.isatty() else FOR_PROGRAMS)
+    people = sys.stdout.isatty()
+    name = format or (FOR_PEOPLE if people else FOR_PROGRAMS)
     out = sys.stdout.buffer
     # Python hears of Ctrl-C when the engine has answered, which may be never; nothing is written
     # here that could be left half done.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with open_reader(settings) as reader, closing(reader.stream(statement, name)) as pieces:
         for piece in pieces:
-            out.write(piece)
+            out.write(_CONTROLS.sub(_escape, piece) if people else piece)
             # A slow answer is seen as it comes.
             out.flush()
     return os.EX_OK
+
+
+def _escape(control: re.Match[bytes]) -> bytes:
+    return printable(control[0].decode()).encode()

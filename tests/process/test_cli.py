@@ -24,6 +24,8 @@ from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
 ROOT = Path(__file__).parents[2]
+SECRETS = {"password", "reader_password"}
+"""Settings that no command line has, where every user of the machine would see them."""
 
 
 def run(
@@ -135,7 +137,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "log_level": "debug",
         "config": str(ROOT / "settings.ini"),
     }
-    assert texts.keys() == SETTINGS.keys() - {"symbols", "password", "all", "journal_sync", "live"}
+    assert texts.keys() == SETTINGS.keys() - {*SECRETS, "symbols", "all", "journal_sync", "live"}
     arguments = [f"--{key.replace('_', '-')}={text}" for key, text in texts.items()]
     assert main(["BTC_USDT", *arguments, "--all", "--journal-sync", "--live"]) == 0
     for key, text in texts.items():
@@ -203,6 +205,7 @@ def test_a_commands_exit_code_is_the_programs(commands: Commands, command: list[
         (UsageError("no"), 2, "no"),
         (MexcTrioError("no"), 1, "no"),
         (StoreUnavailable("two\nlines"), 1, "two lines"),
+        (StoreUnavailable("evil \x1b[2J"), 1, r"evil \x1b[2J"),
         (UnknownContract("X_USDT"), 1, "the exchange knows no contract X_USDT"),
         (TooManyErrors("X_USDT", 9), 1, "9 errors of X_USDT within ten minutes"),
         (ExceptionGroup("", [ExceptionGroup("", [DiskFull("no space")])]), 1, "no space"),
@@ -319,7 +322,7 @@ def test_the_help_has_every_option_with_its_default(tmp_path: Path) -> None:
     assert (result.stderr, result.returncode) == ("", 0)
     words = " ".join(word for word in result.stdout.split() if word != "│")
     for key, field in SETTINGS.items():
-        if key not in ("symbols", "password"):
+        if key not in ("symbols", *SECRETS):
             assert f"--{key.replace('_', '-')} " in words
             assert field.metadata["text"] is None or f"[default: {field.metadata['text']}]" in words
     for command in ("setup", "verify", "drain"):
@@ -346,7 +349,7 @@ def test_the_version(tmp_path: Path) -> None:
 def test_the_log_goes_to_standard_error(tmp_path: Path) -> None:
     """A line has time, level and text; the websocket library's frames stay out at any level."""
     code = (
-        "import logging; from mexc_trio.cli.commands import start_logging; start_logging('debug');"
+        "import logging; from mexc_trio.logs import start_logging; start_logging('debug');"
         "logging.getLogger('mexc_trio').info('hello');"
         "logging.getLogger('mexc_trio').warning('watch out');"
         "logging.getLogger('trio-websocket').debug('frame')"
@@ -357,6 +360,22 @@ def test_the_log_goes_to_standard_error(tmp_path: Path) -> None:
     assert first[23:] == " INFO  hello"
     assert second[23:] == " WARN  watch out"
     assert len(first[:23].replace("-", "").replace(":", "")) == len("20261122 174001.123")
+
+
+def test_what_an_exchange_says_stays_in_its_line(tmp_path: Path) -> None:
+    """No text moves a terminal's cursor, sets its title or begins a line of the log."""
+    code = (
+        "import logging; from mexc_trio.logs import start_logging; start_logging('info');"
+        "evil = '\\x1b]0;owned\\x07\\x9b2J\\r\\n2026-11-25 INFO forged \\udce9';"
+        "log = logging.getLogger('mexc_trio'); log.info('it says %s', evil);"
+        "log.error('a bug', exc_info=ValueError(evil))"
+    )
+    result = run(cwd=tmp_path, python=("-c", code))
+    lines = result.stderr.splitlines()
+    assert lines[0][30:] == r"it says \x1b]0;owned\x07\x9b2J\r\n2026-11-25 INFO forged \udce9"
+    assert lines[1][23:] == " ERROR a bug"
+    assert all(line.isprintable() for line in lines)
+    assert lines[2].startswith("ValueError")
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:

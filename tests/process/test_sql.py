@@ -84,6 +84,38 @@ def test_a_terminal_gets_a_table(directory: Path) -> None:
     assert "│ 3 │" in shown.decode()
 
 
+def test_a_terminal_gets_nothing_that_moves_its_cursor(directory: Path) -> None:
+    """What an exchange sent is shown on a terminal, and does nothing to it."""
+    evil = "SELECT char(27, 91, 50, 74, 13, 7, 155, 194, 155, 127) || 'end'"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(evil, "--format", "RawBLOB"), cwd=directory, env=environment(), stdout=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"end" not in shown:
+            shown += os.read(ours, 1000)
+        assert process.wait(DEADLINE) == 0
+    os.close(ours)
+    assert shown == rb"\x1b[2J\r\x07" + b"\x9b" + rb"\x9b\x7fend"
+    assert sql(directory, evil, "--format", "RawBLOB").stdout.startswith(b"\x1b[2J\r\x07")
+
+
+def test_a_statement_is_bytes(directory: Path) -> None:
+    """Text of another encoding than UTF-8 goes to the engine and back as it is."""
+    done = subprocess.run(
+        [*command(), b"SELECT 'caf\xe9', nope"], cwd=directory, env=environment(),
+        capture_output=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"Unknown expression identifier `nope`" in done.stderr
+    done = subprocess.run(
+        [*command(), b"SELECT 'caf\xe9'"], cwd=directory, env=environment(),
+        capture_output=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
