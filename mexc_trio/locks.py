@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -62,7 +62,8 @@ class TableLocks:
     """
 
     store: str
-    """The store's identity, without secrets."""
+    """What the user knows the store by."""
+    _names: Collection[str]
     _fd: int
 
     def hold(self, tables: Sequence[str]) -> None:
@@ -72,8 +73,7 @@ class TableLocks:
             StoreLocked: another process records into one of them.
         """
         # All on one descriptor: closing any other one of the file would let go of all.
-        for table in tables:
-            offset = self._offset(table)
+        for table, offset in self._places(tables):
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
             except OSError as error:
@@ -85,34 +85,74 @@ class TableLocks:
 
     def release(self, tables: Sequence[str]) -> None:
         """Let others have tables that are not written to any more."""
-        for table in tables:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset(table))
+        for _, offset in self._places(tables):
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, offset)
 
-    def _offset(self, table: str) -> int:
-        digest = hashlib.sha256(f"{self.store}/{table}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
+    def _places(self, tables: Sequence[str]) -> Iterator[tuple[str, int]]:
+        for table in tables:
+            for name in self._names:
+                digest = hashlib.sha256(f"{name}/{table}".encode()).digest()
+                yield table, int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
+
+
+def usual_places() -> list[Path]:
+    """Return the directories where the lock file may be; the first one that lets us is taken.
+
+    Not the temporary directory, if that can be helped: it is cleaned of what is ten days old, and
+    a service or a session may have one of its own.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    machine = Path("/run/lock")
+    return [*([machine] if machine.is_dir() else []), state, Path(tempfile.gettempdir())]
 
 
 @contextmanager
-def hold_tables(store: str, tables: Sequence[str]) -> Iterator[TableLocks]:
+def hold_tables(
+    store: str,
+    names: Collection[str],
+    tables: Sequence[str] = (),
+    places: Sequence[Path] | None = None,
+) -> Iterator[TableLocks]:
     """Hold tables of a server for as long as the block runs; see `TableLocks`.
+
+    Args:
+        store: what the user knows the store by.
+        names: by which the store is known here, of which another process may know only one.
+        tables: the first ones to hold.
+        places: where the lock file may be; the usual places if None.
 
     Raises:
         StoreLocked: another process records into one of them.
+        UsageError: there is no place for the lock file.
     """
-    path = Path(tempfile.gettempdir()) / "mexc-trio.tables.lock"
+    fd = _open_lock_file(usual_places() if places is None else places)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise UsageError(f"cannot open the lock file {path} ({error.strerror})") from error
-    with suppress(OSError):
-        os.fchmod(fd, 0o666)  # whoever made it: it is the machine's, not a user's
-    try:
-        locks = TableLocks(store, fd)
+        locks = TableLocks(store, names, fd)
         locks.hold(tables)
         yield locks
     finally:
         os.close(fd)
+
+
+def _open_lock_file(places: Sequence[Path]) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    reason = ""
+    for place in places:
+        path = place / "mexc-trio.tables.lock"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                # Without O_CREAT: a file of another user's in a directory for all would be refused.
+                return os.open(path, flags)
+            except FileNotFoundError:
+                fd = os.open(path, flags | os.O_CREAT, 0o666)
+        except OSError as error:
+            reason = f"{path} ({error.strerror})"
+            continue
+        with suppress(OSError):  # another user was quicker
+            os.fchmod(fd, 0o666)  # it is the machine's, not a user's
+        return fd
+    raise UsageError(f"cannot open the lock file {reason}")
 
 
 def describe_process(pid: int) -> str:

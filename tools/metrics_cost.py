@@ -75,7 +75,7 @@ def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)
         journal.flush()
-        yield Recording(settings, journal, gate, made, gaps, [], TableLocks("none", -1))
+        yield Recording(settings, journal, gate, made, gaps, [], TableLocks("none", [], -1))
 
 
 async def measure(symbols: int, scrapes: int) -> None:

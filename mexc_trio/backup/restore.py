@@ -18,6 +18,7 @@ from mexc_trio.backup.checksum import Checksum
 from mexc_trio.backup.manifest import Entry, check_file, read_manifest, read_rows, table_of
 from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
+from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import (
     GAPS,
     RowTuple,
@@ -30,11 +31,11 @@ from mexc_trio.clickhouse.schema import (
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.export.formats import need_arrow
 from mexc_trio.export.progress import Progress, progress
-from mexc_trio.journal import open_journal
+from mexc_trio.journal import Journal, open_journal
+from mexc_trio.journal.finding import choose
 from mexc_trio.locks import hold_tables
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,12 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
     entries = _choose(settings, symbols, manifest.tables, source)
     for entry in entries:
         check_file(source, entry)
-    with _recorder_kept_out(settings, [entry.table for entry in entries]):
+    with ExitStack() as kept_out:
+        spelt = settings.store.identity
+        kept_out.enter_context(hold_tables(spelt, [spelt], [entry.table for entry in entries]))
         with _open(settings) as store:
+            # Before anything is changed: a recorder may have it open.
+            journal = kept_out.enter_context(_its_journal(settings, store))
             found = columns(store) or {}
             moves = [
                 _Move(entry, count(store, entry.table) if entry.table in found else 0)
@@ -85,7 +90,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
                 _give_name(store, move)
             views.create(store, [entry.table for entry in entries if entry.table != GAPS.name])
             totals = {move.entry.table: count(store, move.entry.table) for move in moves}
-            _tell_journal(settings, totals)
+            _tell_journal(journal, totals)
             name = store.name
     for entry in entries:
         _say(f"{entry.table}: {entry.rows:,} rows restored, {totals[entry.table]:,} there now")
@@ -107,12 +112,15 @@ def _choose(
 
 
 @contextmanager
-def _recorder_kept_out(settings: Settings, tables: Sequence[str]) -> Iterator[None]:
-    """Hold the tables against recorders; in an embedded store its own lock does."""
-    with ExitStack() as stack:
-        if not isinstance(settings.store, EmbeddedTarget):
-            stack.enter_context(hold_tables(settings.store.identity, tables))
-        yield
+def _its_journal(settings: Settings, store: Store) -> Iterator[Journal | None]:
+    """Give the journal of the recorder into this store, if there is one, held against it."""
+    identity = identity_of(store).lasting
+    path = choose(settings.journal_path, identity, settings.store.identity).path
+    if not path.exists():
+        yield None
+        return
+    with open_journal(path, retention=settings.retention) as journal:
+        yield journal
 
 
 @contextmanager
@@ -209,20 +217,16 @@ def _give_name(store: Store, move: _Move) -> None:
     store.query(f"DROP TABLE {empty}")
 
 
-def _tell_journal(settings: Settings, totals: dict[str, int]) -> None:
+def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
     """Tell a recorder's journal of rows that are in its tables now, so that it goes on after them.
 
     A journal that knows of more rows than the backup had gives the table those again that it still
     has; that is the recorder's own way after a table was lost, and nothing is to be told.
     """
-    path = settings.journal_path
-    if not path.exists():
-        return
-    with open_journal(path, retention=settings.retention) as journal:
-        for queue in journal.queues():
-            rows = totals.get(queue.name)
-            if rows is not None and queue.table_rows is not None and queue.table_rows < rows:
-                queue.settle(queue.acked, rows)
+    for queue in journal.queues() if journal else ():
+        rows = totals.get(queue.name)
+        if rows is not None and queue.table_rows is not None and queue.table_rows < rows:
+            queue.settle(queue.acked, rows)
 
 
 def _say(text: str) -> None:

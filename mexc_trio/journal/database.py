@@ -32,6 +32,11 @@ def connect(path: Path) -> Database:
     return db
 
 
+def connect_to_read(path: Path) -> Database:
+    """Open a database that another process may be writing, and change nothing; see `connect`."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
 def wal(path: Path) -> Path:
     """Return the file beside a database that has what was written last."""
     return path.with_name(path.name + "-wal")

@@ -24,7 +24,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
-from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.recording import Recording, has_journal, open_recording
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
@@ -109,8 +109,8 @@ async def drain(settings: Settings) -> int:
     Raises:
         MexcTrioError: it could not be started, or the store refuses the rows.
     """
-    if not settings.journal_path.exists():
-        log.info("nothing waits: there is no journal %s", settings.journal_path)
+    if not await trio.to_thread.run_sync(has_journal, settings):
+        log.info("nothing waits: there is no journal of this store in %s", settings.state_directory)
         return 0
     async with _started(settings, ()) as (recording, running):
         left = recording.backlog

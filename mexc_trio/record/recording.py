@@ -9,19 +9,21 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import attrs
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.journal.finding import SPELT, STORE, Found, choose
 from mexc_trio.locks import TableLocks, hold_tables
 from mexc_trio.record.admission import admit
 from mexc_trio.record.collector import Collector, nobody_knows
@@ -130,33 +132,41 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         StoreError, JournalError: they do not open.
     """
     wanted = [settings.for_symbol(symbol) for symbol in symbols]
-    path = settings.journal_path
-    first_start = not path.exists()
     with ExitStack() as stack:
-        if first_start:
-            _check_writable(path.parent)
+        if not settings.journal_path.exists():
+            _check_writable(settings.journal_path.parent)
         store = _open_store(settings)
         stack.callback(store.close)
-        locks = stack.enter_context(hold_tables(settings.store.identity, ()))
+        identity = _identity(store)
+        found = choose(settings.journal_path, identity.lasting, settings.store.identity)
+        first_start = not found.path.exists()
+        # A server by its name too, for those who start while it is away.
+        names = {settings.store.identity}
+        if identity.here and not isinstance(settings.store, EmbeddedTarget):
+            names.add(identity.here)
+        locks = stack.enter_context(hold_tables(store.name, names))
 
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
-            names = [one.table for one in new]
-            tables = [*map(market_table, names), GAPS]
-            found = any(one.symbol not in settings.symbols for one in new)
-            _make_ready(settings, store, tables, first_start=first_start, found=found)
-            locks.hold(names)
+            new_tables = [one.table for one in new]
+            tables = [*map(market_table, new_tables), GAPS]
+            listed = any(one.symbol not in settings.symbols for one in new)
+            _make_ready(settings, store, tables, first_start=first_start, found=listed)
+            locks.hold(new_tables)
 
         chosen = admit(
             [one for one in wanted if one.symbol in settings.symbols],
             [one for one in wanted if one.symbol not in settings.symbols],
             check,
         )
-        journal = stack.enter_context(open_journal(path, retention=settings.retention))
+        journal = stack.enter_context(open_journal(found.path, retention=settings.retention))
         if journal.damaged:
             log.error(
                 "the journal was damaged and is kept as %s; a new one is begun", journal.damaged
             )
+        _claim(journal, settings, identity if identity.lasting else _identity(store))
+        for other in found.others:
+            _say_waiting(other)
         gaps = journal.queue(GAPS.name)
         gate = AsyncStore(store)
         exists = KnownContracts(settings.rest_url).has
@@ -173,6 +183,48 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         recorded = {GAPS.name, *(one.table for one in chosen)}
         leftovers = [queue for queue in waiting if queue.name not in recorded]
         yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks)
+
+
+def has_journal(settings: Settings) -> bool:
+    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks.
+
+    Raises:
+        UsageError, StoreLocked, StoreError: the store does not open.
+    """
+    usual = settings.journal_path
+    if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):
+        return usual.exists()
+    with closing(_open_store(settings)) as store:
+        found = choose(usual, _identity(store).lasting, settings.store.identity)
+    for other in found.others:
+        _say_waiting(other)
+    return found.path.exists()
+
+
+def _identity(store: Store) -> Identity:
+    try:
+        return identity_of(store)
+    except StoreError:
+        return NOBODY  # what is wrong with it is said by whoever needs it
+
+
+def _claim(journal: Journal, settings: Settings, identity: Identity) -> None:
+    """Write into the journal whose rows it has."""
+    before, spelt = journal.fact(SPELT), settings.store.identity
+    if before not in ("", spelt):
+        log.warning("journal %s, of %s, is that of %s, too", journal.path, before, spelt)
+    journal.remember(SPELT, spelt)
+    if identity.lasting:
+        journal.remember(STORE, identity.lasting)
+
+
+def _say_waiting(journal: Found) -> None:
+    """Tell of rows in a journal of another store, which this run does not write."""
+    if journal.backlog:
+        log.warning(
+            "%d rows wait in %s for %s; write them with: mexc-trio drain --store ...",
+            journal.backlog, journal.path, journal.whose,
+        )  # fmt: skip
 
 
 def _open_store(settings: Settings) -> Store:

@@ -44,8 +44,14 @@ BEATS: Final = 8
 """Beats of one linger. A row waits for `linger` at the most, and so for one beat less at least."""
 AUDIT_INTERVAL: Final = 60.0
 """Seconds between two looks at the table's count while all goes well, at least."""
+FIRST_AUDIT: Final = 1.0
+"""Seconds until the first such look after a start: a second recorder of the table is soon found."""
 AUDITS_PER_SECOND: Final = 2
 """Such looks of all writers together, at the most. One costs more than an INSERT."""
+WATCHED: Final = 5.0
+"""Seconds for which a table is watched that has new rows of which this journal knows nothing."""
+RECENT: Final = 60.0
+"""Seconds for which a row is new: another recorder may be about to write the next one."""
 DRAIN_TIMEOUT: Final = 4.0
 """Seconds that a stopping writer may take to write what is left. The journal keeps the rest."""
 LEDGER_DRAIN_TIMEOUT: Final = 1.0
@@ -115,6 +121,7 @@ class Writer:
     _cause: Cause = attrs.field(default=Cause.TABLE_SHORTER, init=False)
     """Why the table may have fewer rows than it should; until it is settled."""
     _next_look: float = attrs.field(default=0.0, init=False)
+    _audit_after: float = attrs.field(default=FIRST_AUDIT, init=False)
     _failures: int = attrs.field(default=0, init=False)
     _took: float = attrs.field(default=0.0, init=False)
     """Seconds that the last INSERT took."""
@@ -233,6 +240,7 @@ class Writer:
             self._settled = await self._as_expected()
             # Old servers count by reading; they are asked the less often the longer it takes.
             self._look_later(100 * (trio.current_time() - began))
+            self._audit_after = min(2 * self._audit_after, AUDIT_INTERVAL)
         if self._settled and self.queue.backlog:  # the look does not cost rows a second linger
             rows = self.queue.head(BATCH)
             # Set first and cleared after: an INSERT that nobody answers leaves it so.
@@ -252,9 +260,9 @@ class Writer:
     async def _as_expected(self) -> bool:
         return await self.gate.count(self.table) == self.queue.table_rows
 
-    def _look_later(self, seconds: float = AUDIT_INTERVAL) -> None:
+    def _look_later(self, seconds: float = 0.0) -> None:
         among_all = self.gate.writers / AUDITS_PER_SECOND
-        self._next_look = trio.current_time() + max(seconds, AUDIT_INTERVAL, among_all)
+        self._next_look = trio.current_time() + max(seconds, self._audit_after, among_all)
 
     async def _seal(self) -> None:
         """Spare the next run the full read, if nobody touches the table's files until then."""
@@ -313,6 +321,8 @@ class Writer:
             log.warning(
                 "table %s: has %d rows that this journal does not know", self.table.name, rows
             )
+            if newest > now() - 1000 * RECENT:
+                await self._watch(rows)
             await self.queue.arrival()
             self.gap(
                 Cause.JOURNAL_LOST,
@@ -321,6 +331,21 @@ class Writer:
                 self.queue.first_time(self.queue.acked) or now(),
             )
         self.queue.settle(self.queue.acked, rows)
+
+    async def _watch(self, rows: int) -> None:
+        """See that nobody else writes to the table, for a few seconds before we do.
+
+        A recorder on another machine is held back by no lock of ours.
+        """
+        until = trio.current_time() + WATCHED
+        while trio.current_time() < until:
+            await trio.sleep(1)
+            if (more := await self.gate.count(self.table) - rows) > 0:
+                raise TableConflict(
+                    f"table {self.table.name} at {self.gate.name} got {more} rows that are not "
+                    f"from here: another recorder writes to it. Stop that one, or give the symbol "
+                    f"a table of its own in settings.ini; the journal keeps what is not written"
+                )
 
     async def _shorter(self, rows: int, lost: int) -> None:
         """Give the table again what it lost of its end, as far as the journal still has it."""

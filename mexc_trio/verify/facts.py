@@ -20,6 +20,7 @@ import attrs
 
 from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
+from mexc_trio.journal.finding import Found
 from mexc_trio.verify.findings import Finding, SymbolFacts, of_symbol
 
 VERSION: Final = 1
@@ -88,6 +89,8 @@ class Facts:
     not_in_order: str = ""
     """Why nobody looked for silences, repeated rows and times that run backwards; empty if so."""
     disk: Disk = Disk(None, {})
+    other_journals: Sequence[Found] = ()
+    """Journals in the same directory with rows that wait for other stores."""
 
     @property
     def rows(self) -> int:
@@ -118,6 +121,9 @@ class Facts:
                 f"backwards: {self.not_in_order}"
             )
             found.append(Finding("not looked", False, "", text))
+        for journal in self.other_journals:
+            text = f"{journal.backlog:,} rows wait in {journal.path} for {journal.whose}"
+            found.append(Finding("journal of another store", False, "", text))
         left = self.disk.days_left
         if left is not None and left < SOON:
             text = f"the disk is full in {left:.1f} days at the rate of the last days"

@@ -25,6 +25,7 @@ from mexc_trio.analysis.gaps import (
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.survey import Size, Survey, sizes, survey
 from mexc_trio.clickhouse.embedded import DATABASE
+from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import GAPS, Readable, Table, market_table, recorded_columns
 from mexc_trio.clickhouse.stripelog import needs_mending
 from mexc_trio.errors import (
@@ -34,6 +35,7 @@ from mexc_trio.errors import (
     TableMissing,
 )
 from mexc_trio.journal import open_journal
+from mexc_trio.journal.finding import choose
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -101,6 +103,8 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
         looked_at = [look.at(table) for table in tables]
         if compare is not None:
             looked_at = look.compared(looked_at, tables, compare)
+        identity = identity_of(store).lasting
+        chosen = choose(settings.journal_path, identity, settings.store.identity)
         return Facts(
             store.name,
             store.database,
@@ -110,10 +114,11 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
             [name for name in sorted(found) if _PUT_ASIDE.fullmatch(name)] + _kept(directory),
             known,
             _volume(directory, known),
-            _journal_facts(settings.journal_path),
+            _journal_facts(chosen.path),
             looked_at,
             not_in_order,
             _disk(store, directory, known, tables, looked_at),
+            [one for one in chosen.others if one.backlog],
         )
 
 

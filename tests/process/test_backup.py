@@ -392,7 +392,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > len(first) + 100)
             exchange.silence()
             sent = len(exchange.rows("BTC_USDT"))
-            await program.journaled(sent if journal else sent - len(first))
+            await program.acknowledged(sent if journal else sent - len(first))
             assert await program.stop() == 0
     assert Embedded(tmp_path).rows("btc") == exchange.rows("BTC_USDT")
     causes = {str(cause) for _, _, _, _, cause, *_ in stored(data, "gaps")}

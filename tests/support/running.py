@@ -80,6 +80,10 @@ class Program:
         """Wait until that many rows of symbols have come into the journal."""
         await self.until(lambda: (self._journal("sum(n)", "") or 0) >= rows)
 
+    async def acknowledged(self, rows: int) -> None:
+        """Wait until the store has acknowledged that many rows of a symbol."""
+        await self.until(lambda: (self._journal("max(acked)", "") or 0) >= rows)
+
     async def last_journaled(self, text: str) -> None:
         """Wait until a row with this text is among those that came last into the journal."""
         last = "ORDER BY entries.id DESC LIMIT 1"

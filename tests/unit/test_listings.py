@@ -111,7 +111,7 @@ async def test_table_that_is_not_to_be_had(
             if "new" in tables:
                 raise StoreLocked("table new is being recorded by process 7")
 
-    recording.locks = Locks("nowhere", -1)
+    recording.locks = Locks("nowhere", [], -1)
     long = "X" * 200 + "_USDT"
     change = Change(("CLASH_USDT", "FOREIGN_USDT", long, NEW, OTHER), ())
     _, begun = await follow_to_the_end(recording, change)
@@ -165,7 +165,7 @@ async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Rec
             if "bad" in tables:
                 raise ZeroDivisionError
 
-    recording.locks = Locks("nowhere", -1)
+    recording.locks = Locks("nowhere", [], -1)
 
     def begin(collectors: Sequence[Collector]) -> None:
         begun.extend(collector.symbol for collector in collectors)

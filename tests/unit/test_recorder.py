@@ -130,5 +130,5 @@ async def test_a_drain_of_nothing_makes_nothing(tmp_path: Path) -> None:
     """A misspelt --store is not answered with a new, empty one."""
     async with running(tmp_path, "drain", "--store", "mexc-dta") as program:
         assert await program.ended() == 0
-        assert "nothing waits: there is no journal mexc-dta/journal.sqlite" in program.log
+        assert "nothing waits: there is no journal of this store in mexc-dta" in program.log
     assert not (tmp_path / "mexc-dta").exists()

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -31,6 +32,7 @@ from mexc_trio.record.writer import (
     BATCH,
     LAST_HOLD,
     LAST_PAUSE,
+    WATCHED,
     SharedWriter,
     Writer,
     longest_wait,
@@ -433,6 +435,72 @@ async def test_another_writer_is_noticed_within_a_minute(
         assert writer.refusal is None
         assert parts.gate.rows == numbered(0, 200)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_second_recorder_elsewhere_writes_nothing(
+    parts: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Promise 2: on another machine no lock holds it back; the table itself tells, in seconds."""
+
+    def row(n: int) -> RowTuple:
+        return (int(1000 * time.time()), "d", f"{n}|x")
+
+    async def first() -> None:
+        for n in range(600):
+            parts.queue.append([row(n)])
+            await trio.sleep(0.5)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        nursery.start_soon(parts.writer().run)
+        await trio.sleep(30)
+        with bench(tmp_path / "elsewhere", parts.gate) as other:
+            other.queue.append([row(1000)])
+            async with trio.open_nursery() as second:
+                writer = other.writer()
+                second.start_soon(writer.run)
+                await trio.sleep(4)
+                assert isinstance(writer.refusal, TableConflict)
+                assert "another recorder writes to it" in str(writer.refusal)
+                await trio.sleep(200)
+                second.cancel_scope.cancel()
+            assert other.queue.backlog == 1
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert [row[2] for row in parts.gate.table()] == [f"{n}|x" for n in range(600)]
+
+
+async def test_a_table_that_was_recorded_elsewhere_until_now(
+    parts: Bench, autojump_clock: MockClock
+) -> None:
+    """A symbol that moved to this recorder is written as soon as it is seen that nobody else is."""
+    moved: list[RowTuple] = [(int(1000 * time.time()), "d", "0|x")]
+    parts.gate.rows = list(moved)
+    parts.queue.append([(int(1000 * time.time()), "d", "1|x")])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.writer().run)
+        await trio.sleep(WATCHED - 1)
+        assert parts.gate.rows == moved
+        await trio.sleep(4)
+        assert len(parts.gate.table()) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_recorders_that_start_together_are_found(
+    parts: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """With an empty table there is nothing to see at first: the first looks come early."""
+    with bench(tmp_path / "elsewhere", parts.gate) as other:
+        async with trio.open_nursery() as nursery:
+            writers = [parts.writer(), other.writer()]
+            for writer in writers:
+                nursery.start_soon(writer.run)
+            for n in range(20):
+                parts.queue.append(numbered(n, 1))
+                other.queue.append(numbered(n, 1))
+                await trio.sleep(0.5)
+            assert all(isinstance(writer.refusal, TableConflict) for writer in writers)
+            nursery.cancel_scope.cancel()
 
 
 async def test_emptied_table_while_recording(parts: Bench, autojump_clock: MockClock) -> None:

@@ -1,0 +1,47 @@
+"""What a store is, however it is spelt: by a host's name or address, by a link, after a move.
+
+A store is a database, and an engine gives each database a UUID of its own, which stays for as long
+as the database does. Servers before 20.10, and databases of the old kind, have none; there, it is
+the directory of the database that no other on that machine has.
+"""
+
+import attrs
+
+from mexc_trio.clickhouse.schema import Readable, literal
+
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@attrs.frozen
+class Identity:
+    """What a store is."""
+
+    lasting: str
+    """The same for as long as the database is there; empty if it is not there (yet)."""
+    here: str
+    """The same on one machine only, which tells a database from a copy of it elsewhere."""
+
+
+NOBODY = Identity("", "")
+"""Of a store of which that is not known."""
+
+
+def identity_of(store: Readable) -> Identity:
+    """Ask a store what it is.
+
+    Raises:
+        StoreError: it did not answer.
+    """
+    has_uuid = store.query(
+        "SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'databases' "
+        "AND name = 'uuid'"
+    )
+    found = store.query(
+        f"SELECT hostName(), data_path, {'toString(uuid)' if has_uuid else literal(_NO_UUID)} "
+        f"FROM system.databases WHERE name = {literal(store.database)}"
+    )
+    if not found:
+        return NOBODY
+    host, path, uuid = map(str, found[0])
+    lasting = uuid if uuid != _NO_UUID else f"{host}:{path}"
+    return Identity(lasting, f"{host}:{lasting}")
