@@ -139,6 +139,10 @@ class AsyncStore:
         """Read the table in full; where its tail cannot be read, keep what can."""
         return await self._run(lambda: repair.make_sound(self.store, table))
 
+    async def put_aside(self, table: Table) -> str:
+        """Put an empty table in the place of one; return the name that it has now."""
+        return await self._run(lambda: repair.put_aside(self.store, table))
+
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
         """Return rows of a table by their number; see `repair.rows_at`."""
         return await self._run(lambda: repair.rows_at(self.store, table, first, n))

@@ -21,6 +21,7 @@ from mexc_trio.clickhouse.schema import (
     quoted,
 )
 from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
+from mexc_trio.spans import EARLIEST, LATEST
 
 
 @attrs.frozen
@@ -54,6 +55,20 @@ def make_sound(store: Store, table: Table) -> Soundness:
     if not reason:
         return Soundness(rows or 0, mended, "its index was damaged" if mended else "")
     good = longest_readable(store, table, rows)
+    return Soundness(good, put_aside(store, table, good), reason)
+
+
+def put_aside(store: Store, table: Table, good: int = 0) -> str:
+    """Put a new table in the place of one, which stays under another name; return that.
+
+    Args:
+        store: where it is.
+        table: the table.
+        good: how many of its first rows the new one gets.
+
+    Raises:
+        StoreError: there was no answer, no right to do this, or the rows were not copied.
+    """
     stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
     old, new = qualified(store, table.name), qualified(store, fresh)
@@ -68,7 +83,7 @@ def make_sound(store: Store, table: Table) -> Soundness:
     if count(store, fresh) != good:
         raise StoreRejected(f"{store.name}: table {table.name} is damaged and could not be copied")
     store.query(f"RENAME TABLE {old} TO {qualified(store, aside)}, {new} TO {old}")
-    return Soundness(good, aside, reason)
+    return aside
 
 
 def _look(store: Store, table: Table) -> tuple[int | None, str, str]:
@@ -142,12 +157,15 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
 
 
 def newest(store: Store, table: Table) -> int | None:
-    """Return the newest value of the table's first time column in milliseconds."""
+    """Return the newest possible time in the table's first time column, in milliseconds."""
     time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
     types = (columns(store, tables=[table.name]) or {}).get(table.name, {})
     expression = milliseconds(quoted(time_column), types.get(time_column, ""))
-    rows = store.query(f"SELECT count(), max({expression}) FROM {qualified(store, table.name)}")
-    return int(rows[0][1]) if int(rows[0][0]) else None
+    found = store.query(
+        f"SELECT count(), max({expression}) FROM {qualified(store, table.name)} "
+        f"WHERE {expression} BETWEEN {EARLIEST} AND {LATEST}"
+    )
+    return int(found[0][1]) if int(found[0][0]) else None
 
 
 def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:

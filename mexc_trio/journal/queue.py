@@ -149,6 +149,16 @@ class Queue:
     def _remembered_from(self) -> int:
         return self.end - len(self._recent)
 
+    @property
+    def began(self) -> int | None:
+        """When the table's first row was, in milliseconds, as far as that was ever known."""
+        known = self._journal.fact(f"first row of {self.name}")
+        return int(known) if known else None
+
+    @began.setter
+    def began(self, at: int) -> None:
+        self._journal.remember(f"first row of {self.name}", str(at))
+
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
         assert self.table_rows is not None  # noqa: S101 - the writer reconciles before it appends

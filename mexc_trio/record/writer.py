@@ -20,6 +20,7 @@ from mexc_trio.clickhouse.repair import Soundness, same_incarnation
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import (
     StoreError,
+    StoreRejected,
     StoreUnavailable,
     TableConflict,
     TableDamaged,
@@ -96,6 +97,7 @@ class AsyncStore(Protocol):
     async def make_sound(self, table: Table) -> Soundness: ...
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]: ...
     async def newest(self, table: Table) -> int | None: ...
+    async def put_aside(self, table: Table) -> str: ...
     async def available(self) -> None: ...
     def say_refused(self, table: Table, error: StoreError) -> None: ...
 
@@ -312,25 +314,28 @@ class Writer:
             await self._shorter(rows, expected - rows)
         elif rows > expected:
             await self._longer(rows)
+        if self.queue.began is None and rows:
+            self.queue.began = await self._first_row()
 
     async def _first_contact(self, rows: int) -> None:
+        queue = self.queue
         newest = await self.gate.newest(self.table) if rows else None
-        if newest is not None:
+        if newest is not None or self._cause is Cause.TABLE_DAMAGED:
             # Rows that this journal knows nothing of: it was lost, or the table was recorded
             # from elsewhere. What came between them and our first row is unknown.
-            log.warning(
-                "table %s: has %d rows that this journal does not know", self.table.name, rows
-            )
-            if newest > now() - 1000 * RECENT:
+            log.warning("table %s: has %d rows that this journal does not know", queue.name, rows)
+            if newest is not None and newest > now() - 1000 * RECENT:
                 await self._watch(rows)
-            await self.queue.arrival()
-            self.gap(
-                Cause.JOURNAL_LOST,
-                f"the journal began anew beside a table of {rows} rows",
-                newest,
-                self.queue.first_time(self.queue.acked) or now(),
-            )
-        self.queue.settle(self.queue.acked, rows)
+            if newest is not None:
+                await queue.arrival()
+            end = queue.first_time(queue.acked) or now()
+            detail = f"the journal began anew beside a table of {rows} rows"
+            if self._cause is Cause.TABLE_DAMAGED:
+                detail += ", those that could be read"
+            self.gap(Cause.JOURNAL_LOST, detail, end if newest is None else newest, end)
+        if not rows:
+            queue.began = now()
+        queue.settle(queue.acked, rows)
 
     async def _watch(self, rows: int) -> None:
         """See that nobody else writes to the table, for a few seconds before we do.
@@ -348,32 +353,58 @@ class Writer:
                 )
 
     async def _shorter(self, rows: int, lost: int) -> None:
-        """Give the table again what it lost of its end, as far as the journal still has it."""
+        """Give the table again what it lost, as far as the journal still has it."""
         queue = self.queue
-        again = max(queue.acked - lost, queue.first_kept(), 0)
+        kept = queue.first_kept()
+        again, missing = max(queue.acked - lost, kept, 0), lost
+        start: int | None = None
         end_is_lost = await self._ends_at(rows, queue.acked - lost)
-        if not end_is_lost and await self._ends_at(rows, queue.acked):
-            # Emptied while we went on writing: what is gone lies before the rows that are there.
-            again = queue.acked
-            start, end = 0, int((await self.gate.rows_at(self.table, 0, 1))[0][0])
-        elif end_is_lost is False:
+        emptied = not end_is_lost and await self._ends_at(rows, queue.acked)
+        if not emptied and end_is_lost is False:
             raise TableConflict(
                 f"table {self.table.name} at {self.gate.name} has {lost} rows fewer than were "
                 f"recorded, and its rows are not those that were recorded here. Give the symbol a "
                 f"table of its own in settings.ini; the journal keeps what is not written"
             )
+        if not emptied:
+            start = await self.gate.newest(self.table) if rows else None
+        # We went on writing: what is gone lies before the rows that are there.
+        elif kept < queue.acked - rows and await self._emptied(rows):
+            again, missing, rows = kept, lost + rows, 0
         else:
-            start = await self.gate.newest(self.table) or 0
-            end = queue.first_time(again) or now()
-        restored = queue.acked - again
-        gone = lost - restored
+            again = queue.acked
+        # The first row after what is gone is the next one to be written, or the table's first.
+        written_next = not emptied or not rows
+        gone = missing - (queue.acked - again)
+        restored = lost - gone
+        end = (queue.first_time(again) or now()) if written_next else await self._first_row()
         if gone:
+            # Of a table that has nothing left it is known when it began, or nothing at all.
+            start = min(start or queue.began or end, end)
             self.gap(self._cause, f"{gone} rows lost, {restored} restored", start, end)
+        if not rows or not written_next:
+            queue.began = end
         queue.settle(again, rows)
         log.warning(
             "table %s: %s: %d rows fewer than it had; %d are appended again from the journal%s",
             self.table.name, self._cause, lost, restored, f", {gone} are lost" if gone else "",
         )  # fmt: skip
+
+    async def _emptied(self, rows: int) -> bool:
+        """Empty a table whose rows the journal has all, so that it gets them again in order."""
+        try:
+            kept_as = await self.gate.put_aside(self.table)
+        except StoreRejected as error:
+            log.warning("table %s: what it lost stays lost: %s", self.table.name, error)
+            return False
+        log.warning(
+            "table %s was emptied: the %d rows since are kept as %s, and written again in order",
+            self.table.name, rows, kept_as,
+        )  # fmt: skip
+        return True
+
+    async def _first_row(self) -> int:
+        return int((await self.gate.rows_at(self.table, 0, 1))[0][0])
 
     async def _ends_at(self, rows: int, position: int) -> bool | None:
         """Whether the last rows are those before a position; None if the journal lacks them."""

@@ -164,6 +164,12 @@ class MemoryGate:
         await trio.lowlevel.checkpoint()
         return Soundness(len(self.tables[table.name]), "", "")
 
+    async def put_aside(self, table: Table) -> str:
+        """Begin a table anew."""
+        await trio.lowlevel.checkpoint()
+        self.tables[table.name] = []
+        return "aside"
+
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
         """Return rows by their number."""
         await trio.lowlevel.checkpoint()

@@ -68,6 +68,8 @@ class FakeGate:
     counts: int = 0
     writers: int = 0
     refusals: list[StoreError] = attrs.field(factory=list)
+    aside: list[RowTuple] = attrs.field(factory=list)
+    keeps_none_aside: bool = False
 
     def table(self) -> list[RowTuple]:
         """Return the rows, if there is a table, with those that have come late."""
@@ -148,6 +150,14 @@ class FakeGate:
         del self.table()[self.readable :]
         self.readable = None
         return Soundness(len(self.table()), "aside", "damage")
+
+    async def put_aside(self, table: Table) -> str:
+        """Keep it elsewhere."""
+        await trio.sleep(0.001)
+        if self.keeps_none_aside:
+            raise StoreRejected("no right to rename")
+        self.aside, self.rows = self.table(), []
+        return "aside"
 
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
         """Read."""
@@ -503,24 +513,56 @@ async def test_two_recorders_that_start_together_are_found(
             nursery.cancel_scope.cancel()
 
 
-async def test_emptied_table_while_recording(parts: Bench, autojump_clock: MockClock) -> None:
-    """Rows that came before it was noticed stay where they are; what is gone is a gap."""
+@pytest.mark.parametrize("kept", ["all", "no right", "some"])
+async def test_emptied_table_while_recording(
+    kept: str, parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal still has is written again in order; what is gone for good is a gap."""
+    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 1000)
+    parts.gate.keeps_none_aside = kept == "no right"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
         for n in range(100):
             parts.queue.append(numbered(n, 1))
             await trio.sleep(1)
+            if n == 20 and kept == "some":
+                parts.journal.retention = -1
+                await parts.journal.purge()
+                parts.journal.retention = 600
             if n == 30:
                 parts.gate.table().clear()
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
+    if kept == "all":
+        assert parts.gaps == []
+        assert parts.gate.rows == numbered(0, 100)
+        assert 0 < len(parts.gate.aside) < 70
+        (first, *_), aside = parts.gate.aside[0], len(parts.gate.aside)
+        assert parts.gate.aside == numbered(int(first) - 1000, aside)
+        return
     (gap,) = parts.gaps
-    assert gap[0] is Cause.TABLE_SHORTER
-    assert gap[2] == 0
     gone = gap[3] - 1000
-    assert gap[1] == f"{gone} rows lost, 0 restored"
-    assert 28 <= gone <= 32
+    assert 28 <= gone <= 32 if kept == "no right" else 18 <= gone <= 22
+    assert (gap[0], gap[2]) == (Cause.TABLE_SHORTER, 1000)
+    restored = range(1) if kept == "no right" else range(8, 14)
+    assert gap[1] in {f"{gone} rows lost, {n} restored" for n in restored}
     assert parts.gate.rows == numbered(gone, 100 - gone)
+
+
+async def test_table_and_journal_damaged_together(
+    parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 4: nobody knows what was there, and that is a gap even if nothing is left."""
+    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 5000)
+    parts.gate.rows, parts.gate.readable = numbered(0, 50), 0
+    await parts.settle()
+    (gap,) = parts.gaps
+    assert gap[0] is Cause.JOURNAL_LOST
+    assert gap[2:] == (5000, 5000)
+    parts.queue.append(numbered(100, 5))
+    await parts.settle()
+    assert parts.gate.rows == numbered(100, 5)
+    assert len(parts.gaps) == 1
 
 
 async def test_fewer_rows_that_are_not_ours(parts: Bench, autojump_clock: MockClock) -> None:
@@ -565,9 +607,10 @@ async def test_dropped_table(parts: Bench, autojump_clock: MockClock) -> None:
 
 
 async def test_dropped_table_that_the_journal_does_not_have(
-    parts: Bench, autojump_clock: MockClock
+    parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then the gap says so: everything up to the first row that is left."""
+    """Then the gap says so: everything from its first row to the first that is left."""
+    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 1000)
     parts.queue.append(numbered(0, 50))
     await parts.settle()
     parts.journal.retention = -1
@@ -576,7 +619,7 @@ async def test_dropped_table_that_the_journal_does_not_have(
     parts.queue.append(numbered(50, 50))
     await parts.settle()
     assert parts.gate.rows == numbered(50, 50)
-    assert parts.gaps == [(Cause.TABLE_DROPPED, "50 rows lost, 0 restored", 0, 1050)]
+    assert parts.gaps == [(Cause.TABLE_DROPPED, "50 rows lost, 0 restored", 1000, 1050)]
 
 
 async def test_journal_lost(parts: Bench, autojump_clock: MockClock) -> None:
