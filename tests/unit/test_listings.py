@@ -56,7 +56,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         def close(self) -> None:
             """Do nothing."""
 
-    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda settings: Silent())
+    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda *_, **__: Silent())
     monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
     settings = Settings(
         store=EmbeddedTarget(tmp_path),

@@ -58,7 +58,7 @@ def start(
 ) -> tuple[UsageError, Refusing]:
     """Start on a store that refuses; return what the user is told."""
     store = Refusing(refusal)
-    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
     with (
         pytest.raises(UsageError) as caught,
         recording.open_recording(settings, [BTC]),
@@ -93,7 +93,7 @@ def test_a_later_start_waits_for_the_store(
     settings.state_directory.mkdir()
     settings.journal_path.touch()
     store = Refusing(StoreUnavailable("server cannot be reached"))
-    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
     with recording.open_recording(settings, [BTC]) as opened:
         assert [collector.symbol for collector in opened.collectors] == [BTC]
 
@@ -106,7 +106,7 @@ def test_a_later_start_records_whatever_the_store_says(
     settings.state_directory.mkdir()
     settings.journal_path.touch()
     store = Refusing(error_of(code, "No", "server"))
-    monkeypatch.setattr(recording, "open_store", lambda settings: store)
+    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
     with recording.open_recording(settings, [BTC]) as opened:
         assert [collector.symbol for collector in opened.collectors] == [BTC]
 
