@@ -162,7 +162,12 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         from mexc_trio.metrics.answer import answer
         from mexc_trio.record.recorder import record
 
-        return trio.run(record, settings, settings.symbols, [answer, systemd.keep_telling])
+        if settings.live:
+            from mexc_trio.screen.live import show_screen as statistics
+        else:
+            from mexc_trio.record.watch import print_statistics as statistics
+        beside = [statistics, answer, systemd.keep_telling]
+        return trio.run(record, settings, settings.symbols, beside)
 
 
 def _refuse_command(text: str) -> None:

@@ -50,7 +50,7 @@ async def record(
     Args:
         settings: what holds.
         symbols: what to record, unless the exchange's list says.
-        companions: run from the start to the end.
+        companions: run from the start to the end, such as what shows statistics.
 
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
@@ -158,10 +158,7 @@ async def _run(
     async with (
         beside(*_services(recording)),
         beside(alone("table gaps", _writer(recording, recording.gaps).run)),
-        beside(
-            alone("statistics", partial(_statistics(settings), recording)),
-            alone("rows of earlier runs", partial(_write_leftovers, recording)),
-        ),
+        beside(alone("rows of earlier runs", partial(_write_leftovers, recording))),
     ):
         if settings.duration is not None:
             running.deadline = trio.current_time() + settings.duration
@@ -172,15 +169,6 @@ async def _run(
                     begin = partial(_begin, recording, nursery)
                     following = partial(follow, recording, discovery, begin)
                     nursery.start_soon(supervise, "list of contracts", following)
-
-
-def _statistics(settings: Settings) -> Callable[[Recording], Awaitable[None]]:
-    """Return what shows statistics for as long as it runs."""
-    if not settings.live:
-        return watch.print_statistics
-    from mexc_trio.screen.live import show_screen  # here because of what it imports
-
-    return show_screen
 
 
 def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:
