@@ -165,7 +165,7 @@ def test_the_log_takes_what_is_left() -> None:
     log = [f"2026-11-22 19:19:{n:02}.307 INFO  line {n} \x1b[2J" for n in range(60)]
     lines = text(picture(), 100, 20, log)
     assert lines[6] == ""
-    assert lines[7:] == [f"19:19:{n} INFO  line {n} .[2J" for n in range(47, 60)]
+    assert lines[7:] == [f"19:19:{n} INFO  line {n} \\x1b[2J" for n in range(47, 60)]
     assert len(lines) == 20
 
 
