@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.formats import need_arrow, open_writer
 from mexc_trio.export.ledger import Part, read_ledger
+from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.progress import Progress, progress
 from mexc_trio.export.request import DAY, Request, time_name
-from mexc_trio.export.source import HOUR, Plan, Source, find, row_numbers
+from mexc_trio.export.source import Plan, Source, find
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings

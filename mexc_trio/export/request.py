@@ -43,6 +43,11 @@ class Request:
     by_day: bool
     force: bool
 
+    @property
+    def directory(self) -> Path:
+        """Where files are written, and where there is room for them."""
+        return self.out if self.by_day else self.out.parent
+
     def file_of(self, day: int | None) -> Path:
         """Return the file of a day, given in milliseconds; without days the one file."""
         if day is None:

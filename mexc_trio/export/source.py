@@ -1,16 +1,13 @@
 """Rows out of a store for an export: counted first, then read in the order of time.
 
-A table keeps the order of receipt. An export is in the order of `ts`, and rows of one millisecond
-are in the order of receipt among themselves, which is what every tool for time series expects. The
-rows that are out of order are out of it by little, so a first pass over the times alone tells how
-much, and the second pass holds back as many rows as that takes. A table whose rows are far out of
-order is read hour by hour instead, which is slow, and still needs little memory.
+A first pass over the times alone tells how many rows there are, and how far out of order; the
+second reads the rows. See `order` for how those are put in order.
 
 Both passes read the rows that the table had at the start, so a recorder may go on meanwhile.
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -21,19 +18,16 @@ from mexc_trio.clickhouse.schema import columns, count, literal, milliseconds, q
 from mexc_trio.clickhouse.view_sql import DECIMALS, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.lines import line
+from mexc_trio.export.order import HOUR, by_hour, held_back
 from mexc_trio.export.request import Request
 from mexc_trio.read.reading import Reader
 from mexc_trio.rows import DEAL, DEPTH, TICKER
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-HOUR: Final = 3_600_000
-"""Milliseconds."""
-
 LATE: Final = 600_000
-"""Milliseconds that a row may come late for the table to be read in one go."""
+"""Milliseconds that a row may come late for rows to be held back in memory."""
 
 _TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": DEAL}
 
@@ -107,19 +101,12 @@ class Source:
         Raises:
             StoreError: there was no answer, or an error.
         """
-        if self.request.kinds == ("candles",):
-            yield from self._ordered(start, end, 0)
-        elif plan.lateness <= LATE:
-            yield from self._ordered(start, end, plan.lateness)
-        else:
-            for hour in plan.hours:
-                first, last = max(start, hour), min(end, hour + HOUR)
-                if first < last:
-                    yield from self._ordered(first, last, HOUR)
-
-    def _ordered(self, start: int, end: int, lateness: int) -> "Iterator[pa.Table]":
+        late = 0 if self.request.kinds == ("candles",) else plan.lateness
         with closing(self.reader.batches(self._select(start, end))) as batches:
-            yield from _ordered(batches, lateness)
+            if late <= LATE:
+                yield from held_back(batches, late)
+            else:
+                yield from by_hour(batches, self.request.directory)
 
     def _rows(self, start: int, end: int) -> str:
         """Return the SQL for the table's rows of the range, to stand behind FROM."""
@@ -173,46 +160,3 @@ def find(reader: Reader, request: Request, table: str) -> Source:
     if not {"ts", "mt", "m"} <= types.keys():
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
     return Source(reader, request, table, types["ts"], count(reader, table))
-
-
-def row_numbers(table: "pa.Table", times: Sequence[int]) -> list[int]:
-    """Return for each of `times` how many rows of an ordered table are before it."""
-    import numpy as np
-
-    return [int(number) for number in np.searchsorted(_times(table), list(times))]
-
-
-def _ordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
-    """Yield the rows of batches in the order of their first column.
-
-    Args:
-        batches: in the order of insertion.
-        lateness: the most milliseconds by which a row's time is before an earlier row's.
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    held: pa.Table | None = None
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        held = table if held is None or not held.num_rows else pa.concat_tables([held, table])
-        if not held.num_rows:
-            continue
-        ts = _times(held)
-        if np.any(ts[1:] < ts[:-1]):
-            held = held.take(pa.array(np.argsort(ts, kind="stable")))
-            ts = _times(held)
-        # No row to come has a time before this; one with this time comes after those we have.
-        ready = int(np.searchsorted(ts, ts[-1] - lateness, side="right"))
-        if ready:
-            yield held.slice(0, ready)
-            held = held.slice(ready)
-    if held is not None and held.num_rows:
-        yield held
-
-
-def _times(table: "pa.Table") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    import pyarrow as pa
-
-    times: np.ndarray[tuple[int], np.dtype[np.int64]] = table.column(0).cast(pa.int64()).to_numpy()
-    return times

@@ -222,18 +222,30 @@ def test_candles_of_a_range_are_whole(tmp_path: Path) -> None:
     assert parquet_rows(tmp_path / "x.parquet") == wanted
 
 
-@pytest.mark.parametrize("late", [600_000, 300], ids=["held back", "hour by hour"])
-def test_rows_out_of_order_are_put_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
-) -> None:
-    """However far out of order, rows come in the order of time, equals in that of receipt."""
-    monkeypatch.setattr(source, "LATE", late)
+def test_rows_out_of_order_are_put_in_order(tmp_path: Path) -> None:
+    """Rows that are a little late come in the order of time, equals in that of receipt."""
     rows: list[Row] = []
     for n in range(2000):
         back = 500_000 if n % 300 == 299 else 20 if n % 10 == 0 else 0
         rows.append((FRIDAY + DAY + n // 4 * 7_000 - back, "d", f"{n}.5|1|1"))
     fill(tmp_path / "data", rows, batch=70)
     assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x.parquet") == 0
+    assert parquet_rows(tmp_path / "x.parquet") == expected(by_time(rows), "deals")
+
+
+def test_one_row_out_of_place_costs_no_scan_an_hour(tmp_path: Path) -> None:
+    """Rows far out of order are put in order too, and the table is read as often as ever."""
+    step = 360_000  # so that there are 200 hours
+    rows: list[Row] = [(FRIDAY + n * step, "d", f"{n}.5|1|1") for n in range(2000)]
+    rows.insert(1500, (FRIDAY + 5, "d", "0.25|1|2"))
+    rows.insert(7, (9_999_999_999_999, "d", "7|1|1"))  # as an exchange sends now and then
+    asked = "SELECT value FROM system.events WHERE event = 'SelectQuery'"
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [market_table("btc")])
+        store.append(market_table("btc"), rows)
+        before = store.query(asked)[0][0]
+        assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x.parquet") == 0
+        assert store.query(asked)[0][0] - before < 20
     assert parquet_rows(tmp_path / "x.parquet") == expected(by_time(rows), "deals")
 
 
