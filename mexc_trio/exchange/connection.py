@@ -1,7 +1,7 @@
 """Keeps a connection to the exchange: one session after the other, without limit."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -37,6 +37,8 @@ class Connection:
     url: str
     subscribers: Sequence[Subscriber]
     ping_interval: float
+    flush: Callable[[], None]
+    """Called when the subscribers have what one read has brought."""
     dial: Dial = dial
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions; of all connections, if they share it."""
@@ -51,7 +53,13 @@ class Connection:
             began = trio.current_time()
             try:
                 await converse(
-                    self.url, feeds, self.ping_interval, self.dial, self.pace, self.tally
+                    self.url,
+                    feeds,
+                    self.ping_interval,
+                    self.flush,
+                    self.dial,
+                    self.pace,
+                    self.tally,
                 )
             except ExchangeError as error:
                 if trio.current_time() - began >= HEALTHY:

@@ -86,6 +86,7 @@ async def converse(
     url: str,
     feeds: Sequence[Feed],
     ping_interval: float,
+    flush: Callable[[], None],
     dial: Dial = dial,
     pace: RateLimiter | None = None,
     tally: Tally | None = None,
@@ -96,6 +97,7 @@ async def converse(
         url: the exchange's socket.
         feeds: one for each symbol on this connection, at least one.
         ping_interval: seconds between pings.
+        flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
         pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
             the first symbol's turn. None is a pace of its own.
@@ -109,7 +111,7 @@ async def converse(
         await pace.turn()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         by_symbol = {feed.symbol: feed for feed in feeds}
-        session = _Session(socket, nursery, by_symbol, ping_interval, pace, tally or Tally())
+        session = _Session(socket, nursery, by_symbol, ping_interval, flush, pace, tally or Tally())
         nursery.start_soon(session.subscribe)
         nursery.start_soon(session.heartbeat)
         nursery.start_soon(session.watch)
@@ -144,6 +146,7 @@ class _Session:
     _nursery: trio.Nursery
     _feeds: Mapping[str, Feed]
     _ping_interval: float
+    _flush: Callable[[], None]
     _pace: RateLimiter
     _tally: Tally
     # The feeds that are to be heard. One that was stopped while others share the connection is
@@ -199,38 +202,40 @@ class _Session:
             await self._answer_silence()
 
     async def receive(self) -> NoReturn:
-        """Decode every frame and hand it to its symbol's feed."""
+        """Decode every message for its symbol's feed, and flush what one read has brought."""
         feeds = self._feeds
-        now_ms = time.time
         decode = wire.decode
 
-        def handle(frame: str | bytes) -> None:
-            received = int(now_ms() * 1000)
-            message = decode(frame, received)
-            if isinstance(message, wire.Data):
-                feed = feeds.get(message.symbol)
-                if feed is None:
-                    self._astray(frame, message, received)
-                elif message.rows:
-                    if message.channel is not None:
-                        feed.pulses[message.channel].beat(trio.current_time())
-                    feed.data(message)
-                else:
-                    feed.skipped()
-            else:
-                self._answered(message)
+        def take(messages: Sequence[bytes]) -> None:
+            received, now = int(time.time() * 1000), trio.current_time()
+            try:
+                for text in messages:
+                    message = decode(text, received)
+                    if isinstance(message, wire.Data):
+                        feed = feeds.get(message.symbol)
+                        if feed is None:
+                            self._astray(text, message, received)
+                        elif message.rows:
+                            if message.channel is not None:
+                                feed.pulses[message.channel].beat(now)
+                            feed.data(message)
+                        else:
+                            feed.skipped()
+                    else:
+                        self._answered(message)
+            finally:
+                self._flush()
 
-        await self._socket.receive(handle)
+        await self._socket.receive(take)
 
-    def _astray(self, frame: str | bytes, message: wire.Data, received: int) -> None:
+    def _astray(self, frame: bytes, message: wire.Data, received: int) -> None:
         """Give somebody a push that names none of our symbols: nothing is thrown away."""
         feeds = self._live or self._feeds
         first = next(iter(feeds.values()))
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
             first.data(wire.dead_letter(frame, message.symbol, received, ()))
             return
-        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
-        named = [feed for symbol, feed in feeds.items() if f'"{symbol}"' in text]
+        named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in frame]
         possible = named or list(feeds.values())
         if len(possible) == 1:
             if message.rows:

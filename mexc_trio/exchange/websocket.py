@@ -6,10 +6,9 @@ makes several of them: here they become the one that says which end it was.
 
 import logging
 import re
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Final, NoReturn, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,6 +23,9 @@ from trio_websocket import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
+from mexc_trio.exchange.frames import LONGEST
+from mexc_trio.exchange.peeling import PeelingStream, Take
+from mexc_trio.exchange.tls import open_tls
 from mexc_trio.exchange.unhurried import Unhurried
 from mexc_trio.texts import one_line
 
@@ -37,27 +39,35 @@ DISCONNECT_TIMEOUT: Final = 2.0
 
 # Bytes of one read. The library's default is a sixteenth of it, and as many more turns.
 _BUFFER_SIZE: Final = 65536
-# The library's default of 1 MiB would close the connection at a larger frame.
-_MAX_FRAME: Final = 64 * 1024 * 1024
+
+Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Connects to a port of a host, by whatever way. Raises OSError or ExchangeError."""
 
 
 class Socket(Protocol):
     """An open WebSocket."""
 
-    async def receive(self, handle: Callable[[str | bytes], None]) -> NoReturn:
-        """Hand every frame on: text, or the bytes of a binary one. Ends with an error only."""
+    async def receive(self, take: Take) -> NoReturn:
+        """Hand on the messages of each read, texts and binary ones alike, as their bytes.
+
+        Nothing is read before this is called. It ends with an error only; what comes after that
+        is not heard.
+        """
 
     async def send_message(self, message: str, /) -> None:
         """Send a text frame."""
 
 
 @asynccontextmanager
-async def dial(url: str, *, unhurried: bool = False) -> AsyncIterator[Socket]:
+async def dial(
+    url: str, *, unhurried: bool = False, connect: Connect = trio.open_tcp_stream
+) -> AsyncIterator[Socket]:
     """Open a WebSocket, and close it at the end of the block.
 
     Args:
         url: the exchange's socket.
         unhurried: read it a hundred times a second at the most; see `Unhurried`.
+        connect: makes the connection over which TLS, if the URL says so, and WebSocket are spoken.
 
     Raises:
         ExchangeError: it could not be opened within `CONNECT_TIMEOUT`, or has ended.
@@ -65,7 +75,7 @@ async def dial(url: str, *, unhurried: bool = False) -> AsyncIterator[Socket]:
     deadline = trio.current_time() + CONNECT_TIMEOUT
     with _one_error(url):
         with trio.fail_at(deadline):
-            stream = await _connect(url, unhurried=unhurried)
+            stream = await _connect(url, connect, unhurried=unhurried)
         async with speak(stream, url, deadline) as socket:
             yield socket
 
@@ -87,116 +97,75 @@ async def speak(stream: trio.abc.Stream, url: str, deadline: float) -> AsyncIter
     """
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    peeling = PeelingStream(stream, url)
     try:
-        with _one_error(url):
+        with _one_error(url, peeling):
             async with trio.open_nursery() as nursery:
-                reader = _Reader(nursery, url)
                 with trio.fail_at(deadline):
-                    socket = await wrap_client_stream(
-                        cast("trio.Nursery", reader),
-                        cast("trio.SocketStream", stream),  # any stream will do
+                    connection = await wrap_client_stream(
+                        nursery,
+                        cast("trio.SocketStream", peeling),  # any stream will do
                         parts.netloc.rpartition("@")[2],
                         path,
-                        max_message_size=_MAX_FRAME,
+                        max_message_size=LONGEST,
                         receive_buffer_size=_BUFFER_SIZE,
                     )
-                reader.answered = True
                 try:
-                    yield _Direct(socket)
+                    yield _Open(connection, peeling)
                 finally:
+                    peeling.listen(_ignore)  # the library waits for the other side's good-bye
                     with trio.move_on_after(DISCONNECT_TIMEOUT):
-                        await socket.aclose()
+                        await connection.aclose()
                     nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
 
 
 @attrs.define(eq=False)
-class _Direct:
-    """The library's connection, with frames handled where they are parsed.
-
-    The library puts each frame into a memory channel, which costs two forced turns of Trio's wheel
-    and two switches of tasks: 8.5 of the 38 microseconds that a frame took from the socket to the
-    table. Handling a frame never waits, so nothing is lost by doing it in the library's reader: it
-    reads no more before it is done.
-    """
+class _Open:
+    """A connection, of which the library sees what is not peeled off."""
 
     connection: WebSocketConnection
-    handle: Callable[[str | bytes], None] | None = None
-    aclose: Callable[[], Awaitable[None]] = attrs.field(init=False)
-    """Close the channel in whose place this stands."""
+    stream: PeelingStream
 
-    async def receive(self, handle: Callable[[str | bytes], None]) -> NoReturn:
-        self.handle = handle
-        # The library offers no other way in. The channel is still what tells us of the end.
-        channel = self.connection._send_channel  # noqa: SLF001
-        self.aclose = channel.aclose
-        self.connection._send_channel = cast("trio.MemorySendChannel[str | bytes]", self)  # noqa: SLF001
+    async def receive(self, take: Take) -> NoReturn:
+        self.stream.listen(take)
         try:
-            while True:
-                handle(await self.connection.get_message())  # what came before the line above
+            while True:  # what the library has put together
+                message = await self.connection.get_message()
+                take([message.encode() if isinstance(message, str) else message])
         finally:
-            self.handle = None
-
-    async def send(self, frame: str | bytes) -> None:
-        """Take a frame in place of the channel."""
-        if self.handle is None:
-            return
-        try:
-            self.handle(frame)
-        except KeyError as error:
-            raise RuntimeError("a frame broke its handler") from error  # the reader eats KeyError
+            self.stream.listen(_ignore)
 
     async def send_message(self, message: str) -> None:
         await self.connection.send_message(message)
 
 
-@attrs.define
-class _Reader:
-    """Stands in for the nursery in which the library starts its reader.
-
-    The reader ends quietly when the exchange hangs up before it has answered the handshake, and
-    nobody tells `wrap_client_stream`, which would wait for ever.
-    """
-
-    nursery: trio.Nursery
-    url: str
-    answered: bool = False
-
-    def start_soon(self, read: Callable[..., Awaitable[None]], *args: Any) -> None:
-        self.nursery.start_soon(self._run, read, *args)
-
-    async def _run(self, read: Callable[..., Awaitable[None]], *args: Any) -> None:
-        await read(*args)
-        if not self.answered:
-            raise ExchangeError(f"{self.url} hung up instead of answering the handshake")
+def _ignore(messages: Sequence[bytes]) -> None:
+    """Take messages that nobody waits for."""
 
 
-async def _connect(url: str, *, unhurried: bool) -> trio.abc.Stream:
+async def _connect(url: str, connect: Connect, *, unhurried: bool) -> trio.abc.Stream:
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme == "wss"
     try:
-        tcp = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
+        transport = await connect(host, parts.port or (443 if secure else 80))
     except OSError as error:
         raise ExchangeError(f"cannot connect to {url}: {_why(error)}", _loss(error)) from error
-    # Below TLS, which would give one message of the exchange at a time.
-    transport = Unhurried(tcp) if unhurried else tcp
+    # Below TLS, so that what has gathered is decrypted together.
+    stream = Unhurried(transport) if unhurried else transport
     if not secure:
-        return transport
+        return stream
     try:
-        stream = trio.SSLStream(
-            transport, ssl.create_default_context(), server_hostname=host, https_compatible=True
-        )
-        await stream.do_handshake()
+        return await open_tls(stream, host)
     except (trio.BrokenResourceError, OSError) as error:
-        await trio.aclose_forcefully(tcp)
+        await trio.aclose_forcefully(transport)
         why = _why(error.__cause__ or error)
         raise ExchangeError(f"TLS with {url} failed: {why}", _loss(error)) from error
     except BaseException:
-        await trio.aclose_forcefully(tcp)
+        await trio.aclose_forcefully(transport)
         raise
-    return stream
 
 
 _ENDS: Final = (
@@ -212,7 +181,7 @@ _ENDS: Final = (
 
 
 @contextmanager
-def _one_error(url: str) -> Iterator[None]:
+def _one_error(url: str, stream: PeelingStream | None = None) -> Iterator[None]:
     """Replace whatever ended the connection by the one error that says why.
 
     What is no end of a connection, such as a cancellation, goes on without it.
@@ -232,22 +201,31 @@ def _one_error(url: str) -> Iterator[None]:
         if isinstance(first, MexcTrioError):
             raise first from None
         loss = Loss.CLOSED if isinstance(first, ConnectionClosed) else Loss.NOT_CONNECTED
-        raise ExchangeError(_reason(first, url), loss) from error
+        raise ExchangeError(_reason(first, url, stream), loss) from error
 
 
-def _reason(error: BaseException, url: str) -> str:
+def _reason(error: BaseException, url: str, stream: PeelingStream | None) -> str:
     match error:
         case ConnectionClosed():
             closed = error.reason
             # 1006 is no code on the wire: the connection ended without a close frame.
             if closed is None or closed.code == 1006:
                 return "connection lost without a close frame"
-            said = f" ({one_line(closed.reason)})" if closed.reason else ""
-            return f"closed by the exchange: {closed.code} {closed.name}{said}"
+            said = one_line(closed.reason) if closed.reason else ""
+            if closed.code == 1009:  # it is the library that says so; what we send is short
+                return f"the exchange sent a message of more than {LONGEST:,} bytes"
+            if stream is not None and not stream.said_goodbye:  # so there was none to answer
+                return f"the exchange does not keep to the protocol: {said or closed.name}"
+            return f"closed by the exchange: {closed.code} {closed.name}{said and f' ({said})'}"
         case ConnectionRejected():
+            elsewhere = dict(error.headers or ()).get(b"location", b"").decode("latin-1")
+            if elsewhere and 300 <= error.status_code < 400:
+                return f"{url} redirects to {one_line(elsewhere)}; give that as --url"
             return f"{url} answers HTTP {error.status_code} instead of a WebSocket"
         case trio.TooSlowError():
             return f"no connection to {url} within {CONNECT_TIMEOUT:g} s"
+        case LocalProtocolError() if isinstance(error.__context__, RemoteProtocolError):
+            return _reason(error.__context__, url, stream)  # what it wanted to complain about
         case _:
             return f"{url} does not speak WebSocket: {one_line(str(error))}"
 

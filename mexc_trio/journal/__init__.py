@@ -1,10 +1,11 @@
 """The durable queue between the exchange and the store.
 
 What is written when. A frame's rows are collected in memory by `Queue.append`, and `Journal.flush`
-writes all that was collected in one transaction. `Journal.keep_flushing` does so at the end of each
-of Trio's turns, which is before the program waits for anything; when many frames come in one turn,
-`append` itself flushes every `GROUP` calls. So frames that arrive together share a transaction (at
-64 frames one costs 1 microsecond a frame, alone 14), and none waits.
+writes all that was collected in one transaction. A connection calls it at the end of each read,
+before anything is waited for; when one read brings many frames, `append` itself flushes every
+`GROUP` calls. So frames that arrive together share a transaction (at 64 frames one costs 1
+microsecond a frame, alone 14), and none waits. What comes with no read, such as the gaps of a
+symbol that ends, is flushed in the next turn by `Journal.keep_flushing`.
 
 What survives what. A flushed row is in the kernel: killing the process loses nothing. With
 `keep_syncing`, it is on the disk at most 100 ms later, too. The file stays consistent through a

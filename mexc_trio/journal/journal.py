@@ -12,7 +12,6 @@ from mexc_trio.errors import JournalError
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.opening import open_file
 from mexc_trio.journal.queue import Queue
-from mexc_trio.journal.turn import at_end_of_each_turn
 from mexc_trio.spans import now
 
 GROUP: Final = 64
@@ -42,7 +41,9 @@ class Journal:
     _changed: dict[str, Queue] = attrs.field(factory=dict, init=False)
     _queues: dict[str, Queue] = attrs.field(factory=dict, init=False)
     _frames: int = attrs.field(default=0, init=False)
-    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+    # Rings when something was collected that belongs to no read, or written that is not synced.
+    _collected: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _written: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
     def path(self) -> Path:
@@ -68,9 +69,9 @@ class Journal:
         """Return the queues of all tables that the journal knows."""
         return [self.queue(name) for name in self.file.names()]
 
-    def news(self) -> None:
-        """Note that there is something to write."""
-        self._news.set()
+    def collected(self) -> None:
+        """Note that there is something to write that comes with no read."""
+        self._collected.set()
 
     def appended(self) -> None:
         """Note that a frame is complete; write a full group."""
@@ -84,7 +85,7 @@ class Journal:
         It may be written later: a restart finds it out again from the table's count.
         """
         self._changed[queue.name] = queue
-        self.news()
+        self.collected()
 
     def flush(self) -> None:
         """Write all that was collected, in one transaction.
@@ -106,18 +107,21 @@ class Journal:
         self.touched.clear()
         self._changed.clear()
         self._frames = 0
+        self._written.set()
 
     async def keep_flushing(self) -> None:
-        """Flush whenever the program is about to wait. Runs until cancelled; raises as `flush`."""
-        await at_end_of_each_turn(self.flush)
+        """Flush what comes with no read, at once. Runs until cancelled; raises as `flush`."""
+        while True:
+            await self._collected.wait()
+            self._collected = trio.Event()
+            self.flush()
 
     async def keep_syncing(self) -> None:
         """Sync the disk at most `SYNC_INTERVAL` after rows were written. Runs until cancelled."""
         while True:
-            await self._news.wait()
+            await self._written.wait()
             await trio.sleep(SYNC_INTERVAL / 2)
-            self._news = trio.Event()
-            self.flush()  # nothing is left to write, unless this is what woke the program
+            self._written = trio.Event()
             await trio.to_thread.run_sync(self.file.sync)
 
     async def keep_purging(self) -> None:

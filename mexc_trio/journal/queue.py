@@ -95,14 +95,18 @@ class Queue:
         Raises:
             DiskFull, JournalError: writing a full group failed.
         """
-        self.collect(rows, version)
+        self._collect(rows, version)
         self._journal.appended()
 
-    def collect(self, rows: Sequence[RowTuple], version: int = 0) -> None:
-        """Put rows at the end of the queue, to be written with the next frame or soon.
+    def collect(self, rows: Sequence[RowTuple]) -> None:
+        """Put rows at the end of the queue that come with no frame; see `Journal.keep_flushing`.
 
         What is collected before a frame is appended is written in one transaction with it.
         """
+        self._collect(rows, 0)
+        self._journal.collected()
+
+    def _collect(self, rows: Sequence[RowTuple], version: int) -> None:
         if not rows:
             return
         if not self._pending:
@@ -117,7 +121,6 @@ class Queue:
         if self._journal.remembered > REMEMBERED:
             self._forget(len(self._recent))
         self._version = max(self._version, version)
-        self._journal.news()
 
     def head(self, limit: int) -> list[RowTuple]:
         """Return the first rows from `acked` on, in the order of receipt, and leave them here.

@@ -196,6 +196,7 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
         settings.url,
         collectors,
         settings.ping_interval,
+        recording.journal.flush,
         partial(dial, unhurried=len(collectors) > 1),
         recording.pace,
         recording.tally,

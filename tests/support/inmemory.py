@@ -188,3 +188,7 @@ class MemoryGate:
 def dial_of(line: Line) -> Dial:
     """Return the line's dial as sessions take it (and see that it is one)."""
     return line.dial
+
+
+def no_flush() -> None:
+    """Write nothing at the end of a read: nobody has a journal."""

@@ -55,7 +55,7 @@ class Rig:
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
-        connection = Connection(URL, collectors, 15, dial_of(self.line))
+        connection = Connection(URL, collectors, 15, self.journal.flush, dial_of(self.line))
         if len(collectors) == 1:
             self.nursery.start_soon(collectors[0].run, connection.run)
             return

@@ -16,7 +16,7 @@ from mexc_trio.exchange import connection
 from mexc_trio.exchange.connection import HEALTHY, Connection
 from mexc_trio.exchange.tally import FRESH, Tally
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
-from tests.support.inmemory import URL, Line, Listener, dial_of
+from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 
 BTC, ETH = "BTC_USDT", "ETH_USDT"
@@ -37,7 +37,7 @@ async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
 
 def connect(line: Line, *listeners: Listener) -> Connection:
     """Make the connection of some symbols."""
-    return Connection(URL, listeners, 15, dial_of(line))
+    return Connection(URL, listeners, 15, no_flush, dial_of(line))
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

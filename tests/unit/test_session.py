@@ -14,7 +14,7 @@ from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import session
 from mexc_trio.exchange.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
 from mexc_trio.rows import CHANNELS
-from tests.support.inmemory import URL, Line, Listener, dial_of
+from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 from tools.market import Channel
 
@@ -43,7 +43,7 @@ def start(
 
     async def run() -> None:
         try:
-            await converse(URL, listeners, ping_interval, dial_of(line))
+            await converse(URL, listeners, ping_interval, no_flush, dial_of(line))
         except ExchangeError as error:
             ends.append(error)
 
@@ -55,7 +55,7 @@ async def end_of(line: Line, *listeners: Listener, ping_interval: float = 15) ->
     """Run a session to its end; return why it ended, and after how many seconds."""
     began = trio.current_time()
     with pytest.raises(ExchangeError) as caught:
-        await converse(URL, listeners, ping_interval, dial_of(line))
+        await converse(URL, listeners, ping_interval, no_flush, dial_of(line))
     return caught.value.reason, trio.current_time() - began
 
 
@@ -576,6 +576,28 @@ async def test_a_machine_that_slept_gets_a_new_connection(
     assert str(ended()) == "the clock jumped by 3600 s, as after a suspend"
 
 
+async def test_what_one_read_brought_is_flushed_once(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """Promise 1 and its price: at the end of the read, with all the frames that came in it."""
+    flushed: list[int] = []
+    listener = Listener()
+
+    def flush() -> None:
+        flushed.append(len(listener.messages))
+
+    nursery.start_soon(lambda: converse(URL, [listener], 15, flush, dial_of(line)))
+    await exchange.subscribed(BTC)
+    await trio.testing.wait_all_tasks_blocked()
+    (connection,) = exchange.opened
+    for n in range(1, 4):
+        flushed.clear()
+        frames = [exchange.market.frame(BTC, "deal") for _ in range(10)]
+        await connection.send(frames)
+        await trio.testing.wait_all_tasks_blocked()
+        assert flushed == [10 * n]
+
+
 async def test_a_cancelled_session_ends_at_once_and_says_nothing(
     autojump_clock: MockClock, exchange: Exchange, line: Line
 ) -> None:
@@ -602,7 +624,7 @@ async def test_an_error_at_a_cancellation_is_not_heard(
 
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: converse(URL, [Failing()], 15, dial_of(line)))
+            nursery.start_soon(lambda: converse(URL, [Failing()], 15, no_flush, dial_of(line)))
             await line.exchange.subscribed(BTC)
             await line.exchange.push(BTC, "deal")
             await trio.sleep_forever()
@@ -620,6 +642,6 @@ async def test_a_bug_is_no_error_of_the_exchange(
 
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: converse(URL, [Buggy()], 15, dial_of(line)))
+            nursery.start_soon(lambda: converse(URL, [Buggy()], 15, no_flush, dial_of(line)))
             await exchange.subscribed(BTC)
             await exchange.push(BTC, "deal")
