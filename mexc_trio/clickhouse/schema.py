@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 
 RowTuple = tuple[int | str, ...]
@@ -138,19 +139,22 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     """Create what is missing of the database and the tables; return the names of new tables.
 
     Raises:
-        StoreRejected: no right to create, or a table of that name that lacks a column.
+        ForeignTable: a table of that name is not what it must be; see `suitability`.
+        StoreRejected: no right to create.
     """
     found = columns(store, views=True, tables=[table.name for table in tables])
     present = found or {}
     absent = [table for table in tables if table.name not in present]
     # All that can be wrong is looked for before anything is created.
+    engines = _engines(store, list(present)) if present else {}
     for table in tables:
-        missing = [c for c in table.column_names if c not in present.get(table.name, (c,))]
-        if missing:
+        if table.name not in present:
+            continue
+        reason = why_unsuitable(table.columns, present[table.name], engines.get(table.name, ""))
+        if reason:
             raise ForeignTable(
-                f"table {store.database}.{table.name} at {store.name} has no column "
-                f"{', '.join(missing)}: it is not one of ours; rename it, or give the symbol "
-                f"another table in settings.ini"
+                f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
+                f"ours; rename it, or give the symbol another table in settings.ini"
             )
     if found is None:
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
@@ -159,6 +163,15 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         name = qualified(store, table.name)
         store.query(f"CREATE TABLE IF NOT EXISTS {name} ({parts}) ENGINE = StripeLog")
     return [table.name for table in absent]
+
+
+def _engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
+    return dict(
+        store.query(
+            f"SELECT name, engine FROM system.tables WHERE database = {literal(store.database)} "
+            f"AND name IN ({', '.join(map(literal, tables))})"
+        )
+    )
 
 
 def columns(

@@ -15,6 +15,7 @@ from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import (
+    ForeignTable,
     StoreError,
     StoreRejected,
     StoreUnavailable,
@@ -139,6 +140,29 @@ def test_table_of_somebody_elses(store: Store) -> None:
     store.query(f"CREATE TABLE {store.database}.alien (x UInt8) ENGINE = Memory")
     try:
         with pytest.raises(StoreRejected, match="has no column ts, mt, m"):
+            schema.prepare(store, [market_table("alien")])
+    finally:
+        store.query(f"DROP TABLE {store.database}.alien")
+
+
+@pytest.mark.parametrize(
+    ("columns", "engine", "why"),
+    [
+        (
+            "ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String",
+            "Memory",
+            "a Memory",
+        ),
+        ("ts DateTime, mt String, m String", "StripeLog", "has DateTime for column ts"),
+    ],
+)
+def test_table_that_rows_cannot_be_written_into(
+    store: Store, columns: str, engine: str, why: str
+) -> None:
+    """It is refused before anything is received, and not met with by every INSERT."""
+    store.query(f"CREATE TABLE {store.database}.alien ({columns}) ENGINE = {engine}")
+    try:
+        with pytest.raises(ForeignTable, match=why):
             schema.prepare(store, [market_table("alien")])
     finally:
         store.query(f"DROP TABLE {store.database}.alien")

@@ -1,0 +1,52 @@
+"""Tables that somebody else has made: what would never be stored, or twice, is refused at once."""
+
+import pytest
+
+from mexc_trio.clickhouse.schema import GAPS, market_table
+from mexc_trio.clickhouse.suitability import why_unsuitable
+
+OURS = dict(market_table("btc").columns)
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {},
+        {"ts": "Int64"},
+        {"ts": "DateTime64(3, 'UTC')"},
+        {"mt": "LowCardinality(String)", "m": "LowCardinality(String)"},
+        {"mt": "Enum16('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'more' = 5)"},
+        {"another": "Float64"},
+    ],
+)
+@pytest.mark.parametrize("engine", ["StripeLog", "Log", ""])
+def test_tables_as_one_may_make_them(types: dict[str, str], engine: str) -> None:
+    """Rows go into them exactly."""
+    assert not why_unsuitable(market_table("btc").columns, {**OURS, **types}, engine)
+    assert not why_unsuitable(GAPS.columns, dict(GAPS.columns), engine)
+
+
+@pytest.mark.parametrize(
+    ("types", "why"),
+    [
+        ({"ts": "DateTime"}, "has DateTime for column ts, which must be DateTime64(3)"),
+        ({"ts": "DateTime64(6)"}, "DateTime64(6) for column ts"),
+        ({"ts": "Nullable(DateTime64(3))"}, "Nullable"),
+        ({"mt": "Enum8('t' = 1, 'd' = 2)"}, "for column mt"),
+        ({"mt": "Enum8('t' = 1, 'dp' = 3, 'dl' = 4)"}, "for column mt"),
+        ({"m": "FixedString(8)"}, "for column m"),
+    ],
+)
+def test_types_that_do_not_take_our_values(types: dict[str, str], why: str) -> None:
+    """Nothing would ever be stored, and it would look like an outage."""
+    assert why in why_unsuitable(market_table("btc").columns, {**OURS, **types}, "StripeLog")
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["MergeTree", "ReplacingMergeTree", "ReplicatedMergeTree", "Buffer", "Distributed", "View",
+     "MaterializedView", "Null", "Memory", "Merge"],
+)  # fmt: skip
+def test_engines_that_lose_count_or_order(engine: str) -> None:
+    """An INSERT with an unknown outcome could not be settled: rows would be lost, or twice."""
+    assert f"is a {engine}" in why_unsuitable(market_table("btc").columns, OURS, engine)
