@@ -9,14 +9,15 @@ from mexc_trio.errors import UsageError
 log = logging.getLogger(__name__)
 
 SPARE: Final = 128
-"""Files beside the connections: the journal, the engine's tables, the store's connections."""
+"""Files beside the connections: the journal, locks, readers of metrics, what comes and goes.
+The embedded engine is a process of its own, with a limit of its own."""
 
 
 def allow_connections(connections: int, *, more: bool) -> None:
     """Raise the limit of open files if so many connections need it, as far as that is allowed.
 
     Args:
-        connections: to the exchange.
+        connections: to the exchange and to the store.
         more: whether there may be more later, so that all is taken that is allowed.
 
     Raises:

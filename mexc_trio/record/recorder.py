@@ -69,7 +69,7 @@ async def record(
                 return 0
             symbols = found
         connections = -(-len(symbols) // settings.symbols_per_connection)
-        allow_connections(connections, more=settings.finds)
+        allow_connections(connections + settings.store_connections, more=settings.finds)
         return await _record(settings, symbols, discovery, companions)
 
 
