@@ -1,252 +1,32 @@
 """What people ask of the data is answered right, in each tool, without a cast.
 
-The statements are those that the README shows. Each answer is compared with one that is computed
-here from the raw texts, in Decimal and in plain loops.
+The statements are those that the README shows; the other tools read files that `export` has written
+as it does without options. Each answer is compared with one from the raw texts.
 """
 
 import math
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from mexc_trio.cli.commands import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from tools.market import Market, Row, truth
+from tests.support.questions import ANSWERS, Raw, market, same
+from tools.market import Row
 
 README: Final = Path(__file__).parents[2] / "README.md"
-START: Final = 1_788_335_243_000
-MINUTE: Final = 60_000
-EPOCH: Final = datetime.fromtimestamp(0, UTC)
-
-
-def market(symbol: str, frames: int = 6000, step: int = 700) -> list[Row]:
-    """Return the rows of more than an hour of a market, in the order of receipt."""
-    now = [START]
-    walk = Market(seed=7, clock=lambda: now[0])
-    rows: list[Row] = []
-    for _ in range(frames):
-        now[0] += step
-        rows += truth(walk.frame(symbol, walk.draw_channel(symbol))) or []
-    return rows
-
-
-# --- What is right, from the raw texts -----------------------------------------------------------
-
-
-@attrs.frozen
-class Deal:
-    """One deal."""
-
-    ts: int
-    price: Decimal
-    volume: Decimal
-    side: str
-
-
-@attrs.frozen
-class Book:
-    """One book: levels of price and amount, best first."""
-
-    ts: int
-    bids: list[tuple[Decimal, Decimal]]
-    asks: list[tuple[Decimal, Decimal]]
-
-    @property
-    def mid(self) -> Decimal:
-        """The middle between the best prices."""
-        return (self.bids[0][0] + self.asks[0][0]) / 2
-
-    @property
-    def spread(self) -> Decimal:
-        """Between the best prices."""
-        return self.asks[0][0] - self.bids[0][0]
-
-
-@attrs.frozen
-class Raw:
-    """Rows of a symbol, taken apart."""
-
-    deals: list[Deal]
-    books: list[Book]
-    tickers: list[tuple[int, list[Decimal]]]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Raw":
-        """Take the texts apart."""
-        raw = cls([], [], [])
-        for ts, mt, m in sorted(rows, key=lambda row: row[0]):
-            parts = m.split("|")
-            if mt == "d":
-                side = {"1": "buy", "2": "sell"}[parts[2]]
-                raw.deals.append(Deal(ts, Decimal(parts[0]), Decimal(parts[1]), side))
-            elif mt == "dp":
-                raw.books.append(Book(ts, *map(_levels, parts)))
-            elif mt == "t":
-                raw.tickers.append((ts, [Decimal(part) for part in parts]))
-        return raw
-
-    def grouped(self, step: int) -> dict[int, list[Deal]]:
-        """Return the deals of each time step, by its start."""
-        groups: dict[int, list[Deal]] = defaultdict(list)
-        for deal in self.deals:
-            groups[deal.ts // step * step].append(deal)
-        return dict(groups)
-
-    def candles(self, step: int) -> list[tuple[Any, ...]]:
-        """Return start, open, high, low, close, volume, volume bought and number of deals."""
-        return [
-            (
-                start, deals[0].price, max(d.price for d in deals), min(d.price for d in deals),
-                deals[-1].price, volume(deals), volume(deals, "buy"), len(deals),
-            )
-            for start, deals in self.grouped(step).items()
-        ]  # fmt: skip
-
-
-def _levels(side: str) -> list[tuple[Decimal, Decimal]]:
-    return [(Decimal(p), Decimal(a)) for p, a in re.findall(r"\[([^,]+),([^\]]+)\]", side)]
-
-
-def volume(deals: Iterable[Deal], *sides: str) -> Decimal:
-    """Return the volume of some deals, or of those of a side."""
-    return sum((d.volume for d in deals if not sides or d.side in sides), Decimal())
-
-
-def vwap(deals: Sequence[Deal]) -> Decimal:
-    """Return the average price by volume."""
-    return sum((d.price * d.volume for d in deals), Decimal()) / volume(deals)
-
-
-def mean(values: Iterable[Any]) -> Any:
-    """Return the arithmetic mean."""
-    values = list(values)
-    return sum(values) / len(values)
-
-
-def quantile(values: Iterable[Any], level: float) -> Any:
-    """Return what ClickHouse's quantileExact does: an element, the upper of two in the middle."""
-    ordered = sorted(values)
-    return ordered[min(int(level * len(ordered)), len(ordered) - 1)]
-
-
-def effective_spread(raw: Raw) -> Decimal:
-    """Return twice the distance of deals from the middle of the book before them, in bp."""
-    found = []
-    for deal in raw.deals:
-        before = [book for book in raw.books if book.ts <= deal.ts]
-        if before:
-            found.append(abs(deal.price - before[-1].mid) / before[-1].mid * 20_000)
-    return Decimal(mean(found))
-
-
-def price_of(amount: int, asks: Sequence[tuple[Decimal, Decimal]]) -> Decimal:
-    """Return the average price of buying so many contracts, level by level."""
-    left, paid = Decimal(amount), Decimal()
-    for price, there in asks:
-        taken = min(there, left)
-        paid, left = paid + taken * price, left - taken
-    return paid / amount
-
-
-def returns(raw: Raw) -> dict[int, float]:
-    """Return the logarithmic return within each minute."""
-    return {c[0]: math.log(c[4] / c[1]) for c in raw.candles(MINUTE)}
-
-
-def realised_variance(raw: Raw) -> float:
-    """Return the sum of the squared returns from minute to minute."""
-    closes = [candle[4] for candle in raw.candles(MINUTE)]
-    return sum(math.log(b / a) ** 2 for a, b in pairwise(closes))
-
-
-def correlation(raw: Raw, other: Raw) -> float:
-    """Return the correlation of the returns of common minutes."""
-    a, b = returns(raw), returns(other)
-    both = sorted(a.keys() & b.keys())
-    return statistics.correlation([a[m] for m in both], [b[m] for m in both])
-
-
-def hours(raw: Raw) -> list[tuple[Any, ...]]:
-    """Return start, open, high, low, close and volume of hours."""
-    return [candle[:6] for candle in raw.candles(60 * MINUTE)]
-
-
-ANSWERS: Final[dict[str, Callable[[Raw, Raw], Any]]] = {
-    "turnover (times the contract's size, in USDT)": lambda raw, _: sum(
-        d.price * d.volume for d in raw.deals
-    ),
-    "volume-weighted average price": lambda raw, _: vwap(raw.deals),
-    "VWAP of each minute": lambda raw, _: [
-        (minute, vwap(deals)) for minute, deals in raw.grouped(MINUTE).items()
-    ],
-    "candles of five minutes": lambda raw, _: raw.candles(5 * MINUTE),
-    "candles of a minute made into hours": lambda raw, _: hours(raw),
-    "share of the volume that was bought": lambda raw, _: (
-        volume(raw.deals, "buy") / volume(raw.deals)
-    ),
-    "net order flow of each minute": lambda raw, _: [
-        (minute, volume(deals, "buy") - volume(deals, "sell"))
-        for minute, deals in raw.grouped(MINUTE).items()
-    ],
-    "the largest deals": lambda raw, _: [
-        (d.volume, d.price, d.side) for d in sorted(raw.deals, key=lambda d: (-d.volume, d.ts))[:5]
-    ],
-    "volume by price, in steps of 10": lambda raw, _: [
-        (step, volume(d for d in raw.deals if d.price // 10 * 10 == step))
-        for step in sorted({d.price // 10 * 10 for d in raw.deals})
-    ],
-    "median time between deals, in milliseconds": lambda raw, _: quantile(
-        [0, *(b.ts - a.ts for a, b in pairwise(raw.deals))], 0.5
-    ),
-    "average spread in basis points": lambda raw, _: mean(
-        b.spread / b.mid * 10_000 for b in raw.books
-    ),
-    "the spread's quartiles in basis points": lambda raw, _: [
-        quantile([b.spread / b.mid * 10_000 for b in raw.books], level)
-        for level in (0.25, 0.5, 0.75)
-    ],
-    "microprice": lambda raw, _: [
-        (b.ts, (bid * ask_amount + ask * bid_amount) / (bid_amount + ask_amount))
-        for b in raw.books
-        for (bid, bid_amount), (ask, ask_amount) in [(b.bids[0], b.asks[0])]
-    ],
-    "imbalance of the whole book": lambda raw, _: [
-        (b.ts, (bids - asks) / (bids + asks))
-        for b in raw.books
-        for bids, asks in [(sum(a for _, a in b.bids), sum(a for _, a in b.asks))]
-    ],
-    "bids within 0.001 % of the middle": lambda raw, _: [
-        (b.ts, sum(a for p, a in b.bids if p >= b.mid * Decimal("0.99999"))) for b in raw.books
-    ],
-    "average price of buying 50,000 contracts at once": lambda raw, _: [
-        (b.ts, price_of(50_000, b.asks)) for b in raw.books if sum(a for _, a in b.asks) >= 50_000
-    ],
-    "effective spread in basis points: deals beside the book before them": (
-        lambda raw, _: effective_spread(raw)
-    ),
-    "realised variance of a minute's returns": lambda raw, _: realised_variance(raw),
-    "correlation of two contracts' minutes": correlation,
-    "premium of the last price over the index, in basis points": lambda raw, _: mean(
-        (last / index - 1) * 10_000 for _, (last, _, index, *_) in raw.tickers
-    ),
-    "change of the open contracts": lambda raw, _: raw.tickers[-1][1][3] - raw.tickers[0][1][3],
-    "the last funding rate": lambda raw, _: raw.tickers[-1][1][4],
-}
-
 
 # --- What the README's statements say ------------------------------------------------------------
 
@@ -279,10 +59,10 @@ def raw(recorded: tuple[list[Row], list[Row]]) -> tuple[Raw, Raw]:
 
 
 @pytest.fixture(scope="module")
-def reader(
+def directory(
     tmp_path_factory: pytest.TempPathFactory, recorded: tuple[list[Row], list[Row]]
-) -> Iterator[Reader]:
-    """Open a store with both tables and their views for reading."""
+) -> Iterator[Path]:
+    """Return a store with both tables and their views."""
     directory = tmp_path_factory.mktemp("questions")
     with closing(EmbeddedStore(directory)) as store:
         prepare(store, [market_table("btc"), market_table("eth")])
@@ -290,8 +70,14 @@ def reader(
         for table, rows in zip(("btc", "eth"), recorded, strict=True):
             for first in range(0, len(rows), 500):
                 store.append(market_table(table), rows[first : first + 500])
-        with open_reader(Settings(store=EmbeddedTarget(directory))) as reader:
-            yield reader
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def reader(directory: Path) -> Iterator[Reader]:
+    """Open it for reading."""
+    with open_reader(Settings(store=EmbeddedTarget(directory))) as reader:
+        yield reader
 
 
 def test_the_readme_asks_what_is_answered_here() -> None:
@@ -312,15 +98,316 @@ def test_sql(reader: Reader, raw: tuple[Raw, Raw], question: str) -> None:
     same(answer, wanted)
 
 
-def same(answer: Any, wanted: Any) -> None:
-    """Compare to nine digits, which is what a difference of two prices leaves."""
-    if isinstance(wanted, list | tuple):
-        assert len(answer) == len(wanted) > 0
-        for a, w in zip(answer, wanted, strict=True):
-            same(a, w)
-    elif isinstance(wanted, str):
-        assert answer == wanted
-    elif isinstance(answer, datetime):
-        assert answer == EPOCH + timedelta(milliseconds=wanted)
-    else:
-        assert math.isclose(float(answer), float(wanted), rel_tol=1e-9)
+# --- The same in other tools ---------------------------------------------------------------------
+
+
+@attrs.frozen
+class Files:
+    """Exported files."""
+
+    deals: Path
+    depths: Path
+    tickers: Path
+    eth: Path
+    """Deals of the other contract."""
+
+
+@pytest.fixture(scope="module")
+def files(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Export what was recorded."""
+    out = tmp_path_factory.mktemp("files")
+    for symbol, kind, name in (
+        ("BTC_USDT", "deals", "deals"),
+        ("BTC_USDT", "depths", "depths"),
+        ("BTC_USDT", "tickers", "tickers"),
+        ("ETH_USDT", "deals", "eth"),
+    ):
+        file = str(out / f"{name}.parquet")
+        command = ["export", symbol, "--store", str(directory), "--kind", kind, "--out", file]
+        assert main(command) == 0
+    return Files(*(out / f"{field.name}.parquet" for field in attrs.fields(Files)))
+
+
+@attrs.define
+class Frames:
+    """The files as frames of some library."""
+
+    deals: Any
+    depths: Any
+    tickers: Any
+    eth: Any
+
+    @classmethod
+    def read(cls, files: Files, read: Callable[[Path], Any]) -> "Frames":
+        """Read each."""
+        return cls(*(read(path) for path in attrs.astuple(files)))
+
+
+def rows(series: Any) -> list[tuple[Any, ...]]:
+    """Return a Series or DataFrame of pandas as tuples, the index first."""
+    frame = series.to_frame() if hasattr(series, "to_frame") else series
+    return list(frame.itertuples(name=None))
+
+
+def pandas_minutes(deals: Any) -> Any:
+    """Return candles of a minute."""
+    return deals.set_index("ts").price.resample("1min").ohlc().dropna()
+
+
+def pandas_walk(amount: float) -> Callable[[Any], Any]:
+    """Return what computes a book's average price of buying so much at once."""
+
+    def average(book: Any) -> Any:
+        upto = np.cumsum(book.ask_amounts)
+        taken = np.clip(np.minimum(book.ask_amounts, amount - upto + book.ask_amounts), 0, None)
+        return (book.ask_prices * taken).sum() / amount
+
+    return average
+
+
+def pandas_returns(deals: Any) -> Any:
+    """Return the logarithmic return within each minute."""
+    minutes = pandas_minutes(deals)
+    return np.log(minutes.close / minutes.open)
+
+
+def pandas_candles(deals: Any, length: str) -> Any:
+    """Return candles with their volumes."""
+    deals = deals.assign(bought=deals.volume.where(deals.side == "buy", 0.0))
+    bars = deals.set_index("ts").resample(length)
+    return bars.price.ohlc().assign(
+        volume=bars.volume.sum(), bought=bars.bought.sum(), deals=bars.size()
+    )
+
+
+def pandas_effective(f: Frames) -> Any:
+    """Return the effective spread in basis points."""
+    import pandas as pd
+
+    both = pd.merge_asof(f.deals, f.depths[["ts", "mid"]], on="ts").dropna()
+    return ((both.price - both.mid).abs() / both.mid).mean() * 20_000
+
+
+PANDAS: Final[dict[str, Callable[[Frames], Any]]] = {
+    "turnover (times the contract's size, in USDT)": lambda f: (
+        (f.deals.price * f.deals.volume).sum()
+    ),
+    "volume-weighted average price": lambda f: (
+        (f.deals.price * f.deals.volume).sum() / f.deals.volume.sum()
+    ),
+    "VWAP of each minute": lambda f: rows(
+        (f.deals.price * f.deals.volume).groupby(f.deals.ts.dt.floor("1min")).sum()
+        / f.deals.volume.groupby(f.deals.ts.dt.floor("1min")).sum()
+    ),
+    "candles of five minutes": lambda f: rows(pandas_candles(f.deals, "5min")),
+    "candles of a minute made into hours": lambda f: rows(
+        pandas_candles(f.deals, "1min")
+        .resample("1h")
+        .agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
+    ),
+    "share of the volume that was bought": lambda f: (
+        f.deals.volume[f.deals.side == "buy"].sum() / f.deals.volume.sum()
+    ),
+    "net order flow of each minute": lambda f: rows(
+        f.deals.volume.where(f.deals.side == "buy", -f.deals.volume)
+        .groupby(f.deals.ts.dt.floor("1min"))
+        .sum()
+    ),
+    "the largest deals": lambda f: list(
+        f.deals.sort_values(["volume", "ts"], ascending=[False, True])
+        .head(5)[["volume", "price", "side"]]
+        .itertuples(index=False, name=None)
+    ),
+    "volume by price, in steps of 10": lambda f: rows(
+        f.deals.volume.groupby(f.deals.price // 10 * 10).sum()
+    ),
+    "median time between deals, in milliseconds": lambda f: (
+        f.deals.ts.diff().fillna(f.deals.ts.diff().min() * 0).dt.total_seconds().mul(1000)
+        .sort_values().iloc[len(f.deals) // 2]
+    ),
+    "average spread in basis points": lambda f: (f.depths.spread / f.depths.mid).mean() * 10_000,
+    "the spread's quartiles in basis points": lambda f: list(
+        (f.depths.spread / f.depths.mid * 10_000).quantile(
+            [0.25, 0.5, 0.75], interpolation="nearest"
+        )
+    ),
+    "microprice": lambda f: list(
+        zip(
+            f.depths.ts,
+            (f.depths.best_bid * f.depths.best_ask_amount
+             + f.depths.best_ask * f.depths.best_bid_amount)
+            / (f.depths.best_bid_amount + f.depths.best_ask_amount),
+            strict=True,
+        )
+    ),
+    "imbalance of the whole book": lambda f: [
+        (book.ts, (book.bid_amounts.sum() - book.ask_amounts.sum())
+         / (book.bid_amounts.sum() + book.ask_amounts.sum()))
+        for book in f.depths.itertuples()
+    ],
+    "bids within 0.001 % of the middle": lambda f: [
+        (book.ts, book.bid_amounts[book.bid_prices >= book.mid * 0.99999].sum())
+        for book in f.depths.itertuples()
+    ],
+    "average price of buying 50,000 contracts at once": lambda f: [
+        (book.ts, pandas_walk(50_000)(book))
+        for book in f.depths.itertuples()
+        if book.ask_amounts.sum() >= 50_000
+    ],
+    "effective spread in basis points: deals beside the book before them": pandas_effective,
+    "realised variance of a minute's returns": lambda f: (
+        np.log(pandas_minutes(f.deals).close).diff().pow(2).sum()
+    ),
+    "correlation of two contracts' minutes": lambda f: (
+        pandas_returns(f.deals).corr(pandas_returns(f.eth))
+    ),
+    "premium of the last price over the index, in basis points": lambda f: (
+        (f.tickers.last_price / f.tickers.index_price - 1).mean() * 10_000
+    ),
+    "change of the open contracts": lambda f: (
+        f.tickers.hold_volume.iloc[-1] - f.tickers.hold_volume.iloc[0]
+    ),
+    "the last funding rate": lambda f: f.tickers.funding_rate.iloc[-1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", ANSWERS)
+def test_pandas(files: Files, raw: tuple[Raw, Raw], question: str) -> None:
+    """Exported files have what pandas computes with, and it resamples by their times."""
+    import pandas as pd
+
+    same(PANDAS[question](Frames.read(files, pd.read_parquet)), ANSWERS[question](*raw))
+
+
+def polars_asof(f: Frames) -> Any:
+    """Return the effective spread in basis points."""
+    import polars as pl
+
+    both = f.deals.join_asof(f.depths.select("ts", "mid"), on="ts").drop_nulls()
+    return (
+        both.select(((pl.col("price") - pl.col("mid")).abs() / pl.col("mid")).mean()).item()
+        * 20_000
+    )
+
+
+def polars_minutes(deals: Any) -> Any:
+    """Return open and close of each minute."""
+    import polars as pl
+
+    return deals.group_by_dynamic("ts", every="1m").agg(
+        open=pl.col("price").first(), close=pl.col("price").last()
+    )
+
+
+def polars_correlation(f: Frames) -> Any:
+    """Return the correlation of the returns of common minutes."""
+    import polars as pl
+
+    both = polars_minutes(f.deals).join(polars_minutes(f.eth), on="ts")
+    returns = [
+        (pl.col("close") / pl.col("open")).log(),
+        (pl.col("close_right") / pl.col("open_right")).log(),
+    ]
+    return both.select(pl.corr(*returns)).item()
+
+
+def polars_answers(f: Frames) -> dict[str, Any]:
+    """Answer some questions with polars."""
+    import polars as pl
+
+    price, volume = pl.col("price"), pl.col("volume")
+    turnover = (price * volume).sum()
+    imbalance = (pl.col("bid_amounts").list.sum() - pl.col("ask_amounts").list.sum()) / (
+        pl.col("bid_amounts").list.sum() + pl.col("ask_amounts").list.sum()
+    )
+    return {
+        "turnover (times the contract's size, in USDT)": f.deals.select(turnover).item(),
+        "volume-weighted average price": f.deals.select(turnover / volume.sum()).item(),
+        "VWAP of each minute": f.deals.group_by_dynamic("ts", every="1m")
+        .agg(turnover / volume.sum())
+        .rows(),
+        "candles of five minutes": f.deals.group_by_dynamic("ts", every="5m")
+        .agg(
+            open=price.first(), high=price.max(), low=price.min(), close=price.last(),
+            volume=volume.sum(), bought=volume.filter(pl.col("side") == "buy").sum(),
+            deals=pl.len(),
+        )
+        .rows(),
+        "average spread in basis points": f.depths.select(
+            (pl.col("spread") / pl.col("mid")).mean() * 10_000
+        ).item(),
+        "imbalance of the whole book": f.depths.select("ts", imbalance.alias("i")).rows(),
+        "effective spread in basis points: deals beside the book before them": polars_asof(f),
+        "realised variance of a minute's returns": polars_minutes(f.deals)
+        .select(pl.col("close").log().diff().pow(2).sum())
+        .item(),
+        "correlation of two contracts' minutes": polars_correlation(f),
+    }  # fmt: skip
+
+
+def test_polars(files: Files, raw: tuple[Raw, Raw]) -> None:
+    """So does polars."""
+    import polars as pl
+
+    for question, answer in polars_answers(Frames.read(files, pl.read_parquet)).items():
+        same(answer, ANSWERS[question](*raw))
+
+
+DUCKDB: Final = {
+    "turnover (times the contract's size, in USDT)": "SELECT sum(price * volume) FROM deals",
+    "volume-weighted average price": "SELECT sum(price * volume) / sum(volume) FROM deals",
+    "candles of five minutes": (
+        "SELECT time_bucket(INTERVAL '5 minutes', ts) AS t, first(price ORDER BY ts), max(price), "
+        "min(price), last(price ORDER BY ts), sum(volume), "
+        "sum(volume) FILTER (side = 'buy'), count(*) FROM deals GROUP BY t ORDER BY t"
+    ),
+    "average spread in basis points": "SELECT avg(spread / mid) * 10000 FROM depths",
+    "imbalance of the whole book": (
+        "SELECT ts, (list_sum(bid_amounts) - list_sum(ask_amounts)) "
+        "/ (list_sum(bid_amounts) + list_sum(ask_amounts)) FROM depths"
+    ),
+    "effective spread in basis points: deals beside the book before them": (
+        "SELECT avg(abs(price - mid) / mid) * 20000 FROM deals ASOF JOIN depths USING (ts)"
+    ),
+    "realised variance of a minute's returns": (
+        "SELECT sum(pow(ln(c / p), 2)) FROM (SELECT c, lag(c) OVER (ORDER BY t) AS p FROM "
+        "(SELECT time_bucket(INTERVAL '1 minute', ts) AS t, last(price ORDER BY ts) AS c "
+        "FROM deals GROUP BY t))"
+    ),
+    "premium of the last price over the index, in basis points": (
+        "SELECT avg(last_price / index_price - 1) * 10000 FROM tickers"
+    ),
+}
+
+
+def test_duckdb(files: Files, raw: tuple[Raw, Raw]) -> None:
+    """So does duckdb, in SQL without a cast."""
+    import duckdb
+
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        for field in attrs.fields(Files):
+            file = getattr(files, field.name)
+            database.execute(f"CREATE VIEW {field.name} AS FROM read_parquet('{file}')")
+        for question, sql in DUCKDB.items():
+            answer: Any = database.execute(sql).fetchall()
+            wanted = ANSWERS[question](*raw)
+            if not isinstance(wanted, list):
+                ((answer,),) = answer
+            same(answer, wanted)
+
+
+def test_numpy(files: Files, raw: tuple[Raw, Raw]) -> None:
+    """Columns are arrays of doubles for numpy, without a copy and without a conversion."""
+    deals, depths = (pq.read_table(path).combine_chunks() for path in (files.deals, files.depths))
+    price, volume = (deals[name].chunk(0).to_numpy() for name in ("price", "volume"))
+    spread, mid = (depths[name].chunk(0).to_numpy() for name in ("spread", "mid"))
+    asked = {
+        "turnover (times the contract's size, in USDT)": np.dot(price, volume),
+        "volume-weighted average price": np.average(price, weights=volume),
+        "average spread in basis points": np.mean(spread / mid) * 10_000,
+    }
+    for question, answer in asked.items():
+        same(answer, ANSWERS[question](*raw))
+    assert {array.dtype for array in (price, volume, spread, mid)} == {np.dtype("float64")}
+    assert math.isfinite(price.sum())
