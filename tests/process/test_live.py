@@ -218,6 +218,10 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
     class Silent:
         name, database, concurrency = "store mexc-data", "mexc_data", 1
 
+        def query(self, sql: str) -> list[tuple[object, ...]]:
+            """Know nothing."""
+            return []
+
         def close(self) -> None:
             """Do nothing."""
 
