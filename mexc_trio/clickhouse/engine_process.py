@@ -17,11 +17,9 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import os
-import resource
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    _allow_files()
     home = Path.cwd()
     chdb = _load(Path(sys.argv[1]))
     os.chdir(home)
@@ -59,13 +56,6 @@ def _end_with_the_parent() -> None:
         pass
     # Every acknowledged INSERT is with the kernel; there is nothing to put in order.
     os._exit(0)
-
-
-def _allow_files() -> None:
-    """Let the engine open as many files as it may: each reader and each thread takes some."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has "no limit" as the hard one, and refuses it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
 
 
 def _refuse(path: str) -> str:
