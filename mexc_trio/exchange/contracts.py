@@ -24,6 +24,7 @@ from mexc_trio import __version__
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.tls import trusting, without_source
 from mexc_trio.symbols import parse_symbol
 from mexc_trio.texts import one_line
 
@@ -166,9 +167,7 @@ class Client:
         except trio.TooSlowError:
             raise RestError(f"{self.url} did not answer within {TIMEOUT:g} s") from None
         except httpx2.HTTPError as error:
-            raise RestError(
-                f"{self.url}: {one_line(str(error)) or type(error).__name__}"
-            ) from error
+            raise RestError(f"{self.url}: {_why(error)}") from error
         return self._data(status, body)
 
     async def contracts(self) -> list[Contract]:
@@ -280,6 +279,7 @@ async def open_client(url: str) -> AsyncIterator[Client]:
         timeout=None,  # Client.get bounds the whole of it
         follow_redirects=True,
         trust_env=False,
+        verify=trusting(),
         headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
     ) as http:
         yield Client(url.rstrip("/"), http)
@@ -295,6 +295,14 @@ async def list_contracts(client: Client) -> Sequence[Contract]:
             pause = error.pause(backoff)
             log.warning("no list of contracts: %s; asking again in %.0f s", error, pause)
             await trio.sleep(pause)
+
+
+def _why(error: BaseException) -> str:
+    """Return what an error says, or else what was behind it: the client's own are often silent."""
+    behind: BaseException | None = error
+    while behind is not None and not (text := one_line(str(behind))):
+        behind = behind.__cause__ or behind.__context__
+    return type(error).__name__ if behind is None else without_source(text)
 
 
 def _decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:

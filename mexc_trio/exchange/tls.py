@@ -6,6 +6,7 @@ call reads until nothing is left. OpenSSL does the work, through `ssl.MemoryBIO`
 """
 
 import functools
+import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,14 @@ def _read_authorities(cafile: str | None, capath: str | None, changed: int) -> s
     # Declined, as in TLS 1.3, in which nobody can ask for it: so sending never has to wait until
     # something was received.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # The HTTP client would set it at its first request, and then the socket would speak otherwise.
+    context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def without_source(text: str) -> str:
+    """Return what OpenSSL says without where in its source: `(_ssl.c:1006)`."""
+    return re.sub(r" \(_ssl\.c:\d+\)", "", text)
 
 
 async def open_tls(transport: trio.abc.Stream, host: str) -> "TlsStream":

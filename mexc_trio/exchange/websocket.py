@@ -5,7 +5,6 @@ makes several of them: here they become the one that says which end it was.
 """
 
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NoReturn, Protocol, cast
@@ -25,7 +24,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
 from mexc_trio.exchange.frames import LONGEST
 from mexc_trio.exchange.peeling import PeelingStream, Take
-from mexc_trio.exchange.tls import open_tls
+from mexc_trio.exchange.tls import open_tls, without_source
 from mexc_trio.exchange.unhurried import Unhurried
 from mexc_trio.texts import one_line
 
@@ -239,5 +238,4 @@ def _why(error: BaseException) -> str:
     # Trio tries every address of a name, and groups what it met.
     cause = leaves(error.__cause__)[0] if error.__cause__ else error
     text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
-    # "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"
-    return one_line(re.sub(r" \(_ssl\.c:\d+\)", "", text)) or type(cause).__name__
+    return one_line(without_source(text)) or type(cause).__name__

@@ -2,13 +2,16 @@
 
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from mexc_trio.exchange import contracts
 from mexc_trio.exchange.contracts import Client, Contract, RestError, list_contracts, open_client
@@ -36,6 +39,43 @@ async def client(rest: Rest) -> AsyncIterator[Client]:
     """Connect to it."""
     async with open_client(rest.url) as opened:
         yield opened
+
+
+@contextlib.asynccontextmanager
+async def behind_tls(rest: Rest, authority: trustme.CA) -> AsyncIterator[str]:
+    """Serve the REST interface with a certificate of an authority; give its URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        try:
+            await secure.do_handshake()
+        except trio.BrokenResourceError:
+            await trio.aclose_forcefully(stream)
+        else:
+            await rest.serve_stream(secure)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, serve, listeners)
+        yield f"https://localhost:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_private_authority_vouches_for_rest_too(
+    rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom the socket trusts is trusted here; who is trusted by nobody is told, and why."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with behind_tls(rest, authority) as url:
+        async with open_client(url) as client:
+            with pytest.raises(RestError, match="certificate verify failed"):
+                await client.contracts()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with open_client(url) as client:
+            assert len(await client.contracts()) == len(SYMBOLS)
 
 
 async def test_contracts_with_their_exact_numbers(exchange: Exchange, client: Client) -> None:
