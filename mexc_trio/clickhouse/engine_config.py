@@ -5,8 +5,9 @@ one session is all it may have, so nobody else gets in by that name. `recorder` 
 is what `mexc-trio sql`, `verify` and the others read with. `reader` is for everybody else, and may
 read what is recorded, within bounds, and nothing more.
 
-Whoever only reads may change no setting but those listed here. A list of what is forbidden would
-not do: `output_format_schema`, for one, makes the engine write a file of the caller's choosing.
+Readers may change no setting but those listed here. A list of what is forbidden would not do:
+`output_format_schema`, for one, makes the engine write a file of the caller's choosing. Nor may
+they take another profile, since each of those says of `readonly` what they may not.
 """
 
 import hashlib
@@ -26,7 +27,8 @@ COMMANDS: Final = "commands"
 READER: Final = "reader"
 
 # What clients send with their statements, and what changes only how much is answered and how it
-# looks. None of them names a file, a host, a header or code.
+# looks. None of them names a file, a host, a header or code. The last lines are what the page /play
+# sends with each statement.
 _CHANGEABLE: Final = """
     cancel_http_readonly_queries_on_client_close date_time_input_format date_time_output_format
     enable_http_compression extremes http_headers_progress_interval_ms http_wait_end_of_query
@@ -44,13 +46,17 @@ _CHANGEABLE: Final = """
     output_format_pretty_color output_format_pretty_max_rows output_format_pretty_row_numbers
     output_format_write_statistics read_overflow_mode result_overflow_mode
     send_progress_in_http_headers session_timezone timeout_overflow_mode use_client_time_zone
+
+    add_http_cors_header enable_reads_from_query_cache enable_writes_to_query_cache
+    framing_output_format query_cache_nondeterministic_function_handling
+    query_cache_system_table_handling query_cache_ttl send_logs_level use_query_cache
 """
 
 # What tools look at to show which tables and columns there are.
 _CATALOGUE: Final = """
     aggregate_function_combinators asynchronous_metrics collations columns
     data_skipping_indices data_type_families databases events formats functions keywords metrics
-    numbers one settings table_engines table_functions tables time_zones
+    numbers one parts settings table_engines table_functions tables time_zones
 """
 
 
@@ -138,6 +144,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
         <table_engines_require_grant>true</table_engines_require_grant>
     </access_control_improvements>
     <mark_cache_size>16777216</mark_cache_size>
+    <query_cache><max_size_in_bytes>16777216</max_size_in_bytes></query_cache>
     <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
 </clickhouse>
 """
@@ -155,8 +162,11 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
     from_here = ("127.0.0.1", "::1")
     from_there = from_here if listen is None or listen.is_loopback else ("::/0",)
     # A table function of chdb's own that looks for Python's variables, and ends the engine when
-    # there is no Python around it.
-    tame = "<allow_python_table_function>0</allow_python_table_function>"
+    # there is no Python around it; and what old clients can unpack.
+    tame = """
+            <allow_python_table_function>0</allow_python_table_function>
+            <allow_introspection_functions>0</allow_introspection_functions>
+            <network_compression_method>LZ4</network_compression_method>"""
     read = [
         f"SELECT, SHOW ON {DATABASE}.*",
         *(f"SELECT ON system.{name}" for name in _CATALOGUE.split()),
@@ -171,14 +181,16 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
         users.append(_user(READER, passwords.reader, from_there, "reader", read))
     return f"""<clickhouse>
     <profiles>
-        <default>{tame}</default>
+        <default><readonly>0</readonly>{tame}</default>
         <internal>
             <max_sessions_for_user>1</max_sessions_for_user>
             <max_concurrent_queries_for_user>1</max_concurrent_queries_for_user>
         </internal>
-        <recorder>{tame}</recorder>
-        <commands>{tame}<max_threads>1</max_threads>{_only_read({})}</commands>
-        <reader>{tame}{READERS.profile()}{_only_read(READERS.constraints())}</reader>
+        <recorder><readonly>0</readonly>{tame}</recorder>
+        <commands><readonly>2</readonly>{tame}<max_threads>1</max_threads></commands>
+        <reader><readonly>1</readonly>{tame}{READERS.profile()}
+            <constraints>{_changeable(READERS.constraints())}</constraints>
+        </reader>
     </profiles>
     <quotas><default/></quotas>
     <users>{"".join(users)}
@@ -187,12 +199,11 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
 """
 
 
-def _only_read(constraints: Mapping[str, str]) -> str:
-    changeable = "".join(
+def _changeable(constraints: Mapping[str, str]) -> str:
+    return "".join(
         f"<{name}>{constraints.get(name, '')}<changeable_in_readonly/></{name}>"
         for name in _CHANGEABLE.split()
     )
-    return f"<readonly>1</readonly><constraints>{changeable}</constraints>"
 
 
 def _user(

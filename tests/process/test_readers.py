@@ -1,0 +1,517 @@
+"""Who may read, and what: ClickHouse's own interfaces, for clients and against the curious."""
+
+import http.client
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import attrs
+import clickhouse_connect
+import pytest
+from clickhouse_driver import Client
+from clickhouse_driver.errors import ServerException
+
+from mexc_trio.clickhouse import open_store
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.engine import ADDRESS
+from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER
+from mexc_trio.clickhouse.schema import count, market_table, prepare
+from mexc_trio.errors import UsageError
+from mexc_trio.settings import Settings
+from mexc_trio.settings.address import Address
+from mexc_trio.settings.targets import EmbeddedTarget
+
+ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(1000)]
+NONE: Mapping[str, object] = {}
+SECRET = "nobody-may-read-this"  # noqa: S105 - what a test looks for
+
+
+@attrs.frozen
+class Open:
+    """A store with readers."""
+
+    store: EmbeddedStore
+    outside: Path
+    """A directory beside the store, in which nothing may appear, with a file that is secret."""
+    host: str
+    port: int
+    password: str
+
+    def get(
+        self, query: str, parameters: Mapping[str, object] = NONE, *, post: bool = True,
+        body: bytes | None = None, user: str = READER, password: str | None = None,
+        headers: Mapping[str, str] | None = None, path: str = "/",
+    ) -> tuple[int, bytes]:  # fmt: skip
+        """Ask over HTTP; return the status and the answer."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        word = self.password if password is None else password
+        sent = {"X-ClickHouse-User": user, "X-ClickHouse-Key": word} if user else {}
+        fields: dict[str, object] = dict(parameters)
+        if not post or body is not None:
+            fields["query"] = query
+        with closing(connection):
+            connection.request(
+                "POST" if post else "GET",
+                f"{path}?{urlencode(fields)}",
+                (body if body is not None else query.encode()) if post else None,
+                {**sent, **(headers or {})},
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def native(self) -> Client:
+        """Return a client of the native protocol."""
+        port = self.store.target.port
+        return Client(self.host, port, user=READER, password=self.password)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """Lend one store with readers to the tests, none of which may change it."""
+    place = tmp_path_factory.mktemp("readers")
+    (place / "outside").mkdir()
+    (place / "outside" / "secret").write_text(SECRET)
+    with closing(EmbeddedStore(place / "store", Address())) as store:
+        prepare(store, [market_table("btc")])
+        store.append(market_table("btc"), ROWS)
+        store.query("CREATE TABLE default.mine (a String) ENGINE = Memory")
+        url = urlsplit((place / "store" / ADDRESS).read_text().strip())
+        assert url.hostname
+        assert url.port
+        yield Open(store, place / "outside", url.hostname, url.port, url.password or "")
+
+
+REFUSED: Sequence[tuple[str, dict[str, str]]] = [
+    # Files.
+    *[(sql, {}) for sql in (
+        "SELECT file('{secret}')", "SELECT file('{secret}', 'x')", "SELECT `file`('{secret}')",
+        "SELECT arrayMap(x -> file(x), ['{secret}'])", "SELECT arrayMap(file, ['{secret}'])",
+        "SELECT * APPLY(file) FROM (SELECT '{secret}' AS a)",
+        "SELECT count() FROM btc WHERE m = file('{secret}')",
+        "WITH x AS (SELECT file('{secret}') AS f) SELECT * FROM x",
+        "SELECT * FROM view(SELECT file('{secret}'))",
+        "SELECT number FROM numbers(length(file('{secret}')))",
+        "SELECT 1 LIMIT length(file('{secret}'))",
+        "SELECT file(materialize('{secret}'))", "EXPLAIN SELECT file('{secret}')",
+        "SELECT * FROM file('{secret}', 'LineAsString')", "DESCRIBE TABLE file('{secret}')",
+        "SELECT * FROM file('{store}/engine/access', 'LineAsString')",
+        "SELECT * FROM `{secret}`", "SELECT * FROM default.`{secret}`", "SELECT * FROM '{secret}'",
+        "SELECT * FROM filesystem('{outside}')", "SELECT * FROM sqlite('{secret}', 't')",
+        "SELECT * FROM executable('id', 'TSV', 'a String')",
+        "SELECT * FROM format(LineAsString, '{secret}')",
+        "SELECT * FROM icebergLocal('{outside}')", "SELECT * FROM deltaLakeLocal('{outside}')",
+        "SELECT * FROM paimonLocal('{outside}')", "SELECT * FROM dictionary('x')",
+        "SELECT dictGet('x', 'y', 1)",
+        "SELECT 1 INTO OUTFILE '{outside}/new'",
+        "SELECT 1 INTO OUTFILE '{outside}/new' TRUNCATE FORMAT CSV",
+        "INSERT INTO FUNCTION file('{outside}/new') SELECT 1",
+        "BACKUP DATABASE mexc_data TO File('{outside}/new')",
+        "BACKUP TABLE mexc_data.btc TO Disk('default', 'x')",
+        "RESTORE DATABASE mexc_data FROM File('{outside}/new')",
+        "CREATE DICTIONARY d (a Int8) PRIMARY KEY a SOURCE(FILE(path '{secret}')) LAYOUT(FLAT())",
+        "ATTACH TABLE x FROM '{outside}' (a Int8) ENGINE = StripeLog",
+        "SELECT * FROM python('os')", "SELECT * FROM Python(os)", "SELECT * FROM python(SECRET)",
+        "EXPLAIN SELECT * FROM python('x')",
+    )],
+    # Settings that name files, hosts or code, in the URL and in the statement.
+    *[("SELECT 1", {name: value}) for name, value in (
+        ("output_format_schema", "{outside}/new"), ("format_schema", "{secret}:X"),
+        ("format_template_row", "{secret}"), ("format_template_resultset", "{secret}"),
+        ("format_avro_schema_registry_url", "http://127.0.0.1:1"), ("url_base", "http://127.0.0.1"),
+        ("input_format_record_errors_file_path", "x"), ("default_format_x", "y"),
+        ("rename_files_after_processing", "x"), ("s3queue_default_zookeeper_path", "/x"),
+        ("http_response_headers", "{{'a': 'b'}}"),
+        ("readonly", "0"), ("readonly", "2"), ("profile", "recorder"), ("profile", "commands"),
+        ("profile", "internal"), ("profile", "default"),
+        ("max_memory_usage", "0"), ("max_threads", "64"), ("max_execution_time", "0"),
+        ("max_execution_time", "999999"), ("max_concurrent_queries_for_user", "0"),
+        ("os_threads_nice_value_query", "-20"), ("priority", "1"), ("workload", "x"),
+        ("allow_introspection_functions", "1"), ("allow_python_table_function", "1"),
+        ("allow_experimental_analyzer", "0"),
+        ("max_temporary_data_on_disk_size_for_user", "0"),
+        ("function_sleep_max_microseconds_per_block", "0"), ("additional_result_filter", "1"),
+        ("allow_experimental_eval_table_function", "1"),
+    )],
+    ("SELECT 1 FORMAT Protobuf SETTINGS output_format_schema = '{outside}/new'", {}),
+    ("SELECT 1 FORMAT Template SETTINGS format_template_row = '{secret}'", {}),
+    ("SELECT 1 SETTINGS readonly = 0", {}), ("SELECT 1 FORMAT CapnProto", {}),
+    # The network.
+    *[(sql, {}) for sql in (
+        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'l String')",
+        "SELECT * FROM remote('127.0.0.1', system.one)", "SELECT * FROM cluster('x', system.one)",
+        "SELECT * FROM s3('http://127.0.0.1:1/bucket/x', 'CSV', 'a String')",
+        "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM redis('127.0.0.1:1', 'k', 'k String')",
+        "SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'x Int8')",
+        "SELECT * FROM hdfs('hdfs://127.0.0.1:1/x', 'CSV', 'a String')",
+        "SELECT * FROM odbc('x', 'y')", "SELECT * FROM jdbc('x', 'y')",
+        "SELECT * FROM azureBlobStorage('x', 'y', 'z')",
+    )],
+    # Writing, rights, and the server itself.
+    *[(sql, {}) for sql in (
+        "INSERT INTO btc SELECT * FROM btc", "INSERT INTO btc VALUES (1, 'd', 'x')",
+        "CREATE TABLE x (a Int8) ENGINE = Memory", "CREATE TEMPORARY TABLE x (a Int8)",
+        "CREATE VIEW x AS SELECT 1", "CREATE DATABASE x", "CREATE FUNCTION f AS x -> x",
+        "CREATE NAMED COLLECTION c AS a = 1", "CREATE USER x", "CREATE ROLE x", "CREATE QUOTA x",
+        "DROP TABLE btc", "DROP DATABASE mexc_data", "TRUNCATE TABLE btc", "DETACH TABLE btc",
+        "RENAME TABLE btc TO x", "EXCHANGE TABLES btc AND gaps", "OPTIMIZE TABLE btc",
+        "ALTER TABLE btc DELETE WHERE 1", "ALTER USER reader IDENTIFIED BY 'x'",
+        "GRANT ALL ON *.* TO reader", "SET readonly = 0", "SET ROLE x",
+        "EXECUTE AS recorder SELECT 1",
+        "KILL QUERY WHERE user = 'recorder'", "SYSTEM SHUTDOWN", "SYSTEM KILL",
+        "SYSTEM STOP LISTEN TCP", "SYSTEM STOP LISTEN HTTP", "SYSTEM RELOAD CONFIG",
+        "SYSTEM FLUSH LOGS", "SYSTEM DROP MARK CACHE", "CHECK TABLE btc", "SELECT 1; SELECT 2",
+    )],
+    # What is nobody's business.
+    *[(sql, {}) for sql in (
+        "SELECT * FROM default.mine", "SELECT * FROM system.users",
+        "SELECT * FROM system.processes",
+        "SELECT * FROM system.server_settings", "SELECT * FROM system.named_collections",
+        "SELECT * FROM system.grants", "SELECT * FROM system.errors", "SELECT * FROM system.disks",
+        "SELECT * FROM system.query_log", "SELECT * FROM system.stack_trace",
+        "SELECT * FROM system.user_processes", "SELECT * FROM system.session_log",
+        "SHOW CREATE USER recorder", "SHOW USERS", "SELECT addressToLine(1)",
+        "SELECT getMacro('x')",
+    )],
+    # Too long, too big.
+    ("SELECT count() FROM numbers(1000000000000)", {"max_execution_time": "1"}),
+    ("SELECT sleepEachRow(1) FROM numbers(100)", {}), ("SELECT sleep(1000)", {}),
+    ("SELECT groupArray(number) FROM numbers(1000000000)", {}),
+    ("SELECT range(1000000000)", {}), ("SELECT repeat('x', 10000000000)", {}),
+    ("SELECT count() FROM numbers(1000000) AS a CROSS JOIN numbers(1000000) AS b",
+     {"max_execution_time": "1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "parameters"), REFUSED)
+@pytest.mark.parametrize("post", [True, False])
+def test_hostile_request(opened: Open, sql: str, parameters: dict[str, str], post: bool) -> None:
+    """It is refused, learns nothing, leaves nothing behind, and the engine goes on."""
+    words = {
+        "secret": opened.outside / "secret",
+        "outside": opened.outside,
+        "store": opened.store.directory,
+    }
+    before = opened.store.incarnation()
+    status, answer = opened.get(
+        sql.format(**words),
+        {name: value.format(**words) for name, value in parameters.items()},
+        post=post,
+    )  # fmt: skip
+    assert status != 200, answer[:300]
+    for secret in (SECRET, opened.store.target.password):
+        assert secret.encode() not in answer
+    assert [path.name for path in opened.outside.iterdir()] == ["secret"]
+    assert opened.store.incarnation() == before
+    assert count(opened.store, "btc") == len(ROWS)
+
+
+def test_every_setting_that_is_no_number(opened: Open) -> None:
+    """Whatever takes a text, and could name a file or a host, is either listed or refused."""
+    found = opened.store.query(
+        "SELECT name FROM system.settings WHERE type IN ('String', 'Map') "
+        "OR (match(name, 'file|path|schema|url|host') AND type NOT LIKE '%Int%')"
+    )
+    assert len(found) > 150
+    # Settings of a few known words refuse this value, so they name nothing.
+    let = {
+        name
+        for (name,) in found
+        if opened.get("SELECT 1", {name: f"{opened.outside}/new"})[0] == 200
+    }
+    assert let <= {"log_comment", "network_compression_method", "input_format"}
+    assert [path.name for path in opened.outside.iterdir()] == ["secret"]
+
+
+def test_external_data_leaves_nothing(opened: Open) -> None:
+    """A table that comes with a request goes with it, and cannot be a file of the server's."""
+    mark = "x1y2"
+    body = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="t"; filename="t"\r\n\r\n1\n\r\n'
+        f"--{mark}--\r\n"
+    ).encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    before = opened.store.query("SELECT count() FROM system.tables")
+    status, answer = opened.get(
+        "SELECT * FROM t", {"t_structure": "a String"}, body=body, headers=kind
+    )
+    assert (status, answer) == (200, b"1\n")
+    status, answer = opened.get(
+        "SELECT * FROM t", body=body.replace(b'="t"', b'="/etc/hostname"'), headers=kind
+    )
+    assert status != 200
+    assert opened.store.query("SELECT count() FROM system.tables") == before
+
+
+@pytest.mark.parametrize("user", ["", "default", READER, RECORDER, COMMANDS, "nobody"])
+@pytest.mark.parametrize("post", [True, False])
+def test_nobody_without_the_password(opened: Open, user: str, post: bool) -> None:
+    """A page in a browser, or another user of the machine, gets nothing by any name.
+
+    ClickHouse lets pages of any origin ask (its own page may be one); a browser sends none of them
+    a password that it keeps.
+    """
+    page = {"Origin": "http://evil.example", "Host": "evil.example", "Sec-Fetch-Site": "cross-site"}
+    for word in ("", "x"):
+        for sql in ("SELECT 1", "SYSTEM STOP LISTEN TCP"):
+            status, answer = opened.get(sql, post=post, user=user, password=word, headers=page)
+            assert status in (403, 500, 401), answer
+            assert answer != b"1\n"
+    connection = http.client.HTTPConnection(opened.host, opened.port)
+    with closing(connection):
+        connection.request("OPTIONS", "/?query=SELECT+1", headers=page)
+        answered = connection.getresponse()
+        answered.read()
+        assert answered.getheader("Access-Control-Allow-Credentials") is None
+    with pytest.raises(ServerException):
+        Client(opened.host, opened.store.target.port, user=user or "default").execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ping", "/play", "/dashboard", "/binary", "/merges", "/jemalloc", "/replicas_status",
+     "/metrics", "/prometheus", "/write", "/api/v1/query", "/js/x.js", "/webterminal", "/../etc"],
+)  # fmt: skip
+def test_pages_without_a_password_hold_nothing(opened: Open, path: str) -> None:
+    """ClickHouse's own pages are there for everybody; what is recorded is not in them."""
+    status, answer = opened.get("SELECT m FROM btc", post=False, user="", path=path)
+    assert status in (200, 403, 404, 500, 400)
+    assert b"999.50" not in answer
+
+
+def test_other_interfaces_are_closed(opened: Open) -> None:
+    """The engine has two ports, and both are on the loopback interface."""
+    place = Path(f"/proc/{os.getpid()}/net/tcp")
+    if not place.exists():
+        pytest.skip("needs Linux")
+    (pid,) = [
+        int(line.split()[1])
+        for line in (opened.store.directory / "status").read_text().splitlines()
+        if line.startswith("PID")
+    ]
+    sockets = {
+        os.readlink(path).removeprefix("socket:[").removesuffix("]")
+        for path in Path(f"/proc/{pid}/fd").iterdir()
+        if os.path.islink(path) and os.readlink(path).startswith("socket:")
+    }
+    listening = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{os.getpid()}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                host, port = fields[1].split(":")
+                listening.add((host, int(port, 16)))
+    assert listening == {("0100007F", opened.port), ("0100007F", opened.store.target.port)}
+
+
+def test_reader_cannot_see_or_stop_others(opened: Open) -> None:
+    """KILL QUERY reaches a reader's own statements at the most."""
+    with pytest.raises(ServerException):
+        opened.native().execute("KILL QUERY WHERE 1")
+    assert opened.store.query("SELECT 1") == [(1,)]
+
+
+# Clients.
+
+
+def test_curl(opened: Open) -> None:
+    """The address file is all that curl needs."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    command = 'curl -sS "$(cat http.url)" --data-binary "SELECT count() FROM btc"'
+    place = opened.store.directory
+    done = subprocess.run(["sh", "-c", command], cwd=place, capture_output=True, check=True)
+    assert done.stdout == b"1000\n"
+
+
+def test_clickhouse_connect(opened: Open) -> None:
+    """The official client of Python, with parameters, formats and streams."""
+    with clickhouse_connect.get_client(
+        host=opened.host, port=opened.port, username=READER, password=opened.password
+    ) as library:
+        answer = library.query("SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
+        assert [tuple(row) for row in answer.result_rows] == ROWS
+        found = library.query("SELECT {x:String}", parameters={"x": "a'b"}).result_rows
+        assert found == [("a'b",)]
+        limited = library.query("SELECT * FROM btc", settings={"max_result_rows": 10_000})
+        assert len(limited.result_rows) == len(ROWS)
+        with library.query_row_block_stream("SELECT * FROM btc") as blocks:
+            assert sum(len(block) for block in blocks) == len(ROWS)
+        assert library.query_arrow("SELECT m FROM btc").num_rows == len(ROWS)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        at += 1
+        shift += 7
+        if data[at - 1] < 128:
+            return value, at
+
+
+def _native_block(data: bytes, at: int, *, info: bool) -> tuple[int, list[tuple[str, str]], int]:
+    """Read a block's head as clickhouse-go does: rows, names and types, and where data begins."""
+    if info:
+        field, at = _varint(data, at)
+        assert field == 1
+        at += 1  # whether it has overflow rows
+        field, at = _varint(data, at)
+        assert field == 2
+        at += 4  # the bucket
+        field, at = _varint(data, at)
+        if field == 3:  # newer servers tell which buckets are out of order
+            number, at = _varint(data, at)
+            at += 4 * number
+            field, at = _varint(data, at)
+        assert field == 0
+    columns, at = _varint(data, at)
+    rows, at = _varint(data, at)
+    size, at = _varint(data, at)
+    name = data[at : at + size].decode()
+    at += size
+    size, at = _varint(data, at)
+    type_ = data[at : at + size].decode()
+    assert columns == 1
+    return rows, [(name, type_)], at + size
+
+
+def test_grafana(opened: Open) -> None:
+    """What its official datasource sends, by clickhouse-go: Native blocks with block info."""
+    status, answer = opened.get(
+        "SELECT toUInt64(count()) AS n FROM btc",
+        {
+            "client_protocol_version": 54460, "default_format": "Native", "database": "mexc_data",
+            "max_execution_time": 60, "wait_end_of_query": 0, "enable_http_compression": 1,
+            "query_id": "grafana-1",
+        },
+    )  # fmt: skip
+    assert status == 200, answer
+    rows, columns, at = _native_block(answer, 0, info=True)
+    assert (rows, columns) == (1, [("n", "UInt64")])
+    at += 1  # no custom serialization, since 54454
+    assert struct.unpack_from("<Q", answer, at) == (1000,)
+    # Its query for a macro-expanded time series, and what the editor asks for.
+    for sql in (
+        "SELECT toStartOfInterval(ts, INTERVAL 60 second) AS time, count() FROM btc GROUP BY time",
+        "SELECT name FROM system.databases", "SELECT name FROM system.tables WHERE database = 'x'",
+        "SELECT name, type FROM system.columns WHERE table = 'btc'", "SELECT version()",
+        "SELECT timezone()", "DESC TABLE mexc_data.btc", "SHOW TABLES FROM mexc_data",
+    ):  # fmt: skip
+        status, answer = opened.get(
+            sql, {"default_format": "Native", "client_protocol_version": 54460}
+        )
+        assert status == 200, (sql, answer)
+
+
+def test_jdbc(opened: Open) -> None:
+    """What DBeaver and Metabase send by clickhouse-java: `compress=1`, and LZ4 frames expected."""
+    lz4 = pytest.importorskip("lz4.block")
+    status, answer = opened.get(
+        "SELECT m FROM btc LIMIT 3",
+        {
+            "compress": 1, "default_format": "RowBinaryWithNamesAndTypes", "database": "mexc_data",
+            "session_timezone": "UTC", "max_result_rows": 200, "result_overflow_mode": "break",
+            "extremes": 0, "wait_end_of_query": 0, "session_id": "jdbc",
+        },
+    )  # fmt: skip
+    assert status == 200, answer
+    block, at = b"", 0
+    while at < len(answer):
+        # Checksum, method, size from the method on, size when unpacked.
+        method, size, unpacked = struct.unpack_from("<BII", answer, at + 16)
+        assert method == 0x82
+        frame = answer[at + 25 : at + 16 + size]
+        block += lz4.decompress(frame, uncompressed_size=unpacked)
+        at += 16 + size
+    assert block.startswith(b"\x01\x01m\x06String")
+    assert b"2.50|2|1" in block
+    for sql in (
+        "SELECT * FROM information_schema.tables WHERE table_schema = 'mexc_data'",
+        "SELECT * FROM INFORMATION_SCHEMA.COLUMNS WHERE table_name = 'btc'",
+        "SELECT * FROM system.functions LIMIT 1",
+        "SELECT * FROM system.settings LIMIT 1",
+        "SELECT * FROM system.data_type_families LIMIT 1",
+        "SELECT currentUser(), timezone()",
+    ):
+        status, answer = opened.get(sql, {"compress": 1})
+        assert status == 200, (sql, answer)
+
+
+def test_native_protocol(opened: Open) -> None:
+    """As clickhouse-client speaks it."""
+    client = opened.native()
+    assert client.execute("SELECT count() FROM btc") == [(1000,)]
+    with pytest.raises(ServerException):
+        client.execute("SELECT 1", settings={"output_format_schema": "x"})
+    client.disconnect()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_play_in_a_browser(opened: Open, tmp_path: Path) -> None:
+    """ClickHouse's own page works in a real browser: it asks, as the reader, and shows the answer.
+
+    What it asks by itself is the server's version and uptime.
+    """
+    url = f"http://{opened.host}:{opened.port}/play?user={READER}&password={opened.password}"
+    done = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", url],
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    text = re.sub(r"<[^>]+>", "", done.stdout.decode("utf-8", "replace"))
+    assert re.search(r"v26\.\d+\.[\d.]+, uptime", text), done.stderr[-500:]
+
+
+# Whom to let in.
+
+
+def test_off_lets_nobody_in(tmp_path: Path) -> None:
+    """Without readers there is no address, no such user, and commands go on."""
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        assert not (tmp_path / "store" / ADDRESS).exists()
+        assert store.query("SELECT count() FROM system.users WHERE name = 'reader'") == [(0,)]
+
+
+def test_password_of_ones_own(tmp_path: Path) -> None:
+    """It stays the same over restarts, with any characters."""
+    word = "p@ss/w:rd %&<>'\"ü"
+    for _ in range(2):
+        with closing(EmbeddedStore(tmp_path / "store", Address(), word)):
+            text = (tmp_path / "store" / ADDRESS).read_text().strip()
+            done = subprocess.run(
+                ["curl", "-sS", text, "--data-binary", "SELECT currentUser()"],
+                capture_output=True, check=True,
+            )  # fmt: skip
+            assert done.stdout == b"reader\n"
+
+
+def test_other_machines_need_a_password_that_was_chosen(tmp_path: Path) -> None:
+    """Listening beyond loopback with a password that nobody knows, or everybody, is refused."""
+    settings = Settings(
+        store=EmbeddedTarget(tmp_path / "store"),
+        listen=Address("0.0.0.0", 0),  # noqa: S104
+    )
+    with pytest.raises(UsageError, match="reader_password"):
+        open_store(settings, readers=True)
+    assert not (tmp_path / "store").exists()
+    with closing(open_store(attrs.evolve(settings, reader_password="x" * 12), readers=True)):
+        url = (tmp_path / "store" / ADDRESS).read_text()
+        assert url.startswith(f"http://reader:{'x' * 12}@127.0.0.1:")
+        port = urlsplit(url.strip()).port
+        assert port
+        # From another address of this machine only the reader gets in.
+        connection = http.client.HTTPConnection("127.0.0.2", port, timeout=5)
+        with closing(connection):
+            connection.request("POST", "/?user=reader&password=" + "x" * 12, b"SELECT 1")
+            assert connection.getresponse().read() == b"1\n"
