@@ -62,6 +62,7 @@ async def watch_disk(recording: Recording) -> None:
 
 
 def _look_at_disk(recording: Recording) -> None:
+    recording.journal.file.check_in_place()  # first: without its directory there is no disk
     path, least = recording.journal.path, recording.settings.min_free
     free = shutil.disk_usage(path.parent).free
     if free < least:
@@ -69,7 +70,6 @@ def _look_at_disk(recording: Recording) -> None:
             f"only {free >> 20} MiB are free at {path.parent}, the bound is {least >> 20} MiB: "
             f"recording stops; free some space, or lower --min-free-mib, and start again"
         )
-    recording.journal.file.check_in_place()
 
 
 async def report_outages(recording: Recording) -> None:

@@ -1,6 +1,7 @@
 """What the user can get wrong: one clear line, the right exit code, nothing half-created."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -182,6 +183,23 @@ async def test_a_second_recorder_in_the_same_directory(tmp_path: Path) -> None:
         await program.journaled(1)
         assert await program.stop() == 0
         assert Embedded(tmp_path).rows("btc") == exchange.rows(BTC)
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+async def test_the_store_goes_away_while_recording(tmp_path: Path, how: str) -> None:
+    """It is told in one line, and what was received until then is where the journal went."""
+    async with (
+        open_exchange(rate=100.0) as exchange,
+        running(tmp_path, BTC, "--url", exchange.url) as program,
+    ):
+        await program.journaled(100)
+        if how == "moved":
+            (tmp_path / "mexc-data").rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(tmp_path / "mexc-data", ignore_errors=True)
+        assert await program.ended() == 1
+        assert "Traceback" not in program.log
+        assert "was removed or replaced while in use" in program.log.splitlines()[-1]
 
 
 async def test_a_second_recorder_of_the_same_table(served: Served, tmp_path: Path) -> None:
