@@ -34,6 +34,8 @@ LAST_RETRY: Final = 10.0
 FIRST_PAUSE: Final = 0.02
 """Seconds between two looks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 2.0
+STOP_AGAIN: Final = 0.2
+"""Seconds until a read that did not end is ended once more."""
 SAY_AGAIN: Final = 60.0
 """Seconds until the same trouble with a store that comes and goes is worth another line."""
 
@@ -48,6 +50,8 @@ class AsyncStore:
     writers: int = attrs.field(default=0, init=False)
     """How many writers share it."""
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
+    # For calls that `_limiter` counts already, or that must not wait for others.
+    _unlimited: trio.CapacityLimiter = attrs.field(init=False)
     _coalescer: Coalescer = attrs.field(init=False)
     _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
     _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -62,6 +66,7 @@ class AsyncStore:
     def __attrs_post_init__(self) -> None:
         # Not Trio's default limiter, which DNS look-ups share.
         self._limiter = trio.CapacityLimiter(self.store.concurrency)
+        self._unlimited = trio.CapacityLimiter(math.inf)
         self._coalescer = Coalescer(self.store, self._limiter)
         self._came_back.set()
 
@@ -136,8 +141,40 @@ class AsyncStore:
         return await self._run(lambda: self.store.seal(table.name))
 
     async def make_sound(self, table: Table) -> repair.Soundness:
-        """Read the table in full; where its tail cannot be read, keep what can."""
-        return await self._run(lambda: repair.make_sound(self.store, table))
+        """Read the table in full; where its tail cannot be read, keep what can.
+
+        Whoever is cancelled does not wait for the end of it: the read is ended in the engine.
+        """
+        ended = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def read() -> repair.Soundness:
+            try:
+                return repair.make_sound(self.store, table)
+            finally:
+                token.run_sync_soon(ended.set)
+
+        async with self._limiter:
+            # No cancellation comes between this and the thread, which sets the event in any case.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                with self._noticing_outages():
+                    return await trio.to_thread.run_sync(
+                        read, abandon_on_cancel=True, limiter=self._unlimited
+                    )
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await self._stop_reading(table, ended)
+                raise
+
+    async def _stop_reading(self, table: Table, ended: trio.Event) -> None:
+        while not ended.is_set():  # the engine may not have begun it, or begin the next one
+            with suppress(StoreError):
+                await trio.to_thread.run_sync(
+                    lambda: repair.stop_reading(self.store, table), limiter=self._unlimited
+                )
+            with trio.move_on_after(STOP_AGAIN):
+                await ended.wait()
 
     async def put_aside(self, table: Table) -> str:
         """Put an empty table in the place of one; return the name that it has now."""

@@ -6,6 +6,7 @@ table is read once after each restart of its engine, before anything is appended
 """
 
 import time
+from typing import Final
 
 import attrs
 
@@ -16,12 +17,15 @@ from mexc_trio.clickhouse.schema import (
     Table,
     columns,
     count,
+    literal,
     milliseconds,
     qualified,
     quoted,
 )
 from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
 from mexc_trio.spans import EARLIEST, LATEST
+
+_READ_IN_FULL: Final = "SELECT count(), sum(cityHash64"
 
 
 @attrs.frozen
@@ -103,13 +107,26 @@ def _look(store: Store, table: Table) -> tuple[int | None, str, str]:
             drop, mended = max(1, drop * 2), mended or kept
 
 
+def stop_reading(store: Store, table: Table) -> None:
+    """End the full reads of a table that are under way; those who wait for them get an error.
+
+    Raises:
+        StoreError: there was no answer, or no right to do this.
+    """
+    reads, place = literal(_READ_IN_FULL), literal(f"{qualified(store, table.name)} LIMIT ")
+    store.query(
+        f"KILL QUERY WHERE startsWith(query, {reads}) AND position(query, {place}) > 0 "
+        f"AND user = currentUser()"
+    )
+
+
 def unreadable(store: Readable, table: Table, rows: int) -> str:
     """Read the first `rows` rows in full; return why that fails, or an empty string."""
     hashed = ", ".join(quoted(name) for name in table.column_names)
     try:
         # A hash of every column, so that the engine cannot leave one unread.
         read = store.query(
-            f"SELECT count(), sum(cityHash64({hashed})) FROM "
+            f"{_READ_IN_FULL}({hashed})) FROM "
             f"(SELECT {hashed} FROM {qualified(store, table.name)} LIMIT {rows} "
             f"SETTINGS max_threads = 1)"
             if rows

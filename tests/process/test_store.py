@@ -5,11 +5,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_trio.clickhouse import repair, schema, stripelog
 from mexc_trio.clickhouse import server as server_module
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
@@ -403,3 +405,25 @@ def test_index_without_blocks(tmp_path: Path) -> None:
     assert (table / "index.mrk").read_bytes() == b""
     assert not stripelog.needs_mending(table)
     assert stripelog.mend(table, tmp_path / "aside", drop=1) is None
+
+
+async def test_stopping_ends_the_full_read_of_a_table(store: Store) -> None:
+    """Promise 5: two GB take 12 s to read; nobody who wants to stop waits for that."""
+    slow = (
+        "SELECT toInt64(number) AS ts, 'd' AS mt, toString(sleepEachRow(0.05)) AS m FROM numbers(5)"
+    )
+    view = f"{store.database}.slow"
+    await trio.to_thread.run_sync(
+        store.query, f"CREATE VIEW {view} AS {' UNION ALL '.join([slow] * 40)}"
+    )
+    try:
+        gate = AsyncStore(store)
+        with trio.move_on_after(1) as stopped:
+            await gate.make_sound(market_table("slow"))
+        assert stopped.cancelled_caught
+        assert trio.current_time() < stopped.deadline + 3
+        assert gate.away_since is None
+        reads = "SELECT count() FROM system.processes WHERE position(query, 'city' || 'Hash64') > 0"
+        assert await trio.to_thread.run_sync(store.query, reads) == [(0,)]
+    finally:
+        await trio.to_thread.run_sync(store.query, f"DROP TABLE {view}")
