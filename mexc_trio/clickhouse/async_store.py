@@ -184,6 +184,10 @@ class AsyncStore:
         """Return rows of a table by their number; see `repair.rows_at`."""
         return await self._run(lambda: repair.rows_at(self.store, table, first, n))
 
+    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+        """Return which of these rows the ledger has, wherever they are."""
+        return await self._run(lambda: repair.those_there(self.store, table, rows))
+
     async def newest(self, table: Table) -> int | None:
         """Return the newest time in a table in milliseconds; None if it is empty."""
         return await self._run(lambda: repair.newest(self.store, table))

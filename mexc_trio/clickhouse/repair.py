@@ -6,6 +6,7 @@ table is read once after each restart of its engine, before anything is appended
 """
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -190,16 +191,30 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
 
     They are in the form in which they were appended: times in milliseconds.
     """
+    # One thread returns a StripeLog table's blocks in the order of insertion.
+    return _select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
+
+
+def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+    """Return which of a few rows a table of gaps has; the answer is about as small as they are."""
+    symbol, _, _, until, *_ = (name for name, _ in table.columns)
+    types = (columns(store, tables=[table.name]) or {})[table.name]
+    symbols = ", ".join({literal(str(row[0])) for row in rows})
+    ends = ", ".join({str(row[3]) for row in rows})
+    condition = (
+        f"WHERE {quoted(symbol)} IN ({symbols}) "
+        f"AND {milliseconds(quoted(until), types[until])} IN ({ends})"
+    )
+    return set(rows).intersection(_select(store, table, condition))
+
+
+def _select(store: Store, table: Table, condition: str) -> list[RowTuple]:
     types = (columns(store, tables=[table.name]) or {})[table.name]
     wanted = ", ".join(
         milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)
         for name, type_ in table.columns
     )
-    # One thread returns a StripeLog table's blocks in the order of insertion.
-    found = store.query(
-        f"SELECT {wanted} FROM {qualified(store, table.name)} LIMIT {first}, {n} "
-        f"SETTINGS max_threads = 1"
-    )
+    found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [
         tuple(
             int(value) if _is_number(type_) else str(value)

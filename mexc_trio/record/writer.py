@@ -61,6 +61,8 @@ QUICKLY_READ: Final = 1_000_000
 """Rows of a table that a stopping writer may still read in full: a third of a second."""
 COMPARED: Final = 100
 """Rows by which the end of a table is recognised."""
+LOOKED_UP: Final = 500
+"""Rows of the ledger that are looked for at once, however many it has."""
 FIRST_PAUSE: Final = 0.25
 """Seconds until a table that failed twice in a row is tried again; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 10.0
@@ -96,6 +98,7 @@ class AsyncStore(Protocol):
     async def seal(self, table: Table) -> str: ...
     async def make_sound(self, table: Table) -> Soundness: ...
     async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]: ...
+    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]: ...
     async def newest(self, table: Table) -> int | None: ...
     async def put_aside(self, table: Table) -> str: ...
     async def available(self) -> None: ...
@@ -453,7 +456,7 @@ class Writer:
 class SharedWriter(Writer):
     """Writes the ledger of gaps, to which all recorders of a database may write.
 
-    So its count says nothing, and its rows are looked for instead. It is small.
+    So its count says nothing, and its rows are looked for instead.
     """
 
     async def _as_expected(self) -> bool:
@@ -461,17 +464,25 @@ class SharedWriter(Writer):
 
     async def _compare(self, rows: int) -> None:
         queue = self.queue
-        there = set(await self.gate.rows_at(self.table, 0, rows)) if rows else set()
+        stored = queue.acked
+        while ours := queue.rows(stored, LOOKED_UP):
+            there = await self.gate.those_there(self.table, ours)
+            new = next((n for n, row in enumerate(ours) if row not in there), len(ours))
+            stored += new
+            if new < len(ours):
+                break
         first = queue.first_kept()
-        ours = queue.rows(first, queue.end - first)
-        stored = queue.acked - first
-        while stored < len(ours) and ours[stored] in there:
-            stored += 1
-        while stored > 0 and ours[stored - 1] not in there:
-            stored -= 1
-        if first + stored < queue.acked:
+        while first < stored <= queue.acked:
+            begin = max(first, stored - LOOKED_UP)
+            ours = queue.rows(begin, stored - begin)
+            there = await self.gate.those_there(self.table, ours)
+            lost = next((n for n, row in enumerate(reversed(ours)) if row in there), len(ours))
+            stored -= lost
+            if lost < len(ours):
+                break
+        if stored < queue.acked:
             log.warning(
                 "table %s: %s: %d rows are appended again from the journal",
-                self.table.name, self._cause, queue.acked - first - stored,
+                self.table.name, self._cause, queue.acked - stored,
             )  # fmt: skip
-        queue.settle(first + stored, rows)
+        queue.settle(stored, rows)

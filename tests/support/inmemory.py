@@ -164,6 +164,11 @@ class MemoryGate:
         await trio.lowlevel.checkpoint()
         return Soundness(len(self.tables[table.name]), "", "")
 
+    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+        """Return which of some rows a table has."""
+        await trio.lowlevel.checkpoint()
+        return set(rows).intersection(self.tables[table.name])
+
     async def put_aside(self, table: Table) -> str:
         """Begin a table anew."""
         await trio.lowlevel.checkpoint()

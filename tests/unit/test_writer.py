@@ -32,6 +32,7 @@ from mexc_trio.record.writer import (
     BATCH,
     LAST_HOLD,
     LAST_PAUSE,
+    LOOKED_UP,
     WATCHED,
     SharedWriter,
     Writer,
@@ -150,6 +151,12 @@ class FakeGate:
         del self.table()[self.readable :]
         self.readable = None
         return Soundness(len(self.table()), "aside", "damage")
+
+    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+        """Look for a few rows."""
+        await trio.sleep(0.001)
+        assert len(rows) <= LOOKED_UP
+        return set(rows).intersection(self.table())
 
     async def put_aside(self, table: Table) -> str:
         """Keep it elsewhere."""
@@ -849,3 +856,23 @@ async def test_ledger_that_lost_its_end(
             await parts.settle(SharedWriter)
     assert [row for row in gate.rows if row[0] == "BTC_USDT"] == gaps(0, 6)
     assert "2 rows are appended again" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [0, 3, LOOKED_UP, 1300])
+@pytest.mark.parametrize("unheard", [0, 1, LOOKED_UP, 700])
+async def test_ledger_of_a_bad_day(
+    lost: int, unheard: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """However long the ledger is, a few rows at a time are looked for, and never all read."""
+    gate = FakeGate()
+    with bench(tmp_path, gate, "gaps") as parts:
+        parts.queue.append(gaps(0, 1500))
+        await parts.settle(SharedWriter)
+        del gate.table()[1500 - lost :]
+        parts.queue.append(gaps(1500, 1000))
+        if not lost:
+            gate.table().extend(gaps(1500, unheard))
+        gate.rows = gaps(0, 9000, "ETH_USDT") + gate.table()
+        await parts.settle(SharedWriter)
+    assert [row for row in gate.table() if row[0] == "BTC_USDT"] == gaps(0, 2500)
+    assert len(gate.table()) == 11_500
