@@ -223,10 +223,16 @@ def _reason(error: BaseException, url: str, stream: PeelingStream | None) -> str
             return f"{url} answers HTTP {error.status_code} instead of a WebSocket"
         case trio.TooSlowError():
             return f"no connection to {url} within {CONNECT_TIMEOUT:g} s"
-        case LocalProtocolError() if isinstance(error.__context__, RemoteProtocolError):
-            return _reason(error.__context__, url, stream)  # what it wanted to complain about
         case _:
-            return f"{url} does not speak WebSocket: {one_line(str(error))}"
+            return f"{url} does not speak WebSocket: {one_line(str(_complaint(error)))}"
+
+
+def _complaint(error: BaseException) -> BaseException:
+    """Return what the library wanted to complain about when it failed to tell the other side."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, RemoteProtocolError):
+        found = found.__context__
+    return found or error
 
 
 def _loss(error: BaseException) -> Loss:

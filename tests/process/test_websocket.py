@@ -102,6 +102,68 @@ async def test_a_wrong_path_is_named(exchange: Exchange) -> None:
     assert await reason_of(url) == f"{url} answers HTTP 404 instead of a WebSocket"
 
 
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (
+            b"HTTP/1.1 301 Moved Permanently\r\nLocation: wss://futures.example/edge\r\n",
+            "{} redirects to wss://futures.example/edge; give that as --url",
+        ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: wss://evil.example/\xc2\x9b2J\r\n",
+            "{} redirects to wss://evil.example/\xc2\\x9b2J; give that as --url",
+        ),
+        (b"HTTP/1.1 301 Moved Permanently\r\n", "{} answers HTTP 301 instead of a WebSocket"),
+    ],
+)
+async def test_a_redirect_says_where_to(head: bytes, reason: str) -> None:
+    """The exchange has moved its socket by a redirect before."""
+
+    async def redirect(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(head + b"Content-Length: 0\r\n\r\n")
+
+    async with _listening(redirect) as port:
+        url = f"ws://{HOST}:{port}/edge"
+        assert await reason_of(url) == reason.format(url)
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (b"\x81\x02\xff\xfe", "the exchange does not keep to the protocol: "),
+        (b"\xc1\x02hi", "the exchange does not keep to the protocol: "),
+        (b"\x83\x00", "the exchange does not keep to the protocol: "),
+    ],
+    ids=["no UTF-8", "compressed", "no such frame"],
+)
+async def test_a_close_that_is_ours_is_told_as_ours(frame: bytes, reason: str) -> None:
+    """What we cannot read we end; the exchange has not closed anything then."""
+
+    async def speak_badly(stream: trio.SocketStream) -> None:
+        async with stream:
+            await _accept_websocket(stream)
+            await stream.send_all(frame)
+            await stream.receive_some()
+
+    async with _listening(speak_badly) as port:
+        assert (await reason_of(f"ws://{HOST}:{port}/edge")).startswith(reason)
+
+
+async def test_an_extension_that_nobody_asked_for() -> None:
+    """It is named, instead of the library's state."""
+
+    async def compress(stream: trio.SocketStream) -> None:
+        async with stream:
+            await _accept_websocket(stream, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
+            await stream.receive_some()
+
+    async with _listening(compress) as port:
+        reason = await reason_of(f"ws://{HOST}:{port}/edge")
+    assert reason.endswith("does not speak WebSocket: unrecognized extension permessage-deflate")
+
+
 async def test_nobody_listens(exchange: Exchange) -> None:
     """The operating system's word for it."""
     await exchange.stop_listening()
@@ -285,7 +347,7 @@ async def _listening(serve: object) -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
-async def _accept_websocket(stream: trio.SocketStream) -> None:
+async def _accept_websocket(stream: trio.SocketStream, more: str = "") -> None:
     request = b""
     while b"\r\n\r\n" not in request:
         request += await stream.receive_some()
@@ -296,5 +358,5 @@ async def _accept_websocket(stream: trio.SocketStream) -> None:
     )
     await stream.send_all(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + more.encode() + b"\r\n"
     )
