@@ -287,29 +287,38 @@ def sql(
     return sql(settings, statement, output)
 
 
-def _file_option(name: str, text: str, metavar: str = "") -> Parameter:
-    """Describe an option that is no setting."""
+def _file_option(name: str, text: str, metavar: str = "", *, hyphen: bool = False) -> Parameter:
+    """Describe an option that is no setting; its value may begin with a hyphen if `hyphen`."""
     return Parameter(
-        name=name, help=text, group=_FILES, metavar=metavar, negative=(), show_default=False
-    )
+        name=name, help=text, group=_FILES, metavar=metavar, negative=(), show_default=False,
+        allow_leading_hyphen=hyphen,
+    )  # fmt: skip
 
 
 @app.command
 def export(
-    symbol: Symbols,
-    /,
-    *,
-    out: Annotated[str, _file_option("--out", "The file to write; by day, the directory.", "PATH")],
+    *symbols: Symbols,
+    out: Annotated[
+        str,
+        _file_option(
+            "--out",
+            "The file to write; by day, the directory; - is standard output.",
+            "PATH",
+            hyphen=True,
+        ),
+    ],
     kind: Annotated[
         str | None,
-        _file_option("--kind", "deals, tickers, depths, candles or raw, the table's rows.", "KIND"),
+        _file_option(
+            "--kind", "deals, tickers, depths, candles, gaps, or raw, the table's rows.", "KIND"
+        ),
     ] = None,
     file_format: Annotated[
         str | None,
         _file_option(
             "--format",
             "parquet, csv, jsonl, or hftbacktest: deals and books as that program reads them. "
-            "[default: parquet]",
+            "[default: as the file's name ends, else parquet]",
             "FORMAT",
         ),
     ] = None,
@@ -337,6 +346,9 @@ def export(
         bool,
         _file_option("--by-day", "One file a day (UTC); days that are complete are kept."),
     ] = False,
+    flat: Annotated[
+        bool, _file_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
+    ] = False,
     force: Annotated[bool, _file_option("--force", "Write over files that are there.")] = False,
     options: CommonOptions | None = None,
 ) -> int:
@@ -345,16 +357,17 @@ def export(
     Works while a recorder runs. Rows of one millisecond are in the order of receipt. A run that was
     interrupted leaves no half-written file; with --by-day the next one goes on where it stopped.
     """
-    from mexc_trio.export.request import parse_request
+    from mexc_trio.export.request import parse_requests
 
-    settings = _start(options, (symbol,))
-    request = parse_request(
-        settings.symbols[0], kind=kind, format=file_format, numbers=numbers, out=Path(out),
-        start=start, end=end, interval=interval, by_day=by_day, force=force,
+    settings = _start(options, symbols)
+    requests = parse_requests(
+        settings.symbols if symbols else (), kind=kind, format=file_format,
+        numbers=numbers, out=Path(out), start=start, end=end,
+        interval=interval, by_day=by_day, flat=flat, force=force,
     )  # fmt: skip
     from mexc_trio.export.export import export
 
-    return export(settings, request)
+    return export(settings, requests)
 
 
 @app.command

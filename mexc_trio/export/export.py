@@ -1,19 +1,20 @@
-"""`mexc-trio export`: recorded rows of one symbol as files for research."""
+"""`mexc-trio export`: recorded rows as files for research."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.export.formats import need_arrow, open_writer
+from mexc_trio.export.formats import Piped, Writer, need_arrow, open_writer
+from mexc_trio.export.gaps import find_gaps
 from mexc_trio.export.ledger import Part, read_ledger
 from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.progress import Progress, progress
-from mexc_trio.export.request import DAY, Request, time_name
-from mexc_trio.export.source import Plan, Source, find
+from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request, time_name
+from mexc_trio.export.source import LINES, Plan, Source, find
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
@@ -24,31 +25,67 @@ if TYPE_CHECKING:
 _FOREVER: Final = 253_402_300_800_000  # the year 10000
 
 
-def export(settings: Settings, request: Request) -> int:
-    """Write the request's file, or its days' files; return the exit code.
+def export(settings: Settings, requests: Sequence[Request]) -> int:
+    """Write the requests' file, or their days' files; return the exit code.
+
+    A file of several symbols has one after the other, each in the order of time.
 
     Raises:
         MexcTrioError: it could not be done. A file that is not whole has no final name.
     """
     need_arrow()
-    if not request.by_day:
-        refuse_existing(request.out, replace=request.force)
-    start, end = _bounds(request)
+    first = requests[0]
+    if first.out == STANDARD_OUTPUT:
+        if sys.stdout.isatty() and first.format not in LINES:
+            raise UsageError(f"{first.format} is nothing for a terminal; send it into a pipe")
+    elif not first.by_day:
+        refuse_existing(first.out, replace=first.force)
+    start, end = _bounds(first)
     with open_reader(settings) as reader:
-        source = find(reader, request, settings.for_symbol(request.symbol).table)
-        plan = source.plan(start, end)
-        if not plan.rows:
-            raise UsageError(_nothing(source))
-        if request.by_day:
-            _export_days(source, plan, start, end)
+        if first.kinds == ("gaps",):
+            sources: list[Source] = [find_gaps(reader, first, [r.symbol for r in requests])]
         else:
-            part = Part(None, start, end, plan.rows)
-            with progress(_what(request), plan.rows) as bar:
-                for _ in _write(source, plan, [part], lambda part: request.force, bar):
-                    pass
-            size = _size(request.out)
-            _say(f"{request.out}: {_what(request)} from {plan.rows:,} rows, {size}")
+            sources = [find(reader, r, settings.for_symbol(r.symbol).table) for r in requests]
+        plans = [(source, source.plan(start, end)) for source in sources]
+        full = [(source, plan) for source, plan in plans if plan.rows]
+        if not full:
+            raise UsageError(_nothing(sources[0]))
+        if first.by_day:
+            for source, plan in full:
+                _export_days(source, plan, start, end)
+        else:
+            _export_file(full, start, end)
     return 0
+
+
+def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
+    """Write one file of all sources."""
+    source, _ = full[0]
+    request, what = source.request, _what([source.request for source, _ in full])
+    total = sum(plan.rows for _, plan in full)
+    with (
+        progress(what, total) as bar,
+        _output(request) as file,
+        open_writer(request, source.names, file) as writer,
+    ):
+        for source, plan in full:
+            with closing(source.tables(plan, start, end)) as tables:
+                _copy(source, Part(None, start, end, plan.rows), tables, writer, bar)
+    if request.out == STANDARD_OUTPUT:
+        sys.stderr.write(f"{what} from {total:,} rows\n")
+    else:
+        _say(f"{request.out}: {what} from {total:,} rows, {_size(request.out)}")
+
+
+@contextmanager
+def _output(request: Request) -> "Iterator[BinaryIO]":
+    """Open the file of a request without days."""
+    if request.out == STANDARD_OUTPUT:
+        yield Piped(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        with whole_file(request.out, replace=request.force) as file:
+            yield file
 
 
 def _bounds(request: Request) -> tuple[int, int]:
@@ -85,13 +122,13 @@ def _export_days(source: Source, plan: Plan, start: int, end: int) -> None:
     for part in todo:
         refuse_existing(request.file_of(part.day), replace=may_replace(part))
     rows = sum(part.rows for part in todo)
-    with progress(_what(request), rows) as bar:
+    with progress(_what([request]), rows) as bar:
         for run in _runs(todo):
             for part in _write(source, plan, run, may_replace, bar):
                 ledger.add(part)
     complete = len(parts) - len(todo)
     _say(
-        f"{request.out}: {len(todo)} days of {_what(request)} from {rows:,} rows"
+        f"{request.out}: {len(todo)} days of {_what([request])} from {rows:,} rows"
         + (f"; {complete} were complete" if complete else "")
     )
 
@@ -107,30 +144,28 @@ def _write(
     request = source.request
     with closing(source.tables(plan, run[0].start, run[-1].end)) as tables:
         for part, slices in groupby(_cut(tables, run), key=lambda pair: pair[0]):
-            with whole_file(request.file_of(part.day), replace=may_replace(part)) as file:
-                _write_file(source, part, file, (table for _, table in slices), bar)
+            with (
+                whole_file(request.file_of(part.day), replace=may_replace(part)) as file,
+                open_writer(request, source.names, file) as writer,
+            ):
+                _copy(source, part, (table for _, table in slices), writer, bar)
             yield part
 
 
-def _write_file(
-    source: Source, part: Part, file: BinaryIO, tables: "Iterable[pa.Table]", bar: Progress
+def _copy(
+    source: Source, part: Part, tables: "Iterable[pa.Table]", writer: Writer, bar: Progress
 ) -> None:
-    request, rows = source.request, 0
-    writer = open_writer(request, file)
-    try:
-        for table in tables:
-            writer.write(table)
-            rows += table.num_rows
-            bar(table.num_rows)
-        if rows != part.rows and request.kinds != ("candles",):
-            raise StoreRejected(
-                f"table {source.table} at {source.reader.name} had {part.rows} rows for "
-                f"{request.file_of(part.day)} and gave {rows}; was it replaced meanwhile?"
-            )
-        writer.close()
-    except BaseException:
-        writer.abandon()
-        raise
+    """Write a source's rows, and count them."""
+    rows = 0
+    for table in tables:
+        writer.write(table)
+        rows += table.num_rows
+        bar(table.num_rows)
+    if rows != part.rows and source.request.kinds != ("candles",):
+        raise StoreRejected(
+            f"table {source.table} at {source.reader.name} had {part.rows} rows for "
+            f"{source.request.file_of(part.day)} and gave {rows}; was it replaced meanwhile?"
+        )
 
 
 def _cut(tables: "Iterator[pa.Table]", run: Sequence[Part]) -> "Iterator[tuple[Part, pa.Table]]":
@@ -157,15 +192,19 @@ def _runs(parts: Sequence[Part]) -> list[list[Part]]:
 def _nothing(source: Source) -> str:
     """Return the error for a range without rows."""
     request, whole = source.request, source.plan(0, _FOREVER)
-    text = f"{_what(request)} of {source.reader.name}: there are none"
+    text = f"{_what([request])} of {source.reader.name}: there are none"
     if not whole.rows:
         return text
     first, last = min(whole.hours), max(whole.hours) + HOUR
     return f"{text} in that range, only between {time_name(first)} and {time_name(last)}"
 
 
-def _what(request: Request) -> str:
-    return f"{request.symbol} {' and '.join(request.kinds)}"
+def _what(requests: Sequence[Request]) -> str:
+    """Say what is exported: of which symbols what."""
+    symbols = ", ".join(request.symbol for request in requests[:3])
+    if len(requests) > 3:
+        symbols += f" and {len(requests) - 3} more"
+    return f"{symbols} {' and '.join(requests[0].kinds)}".strip()
 
 
 def _size(path: Path) -> str:

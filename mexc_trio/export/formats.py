@@ -5,14 +5,13 @@ Decimal(38, 18), which is what its readers have. CSV and JSON lines have times i
 and a book's prices and amounts as JSON arrays; what the exchange did not send is empty, or null.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
-from mexc_trio.clickhouse import view_sql
 from mexc_trio.errors import UsageError
 from mexc_trio.export.request import Request
-from mexc_trio.export.source import RAW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,15 +33,26 @@ class Writer(Protocol):
         """Let go of everything; the file will be removed."""
 
 
-def open_writer(request: Request, file: BinaryIO) -> Writer:
-    """Return the writer of the request's format."""
+@contextmanager
+def open_writer(request: Request, names: Sequence[str], file: BinaryIO) -> Iterator[Writer]:
+    """Lend the writer of the request's format, for rows with these columns."""
+    writer = _writer(request, names, file)
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def _writer(request: Request, names: Sequence[str], file: BinaryIO) -> Writer:
     if request.format == "parquet":
-        return Parquet(file, _with_times if request.kinds == ("raw",) else None)
+        return Parquet(file)
     if request.format == "hftbacktest":
         from mexc_trio.export.hftbacktest import Events
 
         return Events(file)
-    return Lines(file, header=_names(request) if request.format == "csv" else ())
+    return Lines(file, header=names if request.format == "csv" else ())
 
 
 def need_arrow() -> None:
@@ -61,15 +71,10 @@ def need_arrow() -> None:
         ) from error
 
 
-def _names(request: Request) -> tuple[str, ...]:
-    (kind,) = request.kinds
-    return view_sql.COLUMNS.get(kind, RAW)
-
-
 class Lines:
     """One line a row, as the engine has written it: the second of two columns."""
 
-    def __init__(self, file: BinaryIO, header: tuple[str, ...] = ()) -> None:
+    def __init__(self, file: BinaryIO, header: Sequence[str] = ()) -> None:
         self._file = file
         if header:
             file.write(",".join(header).encode() + b"\n")
@@ -89,17 +94,14 @@ class Lines:
 class Parquet:
     """Row groups of a bounded size, compressed with zstd."""
 
-    def __init__(
-        self, file: BinaryIO, change: "Callable[[pa.Table], pa.Table] | None" = None
-    ) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._change = change
         self._writer: pa.parquet.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
 
     def write(self, table: "pa.Table") -> None:
         """See `Writer.write`."""
-        self._waiting.append(self._change(table) if self._change else table)
+        self._waiting.append(table)
         rows = sum(waiting.num_rows for waiting in self._waiting)
         if rows >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
             self._flush()
@@ -130,9 +132,24 @@ class Parquet:
         self._writer.write_table(table)
 
 
-def _with_times(table: "pa.Table") -> "pa.Table":
-    """Return raw rows with times in place of milliseconds."""
-    import pyarrow as pa
+class Piped(io.RawIOBase, BinaryIO):
+    """Standard output as a file that can tell how much was written."""
 
-    ts = table.column(0).cast(pa.timestamp("ms", "UTC"))
-    return pa.Table.from_arrays([ts, *table.columns[1:]], names=list(RAW))
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._written = 0
+
+    def writable(self) -> bool:
+        """It is for nothing else."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Pass all of it on."""
+        self._file.write(data)
+        self._written += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        """Return the bytes so far."""
+        return self._written

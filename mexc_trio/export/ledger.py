@@ -13,6 +13,8 @@ from mexc_trio.errors import FileError, UsageError
 from mexc_trio.export.request import Request, day_name
 from mexc_trio.files import whole_file
 
+VERSION: Final = 2
+"""Of the files' columns."""
 NAME: Final = "_export.json"
 """Tools that read a directory of files pass over a name like this."""
 
@@ -43,6 +45,8 @@ class _Contents(msgspec.Struct):
     interval: int
     days: dict[str, _Day]
     numbers: str = "exact"  # as they were before there was a choice
+    flat: bool = False
+    version: int = 1
 
 
 @attrs.define
@@ -85,8 +89,9 @@ def read_ledger(request: Request) -> Ledger:
         UsageError: the directory has another export.
     """
     asked = _Contents(
-        request.symbol, request.kinds, request.format, request.interval, {}, request.numbers
-    )
+        request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
+        request.flat, VERSION,
+    )  # fmt: skip
     path = request.out / NAME
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_Contents)
@@ -98,6 +103,6 @@ def read_ledger(request: Request) -> Ledger:
     if found != same:
         raise UsageError(
             f"{request.out} has {found.symbol} {' and '.join(found.kinds)} as {found.format} "
-            f"with numbers as {found.numbers} already; give --out another directory"
+            f"already, or with other columns; give --out another directory"
         )
     return Ledger(request, found)

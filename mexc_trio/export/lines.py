@@ -7,11 +7,13 @@ depends on settings, which a reader may not be allowed to change.
 from collections.abc import Sequence
 from typing import Final
 
+from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.view_sql import LEVELS
 
-_TIMES: Final = frozenset({"ts"})
-_WORDS: Final = frozenset({"side", "mt"})
-_TEXTS: Final = frozenset({"m"})
+_TIMES: Final = frozenset({"ts", "from", "to"})
+_WORDS: Final = frozenset({"symbol", "side", "mt", "channel", "cause"})
+_TEXTS: Final = frozenset({"m", "detail"})
+_COUNTS: Final = frozenset({"deals", "version_before", "version_after"})
 _COMMA: Final = ", ',', "
 # All other columns are numbers.
 
@@ -26,39 +28,41 @@ def line(form: str, names: Sequence[str], *, numbers: str) -> str:
     """
     if form == "csv":
         return f"concat({_COMMA.join(map(_csv, names))})"
-    fields = (f"'\"{name}\":', {_json(name, quoted=numbers == 'text')}" for name in names)
+    fields = (f"'\"{name}\":', {_json(name, as_texts=numbers == 'text')}" for name in names)
     return f"concat('{{', {_COMMA.join(fields)}, '}}')"
 
 
 def _csv(name: str) -> str:
+    column = quoted(name)
     if name in _TIMES:
-        return _time(name)
+        return _time(column)
     if name in LEVELS:
-        return f"'\"', {_array(name)}, '\"'"
+        return f"'\"', {_array(column)}, '\"'"
     if name in _TEXTS:
-        return f"'\"', replaceAll({name}, '\"', '\"\"'), '\"'"
-    return f"ifNull(toString({name}), '')"
+        return f"'\"', replaceAll({column}, '\"', '\"\"'), '\"'"
+    return f"ifNull(toString({column}), '')"
 
 
-def _json(name: str, *, quoted: bool) -> str:
+def _json(name: str, *, as_texts: bool) -> str:
+    column = quoted(name)
     if name in _TIMES:
-        return f"'\"', {_time(name)}, '\"'"
+        return f"'\"', {_time(column)}, '\"'"
     if name in LEVELS:
-        return _array(name, '"' if quoted else "")
+        return _array(column, '"' if as_texts else "")
     if name in _TEXTS:
-        return f"toJSONString({name})"
-    if name in _WORDS or (quoted and name != "deals"):
-        return f"ifNull(concat('\"', toString({name}), '\"'), 'null')"
-    return f"ifNull(toString({name}), 'null')"
+        return f"toJSONString({column})"
+    if name in _WORDS or (as_texts and name not in _COUNTS):
+        return f"ifNull(concat('\"', toString({column}), '\"'), 'null')"
+    return f"ifNull(toString({column}), 'null')"
 
 
-def _time(name: str) -> str:
+def _time(column: str) -> str:
     """Return a time as ISO 8601 in UTC, to the millisecond."""
-    milliseconds = f"leftPad(toString(toUnixTimestamp64Milli({name}) % 1000), 3, '0')"
-    return f"formatDateTime({name}, '%Y-%m-%dT%H:%i:%S', 'UTC'), '.', {milliseconds}, 'Z'"
+    milliseconds = f"leftPad(toString(toUnixTimestamp64Milli({column}) % 1000), 3, '0')"
+    return f"formatDateTime({column}, '%Y-%m-%dT%H:%i:%S', 'UTC'), '.', {milliseconds}, 'Z'"
 
 
-def _array(name: str, quote: str = "") -> str:
+def _array(column: str, quote: str = "") -> str:
     """Return prices or amounts of a side of the book as a JSON array."""
     number = f"concat('{quote}', toString(n), '{quote}')" if quote else "toString(n)"
-    return f"'[', arrayStringConcat(arrayMap(n -> {number}, {name}), ','), ']'"
+    return f"'[', arrayStringConcat(arrayMap(n -> {number}, {column}), ','), ']'"

@@ -1,6 +1,7 @@
 """What an export is asked for, and the checks that need no store."""
 
 import re
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
@@ -14,17 +15,24 @@ from mexc_trio.errors import UsageError
 DAY: Final = 86_400_000
 """Milliseconds."""
 
-KINDS: Final = ("deals", "tickers", "depths", "candles", "raw")
+KINDS: Final = ("deals", "tickers", "depths", "candles", "raw", "gaps")
 FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest")
 NUMBERS: Final = ("float", "exact", "text")
 
+STANDARD_OUTPUT: Final = Path("-")
+"""The file that stands for it."""
+
 _SUFFIXES: Final = {"hftbacktest": "npz"}
+_FORMAT_OF: Final = {
+    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".npz": "hftbacktest",
+}  # fmt: skip
 _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY}
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """An export as the user asked for it."""
+    """An export of one symbol as the user asked for it."""
 
     symbol: str
     kinds: tuple[str, ...]
@@ -41,11 +49,15 @@ class Request:
     interval: int
     """Milliseconds of a candle."""
     by_day: bool
+    flat: bool
+    """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
     force: bool
 
     @property
     def directory(self) -> Path:
         """Where files are written, and where there is room for them."""
+        if self.out == STANDARD_OUTPUT:
+            return Path(tempfile.gettempdir())
         return self.out if self.by_day else self.out.parent
 
     def file_of(self, day: int | None) -> Path:
@@ -56,8 +68,8 @@ class Request:
         return self.out / f"{self.symbol}-{'-'.join(self.kinds)}-{day_name(day)}.{suffix}"
 
 
-def parse_request(
-    symbol: str,
+def parse_requests(
+    symbols: Sequence[str],
     *,
     kind: str | None,
     format: str | None,  # noqa: A002
@@ -67,15 +79,26 @@ def parse_request(
     end: str | None,
     interval: str | None,
     by_day: bool,
+    flat: bool,
     force: bool,
-) -> Request:
-    """Turn the command line's texts into a request.
+) -> list[Request]:
+    """Turn the command line's texts into requests, one a symbol; they may share a file.
 
     Raises:
         UsageError: one of them is wrong; the message names it.
     """
-    chosen = _choice("--format", format or "parquet", FORMATS)
+    chosen = _choice("--format", format or _format(out, by_day=by_day), FORMATS)
     kinds = _kinds(kind, chosen)
+    if str(out).startswith("-") and out != STANDARD_OUTPUT:
+        raise UsageError(f"--out {out}: a file's name, or - for standard output")
+    if not symbols and kinds != ("gaps",):
+        raise UsageError("no symbol given; name at least one, such as BTC_USDT")
+    if flat and kinds != ("depths",):
+        raise UsageError("--flat is about the levels of books: it goes with --kind depths")
+    if by_day and (out == STANDARD_OUTPUT or kinds == ("gaps",)):
+        raise UsageError("--by-day makes files of a symbol's rows; neither --out - nor gaps do")
+    if chosen == "hftbacktest" and len(symbols) > 1 and not by_day:
+        raise UsageError("a file for hftbacktest has one symbol; give one, or use --by-day")
     if interval is not None and kinds != ("candles",):
         raise UsageError("--interval is the length of candles: it goes with --kind candles")
     step = _interval(interval or "1m")
@@ -88,11 +111,22 @@ def parse_request(
             f"--from {start} is not before --to {end}; the time of --to is not part of the range, "
             f"so one day is --from 2026-11-20 --to 2026-11-21"
         )
-    return Request(
-        symbol=symbol, kinds=kinds, format=chosen,
-        numbers=_choice("--numbers", numbers or NUMBERS[0], NUMBERS),
-        out=out, start=first, end=last, interval=step, by_day=by_day, force=force,
-    )  # fmt: skip
+    which = _choice("--numbers", numbers or NUMBERS[0], NUMBERS)
+    return [
+        Request(
+            symbol=symbol, kinds=kinds, format=chosen, numbers=which,
+            out=out / symbol if by_day and len(symbols) > 1 else out,
+            start=first, end=last, interval=step, by_day=by_day, flat=flat, force=force,
+        )
+        for symbol in symbols or ("",)
+    ]  # fmt: skip
+
+
+def _format(out: Path, *, by_day: bool) -> str:
+    """Return the format of a file by its ending."""
+    if out == STANDARD_OUTPUT:
+        return "csv"
+    return "parquet" if by_day else _FORMAT_OF.get(out.suffix.lower(), "parquet")
 
 
 def day_name(milliseconds: int) -> str:

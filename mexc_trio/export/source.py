@@ -33,8 +33,10 @@ _TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": D
 
 # One thread returns a StripeLog table's rows in the order of insertion.
 _IN_ORDER: Final = "SETTINGS max_threads = 1"
-RAW: Final = ("ts", "mt", "m")
-"""The columns of a table, and of the kind `raw`."""
+RAW: Final = ("ts", "symbol", "mt", "m")
+"""The columns of the kind `raw`."""
+DEEPEST: Final = 20
+"""Levels of a side of a recorded book."""
 NUMBERS: Final = {"float": FLOATS, "exact": DECIMALS, "text": TEXTS}
 """What an export's numbers are, by the option's word."""
 LINES: Final = ("csv", "jsonl")
@@ -70,6 +72,17 @@ class Source:
     ts_type: str
     prefix: int
     """Rows that the table had at the start."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the export."""
+        kind = self.request.kinds[0]
+        if kind not in view_sql.COLUMNS:
+            return RAW
+        ts, *others = view_sql.COLUMNS[kind]
+        if self.request.flat:
+            others = [*_flat(), *(name for name in others if name in ("mid", "spread"))]
+        return (ts, "symbol", *others)
 
     def plan(self, start: int, end: int) -> Plan:
         """Read the times of a range.
@@ -121,23 +134,35 @@ class Source:
         """Return the SELECT of what the request's format is made of; see `formats`."""
         rows, request = self._rows(start, end), self.request
         kind = request.kinds[0]
-        names: tuple[str, ...] = RAW
-        if request.format == "hftbacktest" or kind == "raw":
+        if request.format == "hftbacktest":
             times = milliseconds("ts", self.ts_type)
-            select = f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows}"
-            if request.format in LINES:
-                select = f"SELECT fromUnixTimestamp64Milli(at) AS ts, type AS mt, m FROM ({select})"
+            return f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows} {_IN_ORDER}"
+        if kind == "raw":
+            times = f"fromUnixTimestamp64Milli({milliseconds('ts', self.ts_type)})"
+            select = f"SELECT {times} AS ts, CAST(mt, 'String') AS mt, m FROM {rows}"
         else:
             select = view_sql.definitions(rows, self.ts_type, NUMBERS[request.numbers])[kind]
-            names = view_sql.COLUMNS[kind]
             select = select.replace("{interval:UInt32}", str(request.interval // 1000))
-            if "side" in names:
-                side = "CAST(side, 'Nullable(String)') AS side"
-                select = f"SELECT * REPLACE ({side}) FROM ({select})"
+        computed = {"symbol": literal(request.symbol), "side": "CAST(side, 'Nullable(String)')"}
+        computed |= _flat()
+        columns_ = (f"{computed.get(name, name)} AS {name}" for name in self.names)
+        select = f"SELECT {', '.join(columns_)} FROM ({select})"
         if request.format in LINES:
-            text = line(request.format, names, numbers=request.numbers)
+            text = line(request.format, self.names, numbers=request.numbers)
             select = f"SELECT toUnixTimestamp64Milli(ts) AS at, {text} AS line FROM ({select})"
         return f"{select} {_IN_ORDER}"
+
+
+def _flat() -> dict[str, str]:
+    """Return the columns of single levels and their SQL, level by level."""
+    return {
+        f"{side}_{what}_{n}": (
+            f"if(length({side}_{what}s) >= {n}, toNullable({side}_{what}s[{n}]), NULL)"
+        )
+        for n in range(1, DEEPEST + 1)
+        for side in ("bid", "ask")
+        for what in ("price", "amount")
+    }
 
 
 def find(reader: Reader, request: Request, table: str) -> Source:

@@ -23,7 +23,7 @@ import trio
 from mexc_trio.cli.commands import main
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.export import export as export_module
 from mexc_trio.export import formats, source
@@ -72,9 +72,16 @@ def parquet_rows(path: Path) -> list[tuple[Any, ...]]:
     """Return a file's rows: milliseconds, then Decimals; levels as pairs."""
     found = []
     for row in pq.read_table(path).to_pylist():
-        ts, *values = row.values()
+        ts, symbol, *values = row.values()
+        assert symbol == "BTC_USDT"
         found.append((milliseconds(ts), *values))
     return found
+
+
+def columns_of(kind: str) -> list[str]:
+    """Return the columns of an export."""
+    ts, *others = view_sql.COLUMNS[kind]
+    return [ts, "symbol", *others]
 
 
 def milliseconds(moment: datetime) -> int:
@@ -100,7 +107,7 @@ def test_parquet_has_every_row(tmp_path: Path, kind: str, numbers: str, computed
     out = tmp_path / "x.parquet"
     assert run(tmp_path / "data", "--kind", kind, "--out", out, "--numbers", numbers) == 0
     assert parquet_rows(out) == expected(by_time(rows), kind, computed)
-    assert pq.read_schema(out).names == list(view_sql.COLUMNS[kind])
+    assert pq.read_schema(out).names == columns_of(kind)
 
 
 def test_numbers_are_floats_unless_asked_otherwise(tmp_path: Path) -> None:
@@ -112,7 +119,8 @@ def test_numbers_are_floats_unless_asked_otherwise(tmp_path: Path) -> None:
         assert run(tmp_path / "data", "--kind", "deals", "--out", out, *more) == 0
         types = {field.name: str(field.type) for field in pq.read_schema(out)}
         assert types == {
-            "ts": "timestamp[ms, tz=UTC]", "price": type_, "volume": type_, "side": "string",
+            "ts": "timestamp[ms, tz=UTC]", "symbol": "string", "price": type_, "volume": type_,
+            "side": "string",
         }  # fmt: skip
 
 
@@ -153,7 +161,9 @@ def test_texts_are_the_exchanges_own(tmp_path: Path, kind: str) -> None:
         elif kind == "deals":
             assert [found["price"], found["volume"]] == m.split("|")[:2]
         else:
-            assert [text or "" for name, text in found.items() if name != "ts"] == m.split("|")
+            assert [
+                text or "" for name, text in found.items() if name not in ("ts", "symbol")
+            ] == m.split("|")
 
 
 def test_raw_has_every_row_of_every_type(tmp_path: Path) -> None:
@@ -197,16 +207,132 @@ def test_csv_and_json_lines_are_exact(tmp_path: Path, kind: str) -> None:
         arguments = ["--kind", kind, "--format", form, "--numbers", "exact"]
         assert run(tmp_path / "data", *arguments, "--out", tmp_path / f"x.{form}") == 0
     reader = csv.reader(io.StringIO((tmp_path / "x.csv").read_text(), newline=""))
-    assert next(reader) == list(view_sql.COLUMNS[kind])
+    assert next(reader) == columns_of(kind)
     assert [
-        (milliseconds(datetime.fromisoformat(ts)), *map(_value, fields)) for ts, *fields in reader
+        (milliseconds(datetime.fromisoformat(ts)), *map(_value, fields))
+        for ts, _, *fields in reader
     ] == wanted
     found = []
     for line in (tmp_path / "x.jsonl").read_text().splitlines():
         values = json.loads(line, parse_float=Decimal, parse_int=Decimal)
-        assert list(values) == list(view_sql.COLUMNS[kind])
+        assert list(values) == columns_of(kind)
+        assert values.pop("symbol") == "BTC_USDT"
         found.append((milliseconds(datetime.fromisoformat(values.pop("ts"))), *values.values()))
     assert found == wanted
+
+
+def test_several_symbols_share_a_file(tmp_path: Path) -> None:
+    """One symbol after the other, each in the order of time, told apart by a column."""
+    data, out = tmp_path / "data", tmp_path / "x.parquet"
+    rows = {"btc": market_rows(60, oddities=0), "eth": market_rows(90, oddities=0, seed=2)}
+    with closing(EmbeddedStore(data)) as store:
+        for table, some in rows.items():
+            prepare(store, [market_table(table)])
+            store.append(market_table(table), some)
+    command = ["export", "btc_usdt", "ETH_USDT", "--store", str(data), "--kind", "deals"]
+    assert main([*command, "--out", str(out)]) == 0
+    found = pq.read_table(out).to_pylist()
+    for symbol, table in (("BTC_USDT", "btc"), ("ETH_USDT", "eth")):
+        assert [
+            (milliseconds(row["ts"]), row["price"], row["volume"], row["side"])
+            for row in found
+            if row["symbol"] == symbol
+        ] == expected(rows[table], "deals", FLOAT)
+    assert [row["symbol"] for row in found] == sorted(row["symbol"] for row in found)
+    # By day each has a directory of its own.
+    assert main([*command, "--out", str(tmp_path / "days"), "--by-day"]) == 0
+    assert sorted(path.name for path in (tmp_path / "days").iterdir()) == ["BTC_USDT", "ETH_USDT"]
+
+
+GAPS_STORED: Final = [
+    ("BTC_USDT", "deal", FRIDAY, FRIDAY + 5_500, "connection lost", 'it said "bye", twice', 0, 0),
+    ("ETH_USDT", "all", FRIDAY + 1, FRIDAY + 2, "program stopped", "", 0, 0),
+    ("BTC_USDT", "depth", FRIDAY - DAY, FRIDAY - DAY + 1, "clock jumped", "", 5, 2**63),
+]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_gaps_are_a_kind(tmp_path: Path, form: str) -> None:
+    """What was missed goes with what was recorded, with times that are times."""
+    fill(tmp_path / "data", [])
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        store.append(GAPS, GAPS_STORED)
+    out = tmp_path / f"gaps.{form}"
+    assert run(tmp_path / "data", "--kind", "gaps", "--out", out) == 0
+    if form == "parquet":
+        found = pq.read_table(out).to_pylist()
+        assert str(pq.read_schema(out).field("to").type) == "timestamp[ms, tz=UTC]"
+    elif form == "csv":
+        found = list(csv.DictReader(io.StringIO(out.read_text(), newline="")))
+    else:
+        found = list(map(json.loads, out.read_text().splitlines()))
+    for row in found:
+        for name in ("from", "to"):
+            moment = row[name] if form == "parquet" else datetime.fromisoformat(row[name])
+            row[name] = milliseconds(moment)
+        for name in ("version_before", "version_after"):
+            row[name] = int(row[name])
+    wanted = [gap for gap in sorted(GAPS_STORED, key=lambda gap: gap[2]) if gap[0] == "BTC_USDT"]
+    assert [tuple(row[name] for name in GAPS.column_names) for row in found] == wanted
+    # All symbols', and only those that touch the range.
+    both = ["export", "--store", str(tmp_path / "data"), "--kind", "gaps", "--from", "2026-11-20"]
+    assert main([*both, "--out", str(tmp_path / "x.csv")]) == 0
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "hftbacktest"])
+def test_standard_output(tmp_path: Path, form: str) -> None:
+    """`--out -` writes the same bytes into a pipe as into a file, and the summary elsewhere."""
+    fill(tmp_path / "data", market_rows(100, oddities=0))
+    command = ["export", "BTC_USDT", "--store", str(tmp_path / "data"), "--format", form]
+    command += [] if form == "hftbacktest" else ["--kind", "deals"]
+    assert main([*command, "--out", str(tmp_path / "x")]) == 0
+    program = [sys.executable, "-m", "mexc_trio", *command, "--out", "-"]
+    done = subprocess.run(program, capture_output=True, check=True, env=environment())
+    if form == "hftbacktest":
+        with np.load(io.BytesIO(done.stdout)) as piped, np.load(tmp_path / "x") as written:
+            assert np.array_equal(piped["data"], written["data"])
+    else:
+        assert done.stdout == (tmp_path / "x").read_bytes()
+    assert b"rows" in done.stderr
+
+
+def test_the_format_is_the_files_ending(tmp_path: Path) -> None:
+    """Nobody has to say it twice; without an ending that is known it is Parquet."""
+    fill(tmp_path / "data", market_rows(30, oddities=0))
+    for name, start in (("x.csv", b"ts,"), ("x.JSONL", b"{"), ("x.pq", b"PAR1"), ("x.y", b"PAR1")):
+        assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / name) == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert run(tmp_path / "data", "--out", tmp_path / "x.npz") == 0
+    assert (tmp_path / "x.npz").read_bytes().startswith(b"PK")
+
+
+@BOTH
+def test_flat_books(tmp_path: Path, numbers: str, computed: Numbers) -> None:
+    """Each level has columns of its own, empty where the book is not so deep."""
+    rows: list[Row] = [
+        (FRIDAY, "dp", "[1.5,2],[1.4,3]|[1.6,7]"),
+        (FRIDAY + 1, "dp", "|" + ",".join(f"[{n},{n * 2}]" for n in range(1, 21))),
+    ]
+    fill(tmp_path / "data", rows)
+    out = tmp_path / "x.parquet"
+    flat = ["--kind", "depths", "--flat", "--numbers", numbers, "--out", out]
+    assert run(tmp_path / "data", *flat) == 0
+    first, second = pq.read_table(out).to_pylist()
+    names = [
+        f"{s}_{w}_{n}" for n in range(1, 21) for s in ("bid", "ask") for w in ("price", "amount")
+    ]
+    assert list(first) == ["ts", "symbol", *names, "mid", "spread"]
+    assert {name: value for name, value in first.items() if value is not None and "_" in name} == {
+        name: computed.number(text)
+        for name, text in {
+            "bid_price_1": "1.5", "bid_amount_1": "2", "bid_price_2": "1.4", "bid_amount_2": "3",
+            "ask_price_1": "1.6", "ask_amount_1": "7",
+        }.items()
+    }  # fmt: skip
+    assert second["ask_amount_20"] == 40
+    assert second["bid_price_1"] is None
 
 
 def test_candles_of_a_range_are_whole(tmp_path: Path) -> None:
@@ -431,11 +557,11 @@ def test_by_day_an_interrupted_run_is_resumed(
     original = formats.open_writer
     written: list[str] = []
 
-    def failing(request: Any, file: Any) -> Any:
+    def failing(request: Any, names: Any, file: Any) -> Any:
         written.append(Path(file.name).name)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return original(request, file)
+        return original(request, names, file)
 
     monkeypatch.setattr(export_module, "open_writer", failing)
     assert run(tmp_path / "data", *command) == 130
@@ -615,9 +741,9 @@ def test_a_server_that_goes_away(
 
         original = formats.open_writer
 
-        def killing(request: Any, file: Any) -> Any:
+        def killing(request: Any, names: Any, file: Any) -> Any:
             server.kill()
-            return original(request, file)
+            return original(request, names, file)
 
         server.execute(
             "INSERT INTO mexc_data.btc SELECT number, 'd', "

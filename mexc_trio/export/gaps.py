@@ -1,0 +1,77 @@
+"""The ledger of gaps as an export, beside the rows that it is about."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import attrs
+
+from mexc_trio.clickhouse.schema import GAPS, columns, literal, milliseconds, qualified, quoted
+from mexc_trio.errors import StoreRejected
+from mexc_trio.export.lines import line
+from mexc_trio.export.order import HOUR
+from mexc_trio.export.request import Request
+from mexc_trio.export.source import LINES, Plan, Source
+from mexc_trio.read.reading import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@attrs.frozen
+class GapSource(Source):
+    """The gaps of some symbols; of all if there are none."""
+
+    symbols: Sequence[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ledger's columns; when a gap began is the first, which orders them."""
+        return ("from", "to", *(n for n in GAPS.column_names if n not in ("from", "to")))
+
+    def plan(self, start: int, end: int) -> Plan:
+        """See `Source.plan`."""
+        found = self.reader.query(
+            f"SELECT intDiv({self._ms('from')}, {HOUR}) * {HOUR} AS hour, count() "
+            f"FROM ({self._gaps(start, end)}) GROUP BY hour ORDER BY hour"
+        )
+        return Plan({int(hour): int(rows) for hour, rows in found}, 0)
+
+    def tables(self, plan: Plan, start: int, end: int) -> "Generator[pa.Table, None, None]":
+        """See `Source.tables`."""
+        import pyarrow as pa
+
+        select = f"{self._gaps(start, end)} ORDER BY {self._ms('from')}, symbol, channel"
+        if self.request.format in LINES:
+            text = line(self.request.format, self.names, numbers=self.request.numbers)
+            select = f"SELECT {self._ms('from')} AS at, {text} AS line FROM ({select})"
+        with closing(self.reader.batches(select)) as batches:
+            for batch in batches:
+                yield pa.Table.from_batches([batch])
+
+    def _gaps(self, start: int, end: int) -> str:
+        """Return the SELECT of the gaps that touch a range."""
+        names = ", ".join(map(quoted, self.names))
+        rows = f"(SELECT {names} FROM {qualified(self.reader, self.table)} LIMIT {self.prefix})"
+        among = ", ".join(map(literal, self.symbols))
+        return (
+            f"SELECT * FROM {rows} WHERE {self._ms('from')} < {end} AND {self._ms('to')} >= {start}"
+            + (f" AND symbol IN ({among})" if among else "")
+        )
+
+    def _ms(self, name: str) -> str:
+        return milliseconds(quoted(name), self.ts_type)
+
+
+def find_gaps(reader: Reader, request: Request, symbols: Sequence[str]) -> GapSource:
+    """Look at the ledger.
+
+    Raises:
+        StoreRejected: there is none.
+    """
+    types = (columns(reader) or {}).get(GAPS.name)
+    if types is None:
+        raise StoreRejected(f"{reader.name} has no table {GAPS.name}")
+    rows = int(reader.query(f"SELECT count() FROM {qualified(reader, GAPS.name)}")[0][0])
+    wanted = [symbol for symbol in symbols if symbol]
+    return GapSource(reader, request, GAPS.name, types["from"], rows, wanted)
