@@ -19,7 +19,7 @@ import trio
 
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import GAPS, Store
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
 from mexc_trio.metrics.page import render

@@ -27,7 +27,8 @@ _PLAIN_SIDES: Final = frozenset(
     b"[" + b",".join([b"[,,]"] * levels) + b"]" for levels in range(1, DEPTH_LIMIT + 1)
 )
 _DIGITS: Final = b"-0123456789."
-_THIRD_ELEMENT: Final = re.compile(rb",[-0-9.]++\]")
+# The beginning of a side, up to the last level that is kept.
+_KEPT_LEVELS: Final = re.compile(rb"\s*+\[(?:[^][]*+\[[^][]*+\]){%d}" % DEPTH_LIMIT)
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves the decoder
@@ -40,19 +41,28 @@ _decode_levels = msgspec.json.Decoder(list[list[Raw]]).decode
 def side(raw: Raw) -> str:
     """Return one side of the book as `[price,amount],...`, best first, at most 20 levels.
 
-    The common form is cut by pattern, which spares forty lists a frame and takes a third of the
-    time. Everything else (white space, exponents, two elements, too many levels) goes level by
-    level.
+    The usual form is cut by its commas: 4 microseconds, where a pattern takes 7, and to make forty
+    lists of levels 12. Everything else (white space, exponents, two elements) goes level by level.
     """
     text = bytes(raw)
-    if text.translate(None, _DIGITS) in _PLAIN_SIDES:
-        return _THIRD_ELEMENT.sub(b"]", text)[1:-1].decode()
+    if text.translate(None, _DIGITS) not in _PLAIN_SIDES:
+        return _level_by_level(text)
+    # "[[1.5", "20", "3]", "[1.4", "10", "1]]"
+    parts = text.decode().split(",")
+    del parts[2::3]
+    return ",".join(parts).replace(",[", "],[")[1:] + "]"
+
+
+def _level_by_level(text: bytes) -> str:
+    # A book of three million levels is cut before lists are made of it.
+    if kept := _KEPT_LEVELS.match(text):
+        text = kept[0] + b"]"
     try:
-        levels_raw = _decode_levels(raw)
+        levels = _decode_levels(text)
     except msgspec.DecodeError as error:
         raise Malformed from error
     parts: list[str] = []
-    for level in levels_raw[:DEPTH_LIMIT]:
+    for level in levels:
         if len(level) not in (2, 3):
             raise Malformed
         price, amount = number(level[0]), number(level[1])
@@ -72,11 +82,6 @@ def number(raw: Raw) -> str:
     if b"e" in text or b"E" in text:
         return _plain_digits(text.decode())
     return text.decode()
-
-
-def is_plain(text: bytes) -> bool:
-    """Whether a JSON value is a number that `number` returns as it is; some are that it denies."""
-    return text.replace(b".", b"", 1).isdigit()
 
 
 def _plain_digits(text: str) -> str:

@@ -15,8 +15,19 @@ import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError, Loss, UnknownContract
-from mexc_trio.exchange import wire
+from mexc_trio.exchange.decoding import dead_letter, decode
 from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.messages import (
+    PING,
+    Ack,
+    Data,
+    Pong,
+    Refusal,
+    Skipped,
+    method,
+    subscribe,
+    unsubscribe,
+)
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import Socket, dial
@@ -54,7 +65,7 @@ class Feed(Protocol):
     def stopped(self) -> bool:
         """Whether it wants no more messages."""
 
-    def data(self, message: wire.Data) -> None:
+    def data(self, message: Data) -> None:
         """Take the rows of a frame."""
 
     def skipped(self) -> None:
@@ -184,7 +195,7 @@ class _Session:
             while True:
                 scope.deadline = min(scope.deadline, trio.current_time() + PONG_TIMEOUT)
                 self._pinged = time.time(), trio.current_time()
-                await self._socket.send_message(wire.PING)
+                await self._socket.send_message(PING)
                 due += self._ping_interval
                 await trio.sleep_until(due)
         raise ExchangeError(f"no pong within {PONG_TIMEOUT:g} s", Loss.NO_PONG)
@@ -204,14 +215,13 @@ class _Session:
     async def receive(self) -> NoReturn:
         """Decode every message for its symbol's feed, and flush what one read has brought."""
         feeds = self._feeds
-        decode = wire.decode
 
         def take(messages: Sequence[bytes]) -> None:
             received, now = int(time.time() * 1000), trio.current_time()
             try:
                 for text in messages:
                     message = decode(text, received)
-                    if isinstance(message, wire.Data):
+                    if isinstance(message, Data):
                         feed = feeds.get(message.symbol)
                         if feed is None:
                             self._astray(text, message, received)
@@ -228,12 +238,12 @@ class _Session:
 
         await self._socket.receive(take)
 
-    def _astray(self, frame: bytes, message: wire.Data, received: int) -> None:
+    def _astray(self, frame: bytes, message: Data, received: int) -> None:
         """Give somebody a push that names none of our symbols: nothing is thrown away."""
         feeds = self._live or self._feeds
         first = next(iter(feeds.values()))
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
-            first.data(wire.dead_letter(frame, message.symbol, received, ()))
+            first.data(dead_letter(frame, message.symbol, received, ()))
             return
         named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in frame]
         possible = named or list(feeds.values())
@@ -243,27 +253,27 @@ class _Session:
             else:
                 possible[0].skipped()
             return
-        possible[0].data(wire.dead_letter(frame, "", received, CHANNELS))
+        possible[0].data(dead_letter(frame, "", received, CHANNELS))
         for feed in possible[1:]:
             feed.unreadable()
 
-    def _answered(self, message: wire.Ack | wire.Pong | wire.Refusal | wire.Skipped) -> None:
+    def _answered(self, message: Ack | Pong | Refusal | Skipped) -> None:
         match message:
-            case wire.Pong(at):
+            case Pong(at):
                 self._pong_due.deadline = math.inf
                 if self._pinged is not None and at is not None:
                     sent, began = self._pinged
                     self._tally.clock_seen(at / 1000, sent, trio.current_time() - began)
                 self._pinged = None
-            case wire.Ack(channel):
+            case Ack(channel):
                 request = self._request
                 if request is not None and channel in request.channels:
                     request.channels.remove(channel)
                     request.answered()
-                    log.info("Subscribed to: %s for %s", wire.method(channel), request.symbol)
-            case wire.Refusal(text):
+                    log.info("Subscribed to: %s for %s", method(channel), request.symbol)
+            case Refusal(text):
                 self._refused(text, message.unknown_contract)
-            case wire.Skipped():
+            case Skipped():
                 next(iter(self._feeds.values())).skipped()
 
     def _refused(self, text: str, unknown: str | None) -> None:
@@ -283,7 +293,7 @@ class _Session:
             if feed.stopped:
                 del self._live[symbol]
                 for channel in CHANNELS:
-                    await self._socket.send_message(wire.unsubscribe(symbol, channel))
+                    await self._socket.send_message(unsubscribe(symbol, channel))
 
     async def _answer_silence(self) -> None:
         """Subscribe again to what has gone silent; if that did not help, give the connection up."""
@@ -313,7 +323,7 @@ class _Session:
         async with self._asking:
             request = self._request = _Request(feed.symbol, list(channels))
             for channel in channels:
-                await self._socket.send_message(wire.subscribe(feed.symbol, channel))
+                await self._socket.send_message(subscribe(feed.symbol, channel))
             with trio.move_on_after(ACK_TIMEOUT):
                 await request.complete.wait()
             self._request = None
@@ -321,7 +331,7 @@ class _Session:
             self._ask_later(feed)
         elif request.channels:
             raise ExchangeError(
-                f"no acknowledgement of {wire.method(request.channels[0])} for {feed.symbol} "
+                f"no acknowledgement of {method(request.channels[0])} for {feed.symbol} "
                 f"within {ACK_TIMEOUT:g} s",
                 Loss.NO_ACKNOWLEDGEMENT,
             )

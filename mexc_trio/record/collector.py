@@ -22,8 +22,8 @@ from mexc_trio.errors import (
     out_of_resources,
 )
 from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import ClockJumped
-from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Queue
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts

@@ -11,7 +11,7 @@ from collections import Counter
 import attrs
 import msgspec
 
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
 from mexc_trio.rows import CHANNELS, DEAL, DEPTH, TICKER, Cause, Channel, Gap
 from mexc_trio.spans import EARLIEST, LATEST, now, steady

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mexc_trio.errors import ExchangeError
-from mexc_trio.exchange import wire
+from mexc_trio.exchange.messages import Data
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording, open_recording
 from mexc_trio.rows import Channel, Row
@@ -234,7 +234,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
 def receive(collector: Collector, channel: Channel | None, *rows: tuple[int, str, str]) -> None:
     """Hand a frame to a collector."""
     dead = sum(mt == "dl" for _, mt, _ in rows)
-    collector.data(wire.Data(BTC, channel, [Row(*row) for row in rows], dead, 0))
+    collector.data(Data(BTC, channel, [Row(*row) for row in rows], dead, 0))
 
 
 async def test_the_picture_has_what_was_received(recording: Recording) -> None:

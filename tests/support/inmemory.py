@@ -11,8 +11,8 @@ import trio.testing
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
-from mexc_trio.exchange import wire
 from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import Dial
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket, speak
 from mexc_trio.rows import CHANNELS, Channel
@@ -53,7 +53,7 @@ class Listener:
     symbol: str = "BTC_USDT"
     most_errors: int = 1000
     stopped: bool = False
-    messages: list[wire.Data] = attrs.field(factory=list)
+    messages: list[Data] = attrs.field(factory=list)
     skips: int = 0
     unread: int = 0
     silences: list[tuple[Channel, float]] = attrs.field(factory=list)
@@ -79,7 +79,7 @@ class Listener:
         self.changed.set()
         self.changed = trio.Event()
 
-    def data(self, message: wire.Data) -> None:
+    def data(self, message: Data) -> None:
         """Keep the rows of a frame."""
         self.messages.append(message)
         self._notify()

@@ -20,8 +20,8 @@ from mexc_trio.errors import (
     UnknownContract,
 )
 from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import ClockJumped
-from mexc_trio.exchange.wire import Data
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import ERROR_WINDOW, FIRST_PAUSE, LONGEST_PAUSE, Collector
 from mexc_trio.record.gaps import Ledger

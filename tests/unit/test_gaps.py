@@ -10,7 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.journal import GROUP
 from mexc_trio.record.gaps import Ledger

@@ -15,7 +15,7 @@ from trio.testing import MockClock, open_stream_to_socket_listener
 
 from mexc_trio.clickhouse.tally import Outcome
 from mexc_trio.errors import Loss, StoreRejected
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.metrics import answer, page, server
 from mexc_trio.metrics.answer import NAMED, readiness
 from mexc_trio.metrics.page import render

@@ -9,7 +9,7 @@ import websocket
 from clickhouse_driver import Client
 from trio_websocket import open_websocket_url
 
-from mexc_trio.exchange import wire
+from mexc_trio.exchange import messages
 from mexc_trio.rows import CHANNELS
 from mexc_trio.symbols import table_name
 
@@ -40,7 +40,7 @@ async def _bare_loop(url: str, symbol: str, frames: int) -> Outcome:
         url, message_queue_size=QUEUE_SIZE, receive_buffer_size=BUFFER_SIZE
     ) as socket:
         for channel in CHANNELS:
-            await socket.send_message(wire.subscribe(symbol, channel))
+            await socket.send_message(messages.subscribe(symbol, channel))
         for _ in CHANNELS:
             await socket.get_message()
         get_message = socket.get_message
@@ -67,7 +67,7 @@ def reference(url: str, symbol: str, frames: int, server: dict[str, Any]) -> Out
 
     def on_open(socket: Any) -> None:
         for channel in CHANNELS:
-            socket.send(wire.subscribe(symbol, channel))
+            socket.send(messages.subscribe(symbol, channel))
 
     def on_message(socket: Any, text: str) -> None:
         nonlocal left, rows, before

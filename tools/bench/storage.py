@@ -14,7 +14,8 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import Store, Table, market_table, prepare
-from mexc_trio.exchange import wire
+from mexc_trio.exchange.decoding import decode
+from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue, open_journal
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Row
@@ -166,8 +167,8 @@ def _market_rows(symbol: str, seed: int) -> Iterator[tuple[float, list[Row], int
     at = 0.0
     market = Market(seed=seed, clock=lambda: _BEGIN + int(1000 * at))
     while True:
-        message = wire.decode(market.frame(symbol, market.draw_channel(symbol)), 0)
-        assert isinstance(message, wire.Data)  # noqa: S101 - the market makes nothing else
+        message = decode(market.frame(symbol, market.draw_channel(symbol)).encode(), 0)
+        assert isinstance(message, Data)  # noqa: S101 - the market makes nothing else
         pause = chance.expovariate(RATES[symbol] / len(message.rows))
         at += pause
         yield pause, message.rows, message.version

@@ -1,0 +1,139 @@
+"""The three pushes as nearly all of them are, each read in one pass of the JSON parser.
+
+What is unusual in the least (an exponent, a deal by itself, a time in quotes, something missing) is
+left to `mexc_trio.exchange.decoding`, which reads anything, in two passes and with more care. Of
+the same message both say the same.
+
+In microseconds a message of a busy contract, in one run: a deal took 7.8 in two passes and takes
+4.9 here, a book of 20 levels a side 17.3 and 14.2, a ticker 9.8 and 9.5.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Raw
+
+from mexc_trio.exchange.digits import (
+    MAX_TS_DIGITS,
+    Malformed,
+    funding_rate,
+    number,
+    side,
+)
+from mexc_trio.exchange.messages import Data
+from mexc_trio.rows import DEAL, DEPTH, TICKER, Row
+
+# What the parser checks takes none of our time. From 1, because it takes -0 for 0.
+_Milliseconds = Annotated[int, msgspec.Meta(ge=1, lt=10**MAX_TS_DIGITS)]
+_Version = Annotated[int, msgspec.Meta(ge=1, lt=10**18)]
+
+_ABSENT: Final = Raw(b"")
+_DIGITS: Final = b"0123456789."
+
+# 0.2 microseconds; `Row(...)`, which does the same by way of a function of its own, takes 0.7.
+_row: Callable[[tuple[int, str, str]], Row] = partial(tuple.__new__, Row)
+
+
+class _Deal(msgspec.Struct):
+    p: Raw
+    v: Raw
+    T: Literal[1, 2]
+    t: _Milliseconds
+    i: str = ""
+
+
+class _DealPush(msgspec.Struct):
+    channel: Literal["push.deal"]
+    symbol: str
+    data: list[_Deal]
+
+
+class _Book(msgspec.Struct):
+    bids: Raw
+    asks: Raw
+    version: _Version
+
+
+class _DepthPush(msgspec.Struct):
+    channel: Literal["push.depth.full"]
+    symbol: str
+    data: _Book
+    ts: _Milliseconds
+
+
+class _Ticker(msgspec.Struct):
+    lastPrice: Raw  # noqa: N815 - the exchange's names
+    fairPrice: Raw = _ABSENT  # noqa: N815
+    indexPrice: Raw = _ABSENT  # noqa: N815
+    holdVol: Raw = _ABSENT  # noqa: N815
+    fundingRate: Raw = _ABSENT  # noqa: N815
+
+
+class _TickerPush(msgspec.Struct):
+    channel: Literal["push.ticker"]
+    symbol: str
+    data: _Ticker
+    ts: _Milliseconds
+
+
+_by_time = attrgetter("t")
+_decode_deals = msgspec.json.Decoder(_DealPush).decode
+_decode_depth = msgspec.json.Decoder(_DepthPush).decode
+_decode_ticker = msgspec.json.Decoder(_TickerPush).decode
+
+
+def read_usual(message: bytes) -> Data | None:
+    """Return what a push means; None if this is none, or not one as it usually is."""
+    # Where the name stands is not looked at, as this only chooses what is tried: the parser's own
+    # way to tell kinds apart reads up to the name first, and then all from the beginning.
+    try:
+        if b'"push.deal"' in message:
+            return _deals(_decode_deals(message))
+        if b'"push.depth.full"' in message:
+            return _depth(_decode_depth(message))
+        if b'"push.ticker"' in message:
+            return _ticker(_decode_ticker(message))
+    except (Malformed, msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
+    return None
+
+
+def _deals(push: _DealPush) -> Data:
+    deals = push.data
+    if len(deals) > 1:
+        # The newest comes first. Sorting is stable, so deals of one millisecond are turned round as
+        # well, and an array in the other order would still come out right.
+        deals.reverse()
+        deals.sort(key=_by_time)
+    rows, ids = [], []
+    for deal in deals:
+        text = b"%b|%b|%d" % (deal.p, deal.v, deal.T)
+        # A JSON value of digits and points is a number, and `number` returns it as it is. To look
+        # at both at once takes a third of the time.
+        if text.translate(None, _DIGITS) != b"||":
+            raise Malformed
+        rows.append(_row((deal.t, DEAL, text.decode())))
+        id_ = deal.i
+        ids.append(int(id_) if id_.isdigit() and id_.isascii() and len(id_) <= 18 else 0)
+    return Data(push.symbol, "deal", rows, 0, 0, (), ids)
+
+
+def _depth(push: _DepthPush) -> Data:
+    book = push.data
+    row = _row((push.ts, DEPTH, f"{side(book.bids)}|{side(book.asks)}"))
+    return Data(push.symbol, "depth", [row], 0, book.version)
+
+
+def _ticker(push: _TickerPush) -> Data:
+    ticker = push.data
+    last = number(ticker.lastPrice)
+    if not last:
+        raise Malformed
+    text = (
+        f"{last}|{number(ticker.fairPrice)}|{number(ticker.indexPrice)}|"
+        f"{number(ticker.holdVol)}|{funding_rate(ticker.fundingRate)}"
+    )
+    return Data(push.symbol, "ticker", [_row((push.ts, TICKER, text))])
