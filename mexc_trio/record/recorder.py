@@ -19,7 +19,7 @@ from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Queue
-from mexc_trio.record import watch
+from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
@@ -236,7 +236,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.journal_sync:
         yield alone("journal", journal.keep_syncing)
     yield alone("journal", journal.keep_purging)
-    yield alone("disk", partial(watch.watch_disk, recording))
+    yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
     yield alone("outages", partial(watch.report_outages, recording))
 

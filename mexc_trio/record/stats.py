@@ -10,6 +10,10 @@ from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, MESSAGE_TYPES, TICKER
 RULE = "=" * 50
 MOST_BLOCKS = 4
 """Up to so many symbols have a block each; more share a table."""
+LATE = 5.0
+"""Seconds after which rows that wait for the store are worth a word."""
+MOST_LINES = 20
+"""Symbols in the table of an interval: the troubled and the busiest. All are in the final one."""
 
 
 @attrs.define
@@ -55,6 +59,12 @@ class Line:
     gaps: int
     """Gaps written in this run."""
 
+    @property
+    def trouble(self) -> float:
+        """How much is wrong; 0 for nothing."""
+        late = self.waiting if self.waiting > LATE else 0.0
+        return self.counts.errors + self.counts.appended[DEAD_LETTER] + late
+
 
 def interval_report(lines: Sequence[Line], seconds: float) -> str:
     """Return the statistics of an interval."""
@@ -69,7 +79,21 @@ def final_report(lines: Sequence[Line], seconds: float) -> str:
 def _report(lines: Sequence[Line], when: str, seconds: float, *, final: bool) -> str:
     if len(lines) <= MOST_BLOCKS:
         return "\n".join(_block(line, when, seconds, final=final) for line in lines)
-    return _table(lines, when, seconds)
+    return _table(lines, when, seconds, lines if final else _most_telling(lines))
+
+
+def _most_telling(lines: Sequence[Line]) -> Sequence[Line]:
+    """Return as many lines as there is room for, in their order: half of it for the troubled."""
+    if len(lines) <= MOST_LINES:
+        return lines
+    troubled = sorted((one for one in lines if one.trouble), key=lambda one: -one.trouble)
+    busiest = sorted(lines, key=lambda one: -one.counts.total)
+    chosen = {one.symbol for one in troubled[: MOST_LINES // 2]}
+    for one in busiest:
+        if len(chosen) == MOST_LINES:
+            break
+        chosen.add(one.symbol)
+    return [one for one in lines if one.symbol in chosen]
 
 
 def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
@@ -87,7 +111,7 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     if counts.appended[DEAD_LETTER]:
         parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")
     parts += [f"Skipped Messages: {counts.skipped}", f"Errors: {counts.errors}"]
-    if line.backlog and (final or line.waiting > 5):
+    if line.backlog and (final or line.waiting > LATE):
         parts.append(f"Backlog: {line.backlog} rows, the oldest {duration(line.waiting)} old")
     if line.gaps:
         parts.append(f"Gaps: {line.gaps} in this run → gaps table")
@@ -95,13 +119,16 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     return "\n".join(parts)
 
 
-def _table(lines: Sequence[Line], when: str, seconds: float) -> str:
+def _table(lines: Sequence[Line], when: str, seconds: float, shown: Sequence[Line]) -> str:
     width = max(len("symbol"), *(len(line.symbol) for line in lines))
     head = (
         f"{'symbol':<{width}} {'appended':>10} {'ticker':>8} {'deal':>9} {'depth':>9} {'dead':>6} "
         f"{'skipped':>7} {'errors':>6} {'backlog':>8} {'gaps':>5} {'rec/sec':>8}"
     )
-    rows = [_table_line(line, width, seconds) for line in lines]
+    rows = [_table_line(line, width, seconds) for line in shown]
+    if len(shown) < len(lines):
+        troubled = sum(1 for line in lines if line.trouble)
+        rows.append(f"and {len(lines) - len(shown)} more; {troubled} of all have errors or wait")
     total = Counts()
     for line in lines:
         for mt, n in line.counts.appended.items():

@@ -1,32 +1,20 @@
-"""What runs beside the symbols: statistics, a word about outages, an eye on the disk."""
+"""What runs beside the symbols: statistics, and a word about outages."""
 
 import logging
-import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
 from trio_util import periodic
 
-from mexc_trio.errors import DiskFull
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.stats import duration, interval_report
 
 log = logging.getLogger(__name__)
 
-DISK_INTERVAL: Final = 2.0
-"""Seconds between two looks at the free space."""
 OUTAGE_INTERVAL: Final = 60.0
 """Seconds between two lines about a store that stays away."""
-
-
-async def every(seconds: float, call: Callable[[], object]) -> None:
-    """Call now and then every so many seconds, until cancelled."""
-    async with aclosing(periodic(seconds)) as ticks:
-        async for _ in ticks:
-            call()
 
 
 def show(text: str) -> None:
@@ -36,7 +24,9 @@ def show(text: str) -> None:
 
 
 async def print_statistics(recording: Recording) -> None:
-    """Print a block for each interval, of the symbols that are still recorded."""
+    """Print a block for each interval, if any, of the symbols that are still recorded."""
+    if not recording.settings.stats_interval:
+        return
     before = {collector.symbol: collector.counts.copy() for collector in recording.collectors}
     since = time.monotonic()
     async with aclosing(periodic(recording.settings.stats_interval)) as ticks:
@@ -49,27 +39,6 @@ async def print_statistics(recording: Recording) -> None:
             show(interval_report(lines, now - since))
             before = {one.symbol: one.counts.copy() for one in recording.collectors}
             since = now
-
-
-async def watch_disk(recording: Recording) -> None:
-    """Stop while there is still room for what has to be written on the way out.
-
-    Raises:
-        DiskFull: less is free than `min_free_mib`.
-        JournalError: the journal was removed.
-    """
-    await every(DISK_INTERVAL, lambda: _look_at_disk(recording))
-
-
-def _look_at_disk(recording: Recording) -> None:
-    recording.journal.file.check_in_place()  # first: without its directory there is no disk
-    path, least = recording.journal.path, recording.settings.min_free
-    free = shutil.disk_usage(path.parent).free
-    if free < least:
-        raise DiskFull(
-            f"only {free >> 20} MiB are free at {path.parent}, the bound is {least >> 20} MiB: "
-            f"recording stops; free some space, or lower --min-free-mib, and start again"
-        )
 
 
 async def report_outages(recording: Recording) -> None:

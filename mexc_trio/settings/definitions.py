@@ -131,8 +131,8 @@ class Settings:
     )
     stats_interval: float = _setting(
         "15.0",
-        seconds(lambda seconds: seconds > 0, "more than 0"),
-        "seconds between blocks of statistics",
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        "seconds between blocks of statistics; 0 shows them at the end only",
     )
     live: bool = _setting(
         "no",

@@ -156,7 +156,7 @@ def test_the_journal_lives_where_the_store_does() -> None:
         ("linger", "inf"),
         ("ping_interval", "0"),
         ("ping_interval", "60"),
-        ("stats_interval", "0"),
+        ("stats_interval", "-1"),
         ("max_errors", "0"),
         ("max_errors", "1.5"),
         ("max_errors", "9" * 5000),

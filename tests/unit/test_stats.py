@@ -103,6 +103,30 @@ def test_four_symbols_have_a_block_each_and_five_share_a_table() -> None:
     assert len({len(row) for row in (head, *body, total)}) == 1
 
 
+def test_of_many_symbols_the_telling_ones_are_shown() -> None:
+    """A block stays readable with 1,200 symbols: the busiest, those in trouble, and the sum."""
+    lines = [line(f"S{n}_USDT", of=counts(deal=n)) for n in range(1200)]
+    lines[3] = line("S3_USDT", of=counts(deal=0, errors=2))
+    lines[7] = line("S7_USDT", of=counts(deal=0), backlog=9, waiting=60.0)
+    text = interval_report(lines, 15)
+    assert len(text) < 4000
+    _, title, _, _, *body, rest, total, _ = text.split("\n")
+    assert title == "STATISTICS (Last 15s), 1200 symbols"
+    busiest = [f"S{n}_USDT" for n in range(1182, 1200)]
+    assert [row.split()[0] for row in body] == ["S3_USDT", "S7_USDT", *busiest]
+    assert rest == "and 1180 more; 2 of all have errors or wait"
+    assert total.split()[:2] == ["all", str(sum(one.counts.total for one in lines))]
+    assert final_report(lines, 15).count("_USDT") == 1200
+
+
+def test_trouble_leaves_room_for_the_busiest() -> None:
+    """When all have errors at once, as after an outage, half of the table is by rate still."""
+    lines = [line(f"S{n}_USDT", of=counts(deal=n, errors=1200 - n)) for n in range(1200)]
+    shown = interval_report(lines, 15).split("\n")[4:24]
+    numbers = [int(row.split("_")[0][1:]) for row in shown]
+    assert numbers == [*range(10), *range(1190, 1200)]
+
+
 def test_an_interval_is_what_was_counted_since_it_began() -> None:
     """The copy stays as it was, and the difference has every counter."""
     running = counts(skipped=1, errors=1)
