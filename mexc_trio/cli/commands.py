@@ -349,6 +349,14 @@ def export(
     flat: Annotated[
         bool, _file_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
     ] = False,
+    latency_ms: Annotated[
+        int | None,
+        _file_option(
+            "--latency-ms",
+            "For hftbacktest: from the exchange's time to the local one. [default: 0]",
+            "MILLISECONDS",
+        ),
+    ] = None,
     force: Annotated[bool, _file_option("--force", "Write over files that are there.")] = False,
     options: CommonOptions | None = None,
 ) -> int:
@@ -363,7 +371,7 @@ def export(
     requests = parse_requests(
         settings.symbols if symbols else (), kind=kind, format=file_format,
         numbers=numbers, out=Path(out), start=start, end=end,
-        interval=interval, by_day=by_day, flat=flat, force=force,
+        interval=interval, by_day=by_day, flat=flat, latency_ms=latency_ms, force=force,
     )  # fmt: skip
     from mexc_trio.export.export import export
 

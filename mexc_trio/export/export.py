@@ -1,5 +1,6 @@
 """`mexc-trio export`: recorded rows as files for research."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.formats import Piped, Writer, need_arrow, open_writer
-from mexc_trio.export.gaps import find_gaps
+from mexc_trio.export.gaps import book_gaps, find_gaps
 from mexc_trio.export.ledger import Part, read_ledger
 from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.progress import Progress, progress
@@ -66,11 +67,12 @@ def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> N
     with (
         progress(what, total) as bar,
         _output(request) as file,
-        open_writer(request, source.names, file) as writer,
+        open_writer(request, source.names, file, _gaps(source)) as writer,
     ):
         for source, plan in full:
             with closing(source.tables(plan, start, end)) as tables:
                 _copy(source, Part(None, start, end, plan.rows), tables, writer, bar)
+    _write_beside(request.out, writer, replace=request.force)
     if request.out == STANDARD_OUTPUT:
         sys.stderr.write(f"{what} from {total:,} rows\n")
     else:
@@ -141,14 +143,15 @@ def _write(
     bar: Progress,
 ) -> Iterator[Part]:
     """Write one file a part, for parts that lie one behind the other; yield each that is whole."""
-    request = source.request
+    request, gaps = source.request, _gaps(source)
     with closing(source.tables(plan, run[0].start, run[-1].end)) as tables:
         for part, slices in groupby(_cut(tables, run), key=lambda pair: pair[0]):
             with (
                 whole_file(request.file_of(part.day), replace=may_replace(part)) as file,
-                open_writer(request, source.names, file) as writer,
+                open_writer(request, source.names, file, gaps) as writer,
             ):
                 _copy(source, part, (table for _, table in slices), writer, bar)
+            _write_beside(request.file_of(part.day), writer, replace=may_replace(part))
             yield part
 
 
@@ -166,6 +169,17 @@ def _copy(
             f"table {source.table} at {source.reader.name} had {part.rows} rows for "
             f"{source.request.file_of(part.day)} and gave {rows}; was it replaced meanwhile?"
         )
+
+
+def _gaps(source: Source) -> Sequence[int]:
+    return book_gaps(source) if source.request.format == "hftbacktest" else ()
+
+
+def _write_beside(path: Path, writer: Writer, *, replace: bool) -> None:
+    """Write what is to stand beside a file, as JSON under its name and `.json`."""
+    if writer.about and path != STANDARD_OUTPUT:
+        with whole_file(path.with_name(f"{path.name}.json"), replace=replace) as file:
+            file.write(json.dumps(dict(writer.about), indent=1).encode() + b"\n")
 
 
 def _cut(tables: "Iterator[pa.Table]", run: Sequence[Part]) -> "Iterator[tuple[Part, pa.Table]]":

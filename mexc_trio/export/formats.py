@@ -6,8 +6,9 @@ and a book's prices and amounts as JSON arrays; what the exchange did not send i
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from mexc_trio.errors import UsageError
@@ -32,11 +33,24 @@ class Writer(Protocol):
     def abandon(self) -> None:
         """Let go of everything; the file will be removed."""
 
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What is to stand in a file beside this one, when it is closed; mostly nothing."""
+
 
 @contextmanager
-def open_writer(request: Request, names: Sequence[str], file: BinaryIO) -> Iterator[Writer]:
-    """Lend the writer of the request's format, for rows with these columns."""
-    writer = _writer(request, names, file)
+def open_writer(
+    request: Request, names: Sequence[str], file: BinaryIO, gaps: Sequence[int] = ()
+) -> Iterator[Writer]:
+    """Lend the writer of the request's format.
+
+    Args:
+        request: what was asked for.
+        names: the rows' columns.
+        file: where it is written.
+        gaps: for hftbacktest, when gaps in the books begin.
+    """
+    writer = _writer(request, names, file, gaps)
     try:
         yield writer
         writer.close()
@@ -45,13 +59,13 @@ def open_writer(request: Request, names: Sequence[str], file: BinaryIO) -> Itera
         raise
 
 
-def _writer(request: Request, names: Sequence[str], file: BinaryIO) -> Writer:
+def _writer(request: Request, names: Sequence[str], file: BinaryIO, gaps: Sequence[int]) -> Writer:
     if request.format == "parquet":
         return Parquet(file)
     if request.format == "hftbacktest":
         from mexc_trio.export.hftbacktest import Events
 
-        return Events(file)
+        return Events(file, gaps, request.latency)
     return Lines(file, header=names if request.format == "csv" else ())
 
 
@@ -74,6 +88,8 @@ def need_arrow() -> None:
 class Lines:
     """One line a row, as the engine has written it: the second of two columns."""
 
+    about: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, file: BinaryIO, header: Sequence[str] = ()) -> None:
         self._file = file
         if header:
@@ -93,6 +109,8 @@ class Lines:
 
 class Parquet:
     """Row groups of a bounded size, compressed with zstd."""
+
+    about: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -75,3 +75,18 @@ def find_gaps(reader: Reader, request: Request, symbols: Sequence[str]) -> GapSo
     rows = int(reader.query(f"SELECT count() FROM {qualified(reader, GAPS.name)}")[0][0])
     wanted = [symbol for symbol in symbols if symbol]
     return GapSource(reader, request, GAPS.name, types["from"], rows, wanted)
+
+
+def book_gaps(source: Source) -> list[int]:
+    """Return when gaps in the books of a source's symbol begin, in order, in milliseconds."""
+    reader = source.reader
+    types = (columns(reader) or {}).get(GAPS.name)
+    if types is None:
+        return []
+    names = ", ".join(map(literal, (source.request.symbol, source.table)))
+    found = reader.query(
+        f"SELECT DISTINCT {milliseconds(quoted('from'), types['from'])} AS start "
+        f"FROM {qualified(reader, GAPS.name)} WHERE symbol IN ({names}) "
+        f"AND channel IN ('depth', 'all') ORDER BY start"
+    )
+    return [int(start) for (start,) in found]

@@ -4,18 +4,24 @@ One event is 64 bytes: what it is, when on the exchange and when at the local ma
 price, amount. Three things to know:
 
 - The format's prices are floats of 64 bits. They are read from the exchange's digits one by one.
-- The time of receipt is not recorded, so both times are the exchange's. Add your latency to
-  `local_ts`, or let hftbacktest model it.
+- The time of receipt is not recorded, so `local_ts` is the exchange's time and a constant latency,
+  which is 0 unless the user says else.
 - A recorded book is the 20 best levels a side. A file begins by clearing the book and setting it;
   from then on each recorded book is told as changes, after which the backtest's book is exactly
   the recorded one. A level that fell out of the best 20 is gone, because nobody saw it any more.
+  Where books are missing, the book is cleared at the gap's start and set anew at its end.
+
+Beside the file stands what a backtest is to be told of the contract: the tick and the lot, found as
+the greatest steps of which all prices and all amounts in the file are multiples.
 """
 
 import logging
+import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from mexc_trio.rows import DEAL
@@ -48,6 +54,8 @@ _FIELDS: Final = [
 ]
 _LEVEL: Final = re.compile(r"\[([^\[\],]*),([^\[\],]*)")
 _COPY: Final = 1 << 20
+_DECIMALS: Final = 18
+_MOST_SEEN: Final = 100_000
 _FLUSH: Final = 50_000
 
 Event = tuple[int, int, int, float, float, int, int, float]
@@ -56,8 +64,18 @@ Event = tuple[int, int, int, float, float, int, int, float]
 class Events:
     """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, gaps: Sequence[int] = (), latency: int = 0) -> None:
+        """Begin a file.
+
+        Args:
+            file: where it is written.
+            gaps: when gaps in the books begin, in order, in milliseconds.
+            latency: milliseconds from the exchange's time to the local one.
+        """
         self._file = file
+        self._gaps = deque(gaps)
+        self._latency = latency * 1_000_000
+        self._tick, self._lot = _Step(), _Step()
         self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
         self._events = 0
         self._impossible = 0
@@ -71,8 +89,11 @@ class Events:
         for ts, mt, m in zip(times, types, texts, strict=True):
             if not EARLIEST <= ts < LATEST:  # the format's nanoseconds end in 2262
                 self._impossible += 1
-            elif mt == DEAL:
-                events.append(_deal(ts, m))
+                continue
+            while self._gaps and self._gaps[0] < ts:
+                self._end_book(events, self._gaps.popleft() + 1)
+            if mt == DEAL:
+                events.append(self._deal(ts, m))
             else:
                 self._depth(events, ts, m)
             if len(events) >= _FLUSH:
@@ -102,6 +123,17 @@ class Events:
         """See `Writer.abandon`."""
         self._spool.close()
 
+    @property
+    def about(self) -> Mapping[str, str]:
+        """See `Writer.about`."""
+        return {"tick_size": self._tick.text, "lot_size": self._lot.text}
+
+    def _end_book(self, events: list[Event], ts: int) -> None:
+        """Clear the book at the start of a gap, if there is one."""
+        if self._book is not None:
+            events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
+            self._book = None
+
     def _flush(self, events: list[Event]) -> None:
         import numpy as np
 
@@ -114,20 +146,55 @@ class Events:
         sides = {BUY_EVENT: _levels(bids), SELL_EVENT: _levels(asks)}
         if self._book is None:
             # Without a side it clears both of them, of whatever an earlier file left.
-            events.append(_event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
+            events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
             kind, before = DEPTH_SNAPSHOT_EVENT, {side: dict[str, str]() for side in sides}
         else:
             kind, before = DEPTH_EVENT, self._book
         for side, levels in sides.items():
             # Levels that are gone come first, so that no book is crossed on the way.
             gone = (price for price in before[side] if price not in levels)
-            events.extend(_event(kind | side, ts, float(price), 0.0) for price in gone)
+            events.extend(self._event(kind | side, ts, float(price), 0.0) for price in gone)
         for side, levels in sides.items():
             old = before[side]
             for price, amount in levels.items():
                 if old.get(price) != amount:
-                    events.append(_event(kind | side, ts, float(price), float(amount)))
+                    self._tick.add(price)
+                    self._lot.add(amount)
+                    events.append(self._event(kind | side, ts, float(price), float(amount)))
         self._book = sides
+
+    def _deal(self, ts: int, m: str) -> Event:
+        price, volume, direction = m.split("|")
+        self._tick.add(price)
+        self._lot.add(volume)
+        side = BUY_EVENT if direction == "1" else SELL_EVENT
+        return self._event(TRADE_EVENT | side, ts, float(price), float(volume))
+
+    def _event(self, ev: int, ts: int, price: float, amount: float) -> Event:
+        at = ts * 1_000_000
+        return (ev | BOTH, at, at + self._latency, price, amount, 0, 0, 0.0)
+
+
+class _Step:
+    """The greatest step of which all numbers that were added are multiples."""
+
+    def __init__(self) -> None:
+        self._units = 0
+        self._seen: set[str] = set()
+
+    def add(self, text: str) -> None:
+        if text in self._seen:
+            return
+        if len(self._seen) < _MOST_SEEN:
+            self._seen.add(text)
+        whole, _, fraction = text.partition(".")
+        self._units = math.gcd(self._units, int(whole + fraction[:_DECIMALS].ljust(_DECIMALS, "0")))
+
+    @property
+    def text(self) -> str:
+        """The step in digits; `0` if there were no numbers."""
+        digits = str(self._units).zfill(_DECIMALS + 1)
+        return _trimmed(f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}")
 
 
 def _levels(side: str) -> dict[str, str]:
@@ -137,17 +204,6 @@ def _levels(side: str) -> dict[str, str]:
 
 def _trimmed(number: str) -> str:
     return number.rstrip("0").rstrip(".") if "." in number else number
-
-
-def _deal(ts: int, m: str) -> Event:
-    price, volume, direction = m.split("|")
-    side = BUY_EVENT if direction == "1" else SELL_EVENT
-    return _event(TRADE_EVENT | side, ts, float(price), float(volume))
-
-
-def _event(ev: int, ts: int, price: float, amount: float) -> Event:
-    nanoseconds = ts * 1_000_000
-    return (ev | BOTH, nanoseconds, nanoseconds, price, amount, 0, 0, 0.0)
 
 
 def _dtype() -> "np.dtype[np.void]":

@@ -46,6 +46,7 @@ class _Contents(msgspec.Struct):
     days: dict[str, _Day]
     numbers: str = "exact"  # as they were before there was a choice
     flat: bool = False
+    latency: int = 0
     version: int = 1
 
 
@@ -90,7 +91,7 @@ def read_ledger(request: Request) -> Ledger:
     """
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
-        request.flat, VERSION,
+        request.flat, request.latency, VERSION,
     )  # fmt: skip
     path = request.out / NAME
     try:

@@ -51,6 +51,8 @@ class Request:
     by_day: bool
     flat: bool
     """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
+    latency: int
+    """Milliseconds from the exchange's time to the local one, for hftbacktest."""
     force: bool
 
     @property
@@ -80,6 +82,7 @@ def parse_requests(
     interval: str | None,
     by_day: bool,
     flat: bool,
+    latency_ms: int | None,
     force: bool,
 ) -> list[Request]:
     """Turn the command line's texts into requests, one a symbol; they may share a file.
@@ -95,6 +98,10 @@ def parse_requests(
         raise UsageError("no symbol given; name at least one, such as BTC_USDT")
     if flat and kinds != ("depths",):
         raise UsageError("--flat is about the levels of books: it goes with --kind depths")
+    if latency_ms is not None and chosen != "hftbacktest":
+        raise UsageError("--latency-ms makes local times: it goes with --format hftbacktest")
+    if latency_ms is not None and not 0 <= latency_ms <= DAY:
+        raise UsageError(f"--latency-ms {latency_ms}: milliseconds, 0 or more")
     if by_day and (out == STANDARD_OUTPUT or kinds == ("gaps",)):
         raise UsageError("--by-day makes files of a symbol's rows; neither --out - nor gaps do")
     if chosen == "hftbacktest" and len(symbols) > 1 and not by_day:
@@ -116,7 +123,8 @@ def parse_requests(
         Request(
             symbol=symbol, kinds=kinds, format=chosen, numbers=which,
             out=out / symbol if by_day and len(symbols) > 1 else out,
-            start=first, end=last, interval=step, by_day=by_day, flat=flat, force=force,
+            start=first, end=last, interval=step, by_day=by_day, flat=flat, latency=latency_ms or 0,
+            force=force,
         )
         for symbol in symbols or ("",)
     ]  # fmt: skip

@@ -465,6 +465,42 @@ def test_hftbacktest_leaves_out_impossible_times(
     assert "3 rows have an impossible time and are left out" in caplog.text
 
 
+def test_hftbacktest_has_no_book_in_a_gap(tmp_path: Path) -> None:
+    """At the start of each gap in the books the book is cleared; the next one sets it anew."""
+    rows = [row for row in by_time(market_rows(300, oddities=0.0)) if row[1] != "t"]
+    before, after = (
+        next(n for n in range(at, len(rows)) if rows[n][1] == "dp") for at in (80, 160)
+    )
+    start, end = rows[before][0], rows[after][0]
+    rows = rows[: before + 1] + [r for r in rows[before + 1 : after] if r[1] == "d"] + rows[after:]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        store.append(
+            GAPS,
+            [
+                ("BTC_USDT", "depth", start, end, "channel silent", "", 0, 0),
+                ("BTC_USDT", "deal", end + 5, end + 6, "channel silent", "", 0, 0),
+                ("ETH_USDT", "all", end + 7, end + 8, "program stopped", "", 0, 0),
+            ],
+        )
+    events = exported_events(tmp_path, rows)
+    found = {ts: (bids, asks) for ts, bids, asks in replayed(events)}
+    assert found.pop(start + 1) == ({}, {})
+    assert [(ts, *sides) for ts, sides in found.items()] == books(rows)
+    assert sum(events["ev"] & 0xFF == DEPTH_CLEAR_EVENT) == 3  # at the beginning, and around it
+
+
+def test_hftbacktest_has_local_times_and_the_contracts_steps(tmp_path: Path) -> None:
+    """With --latency-ms, local times are later by so much; the tick and the lot stand beside."""
+    rows = market_rows(200, oddities=0.0)
+    events = exported_events(tmp_path, rows, "--latency-ms", "35")
+    assert set(events["local_ts"] - events["exch_ts"]) == {35_000_000}
+    assert json.loads((tmp_path / "x.npz.json").read_text()) == {
+        "tick_size": "0.1",
+        "lot_size": "1",
+    }
+
+
 def test_hftbacktest_itself_reads_the_file(tmp_path: Path) -> None:
     """The package's own checks pass, and its backtest sees the recorded best prices.
 
