@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import attrs
 
 from mexc_trio.clickhouse import repair
+from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import (
     Readable,
     Table,
@@ -57,6 +58,8 @@ class Survey:
     """What is wrong with it, in the engine's words; empty if it is sound."""
     source: str
     """The SQL for the rows that can be read, to stand behind FROM."""
+    inserts: int = 0
+    """INSERTs with which the rows came."""
 
 
 def survey(
@@ -105,6 +108,7 @@ def survey(
         max((line[3] for line in found), default=None),
         damage,
         source,
+        inserts_of(store, source) if rows else 0,
     )
 
 

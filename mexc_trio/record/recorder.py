@@ -238,6 +238,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     yield alone("journal", journal.keep_purging)
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
+    yield alone("index", partial(watch.watch_index, recording))
     yield alone("outages", partial(watch.report_outages, recording))
 
 

@@ -20,7 +20,9 @@ import attrs
 
 from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
+from mexc_trio.clickhouse.index_memory import MUCH, WHEN_LOADED
 from mexc_trio.journal.finding import Found
+from mexc_trio.texts import size
 from mexc_trio.verify.findings import Finding, SymbolFacts, of_symbol
 
 VERSION: Final = 1
@@ -103,6 +105,11 @@ class Facts:
         return [*self.tables, *([self.gaps.table] if self.gaps else [])]
 
     @property
+    def index_memory(self) -> int:
+        """Bytes that the engine takes for the tables' INSERTs from its next start on, about."""
+        return WHEN_LOADED * sum(table.inserts for table in self.read)
+
+    @property
     def findings(self) -> list[Finding]:
         """What is wrong, and then what is worth a word."""
         found = [
@@ -124,6 +131,12 @@ class Facts:
         for journal in self.other_journals:
             text = f"{journal.backlog:,} rows wait in {journal.path} for {journal.whose}"
             found.append(Finding("journal of another store", False, "", text))
+        if self.index_memory > MUCH:
+            text = (
+                f"the engine keeps an index entry of every INSERT in memory: from its next start "
+                f"on {size(self.index_memory)}"
+            )
+            found.append(Finding("memory", False, "", text))
         left = self.disk.days_left
         if left is not None and left < SOON:
             text = f"the disk is full in {left:.1f} days at the rate of the last days"

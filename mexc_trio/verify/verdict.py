@@ -120,11 +120,15 @@ def _storage(facts: Facts) -> list[str]:
     if facts.volume is not None:
         parts = [UNKNOWN] * 2 * files + [size(facts.volume), UNKNOWN]
         lines.append(["whole volume", *parts, *_growth(facts.disk.all_a_day or None)])
+    text = aligned(lines)
+    if facts.index_memory:
+        inserts = number_of(sum(table.inserts for table in facts.read), "INSERT")
+        text.append(f"{inserts}, for which the engine takes {size(facts.index_memory)} of memory")
     if facts.disk.free is None:
-        return aligned(lines)
+        return text
     left = facts.disk.days_left
     enough = "" if left is None else f", enough for {left:,.0f} days at this rate"
-    return [*aligned(lines), f"{size(facts.disk.free)} are free{enough}"]
+    return [*text, f"{size(facts.disk.free)} are free{enough}"]
 
 
 def _growth(a_day: float | None) -> list[str]:

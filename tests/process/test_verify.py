@@ -110,6 +110,7 @@ def test_the_numbers_are_those_of_the_rows(
     for table in facts.tables:
         assert (table.rows, table.counted, table.damage) == (ROWS, ROWS, "")
         assert table.by_key == {"t": 20 * BLOCKS, "d": 20 * BLOCKS, "dp": 10 * BLOCKS}
+        assert table.inserts == BLOCKS
         assert (table.oldest, table.newest) == (START, START + (BLOCKS - 1) * 1000 + BLOCK - 1)
         files = {
             path.name: path.stat().st_size for path in data(tmp_path / "data").parent.iterdir()
@@ -121,7 +122,9 @@ def test_the_numbers_are_those_of_the_rows(
     assert facts.volume > sum(size.total for size in facts.sizes.values())
     assert facts.problems == []
     assert verify(settings, ()) == 0
-    assert capsys.readouterr().out.startswith(f"2 tables, {2 * ROWS:,} rows, sound\n")
+    said = capsys.readouterr().out
+    assert said.startswith(f"2 tables, {2 * ROWS:,} rows, sound\n")
+    assert f"\n{2 * BLOCKS} INSERTs, for which the engine takes " in said
 
 
 def test_sizes_as_a_current_server_tells_them(tmp_path: Path) -> None:
