@@ -53,6 +53,24 @@ def hold_file(path: Path, what: str) -> Iterator[int]:
         os.close(fd)
 
 
+def holder(path: Path) -> int | None:
+    """Return the process that holds a lock file; None if nobody does, or it cannot be told."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        # The name alone may be that of a process that has ended, and another's by now.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        words = os.pread(fd, 200, 0).decode("utf-8", "replace").split()
+        return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 @attrs.frozen
 class TableLocks:
     """Tables of one server that are held against other recorders on this machine.

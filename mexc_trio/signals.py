@@ -1,4 +1,8 @@
-"""SIGINT, SIGTERM and SIGHUP: the first cancels, a second SIGINT or SIGTERM ends the process."""
+"""SIGINT, SIGTERM and SIGHUP: the first cancels, a second SIGINT or SIGTERM ends the process.
+
+SIGHUP has two meanings: the terminal is gone, or, for a program that has been told how, that its
+settings are to be read again.
+"""
 
 import logging
 import os
@@ -20,11 +24,18 @@ LAST_WORDS: Final = 0.3
 
 
 @asynccontextmanager
-async def stoppable(last_words: Callable[[], None]) -> AsyncIterator[trio.CancelScope]:
-    """Make a scope that a signal cancels; a second one ends the process after `last_words`."""
+async def stoppable(
+    last_words: Callable[[], None], reload: Callable[[], None] | None = None
+) -> AsyncIterator[trio.CancelScope]:
+    """Make a scope that a signal cancels; a second one ends the process after `last_words`.
+
+    Args:
+        last_words: called before the end at a second signal.
+        reload: called for a SIGHUP that is not a closed terminal's; without it, that stops, too.
+    """
     running = trio.CancelScope()
     async with trio.open_nursery() as nursery:
-        await nursery.start(_listen, running, last_words)
+        await nursery.start(_listen, running, last_words, reload)
         yield running
         nursery.cancel_scope.cancel()
 
@@ -32,9 +43,11 @@ async def stoppable(last_words: Callable[[], None]) -> AsyncIterator[trio.Cancel
 async def _listen(
     running: trio.CancelScope,
     last_words: Callable[[], None],
+    reload: Callable[[], None] | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    had_terminal = _has_terminal()
     heard = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         heard.append(signal.SIGHUP)
@@ -42,6 +55,10 @@ async def _listen(
     with trio.open_signal_receiver(*heard) as signals:
         task_status.started()
         async for number in signals:
+            closed = had_terminal and not _has_terminal()
+            if number == signal.SIGHUP and reload is not None and not closed:
+                reload()
+                continue
             if not running.cancel_called:
                 log.info("%s: stopping", signal.Signals(number).name)
                 running.cancel()
@@ -54,3 +71,12 @@ async def _listen(
             sys.stdout.flush()
             output.drain(LAST_WORDS)
             os._exit(INTERRUPTED)
+
+
+def _has_terminal() -> bool:
+    """Whether the process belongs to a terminal, wherever its input and output go."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

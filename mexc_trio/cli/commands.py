@@ -8,6 +8,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -41,7 +42,9 @@ _EPILOGUE = (
     " does not work at the first start; 130 a second Ctrl-C."
 )
 
-_COMMANDS = ("setup", "verify", "sql", "drain", "export", "backup", "restore", "report")
+_COMMANDS = (
+    "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload",
+)  # fmt: skip
 
 app = cyclopts.App(
     name="mexc-trio",
@@ -161,13 +164,16 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         from mexc_trio.metrics import systemd
         from mexc_trio.metrics.answer import answer
         from mexc_trio.record.recorder import record
+        from mexc_trio.record.reload import SettingsFile
 
         if settings.live:
             from mexc_trio.screen.live import show_screen as statistics
         else:
             from mexc_trio.record.watch import print_statistics as statistics
         beside = [statistics, answer, systemd.keep_telling]
-        return trio.run(record, settings, settings.symbols, beside)
+        read = partial(_load, options, symbols)
+        file = SettingsFile(settings.config, read) if settings.config else None
+        return trio.run(record, settings, settings.symbols, beside, file)
 
 
 def _refuse_command(text: str) -> None:
@@ -257,6 +263,18 @@ def drain(*, options: DrainOptions | None = None) -> int:
     from mexc_trio.record.recorder import drain
 
     return trio.run(drain, settings)
+
+
+@app.command
+def reload(*, options: JournalOptions | None = None) -> int:
+    """Have a running recorder read its settings file again: symbols and limits, without a gap.
+
+    Also done by SIGHUP. A file that is wrong changes nothing; what takes a restart is told.
+    """
+    settings = _start(options, ())
+    from mexc_trio.operate.reload import reload
+
+    return reload(settings)
 
 
 @app.command
@@ -480,13 +498,18 @@ def _start(
     options: CommonOptions | None, symbols: tuple[str, ...], *, patterns: bool = False
 ) -> Settings:
     """Turn the command line into settings, and start the log."""
-    typed = attrs.asdict(options) if options else {}
-    texts = {key: str(value) for key, value in typed.items() if value is not None}
-    settings = load(texts, symbols)
+    settings = _load(options, symbols)
     if symbols and settings.patterns and not patterns:
         raise UsageError(f"{settings.patterns[0]!r} is a pattern; only recording takes patterns")
     start_logging(settings.log_level)
     return settings
+
+
+def _load(options: CommonOptions | None, symbols: tuple[str, ...]) -> Settings:
+    """Turn the command line into settings."""
+    typed = attrs.asdict(options) if options else {}
+    texts = {key: str(value) for key, value in typed.items() if value is not None}
+    return load(texts, symbols)
 
 
 def _fail(text: str, exit_code: int) -> int:

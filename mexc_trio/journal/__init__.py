@@ -17,7 +17,8 @@ comparing `count()` with these two. Rows stay `retention` seconds after they wer
 table that lost its tail with the power can be given it again.
 """
 
+from mexc_trio.journal.file import fact_of
 from mexc_trio.journal.journal import Journal, open_journal
 from mexc_trio.journal.queue import Entry, Queue
 
-__all__ = ["Entry", "Journal", "Queue", "open_journal"]
+__all__ = ["Entry", "Journal", "Queue", "fact_of", "open_journal"]

@@ -7,13 +7,20 @@ import itertools
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import attrs
 
 from mexc_trio.errors import JournalError
-from mexc_trio.journal.database import Database, transaction, translated, wal
+from mexc_trio.journal.database import (
+    Database,
+    connect_to_read,
+    transaction,
+    translated,
+    wal,
+)
 from mexc_trio.journal.places import Places
 
 SCHEMA: Final = (
@@ -321,6 +328,17 @@ class JournalFile:
                 raise JournalError(
                     f"journal {path} was removed or replaced while in use; start again"
                 )
+
+
+def fact_of(path: Path, name: str) -> str:
+    """Return a fact that a journal remembers, whoever has it open; empty if it does not.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+    with translated(path), closing(connect_to_read(path)) as db:
+        row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def remember(db: Database, name: str, value: str) -> None:

@@ -215,12 +215,18 @@ class Collector:
         self._scope.cancel()
 
     def let_go(self, why: str) -> None:
-        """Stop this symbol without a failure: the exchange does not list it any more."""
+        """Stop this symbol without a failure: nobody lists it, or wants it, any more."""
         if self.stopped:
             return
         log.info("%s: %s; it is recorded no longer", self.symbol, why)
         self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
         self._scope.cancel()
+
+    def adjust(self, settings: SymbolSettings) -> None:
+        """Go on with other limits; the table stays."""
+        self.settings = attrs.evolve(settings, table=self.settings.table)
+        if self._writer is not None:
+            self._writer.linger = settings.linger
 
     def successor(self) -> "Collector":
         """Return what goes on for this symbol after its end, counting on."""

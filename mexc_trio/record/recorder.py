@@ -25,6 +25,7 @@ from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, has_journal, open_recording
+from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
@@ -43,7 +44,10 @@ _RUNNING: Final = "running"
 
 
 async def record(
-    settings: Settings, symbols: Sequence[str], companions: Sequence[Companion] = ()
+    settings: Settings,
+    symbols: Sequence[str],
+    companions: Sequence[Companion] = (),
+    file: SettingsFile | None = None,
 ) -> int:
     """Record until stopped; return the exit code.
 
@@ -51,6 +55,7 @@ async def record(
         settings: what holds.
         symbols: what to record, unless the exchange's list says.
         companions: run from the start to the end, such as what shows statistics.
+        file: is read again at SIGHUP; without one that ends the program.
 
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
@@ -64,18 +69,18 @@ async def record(
             from mexc_trio.record.discovery import open_discovery
 
             discovery = await stack.enter_async_context(open_discovery(settings))
-            found = await _found(discovery)
+            found = await _found(discovery, file.ask if file else None)
             if found is None:
                 return 0
             symbols = found
         connections = -(-len(symbols) // settings.symbols_per_connection)
         allow_connections(connections + settings.store_connections, more=settings.finds)
-        return await _record(settings, symbols, discovery, companions)
+        return await _record(settings, symbols, discovery, companions, file)
 
 
-async def _found(discovery: "Discovery") -> Sequence[str] | None:
+async def _found(discovery: "Discovery", reload: Callable[[], None] | None) -> Sequence[str] | None:
     """Return what is to be recorded; None if a signal came before that was known."""
-    async with stoppable(lambda: None) as waiting:
+    async with stoppable(lambda: None, reload) as waiting:
         with waiting:
             return await discovery.begin()
     return None
@@ -86,12 +91,15 @@ async def _record(
     symbols: Sequence[str],
     discovery: "Discovery | None",
     companions: Sequence[Companion],
+    file: SettingsFile | None,
 ) -> int:
-    async with _started(settings, symbols) as (recording, running):
+    ask = file.ask if file else None
+    async with _started(settings, symbols, ask) as (recording, running):
+        recording.journal.remember(CONFIG, str(file.path.resolve()) if file else "")
         end = "it was stopped"
         try:
             async with accompanied(recording, companions):
-                await _run(recording, running, discovery)
+                await _run(recording, running, discovery, file)
         except BaseException as error:
             full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
             end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
@@ -126,7 +134,7 @@ async def drain(settings: Settings) -> int:
 
 @asynccontextmanager
 async def _started(
-    settings: Settings, symbols: Sequence[str]
+    settings: Settings, symbols: Sequence[str], reload: Callable[[], None] | None = None
 ) -> AsyncIterator[tuple[Recording, trio.CancelScope]]:
     """Make everything ready; give also the scope that SIGINT or SIGTERM cancels."""
     recording: Recording | None = None
@@ -141,7 +149,7 @@ async def _started(
             )
 
     with ExitStack() as stack:
-        async with stoppable(last_words) as running:
+        async with stoppable(last_words, reload) as running:
             # In a thread, so that signals are heard while an engine loads or a server is silent.
             recording = await trio.to_thread.run_sync(
                 stack.enter_context, open_recording(settings, symbols)
@@ -150,7 +158,10 @@ async def _started(
 
 
 async def _run(
-    recording: Recording, running: trio.CancelScope, discovery: "Discovery | None"
+    recording: Recording,
+    running: trio.CancelScope,
+    discovery: "Discovery | None",
+    file: SettingsFile | None,
 ) -> None:
     settings = recording.settings
     _open_gaps(recording)
@@ -164,11 +175,14 @@ async def _run(
             running.deadline = trio.current_time() + settings.duration
         with running:
             async with trio.open_nursery() as nursery:
-                _begin(recording, nursery, recording.collectors)
+                begin = partial(_begin, recording, nursery)
+                begin(recording.collectors)
                 if discovery is not None:
-                    begin = partial(_begin, recording, nursery)
                     following = partial(follow, recording, discovery, begin)
                     nursery.start_soon(supervise, "list of contracts", following)
+                if file is not None:
+                    changing = partial(follow_settings, recording, discovery, file, begin)
+                    nursery.start_soon(supervise, "settings", changing)
 
 
 def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:

@@ -97,6 +97,11 @@ class Recording:
         self.collectors.append(collector)
         return collector
 
+    def withdraw(self, collector: Collector) -> None:
+        """Take back a symbol that was added and has not begun."""
+        self.collectors.remove(collector)
+        self.release(collector.settings.table)
+
     def hold(self, table: str) -> None:
         """Hold one more table against other recorders.
 

@@ -63,7 +63,11 @@ class Commands:
         return self.result
 
     async def record(
-        self, settings: Settings, symbols: tuple[str, ...], companions: Sequence[object]
+        self,
+        settings: Settings,
+        symbols: tuple[str, ...],
+        companions: Sequence[object],
+        file: object,
     ) -> int:
         """Stand in for recorder.record."""
         return self._finish("record", settings, symbols)

@@ -76,9 +76,10 @@ class Program:
             return
         raise AssertionError(f"waited in vain\n{self.log}")
 
-    async def journaled(self, rows: int) -> None:
-        """Wait until that many rows of symbols have come into the journal."""
-        await self.until(lambda: (self._journal("sum(n)", "") or 0) >= rows)
+    async def journaled(self, rows: int, table: str = "") -> None:
+        """Wait until that many rows of symbols, or of one table, have come into the journal."""
+        which = f"AND name = '{table}'" if table else ""
+        await self.until(lambda: (self._journal("sum(n)", which) or 0) >= rows)
 
     async def acknowledged(self, rows: int) -> None:
         """Wait until the store has acknowledged that many rows of a symbol."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -14,6 +15,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.discovery import Change, Discovery
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.reload import ANSWER, SettingsFile, follow_settings
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
@@ -173,3 +175,84 @@ async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Rec
     with pytest.raises(ZeroDivisionError):
         await follow(recording, cast("Discovery", source), begin)
     assert (begun, source.forgotten) == ([NEW], ["BAD_USDT", OTHER])
+
+
+# And as the settings file says, which may be read again.
+
+
+class Reloads:
+    """A settings file that is read again, and what that did."""
+
+    def __init__(self, recording: Recording, nursery: trio.Nursery) -> None:
+        self.recording = recording
+        self.wanted = recording.settings
+        self.begun: list[str] = []
+        self.file = SettingsFile(Path("settings.ini"), lambda: self.wanted)
+        nursery.start_soon(follow_settings, recording, None, self.file, self._begin)
+
+    def _begin(self, collectors: Sequence[Collector]) -> None:
+        self.begun += [collector.symbol for collector in collectors]
+
+    async def read(self, **changes: Any) -> str:
+        """Change the file and have it read; return what is said about it."""
+        before = self.recording.journal.fact(ANSWER)
+        self.wanted = attrs.evolve(self.wanted, config=Path("settings.ini"), **changes)
+        self.file.ask()
+        with trio.fail_after(10):
+            while self.recording.journal.fact(ANSWER) == before:
+                await trio.sleep(0.001)
+        return self.recording.journal.fact(ANSWER).split(" ", 1)[1]
+
+
+async def test_limits_change_while_the_table_and_what_needs_a_restart_stay(
+    recording: Recording, nursery: trio.Nursery
+) -> None:
+    """What takes effect is what the recorder shows from then on."""
+    reloads = Reloads(recording, nursery)
+    said = await reloads.read(
+        symbols=("BTC_USDT",), max_errors=7, retention=1.5, min_free_mib=3, ping_interval=9.0,
+        overrides={"BTC_USDT": {"table": "other", "linger": 0.25}},
+    )  # fmt: skip
+    assert said == (
+        "ok max_errors = 7; min_free_mib = 3; retention = 1.5; limits of symbols; "
+        "ping_interval takes a restart"
+    )
+    (btc,) = recording.collectors
+    assert (btc.settings.max_errors, btc.settings.linger, btc.settings.table) == (7, 0.25, "btc")
+    assert recording.journal.retention == 1.5
+    assert recording.settings.min_free == 3 * 2**20
+    assert recording.settings.ping_interval == 15.0
+    nursery.cancel_scope.cancel()
+
+
+async def test_symbols_that_cannot_all_come_do_not_come_at_all(
+    recording: Recording, nursery: trio.Nursery
+) -> None:
+    """Half a change would be one that nobody has written down."""
+    reloads = Reloads(recording, nursery)
+    said = await reloads.read(symbols=("BTC_USDT", NEW, "FOREIGN_USDT"), max_errors=7)
+    assert said.startswith("error table foreign has no column ts")
+    assert said.endswith("; nothing is changed")
+    assert [one.symbol for one in recording.collectors] == ["BTC_USDT"]
+    assert recording.settings.max_errors == 100
+    recording.leftovers.append(recording.journal.queue("new"))
+    assert "rows of an earlier run" in await reloads.read(symbols=("BTC_USDT", NEW))
+    recording.leftovers.clear()
+    assert await reloads.read(symbols=("BTC_USDT", NEW)) == f"ok recording {NEW}; max_errors = 7"
+    assert reloads.begun == [NEW]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_symbol_that_was_stopped_begins_again(
+    recording: Recording, nursery: trio.Nursery
+) -> None:
+    """Whoever has removed the cause needs no restart of all the others."""
+    reloads = Reloads(recording, nursery)
+    await reloads.read(symbols=("BTC_USDT", NEW))
+    stopped = recording.collectors[1]
+    stopped.stop(StoreRejected("no such table"))
+    stopped.ended.set()
+    assert await reloads.read() == f"ok recording {NEW}"
+    assert recording.collectors[1] is not stopped
+    assert not recording.collectors[1].stopped
+    nursery.cancel_scope.cancel()

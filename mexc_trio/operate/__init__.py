@@ -1,0 +1,1 @@
+"""What an operator does to a recorder, or to what it has recorded."""

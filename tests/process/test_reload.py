@@ -1,0 +1,156 @@
+"""Settings that change while recording, as an operator changes them."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import trio
+
+from tests.support.running import BTC, Embedded, Program, environment, running
+from tools.exchange import open_exchange
+
+ETH, SOL = "ETH_USDT", "SOL_USDT"
+
+
+def write(directory: Path, url: str, symbols: str, **more: object) -> None:
+    """Write the settings file, in one go as editors do."""
+    lines = [f"{key} = {value}" for key, value in {"url": url, "symbols": symbols, **more}.items()]
+    new = directory / "new"
+    new.write_text("\n".join(["[mexc-trio]", *lines, ""]))
+    new.replace(directory / "settings.ini")
+
+
+async def reload(directory: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command."""
+    return await trio.run_process(
+        [sys.executable, "-m", "mexc_trio", "reload", *options],
+        cwd=directory,
+        env=environment(),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+
+
+async def test_symbols_come_and_go_while_a_thousand_messages_a_second_flow(tmp_path: Path) -> None:
+    """What stays is not touched: not its connection, not one of its rows."""
+    async with open_exchange(rate=500.0) as exchange:
+        write(tmp_path, exchange.url, f"{BTC} {ETH}")
+        async with running(tmp_path) as program:
+            await exchange.subscribed(BTC)
+            await exchange.subscribed(ETH)
+            await program.journaled(1000)
+            write(tmp_path, exchange.url, f"{BTC} {SOL}", linger=0.3, ping_interval=12)
+            done = await reload(tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.decode().split(": ", 1)[1] == (
+                f"recording {SOL}; no longer {ETH}; linger = 0.3; ping_interval takes a restart\n"
+            )
+            await exchange.subscribed(SOL)
+            await exchange.until(lambda: len(exchange.rows(SOL)) > 500)
+            write(tmp_path, exchange.url, f"{BTC} {ETH} {SOL}")
+            assert (await reload(tmp_path)).returncode == 0
+            await exchange.until(lambda: exchange.accepted == 4)
+            await exchange.subscribed(ETH)
+            exchange.silenced.add((None, None))
+            await program.journaled(len(exchange.rows(BTC)), "btc")
+            await program.journaled(len(exchange.rows(SOL)), "sol")
+            assert await program.stop() == 0
+            assert "Traceback" not in program.log
+        store = Embedded(tmp_path)
+        assert store.rows("btc") == exchange.rows(BTC)
+        assert store.rows("sol") == exchange.rows(SOL)
+        assert set(store.rows("eth")) <= set(exchange.rows(ETH))
+        gaps = set(store.select("symbol, cause, detail", "gaps"))
+        assert gaps == {
+            (ETH, "symbol stopped", "the settings do not name it any more"),
+            (ETH, "symbol stopped", "the settings did not name it"),
+        }
+
+
+async def says(program: Program, text: str) -> None:
+    """Wait for a word in the log."""
+    await program.until(lambda: text in program.log)
+
+
+async def test_a_file_that_is_wrong_changes_nothing(tmp_path: Path) -> None:
+    """Broken, empty or gone: the recorder says why and goes on as it was."""
+    async with open_exchange() as exchange:
+        write(tmp_path, exchange.url, BTC)
+        async with running(tmp_path, "--linger", "0.1") as program:
+            await exchange.subscribed(BTC)
+            for text, why in (
+                (
+                    "[mexc-trio]\nsymbols = BTC_USDT\nmax_errors = few\n",
+                    "'few' is not a whole number",
+                ),
+                ("[mexc-trio]\nsymbols = BTCUSDT\n", "'BTCUSDT' is not a symbol"),
+                ("", "no symbol is left to record"),
+                (
+                    "[mexc-trio]\nsymbols = BTC_USDT AAA_USDT\n[AAA_USDT]\ntable = btc\n",
+                    "share the name 'btc'",
+                ),
+            ):
+                (tmp_path / "settings.ini").write_text(text)
+                program.process.send_signal(signal.SIGHUP)
+                await says(program, why)
+                assert program.log.splitlines()[-1].endswith("; nothing is changed")
+            (tmp_path / "settings.ini").write_bytes(b"\xff")
+            done = await reload(tmp_path)
+            assert done.returncode == 2
+            assert b"settings.ini: is not UTF-8 text" in done.stderr
+            (tmp_path / "settings.ini").unlink()
+            program.process.send_signal(signal.SIGHUP)
+            await says(program, "settings.ini is gone; nothing is changed")
+            await exchange.push(BTC, "deal")
+            await program.journaled(len(exchange.rows(BTC)))
+            assert await program.stop() == 0
+        assert Embedded(tmp_path).rows("btc") == exchange.rows(BTC)
+
+
+async def test_who_cannot_be_told_is_not(tmp_path: Path) -> None:
+    """A recorder without a settings file would end at the signal, so it gets none."""
+    async with open_exchange() as exchange:
+        async with running(tmp_path, BTC, "--url", exchange.url) as program:
+            await exchange.subscribed(BTC)
+            done = await reload(tmp_path)
+            assert (done.returncode, done.stdout) == (2, b"")
+            assert b"there is no settings file" in done.stderr
+            write(tmp_path, exchange.url, BTC)
+            done = await reload(tmp_path)
+            assert done.returncode == 2
+            assert b"and its settings did not come from" in done.stderr
+            assert program.process.poll() is None
+            assert await program.stop(signal.SIGHUP) == 0  # nothing to read again: a clean stop
+        done = await reload(tmp_path)
+        assert (done.returncode, b"no recorder runs in" in done.stderr) == (2, True)
+
+
+async def test_a_closed_terminal_stops_also_with_a_settings_file(tmp_path: Path) -> None:
+    """Nobody who closes a window has asked for settings to be read."""
+    async with open_exchange() as exchange:
+        write(tmp_path, exchange.url, BTC)
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(tmp_path)
+            words = [sys.executable, "-m", "mexc_trio", "--stats-interval", "60"]
+            os.execve(sys.executable, words, environment())  # noqa: S606
+        text = b""
+        try:
+            with trio.fail_after(30):
+                await exchange.subscribed(BTC)
+                os.kill(pid, signal.SIGHUP)  # from somewhere else: read again
+                while b"settings read again: nothing new" not in text:
+                    text += await trio.to_thread.run_sync(
+                        os.read, terminal, 4096, abandon_on_cancel=True
+                    )
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            os.close(terminal)
+            _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
