@@ -7,6 +7,8 @@ import sys
 from contextlib import closing
 from typing import Final
 
+from mexc_trio.errors import StoreRejected, TableMissing
+from mexc_trio.query.hints import hint
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.texts import printable
@@ -39,10 +41,15 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
     # here that could be left half done.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with open_reader(settings) as reader, closing(reader.stream(statement, name)) as pieces:
-        for piece in pieces:
-            out.write(_CONTROLS.sub(_escape, piece) if people else piece)
-            # A slow answer is seen as it comes.
-            out.flush()
+        try:
+            for piece in pieces:
+                out.write(_CONTROLS.sub(_escape, piece) if people else piece)
+                # A slow answer is seen as it comes.
+                out.flush()
+        except (StoreRejected, TableMissing) as error:
+            if meant := hint(error, statement, reader, settings):
+                raise StoreRejected(f"{error}; {meant}") from error
+            raise
     return os.EX_OK
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from mexc_trio.analysis.coverage import Coverage, Day
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import DAY
-from mexc_trio.texts import UNKNOWN, aligned, duration, percent, time_text
+from mexc_trio.texts import UNKNOWN, aligned, duration, percent, printable, time_text
 from mexc_trio.verify.completeness import Different
 from mexc_trio.verify.findings import SymbolFacts
 
@@ -115,7 +115,7 @@ def dead_letters(symbols: Sequence[SymbolFacts]) -> list[str]:
     """Return the commonest shapes of messages that could not be read."""
     lines = [["dead letters", "number", "how they begin, numbers as #"]]
     for one in symbols:
-        lines += [[one.symbol, f"{shape.letters:,}", shape.text] for shape in one.shapes]
+        lines += [[one.symbol, f"{shape.letters:,}", printable(shape.text)] for shape in one.shapes]
     if len(lines) == 1:
         return []
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]

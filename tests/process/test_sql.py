@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
 from tests.support.running import DEADLINE, environment
@@ -28,6 +29,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sql")
     with closing(EmbeddedStore(path / "mexc-data")) as store:
         prepare(store, [market_table("btc")])
+        views.create(store, ["btc"])
         store.append(market_table("btc"), ROWS)
     return path
 
@@ -121,6 +123,12 @@ def test_a_statement_is_bytes(directory: Path) -> None:
     [
         (["SELECT nope"], 1, "store mexc-data: Unknown expression identifier `nope`"),
         (["SELECT 1 FROM"], 1, "store mexc-data: Syntax error"),
+        (["SELECT * FROM BTC_USDT"], 1, "; BTC_USDT is in table btc, and its deals in btc_deals"),
+        (["SELECT * FROM deals"], 1, "; did you mean btc_deals?"),
+        (["SELECT * FROM btc_deels"], 1, "did you mean btc_deals"),
+        (["SELECT * FROM nothing_like_it"], 1, "; SHOW TABLES says what there is"),
+        (["SELECT * FROM btc_candles"], 1, "length in seconds: btc_candles(interval = 60)"),
+        (["SELECT * FROM btc_candles(60)"], 1, "length in seconds: btc_candles(interval = 60)"),
         (["DROP TABLE btc"], 1, "Not enough privileges"),
         (["SELECT 1", "--format", "Nope"], 1, "store mexc-data: Unknown format Nope"),
         (["SELECT 1", "--store", "none"], 2, "store none: there is no such directory; see --store"),
