@@ -170,12 +170,19 @@ class Market:
         return "deal"  # the shares add up to 1 but for rounding
 
     def frame(
-        self, symbol: str, channel: Channel, *, limit: int = LEVELS, oddity: str | None = None
+        self,
+        symbol: str,
+        channel: Channel,
+        *,
+        limit: int = LEVELS,
+        merged: bool = False,
+        oddity: str | None = None,
     ) -> str:
         """Write a symbol's next frame of one channel.
 
-        ``limit`` bounds the levels of a depth frame. ``oddity`` asks for one of ``ODDITIES``; an
-        empty text asks for none, and None leaves it to chance.
+        ``limit`` bounds the levels of a depth frame. ``merged`` makes one deal of neighbours at one
+        price and of one direction (what the real exchange merges, nobody has shown). ``oddity``
+        asks for one of ``ODDITIES``; an empty text asks for none, and None leaves it to chance.
         """
         contract = self._contract(symbol)
         chance = contract.chance
@@ -186,7 +193,7 @@ class Market:
             raise ValueError(f"no oddity of {channel}: {oddity!r}")
         contract.step()
         if channel == "deal":
-            ts, data = _deals(contract, self.clock(), oddity)
+            ts, data = _deals(contract, self.clock(), oddity, merged=merged)
         elif channel == "depth.full":
             ts, data = _depth(contract, self.clock(), oddity, limit)
         else:
@@ -230,7 +237,7 @@ def _price_scale(contract: _Contract, oddity: str) -> tuple[int, int]:
     return _TINY_PRICE if oddity == "tiny" else (contract.price, contract.decimals)
 
 
-def _deals(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
+def _deals(contract: _Contract, now: int, oddity: str, *, merged: bool) -> tuple[int, str]:
     chance = contract.chance
     draw = chance.random()
     if oddity == "single":
@@ -241,19 +248,26 @@ def _deals(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
         count = 1 if draw < 0.7 else 2 + int(chance.random() * 3)
     write = _writer(contract, oddity)
     price, decimals = _price_scale(contract, oddity)
-    deals = []
     times = contract.times(now, count)
+    made: list[tuple[int, int, int, int, int]] = []
     for t in reversed(times):  # the newest comes first
         draw = chance.random()
-        p = write(decimal_text(price + int(draw * 3), decimals))
-        v = write(str(1 + int(300 * draw * draw)))
+        units, volume = price + int(draw * 3), 1 + int(300 * draw * draw)
         # Trade ids are not in the order of time.
         contract.trade_id += int(draw * 40) - 9
         side = 1 if chance.random() < 0.5 else 2
+        if merged and made and made[-1][:2] == (units, side):
+            newer = made.pop()
+            made.append((units, side, newer[2] + volume, *newer[3:]))
+        else:
+            made.append((units, side, volume, t, contract.trade_id))
+    deals = []
+    for units, side, volume, t, trade_id in made:
+        p, v = write(decimal_text(units, decimals)), write(str(volume))
         if oddity == "single":  # as captured until 2025: keys in alphabetical order, no id
             deals.append(f'{{"M":1,"O":3,"T":{side},"p":{p},"t":{t},"v":{v}}}')
         else:
-            ids = "" if oddity == "no-id" else f',"i":"{contract.trade_id}","cts":"{t}"'
+            ids = "" if oddity == "no-id" else f',"i":"{trade_id}","cts":"{t}"'
             deals.append(f'{{"p":{p},"v":{v},"T":{side},"O":3,"M":1,"t":{t}{ids}}}')
     return times[-1], deals[0] if oddity == "single" else f"[{','.join(deals)}]"
 

@@ -131,6 +131,7 @@ class RecordOptions(DrainOptions):
     rest_url: Annotated[str | None, _option("rest_url", _RECORD, "URL")] = None
     refresh: Annotated[str | None, _option("refresh", _RECORD, "SECONDS")] = None
     linger: Annotated[str | None, _option("linger", _RECORD, "SECONDS")] = None
+    deals: Annotated[str | None, _option("deals", _RECORD, "all|merged")] = None
     ping_interval: Annotated[str | None, _option("ping_interval", _RECORD, "SECONDS")] = None
     stats_interval: Annotated[str | None, _option("stats_interval", _RECORD, "SECONDS")] = None
     live: Annotated[bool | None, _option("live", _RECORD, "")] = None

@@ -9,6 +9,7 @@ import trio
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
 from mexc_trio.exchange.tally import Tally
@@ -44,6 +45,8 @@ class Connection:
     """Spaces out subscriptions; of all connections, if they share it."""
     tally: Tally = attrs.field(factory=Tally)
     """Counts what happens; of all connections of one line and route, if they share it."""
+    deals: Deals = attrs.field(factory=Deals)
+    """How deals are asked for; by all connections, if they share it."""
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
@@ -60,6 +63,7 @@ class Connection:
                     self.dial,
                     self.pace,
                     self.tally,
+                    self.deals,
                 )
             except ExchangeError as error:
                 if trio.current_time() - began >= HEALTHY:

@@ -85,14 +85,21 @@ class Skipped(NamedTuple):
 Message: TypeAlias = Data | Ack | Pong | Refusal | Skipped
 
 
-def subscribe(symbol: str, channel: Channel) -> str:
+def subscribe(symbol: str, channel: Channel, *, merged: bool = False) -> str:
     """Return the frame that subscribes to one channel of one symbol.
 
     Sending it again is harmless: the exchange acknowledges again and sends nothing twice.
+
+    Args:
+        symbol: the contract.
+        channel: what of it.
+        merged: leave it to the exchange to merge deals, as it does unless told otherwise.
     """
-    param: dict[str, str | int] = {"symbol": symbol}
+    param: dict[str, str | int | bool] = {"symbol": symbol}
     if channel == "depth":
         param["limit"] = DEPTH_LIMIT
+    elif channel == "deal" and not merged:
+        param["compress"] = False
     return json.dumps({"method": _METHODS[channel], "param": param}, separators=(",", ":"))
 
 

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError, Loss, UnknownContract
+from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.decoding import dead_letter, decode
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import (
@@ -101,6 +102,7 @@ async def converse(
     dial: Dial = dial,
     pace: RateLimiter | None = None,
     tally: Tally | None = None,
+    deals: Deals | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
@@ -113,6 +115,7 @@ async def converse(
         pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
             the first symbol's turn. None is a pace of its own.
         tally: is told of the exchange's clock. None is a tally of its own.
+        deals: how deals are asked for; connections may share it. None is unmerged, if possible.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.
@@ -122,7 +125,16 @@ async def converse(
         await pace.turn()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         by_symbol = {feed.symbol: feed for feed in feeds}
-        session = _Session(socket, nursery, by_symbol, ping_interval, flush, pace, tally or Tally())
+        session = _Session(
+            socket,
+            nursery,
+            by_symbol,
+            ping_interval,
+            flush,
+            pace,
+            tally or Tally(),
+            deals or Deals(),
+        )
         nursery.start_soon(session.subscribe)
         nursery.start_soon(session.heartbeat)
         nursery.start_soon(session.watch)
@@ -137,12 +149,21 @@ class _Request:
     symbol: str
     channels: list[Channel]
     """Those that are not acknowledged."""
+    merged: bool
+    """Whether deals are asked for merged."""
     refused: bool = False
+    objection: str = "no answer"
+    """What the exchange says to the rest, which is not that it knows no such contract."""
     complete: trio.Event = attrs.field(factory=trio.Event, init=False)
     _left: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._left = len(self.channels)
+
+    @property
+    def asks_unmerged(self) -> bool:
+        """Whether what is asked for is more than every exchange may give."""
+        return "deal" in self.channels and not self.merged
 
     def answered(self) -> None:
         """Count an answer."""
@@ -160,6 +181,7 @@ class _Session:
     _flush: Callable[[], None]
     _pace: RateLimiter
     _tally: Tally
+    _deals: Deals
     # The feeds that are to be heard. One that was stopped while others share the connection is
     # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
     _live: dict[str, Feed] = attrs.field(init=False)
@@ -283,6 +305,9 @@ class _Session:
         if request is not None and unknown in ("", request.symbol):
             request.refused = True
             request.answered()
+        elif request is not None and request.asks_unmerged and unknown is None:
+            request.objection = one_line(text)
+            request.answered()
         elif unknown and unknown in self._feeds:
             self._ask_later(self._feeds[unknown])
         else:
@@ -321,12 +346,12 @@ class _Session:
     async def _ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
         """Subscribe to channels of one symbol and see to it that each is answered."""
         async with self._asking:
-            request = self._request = _Request(feed.symbol, list(channels))
-            for channel in channels:
-                await self._socket.send_message(subscribe(feed.symbol, channel))
-            with trio.move_on_after(ACK_TIMEOUT):
-                await request.complete.wait()
-            self._request = None
+            request = await self._request_answered(feed, channels, merged=self._deals.merged)
+            if request.channels == ["deal"] and request.asks_unmerged and not request.refused:
+                objection = request.objection
+                request = await self._request_answered(feed, ("deal",), merged=True)
+                if not (request.channels or request.refused):
+                    self._deals.only_merged(objection)
         if request.refused:
             self._ask_later(feed)
         elif request.channels:
@@ -335,6 +360,17 @@ class _Session:
                 f"within {ACK_TIMEOUT:g} s",
                 Loss.NO_ACKNOWLEDGEMENT,
             )
+
+    async def _request_answered(
+        self, feed: Feed, channels: Sequence[Channel], *, merged: bool
+    ) -> _Request:
+        request = self._request = _Request(feed.symbol, list(channels), merged)
+        for channel in channels:
+            await self._socket.send_message(subscribe(feed.symbol, channel, merged=merged))
+        with trio.move_on_after(ACK_TIMEOUT):
+            await request.complete.wait()
+        self._request = None
+        return request
 
     def _ask_later(self, feed: Feed) -> None:
         if feed.symbol in self._later:

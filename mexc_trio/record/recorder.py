@@ -214,6 +214,7 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
         partial(dial, unhurried=len(collectors) > 1),
         recording.pace,
         recording.tally,
+        recording.deals,
     )
     if len(collectors) == 1:
         await _record_symbol(recording, collectors[0], connection.run)

@@ -19,6 +19,7 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
@@ -54,9 +55,14 @@ class Recording:
     """Spaces out subscriptions."""
     tally: Tally = attrs.field(factory=Tally)
     """What is counted of the connections."""
+    deals: Deals = attrs.field(init=False)
+    """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
     restore_terminal: Callable[[], None] = lambda: None
     """Ends what the terminal shows, for an end that comes at once; may be called twice."""
+
+    def __attrs_post_init__(self) -> None:
+        self.deals = Deals(self.settings.deals == "merged")
 
     @property
     def seconds(self) -> float:

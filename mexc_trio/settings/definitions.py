@@ -124,6 +124,11 @@ class Settings:
         seconds(lambda seconds: seconds >= 0, "0 or more"),
         "seconds a row may wait for company before its INSERT; 0 inserts at once",
     )
+    deals: str = _setting(
+        "all",
+        choice("all", "merged"),
+        "all deals, or merged as the exchange sends them unless asked for all",
+    )
     ping_interval: float = _setting(
         "15.0",
         seconds(lambda seconds: 0 < seconds < 60, "more than 0 and less than 60"),

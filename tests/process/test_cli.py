@@ -127,6 +127,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "rest_url": "http://localhost:8766",
         "refresh": "60",
         "linger": "0",
+        "deals": "merged",
         "ping_interval": "5.5",
         "stats_interval": "2",
         "max_errors": "3",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -696,3 +697,31 @@ def test_program_names_a_bad_fault() -> None:
     assert outcome.returncode == 2
     assert "dorp" in outcome.stderr
     assert outcome.stdout == ""
+
+
+def test_merged_deals_are_the_same_trades() -> None:
+    """Neighbours at one price and of one direction are one deal, of the volume of all."""
+    alone, merged = (
+        Market(seed=3, clock=itertools.count(10**12).__next__),
+        Market(seed=3, clock=itertools.count(10**12).__next__),
+    )
+    fewer = 0
+    for _ in range(200):
+        ours = json.loads(alone.frame(BTC, "deal", oddity="batch"))["data"]
+        theirs = json.loads(merged.frame(BTC, "deal", oddity="batch", merged=True))["data"]
+        fewer += len(ours) - len(theirs)
+        assert sum(deal["v"] for deal in ours) == sum(deal["v"] for deal in theirs)
+        assert theirs == [
+            deal | {"v": whole["v"]}
+            for deal, whole in zip(
+                [one for n, one in enumerate(ours) if n == 0 or not same(ours[n - 1], one)],
+                theirs,
+                strict=True,
+            )
+        ]
+    assert fewer > 100
+
+
+def same(one: dict[str, int], other: dict[str, int]) -> bool:
+    """Whether two deals are merged."""
+    return (one["p"], one["T"]) == (other["p"], other["T"])

@@ -94,7 +94,7 @@ def assert_storable(message: messages.Message) -> None:
     ("channel", "frame"),
     [
         ("ticker", '{"method":"sub.ticker","param":{"symbol":"BTC_USDT"}}'),
-        ("deal", '{"method":"sub.deal","param":{"symbol":"BTC_USDT"}}'),
+        ("deal", '{"method":"sub.deal","param":{"symbol":"BTC_USDT","compress":false}}'),
         ("depth", '{"method":"sub.depth.full","param":{"symbol":"BTC_USDT","limit":20}}'),
     ],
 )

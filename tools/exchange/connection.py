@@ -6,7 +6,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import trio
@@ -87,6 +87,13 @@ def websocket_frame(payload: str | bytes) -> bytes:
     return header + data
 
 
+class Subscription(NamedTuple):
+    """How a channel is subscribed to."""
+
+    limit: int
+    merged: bool
+
+
 @attrs.define(eq=False)
 class Connection:
     """One accepted WebSocket and what it has subscribed to."""
@@ -95,7 +102,7 @@ class Connection:
     socket: WebSocketConnection
     wire: Wire
     patience: trio.CancelScope  # its deadline is when the missing ping ends the connection
-    subscriptions: dict[str, dict[Channel, int]] = attrs.field(factory=dict)
+    subscriptions: dict[str, dict[Channel, Subscription]] = attrs.field(factory=dict)
     turns: deque[str] = attrs.field(factory=deque)  # the symbols, the next one first
     closing: trio.Event | None = None  # while the exchange closes it: set when that is done
 
@@ -118,12 +125,12 @@ class Connection:
             await self.socket.aclose(code, reason)
         self.closing.set()
 
-    def subscribe(self, symbol: str, channel: Channel, limit: int) -> None:
+    def subscribe(self, symbol: str, channel: Channel, terms: Subscription) -> None:
         """Add a subscription; a repeated one replaces itself."""
         if symbol not in self.subscriptions:
             self.subscriptions[symbol] = {}
             self.turns.append(symbol)
-        self.subscriptions[symbol][channel] = limit
+        self.subscriptions[symbol][channel] = terms
 
     def unsubscribe(self, symbol: str, channel: Channel) -> None:
         """Remove a subscription, if there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
 import attrs
 import trio
@@ -26,6 +26,9 @@ _FEW: Final = 12
 """Contracts that are listed when nobody says which."""
 
 
+Unmerged = Literal["sent", "refused", "ignored"]
+
+
 @attrs.define(eq=False)
 class Exchange:
     """The exchange. Get one from ``open_exchange``; its methods are for tests and faults.
@@ -36,6 +39,7 @@ class Exchange:
     - ``answer_pings``: False leaves application pings unanswered (connections that go on sending
       them stay open);
     - ``withheld_acks``: channels whose subscriptions work but are not acknowledged;
+    - ``unmerged_deals``: what becomes of a subscription that asks for them;
     - ``refusal``: what it says of a contract that does not exist;
     - ``split_bytes``: True sends what new connections get in TCP segments of one byte.
 
@@ -54,6 +58,7 @@ class Exchange:
     handshake: Handshake = attrs.field(default="accept", init=False)
     answer_pings: bool = attrs.field(default=True, init=False)
     withheld_acks: set[Channel] = attrs.field(factory=set, init=False)
+    unmerged_deals: Unmerged = attrs.field(default="sent", init=False)
     refusal: str = attrs.field(default="Contract [{symbol}] not exists", init=False)
     accepted: int = attrs.field(default=0, init=False)
     requests: list[tuple[int, str]] = attrs.field(factory=list, init=False)
@@ -137,8 +142,8 @@ class Exchange:
         """
         records = []
         for connection in self.subscribers(symbol, channel):
-            limit = connection.subscriptions[symbol][channel]
-            frame = self.market.frame(symbol, channel, limit=limit, oddity=oddity)
+            terms = connection.subscriptions[symbol][channel]
+            frame = self.market.frame(symbol, channel, **terms._asdict(), oddity=oddity)
             records.append(self.records.add(connection.number, symbol, channel, frame))
             await self.transmit(connection, records[-1:])
         if not records:

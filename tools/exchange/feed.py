@@ -45,9 +45,9 @@ def _draw(exchange: Exchange, connection: Connection) -> Record | None:
     """Make the next automatic frame; None when its channel is not subscribed or silenced."""
     symbol = connection.next_symbol()
     channel = exchange.market.draw_channel(symbol)
-    limit = connection.subscriptions[symbol].get(channel)
+    terms = connection.subscriptions[symbol].get(channel)
     silences = {(symbol, channel), (symbol, None), (None, channel), (None, None)}
-    if limit is None or not exchange.silenced.isdisjoint(silences):
+    if terms is None or not exchange.silenced.isdisjoint(silences):
         return None
-    frame = exchange.market.frame(symbol, channel, limit=limit)
+    frame = exchange.market.frame(symbol, channel, **terms._asdict())
     return exchange.records.add(connection.number, symbol, channel, frame)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tools.exchange.connection import Subscription
 from tools.market import CHANNELS, LEVELS
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ async def answer(exchange: Exchange, connection: Connection, message: str | byte
         action, _, name = method.partition(".")
         symbol = request["param"]["symbol"]
         limit = request["param"].get("limit", LEVELS)
+        # Merged is the default since 2025-08-21.
+        merged = name != "deal" or request["param"].get("compress") is not False
     except (ValueError, LookupError, TypeError, AttributeError):
         return  # what it does not understand it does not answer
     channel = next((known for known in CHANNELS if known == name), None)
@@ -38,11 +41,14 @@ async def answer(exchange: Exchange, connection: Connection, message: str | byte
     elif not exchange.listing.exists(symbol):
         error = exchange.refusal.format(symbol=symbol)
         await connection.send([reply(exchange, "rs.error", error)])
+    elif not merged and exchange.unmerged_deals != "sent":
+        if exchange.unmerged_deals == "refused":
+            await connection.send([reply(exchange, "rs.error", "Parameter error: compress")])
     else:
         depth = limit if isinstance(limit, int) and 0 < limit < LEVELS else LEVELS
         # Who has heard the acknowledgement is subscribed; and as it queues for the wire at
         # once, no data of the new subscription goes before it.
-        connection.subscribe(symbol, channel, depth)
+        connection.subscribe(symbol, channel, Subscription(depth, merged))
         if channel not in exchange.withheld_acks:
             await connection.send([reply(exchange, f"rs.sub.{channel}", "success")])
 
