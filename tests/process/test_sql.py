@@ -125,7 +125,7 @@ def test_a_statement_is_bytes(directory: Path) -> None:
         (["SELECT 1 FROM"], 1, "store mexc-data: Syntax error"),
         (["SELECT * FROM BTC_USDT"], 1, "; BTC_USDT is in table btc, and its deals in btc_deals"),
         (["SELECT * FROM deals"], 1, "; did you mean btc_deals?"),
-        (["SELECT * FROM btc_deels"], 1, "did you mean btc_deals"),
+        (["SELECT * FROM btc_deels"], 1, "Maybe you meant mexc_data.btc_deals?"),
         (["SELECT * FROM nothing_like_it"], 1, "; SHOW TABLES says what there is"),
         (["SELECT * FROM btc_candles"], 1, "length in seconds: btc_candles(interval = 60)"),
         (["SELECT * FROM btc_candles(60)"], 1, "length in seconds: btc_candles(interval = 60)"),
