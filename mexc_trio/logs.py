@@ -1,19 +1,58 @@
 """The log: what a line looks like, and where it goes."""
 
+import json
 import logging
-from typing import Any
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
 
+from mexc_trio.errors import UsageError
+from mexc_trio.rotation import RotatingOutput
 from mexc_trio.texts import printable
 
+TEXT: Final = "text"
+JSON: Final = "json"
 
-def start_logging(level: str) -> None:
-    """Send the log to standard error, which leaves standard output to the statistics."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
+# What syslog calls debug, informational, warning, error and critical.
+_PRIORITIES: Final[Mapping[int, int]] = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+
+
+def start_logging(level: str, form: str = TEXT, file: Path | None = None) -> None:
+    """Begin to log.
+
+    Args:
+        level: how much.
+        form: `TEXT` for people, or `JSON`, an object a line, for programs.
+        file: where to; None for standard error, which leaves standard output to the statistics.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    journal = file is None and _is_journal()
+    formatter = JsonFormatter() if form == JSON else LineFormatter(dated=not journal)
+    handler = _LogFile(file) if file else logging.StreamHandler()
+    handler.setFormatter(_Prioritized(formatter) if journal else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.addLevelName(logging.WARNING, "WARN")  # keeps texts aligned
     # It logs every frame at DEBUG.
     logging.getLogger("trio-websocket").setLevel(max(logging.INFO, logging.root.level))
+
+
+def end_with(error: str) -> None:
+    """Say why the program ends: on standard error, and in the log where that is a file."""
+    if any(isinstance(handler, _LogFile) for handler in logging.root.handlers):
+        logging.getLogger(__name__).error("%s", error)
+    prefix = f"<{_PRIORITIES[logging.ERROR]}>" if _is_journal() else ""
+    print(f"{prefix}mexc-trio: error: {error}", file=sys.stderr)  # noqa: T201
 
 
 class LineFormatter(logging.Formatter):
@@ -23,8 +62,9 @@ class LineFormatter(logging.Formatter):
     change a colour or begin a line is escaped.
     """
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s", "%Y-%m-%d %H:%M:%S")
+    def __init__(self, *, dated: bool = True) -> None:
+        time = "%(asctime)s.%(msecs)03d " if dated else ""
+        super().__init__(time + "%(levelname)-5s %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of a record, without its traceback."""
@@ -34,3 +74,57 @@ class LineFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Return a traceback, in which an exception may quote anything."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time (UTC), level, logger, message, and exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        time = datetime.fromtimestamp(record.created, UTC)
+        said = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": "warning" if record.levelname == "WARN" else record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said)
+
+
+class _Prioritized(logging.Formatter):
+    """Begins each line with what the system's journal takes for its priority, and does not show."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        text = self._formatter.format(record)
+        return "\n".join(prefix + line for line in text.split("\n"))
+
+
+class _LogFile(logging.StreamHandler[RotatingOutput]):
+    """Writes into a file that is begun anew when it has grown, and that nobody waits for."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(RotatingOutput(path))
+        except OSError as error:
+            raise UsageError(f"cannot write the log file {path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Write what is left; logging calls it at the end of the program."""
+        self.stream.close()
+        super().close()
+
+
+def _is_journal() -> bool:
+    """Whether standard error leads to the system's journal, which says so in this variable."""
+    try:
+        where = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{where.st_dev}:{where.st_ino}"

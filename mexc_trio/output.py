@@ -102,6 +102,11 @@ class SteadyOutput(io.TextIOBase):
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
 
+    def close(self) -> None:
+        """Write what is left; see `end`."""
+        self.end()
+        super().close()
+
     def end(self) -> None:
         """Write what is left, for `LAST_WAIT` seconds at the most."""
         self.drain(LAST_WAIT)
@@ -118,11 +123,13 @@ class SteadyOutput(io.TextIOBase):
                     return
                 data = self._waiting.popleft()
                 self._bytes -= len(data)
+                lines = max(1, data.count(b"\n"))
                 if self._dropped:
                     told = f"({self._dropped:,} lines were dropped, which nobody took)\n"
-                    data, self._dropped = told.encode("ascii") + data, 0
+                    data, lines = told.encode("ascii") + data, lines + self._dropped
+                    self._dropped = 0
                 self._busy = True
-            error = self._put(data)
+            error = self._put(data, lines)
             with self._changed:
                 self._busy = False
                 if error is not None:
@@ -134,8 +141,20 @@ class SteadyOutput(io.TextIOBase):
                 log.warning("no more %s: %s", self._what, error.strerror)
                 return
 
-    def _put(self, data: bytes) -> OSError | None:
-        """Write to the file; return why nothing can be written to it ever again, if so."""
+    def _prepare(self, size: int) -> None:
+        """Do what has to be done before so many bytes are written. May raise OSError."""
+
+    def _put(self, data: bytes, lines: int) -> OSError | None:
+        """Write to the file; return why nothing can be written to it ever again, if so.
+
+        Lines are counted as dropped if that fails for now, as on a full disk: what comes next may
+        not be lost.
+        """
+        try:
+            self._prepare(len(data))
+        except OSError:
+            self._lose(lines)
+            return None
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
@@ -144,12 +163,14 @@ class SteadyOutput(io.TextIOBase):
             except OSError as error:
                 if error.errno in _GONE:
                     return error
-                # A full disk, for one: this text is lost, and the next one may not be.
-                time.sleep(0.1)
-                with self._changed:
-                    self._dropped += max(1, data.count(b"\n"))
+                self._lose(lines)
                 return None
         return None
+
+    def _lose(self, lines: int) -> None:
+        time.sleep(0.1)
+        with self._changed:
+            self._dropped += lines
 
 
 @contextlib.contextmanager
@@ -184,8 +205,9 @@ def _steady(file: TextIO, what: str) -> Iterator[TextIO]:
 
 
 def drain(seconds: float) -> None:
-    """Wait for what was written to standard output and error, at most so long for each."""
-    for file in (sys.stdout, sys.stderr):
+    """Wait for what was printed and logged, at most so long for each place."""
+    logs = [getattr(handler, "stream", None) for handler in logging.root.handlers]
+    for file in {sys.stdout, sys.stderr, *logs}:
         if isinstance(file, SteadyOutput):
             file.drain(seconds)
 

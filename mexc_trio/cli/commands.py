@@ -18,7 +18,7 @@ from cyclopts import Group, Parameter
 
 from mexc_trio import __version__
 from mexc_trio.errors import INTERRUPTED, MexcTrioError, UsageError, leaves
-from mexc_trio.logs import start_logging
+from mexc_trio.logs import end_with, start_logging
 from mexc_trio.output import steady_stderr, steady_stdout
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.sources import load
@@ -93,6 +93,7 @@ class CommonOptions:
     store: Annotated[str | None, _option("store", _STORE, "DIR|URL")] = None
     config: Annotated[str | None, _option("config", _PROGRAM, "FILE")] = None
     log_level: Annotated[str | None, _option("log_level", _PROGRAM, "LEVEL")] = None
+    log_format: Annotated[str | None, _option("log_format", _PROGRAM, "FORMAT")] = None
 
 
 @Parameter(name="*")
@@ -125,6 +126,7 @@ class DrainOptions(JournalOptions):
 class RecordOptions(DrainOptions):
     """Options of recording: all of them."""
 
+    log_file: Annotated[str | None, _option("log_file", _PROGRAM, "FILE")] = None
     url: Annotated[str | None, _option("url", _RECORD, "URL")] = None
     all: Annotated[bool | None, _option("all", _RECORD, "")] = None
     quote: Annotated[str | None, _option("quote", _RECORD, "CURRENCY")] = None
@@ -154,7 +156,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     """
     for text in symbols:
         _refuse_command(text)
-    settings = _start(options, symbols, patterns=True)
+    settings = _start(options, symbols, recording=True)
     if not settings.symbols and not settings.finds:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT, or use --all")
     if settings.quote and options and options.quote and not settings.finds:
@@ -496,13 +498,15 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def _start(
-    options: CommonOptions | None, symbols: tuple[str, ...], *, patterns: bool = False
+    options: CommonOptions | None, symbols: tuple[str, ...], *, recording: bool = False
 ) -> Settings:
     """Turn the command line into settings, and start the log."""
     settings = _load(options, symbols)
-    if symbols and settings.patterns and not patterns:
+    if symbols and settings.patterns and not recording:
         raise UsageError(f"{settings.patterns[0]!r} is a pattern; only recording takes patterns")
-    start_logging(settings.log_level)
+    # What a command has to say is for whoever typed it.
+    file = settings.log_file if recording else None
+    start_logging(settings.log_level, settings.log_format, file)
     return settings
 
 
@@ -514,5 +518,5 @@ def _load(options: CommonOptions | None, symbols: tuple[str, ...]) -> Settings:
 
 
 def _fail(text: str, exit_code: int) -> int:
-    print(f"mexc-trio: error: {printable(' '.join(text.split()))}", file=sys.stderr)  # noqa: T201
+    end_with(printable(" ".join(text.split())))
     return exit_code

@@ -22,6 +22,7 @@ from mexc_trio.settings.values import (
     directory,
     file,
     mask,
+    new_file,
     seconds,
     shown,
     whole,
@@ -193,6 +194,15 @@ class Settings:
         "info",
         choice("debug", "info", "warning", "error"),
         "how much to log: debug, info, warning or error",
+    )
+    log_format: str = _setting(
+        "text", choice("text", "json"), "how to log: text for people, or json, an object a line"
+    )
+    log_file: Path | None = _setting(
+        None,
+        new_file,
+        "a file to log to while recording, instead of standard error; begun anew at 16 MiB, and"
+        " five older ones are kept",
     )
     config: Path | None = _setting(
         None, file, "settings file; without it, settings.ini in the current directory if there"

@@ -79,6 +79,14 @@ def file(text: str) -> Path:
     return path
 
 
+def new_file(text: str) -> Path:
+    """Read the path of a file that is there or could be."""
+    path = _path(text)
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
+        raise UsageError(f"{shown(text)} is not a file in a directory that is there")
+    return path
+
+
 def _path(text: str) -> Path:
     try:
         path = Path(text).expanduser()

@@ -104,7 +104,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     # The log belongs to the program, not to the test run that it would go on in.
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda level: None)
+    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
     return commands
 
 
@@ -140,6 +140,8 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "symbols_per_connection": "2",
         "store_connections": "2",
         "log_level": "debug",
+        "log_format": "json",
+        "log_file": "recorder.log",
         "config": str(ROOT / "settings.ini"),
     }
     assert texts.keys() == SETTINGS.keys() - {*SECRETS, "symbols", "all", "journal_sync", "live"}
