@@ -25,44 +25,48 @@ KNOWN: Final = 60.0
 class Space:
     """The free space of one disk over time, in bytes and seconds."""
 
-    least: int
-    """What is to be left free."""
     _before: tuple[float, int] | None = attrs.field(default=None, init=False)
     """When and how much it was, between one and two hours ago or at the start."""
     _later: tuple[float, int] | None = attrs.field(default=None, init=False)
     _told: float | None = attrs.field(default=None, init=False)
 
-    def look(self, free: int, now: float, place: object) -> None:
+    def look(self, free: int, least: int, now: float, place: object) -> None:
         """Take note of how much is free, and say so when it is less than twice the least.
+
+        Args:
+            free: how much there is.
+            least: what is to be left free.
+            now: the time, on a steady clock.
+            place: whose disk it is, for the words.
 
         Raises:
             DiskFull: it is less than the least.
         """
-        if free < self.least:
+        if free < least:
             raise DiskFull(
-                f"only {free >> 20} MiB are free at {place}, the bound is {self.least >> 20} MiB: "
+                f"only {free >> 20} MiB are free at {place}, the bound is {least >> 20} MiB: "
                 f"recording stops; free some space, or lower --min-free-mib, and start again"
             )
         if self._before is None or self._later is None:
             self._before = self._later = (now, free)
         elif now - self._later[0] >= HOUR:
             self._before, self._later = self._later, (now, free)
-        if free >= 2 * self.least:
+        if free >= 2 * least:
             self._told = None
         elif self._told is None or now - self._told >= HOUR:
             self._told = now
             log.warning(
                 "only %d MiB are free at %s, and recording stops at %d MiB%s",
-                free >> 20, place, self.least >> 20, self._time_left(free, now),
+                free >> 20, place, least >> 20, self._time_left(free - least, free, now),
             )  # fmt: skip
 
-    def _time_left(self, free: int, now: float) -> str:
+    def _time_left(self, left: int, free: int, now: float) -> str:
         assert self._before is not None  # noqa: S101 - it was looked before
         since, then = self._before
         used = then - free
         if now - since < KNOWN or used <= 0:
             return ""
-        hours = (free - self.least) * (now - since) / used / HOUR
+        hours = left * (now - since) / used / HOUR
         return f", in about {hours:.1f} hours at the present rate"
 
 
@@ -73,8 +77,9 @@ async def watch(recording: Recording) -> None:
         DiskFull: less is free than `min_free_mib`.
         JournalError: the journal was removed.
     """
-    space, path = Space(recording.settings.min_free), recording.journal.path
+    space, path = Space(), recording.journal.path
     async with aclosing(periodic(INTERVAL)) as looks:
         async for _ in looks:
             recording.journal.file.check_in_place()  # first: without its directory there is no disk
-            space.look(shutil.disk_usage(path.parent).free, time.monotonic(), path.parent)
+            free, least = shutil.disk_usage(path.parent).free, recording.settings.min_free
+            space.look(free, least, time.monotonic(), path.parent)
