@@ -1,13 +1,16 @@
 """Who may read, and what: ClickHouse's own interfaces, for clients and against the curious."""
 
+import gzip
 import http.client
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -474,6 +477,54 @@ def test_play_in_a_browser(opened: Open, tmp_path: Path) -> None:
 
 
 # Whom to let in.
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET {} HTTP/1.0\r\n\r\n",
+        "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("path", ["/ping", "/?query=SELECT%201&user=reader&password={}"])
+def test_a_connection_ends_when_http_says_so(opened: Open, head: str, path: str) -> None:
+    """Icinga, nginx and others of HTTP/1.0 wait for a close that must come."""
+    request = head.format(path.format(opened.password)).encode()
+    with socket.create_connection((opened.host, opened.port), timeout=10) as connection:
+        connection.sendall(request)
+        got = b""
+        while piece := connection.recv(65536):
+            got += piece
+    assert got.startswith(b"HTTP/1.")
+    assert b" 200 OK" in got
+    body = got.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n0\r\n\r\n")
+    assert body.endswith((b"Ok.\n", b"1\n"))
+
+
+def test_statements_in_other_bytes(opened: Open) -> None:
+    """Text that is no UTF-8, and what clients compress; neither fills a log."""
+    assert opened.get("", body=b"SELECT 'caf\xe9'") == (200, b"caf\xe9\n")
+    packed = gzip.compress(b"SELECT 1 + 1")
+    assert opened.get("", body=packed, headers={"Content-Encoding": "gzip"}) == (200, b"2\n")
+    status, said = opened.get("", body=packed[:10], headers={"Content-Encoding": "gzip"})
+    assert status >= 400
+    assert b"Code: " in said
+    assert b"Stack trace" not in said
+
+
+def test_a_thousand_idle_readers_are_not_felt(opened: Open) -> None:
+    """Promise 6: neither the recorder nor another reader waits for those who say nothing."""
+    with ExitStack() as idle:
+        for n in range(1000):
+            connection = idle.enter_context(socket.create_connection((opened.host, opened.port)))
+            if n % 2:
+                connection.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        began = time.monotonic()
+        assert opened.get("SELECT count() FROM btc") == (200, b"1000\n")
+        assert opened.store.query("SELECT 1") == [(1,)]
+        with closing(EmbeddedStore(opened.store.directory)) as another:
+            assert another.query("SELECT 1") == [(1,)]
+        assert time.monotonic() - began < 10
 
 
 def test_off_lets_nobody_in(tmp_path: Path) -> None:
