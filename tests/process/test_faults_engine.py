@@ -1,12 +1,32 @@
 """SIGKILL inside the embedded engine's INSERT: what it acknowledged is there, once, in order."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
-from tests.support.faults import ROOT, TABLE, TALLY, chance, environment, repetitions
+from mexc_trio.clickhouse.engine import Access
+from mexc_trio.clickhouse.engine_config import RECORDER
+from mexc_trio.clickhouse.server import ServerStore
+from tests.support.faults import (
+    ROOT,
+    TABLE,
+    TALLY,
+    Recorder,
+    chance,
+    compare,
+    environment,
+    recording,
+    repetitions,
+    stored,
+    wait_until,
+)
 from tests.support.running import read_embedded
 
 APPENDER = f"""
@@ -61,3 +81,141 @@ def test_kill_9_inside_an_insert(tmp_path: Path) -> None:
     assert right
     TALLY.rows += int(count)
     TALLY.notes.append(f"embedded engine: {inside} of {kills} kills fell between INSERT and answer")
+
+
+def engine_of(recorder: Recorder) -> int:
+    """Return the process of a recorder's engine, as it notes it itself."""
+    status = recorder.state / "status"
+    wait_until("the engine's own note", lambda: "Started" in status.read_text())
+    return int(status.read_text().split("\n", 1)[0].removeprefix("PID: "))
+
+
+def test_kill_9_of_the_engine_under_load(tmp_path: Path) -> None:
+    """It is started again at once, and the journal has what came meanwhile."""
+    instants = chance("engine-child")
+    kills = repetitions(30)
+    with recording(tmp_path) as (exchange, recorder):
+        recorder.linger = "0"
+        recorder.start()
+        exchange.sends()
+        for number in range(kills):
+            recorder.stores(1)
+            recorder.run_for(instants.uniform(0, 0.3))
+            pid = engine_of(recorder)
+            with suppress(ProcessLookupError):  # it was killed before it could note itself
+                os.kill(pid, signal.SIGKILL)
+            if number % 3 == 0:  # and while it starts again
+                changed = partial(lambda pid: engine_of(recorder) != pid, pid)
+                wait_until("another engine", changed)
+                with suppress(ProcessLookupError):
+                    os.kill(engine_of(recorder), signal.SIGKILL)
+        recorder.stores(100)
+        recorder.catches_up()
+        assert recorder.is_running
+        recorder.stop()
+        found = compare(exchange.connections(), stored(recorder, None))
+        assert len(found.segments) == 1, "the connection to the exchange never suffers"
+        TALLY.fault("kill -9 of the embedded engine under load", kills)
+
+
+def test_kill_9_of_both_at_once(tmp_path: Path) -> None:
+    """No orphan is left, the next start finds the directory free, and all is there once."""
+    instants = chance("both")
+    kills = repetitions(10)
+    with recording(tmp_path) as (exchange, recorder):
+        for _ in range(kills):
+            exchange.look()
+            recorder.start()
+            exchange.sends()
+            recorder.stores(1)
+            recorder.run_for(instants.uniform(0, 0.5))
+            pid = engine_of(recorder)
+            os.kill(pid, signal.SIGKILL)
+            recorder.kill()
+        exchange.look()
+        recorder.start()
+        exchange.sends()
+        recorder.stores(1)
+        recorder.stop()
+        compare(exchange.connections(), stored(recorder, None))
+        TALLY.fault("kill -9 of recorder and engine at once", kills)
+
+
+def test_frozen_engine(tmp_path: Path) -> None:
+    """It is the database away: rows wait in the journal, and a stop does not wait for it."""
+    with recording(tmp_path) as (exchange, recorder):
+        recorder.start()
+        recorder.stores(100)
+        pid = engine_of(recorder)
+        os.kill(pid, signal.SIGSTOP)
+        recorder.waits_for_store()
+        os.kill(pid, signal.SIGCONT)
+        recorder.catches_up()
+        os.kill(engine_of(recorder), signal.SIGSTOP)
+        recorder.waits_for_store()
+        recorder.stop(60)
+        recorder.start()
+        recorder.stores(300)
+        recorder.stop()
+        compare(exchange.connections(), stored(recorder, None))
+        TALLY.fault("engine frozen", 2)
+
+
+def _lateness(store: ServerStore, looks: int) -> list[float]:
+    """Return how old the newest row was, in seconds, at so many looks."""
+    late: list[float] = []
+    for _ in range(looks):
+        sql = f"SELECT max(toUnixTimestamp64Milli(ts)) FROM mexc_data.{TABLE}"
+        late.append(time.time() - int(store.query(sql)[0][0]) / 1000)
+        time.sleep(0.25)
+    return late
+
+
+BUSY = (
+    "SELECT count() FROM numbers(1000000000000)",
+    "SELECT m, count() FROM btc GROUP BY m ORDER BY 2 DESC",
+    "SELECT groupArray(number) FROM numbers(1000000000)",
+    "SELECT * FROM numbers(100000000) ORDER BY cityHash64(number) FORMAT Null",
+    "SELECT repeat('x', 1000) FROM numbers(10000000000)",
+    "SELECT sleepEachRow(1) FROM numbers(3)",
+    "SELECT count() FROM btc AS a CROSS JOIN btc AS b",
+    "SELECT file('/etc/hostname')",
+    "SELECT * FROM python('os')",
+)
+
+
+def test_readers_do_not_slow_recording(tmp_path: Path) -> None:
+    """With heavy and endless statements at work, rows are no later than `--linger` and a second."""
+    stop = threading.Event()
+
+    def read(url: str, sql: str) -> None:
+        while not stop.is_set():
+            command = ["curl", "-sS", "-m", "5", "-o", os.devnull, url, "--data-binary", sql]
+            subprocess.run(command, check=False, capture_output=True)
+
+    exchange_options = ("--rate", "1000", "--oddities", "0")
+    with recording(tmp_path, exchange=exchange_options) as (exchange, recorder):
+        recorder.linger = "1"
+        recorder.start()
+        recorder.stores(100)
+        url = (recorder.state / "http.url").read_text().strip()
+        readers = [threading.Thread(target=read, args=(url, sql)) for sql in BUSY]
+        access = Access(**json.loads((recorder.state / "engine" / "access").read_text()))
+        with closing(ServerStore(access.target(RECORDER), 1)) as store:
+            alone = _lateness(store, 30)
+            for reader in readers:
+                reader.start()
+            try:
+                crowded = _lateness(store, 60)
+            finally:
+                stop.set()
+                for reader in readers:
+                    reader.join()
+        recorder.stop()
+        compare(exchange.connections(), stored(recorder, None))
+    # A machine that is busy with other things makes rows late by itself.
+    assert max(crowded) <= max(2.0, max(alone) + 1), (sorted(alone)[-5:], sorted(crowded)[-5:])
+    TALLY.notes.append(
+        f"nine hostile readers at 1,000 rows/s: newest row at most {max(crowded):.2f} s "
+        f"old, {max(alone):.2f} without them"
+    )
