@@ -1,17 +1,19 @@
 """What the embedded engine of this environment costs: disk, time, memory, and bytes a row.
 
-Run it in an environment for each distribution that is to be compared: chdb, chdb-core or
-chdb-core-lite, and attrs. `python -m tools.engines`.
+`python -m tools.engines`, with the extras `embedded` and `bench`.
 """
 
 import importlib.metadata
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-DISTRIBUTIONS = ("chdb", "chdb-core", "chdb-core-lite")
+import psutil
+
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import market_table, prepare
+
+DISTRIBUTIONS = ("chdb", "chdb-core")
 COMPANIONS = ("pandas", "pyarrow", "numpy", "python-dateutil", "tzdata", "six", "pytz")
 BATCHES, ROWS = 200, 15
 BOOK = ",".join(f"[775{n}.{n % 10},{n * 37}]" for n in range(20))
@@ -30,10 +32,10 @@ def installed_mib(names: tuple[str, ...]) -> float:
     return total / 2**20
 
 
-def peak_mib() -> float:
-    """Return the most memory that this process has had resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+def engine_mib() -> float:
+    """Return the memory that the engine has resident, which is this process's only child."""
+    (engine,) = psutil.Process().children()
+    return float(engine.memory_info().rss) / 2**20
 
 
 def main() -> None:
@@ -42,20 +44,13 @@ def main() -> None:
     print("engine:", ", ".join(f"{n} {found[n]}" for n in DISTRIBUTIONS if n in found))
     print(f"installed: {installed_mib(DISTRIBUTIONS):.0f} MiB")
     print(f"with it come pandas, pyarrow and theirs: {installed_mib(COMPANIONS):.0f} MiB")
-    before, began = peak_mib(), time.perf_counter()
-    import chdb.session  # noqa: F401
-
-    print(f"import: {time.perf_counter() - began:.2f} s, {peak_mib() - before:.0f} MiB")
-
-    from mexc_trio.clickhouse.embedded import EmbeddedStore
-    from mexc_trio.clickhouse.schema import market_table, prepare
-
     table = market_table("btc")
     with tempfile.TemporaryDirectory() as directory:
         began = time.perf_counter()
         store = EmbeddedStore(Path(directory))
         prepare(store, [table])
-        print(f"open and create a table: {time.perf_counter() - began:.2f} s")
+        took = time.perf_counter() - began
+        print(f"start it and create a table: {took:.2f} s, {engine_mib():.0f} MiB")
         rows = [(1_700_000_000_000 + n, "d", f"775{n}.1|{n}|1") for n in range(ROWS - 5)]
         rows += [(1_700_000_000_100 + n, "dp", f"{BOOK}|{BOOK}") for n in range(5)]
         began = time.perf_counter()
@@ -65,9 +60,10 @@ def main() -> None:
         files = Path(directory, "data", "mexc_data", "btc").resolve().glob("*")
         size = sum(file.stat().st_size for file in files) / BATCHES / ROWS
         version = store.query("SELECT version()")[0][0]
+        memory = engine_mib()
         store.close()
     print(f"ClickHouse {version}: an INSERT of {ROWS} rows {took:.1f} ms, {size:.0f} bytes a row")
-    print(f"most memory in all: {peak_mib():.0f} MiB")
+    print(f"its memory afterwards: {memory:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def error_of(code: int, text: str, store: str) -> StoreError:
 
 def _first_line(text: str) -> str:
     line = text.strip().split("\n", 1)[0]
-    # 18.16 appends its stack trace, newer servers the version.
+    # Over the native protocol the stack trace stands behind it.
     line = re.sub(r"^(Code: \d+\.\s*|DB::Exception: )+", "", line)
     line = line.split(" Stack trace:")[0].strip()
     return line if len(line) <= 300 else line[:297] + "..."

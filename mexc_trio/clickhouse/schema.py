@@ -280,6 +280,6 @@ def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str,
 def milliseconds(column: str, type_: str) -> str:
     """Return the SQL that reads a time column as milliseconds.
 
-    A table made by hand on a server without DateTime64 has Int64 there.
+    A table made by hand may have Int64 there.
     """
     return f"toUnixTimestamp64Milli({column})" if type_.startswith("DateTime64") else column

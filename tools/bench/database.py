@@ -12,6 +12,9 @@ import attrs
 from clickhouse_driver import Client
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.settings.targets import ServerTarget, parse_store
 from mexc_trio.symbols import table_name
 from tools.bench.frames import Fingerprint, fingerprint
 from tools.bench.process import apart
@@ -22,12 +25,6 @@ _PART: Final = 200_000  # rows that are read at once
 
 StoreName = Literal["server", "embedded"]
 BOTH: tuple[StoreName, ...] = ("server", "embedded")
-
-_ROW = "ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String"
-_GAP = (
-    "symbol String, channel String, `from` Int64, `to` Int64, cause String, detail String, "
-    "version_before UInt64, version_after UInt64"
-)
 
 
 class Database(Protocol):
@@ -51,7 +48,7 @@ class Database(Protocol):
 
 @attrs.define(eq=False)
 class ServerDatabase:
-    """Tables in a real server. An old one has no DateTime64, so their `ts` is Int64."""
+    """Tables in a server of their own."""
 
     server: ClickHouseServer
     directory: Path
@@ -66,9 +63,10 @@ class ServerDatabase:
         """Make the database anew, with empty tables."""
         self.server.execute(f"DROP DATABASE {DATABASE}")
         self.server.execute(f"CREATE DATABASE {DATABASE}")
-        for table in map(table_name, symbols):
-            self.server.execute(f"CREATE TABLE {DATABASE}.`{table}` ({_ROW}) ENGINE = StripeLog")
-        self.server.execute(f"CREATE TABLE {DATABASE}.gaps ({_GAP}) ENGINE = StripeLog")
+        target = parse_store(self.server.url)
+        assert isinstance(target, ServerTarget)  # noqa: S101 - for the type checker
+        with closing(ServerStore(target, 1)) as store:
+            prepare(store, [*(market_table(table_name(symbol)) for symbol in symbols), GAPS])
 
     @property
     def arguments(self) -> list[str]:
@@ -78,7 +76,8 @@ class ServerDatabase:
     def read(self, symbols: Sequence[str]) -> list[Fingerprint]:
         """See `Database`."""
         # One thread reads a StripeLog table in the order of insertion.
-        sql = f"SELECT ts, mt, m FROM {DATABASE}.`%s` SETTINGS max_threads = 1"
+        columns = "toUnixTimestamp64Milli(ts), mt, m"
+        sql = f"SELECT {columns} FROM {DATABASE}.`%s` SETTINGS max_threads = 1"
         return [fingerprint(self._client.execute_iter(sql % table_name(s))) for s in symbols]
 
     def close(self) -> None:

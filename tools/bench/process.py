@@ -106,13 +106,15 @@ class Recorder:
         return self.directory / "recorder.log"
 
     def use(self) -> Use:
-        """Return what it has used until now."""
+        """Return what it has used until now, with the engine of an embedded store."""
         try:
-            with self._seen.oneshot():
-                cpu, memory = self._seen.cpu_times(), self._seen.memory_info()
+            every = [self._seen, *self._seen.children()]
+            times = [process.cpu_times() for process in every]
+            memory = sum(process.memory_info().rss for process in every)
         except psutil.NoSuchProcess:
             raise BenchError(f"the recorder ended by itself:\n{self._tail()}") from None
-        return Use(time.monotonic(), cpu.user + cpu.system, memory.rss / 1e6)
+        cpu = sum(one.user + one.system for one in times)
+        return Use(time.monotonic(), cpu, memory / 1e6)
 
     def settle(self, timeout: float = 180.0) -> Use:
         """Wait until it has nothing to do; return what it has used by then."""
