@@ -209,6 +209,9 @@ class _Session:
             if number:
                 await self._pace.turn()
             await self._begin(feed)
+        if len(self._feeds) > 1:
+            heard = len(self._live.keys() - self._later)
+            log.info("Subscribed to: %d of %d symbols on one connection", heard, len(self._feeds))
 
     async def heartbeat(self) -> None:
         """Ping, and insist on answers."""
@@ -292,7 +295,8 @@ class _Session:
                 if request is not None and channel in request.channels:
                     request.channels.remove(channel)
                     request.answered()
-                    log.info("Subscribed to: %s for %s", method(channel), request.symbol)
+                    level = logging.DEBUG if len(self._feeds) > 1 else logging.INFO
+                    log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
             case Refusal(text):
                 self._refused(text, message.unknown_contract)
             case Skipped():
