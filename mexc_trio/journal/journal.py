@@ -131,7 +131,7 @@ class Journal:
             await trio.sleep(PURGE_INTERVAL)
 
     async def purge(self) -> None:
-        """Remove rows of proven tables that are acknowledged and older than the retention."""
+        """Remove rows of verified tables that are acknowledged and older than the retention."""
         at = now()
         # A clock that was set back leaves rows of the future: they do not stay much longer, either.
         since, until = at - int(1000 * self.retention), at + int(1000 * self.retention)

@@ -54,7 +54,7 @@ class Queue:
     id: int
     """The table's number in the file."""
     _journal: "Journal"
-    proven: bool = attrs.field(default=False, init=False)
+    verified: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
     _is_held: bool = attrs.field(default=False, init=False)
@@ -200,7 +200,7 @@ class Queue:
 
         To be asked before each removal: a writer may have found since that its table lost rows.
         """
-        return self.acked if self.proven and not self._is_held else 0
+        return self.acked if self.verified and not self._is_held else 0
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""

@@ -27,7 +27,8 @@ from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Queue
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts
-from mexc_trio.record.writer import AsyncStore, Writer
+from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.writer import Writer
 from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.settings import SymbolSettings
 from mexc_trio.supervise import supervise

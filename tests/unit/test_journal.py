@@ -116,7 +116,7 @@ class AnyOrder(RuleBasedStateMachine):
     def take_back(self, name: str, back: int) -> None:
         """Let the store have lost rows."""
         queue = self.journal.queue(name)
-        queue.proven = True
+        queue.verified = True
         again = max(queue.acked - back, queue.first_kept())
         if again < queue.acked:
             self.table_rows[name] = (self.table_rows[name] or 0) - (queue.acked - again)
@@ -132,14 +132,14 @@ class AnyOrder(RuleBasedStateMachine):
     def purge(self) -> None:
         """Remove what is acknowledged."""
         for name in self.rows:
-            self.journal.queue(name).proven = True
+            self.journal.queue(name).verified = True
         trio.run(self.journal.purge)
 
     @rule(name=st.sampled_from(("btc", "eth")))
     def purge_only(self, name: str) -> None:
         """Remove what is acknowledged of one table, while the other is not known to be sound."""
         for queue in self.journal.queues():
-            queue.proven = queue.name == name
+            queue.verified = queue.name == name
         trio.run(self.journal.purge)
 
     @rule()
@@ -371,7 +371,7 @@ async def test_file_does_not_grow_for_ever(path: Path) -> None:
     """A steady stream, acknowledged as it comes, needs as much as its retention and no more."""
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         sizes = []
         for n in range(60):
             for k in range(100):
@@ -388,7 +388,7 @@ async def test_file_shrinks_after_an_outage(path: Path) -> None:
     """The disk that an outage took is given back."""
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         for _ in range(4000):
             queue.append([(1, "dp", "x" * 1000)] * 10)
         journal.flush()
@@ -402,7 +402,7 @@ async def test_file_shrinks_after_an_outage(path: Path) -> None:
         assert size(path) < grown / 4
 
 
-async def test_nothing_is_removed_before_the_table_is_proven(path: Path) -> None:
+async def test_nothing_is_removed_before_the_table_is_verified(path: Path) -> None:
     """A machine that was off for longer than the retention still has what it needs to repair."""
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
@@ -410,7 +410,7 @@ async def test_nothing_is_removed_before_the_table_is_proven(path: Path) -> None
         queue.settle(100, 100)
         await journal.purge()
         assert queue.rows(0, 1000) == numbered(0, 100)
-        queue.proven = True
+        queue.verified = True
         await journal.purge()
         assert queue.first_kept() == 100
 
@@ -422,7 +422,7 @@ async def test_rows_that_are_needed_again_while_others_are_removed(
     monkeypatch.setattr("mexc_trio.journal.journal._PURGE_STEP", 5)
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         for n in range(50):
             queue.append(numbered(n, 1))
             journal.flush()
@@ -444,7 +444,7 @@ async def test_nothing_is_removed_while_a_table_is_compared(path: Path) -> None:
     """What the journal has when the comparison begins is there when it ends."""
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         queue.append(numbered(0, 10))
         queue.settle(10, 10)
         with queue.held():
@@ -460,7 +460,7 @@ async def test_clock_that_was_wrong_stops_no_removal(
     """Rows of the future do not keep all others in the file until their time has come."""
     with open_journal(path, retention=600) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         now = time.time()
         for later in (86_400, 0):
             monkeypatch.setattr(time, "time", lambda later=later: now + later)
@@ -476,7 +476,7 @@ async def test_retention(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Acknowledged rows stay for so many seconds, and unacknowledged ones for ever."""
     with open_journal(path, retention=600) as journal:
         queue = journal.queue("btc")
-        queue.proven = True
+        queue.verified = True
         queue.append(numbered(0, 10))
         journal.flush()
         queue.append(numbered(10, 10))
@@ -601,7 +601,7 @@ async def test_nobody_pays_for_an_index_that_nobody_needs(path: Path) -> None:
         queues = [journal.queue(name) for name in ("btc", "eth")]
         places = "SELECT count(*) FROM places"
         for queue in queues:
-            queue.proven = True
+            queue.verified = True
         for _ in range(5):
             for queue in queues:
                 queue.append(numbered(0, 10))

@@ -27,13 +27,11 @@ from mexc_trio.errors import (
     TableMissing,
 )
 from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.record.reconcile import BATCH, LOOKED_UP, WATCHED
 from mexc_trio.record.writer import (
     AUDIT_INTERVAL,
-    BATCH,
     LAST_HOLD,
     LAST_PAUSE,
-    LOOKED_UP,
-    WATCHED,
     SharedWriter,
     Writer,
     longest_wait,
@@ -525,7 +523,7 @@ async def test_emptied_table_while_recording(
     kept: str, parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the journal still has is written again in order; what is gone for good is a gap."""
-    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 1000)
+    monkeypatch.setattr("mexc_trio.record.reconcile.now", lambda: 1000)
     parts.gate.keeps_none_aside = kept == "no right"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
@@ -560,7 +558,7 @@ async def test_table_and_journal_damaged_together(
     parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 4: nobody knows what was there, and that is a gap even if nothing is left."""
-    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 5000)
+    monkeypatch.setattr("mexc_trio.record.reconcile.now", lambda: 5000)
     parts.gate.rows, parts.gate.readable = numbered(0, 50), 0
     await parts.settle()
     (gap,) = parts.gaps
@@ -617,7 +615,7 @@ async def test_dropped_table_that_the_journal_does_not_have(
     parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the gap says so: everything from its first row to the first that is left."""
-    monkeypatch.setattr("mexc_trio.record.writer.now", lambda: 1000)
+    monkeypatch.setattr("mexc_trio.record.reconcile.now", lambda: 1000)
     parts.queue.append(numbered(0, 50))
     await parts.settle()
     parts.journal.retention = -1

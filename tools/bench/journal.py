@@ -72,7 +72,7 @@ async def _run(path: Path, messages: int, count: int, index: bool) -> tuple[floa
         queues = [journal.queue(f"t{n}") for n in range(count)]
         for queue in queues:
             queue.settle(0, 0)
-            queue.proven = True
+            queue.verified = True
         journal.flush()
         before, written = time.process_time(), _written()
         for number, pick in enumerate(picks):
