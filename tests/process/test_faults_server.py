@@ -37,7 +37,7 @@ OUTAGE = float(os.environ.get("MEXC_TRIO_TEST_OUTAGE", "4"))
 """Seconds of the one long outage."""
 
 # The program waits for 10 s by default.
-IMPATIENT = "?send_receive_timeout=1&sync_request_timeout=1&connect_timeout=1"
+IMPATIENT = "&send_receive_timeout=1&sync_request_timeout=1&connect_timeout=1"
 
 
 @pytest.fixture
