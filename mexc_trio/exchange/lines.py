@@ -1,0 +1,210 @@
+"""Several lines of one symbol made into one stream: sans-I/O, with no clock of its own.
+
+A line is one connection after the other to the exchange; here each connection is a `Source`. What
+they bring is merged by what it is:
+
+- Deals and dead letters are the same on every line, so each is taken once, from whoever brings it
+  first. Which deal it is say its row and the exchange's id together. Where ids are lacking, equal
+  rows are counted: as many are kept as that source brought which brought most.
+- Books and tickers are sampled for each connection, so all of them together would only be a doubled
+  rate. One source leads. The newest of the others are held, and when the leader is late or gone,
+  another takes over with what it holds that is newer than the last one taken.
+
+What was missed is judged in the exchange's time, because lines have delays of their own: a source
+has a channel from the first message after its subscription until the last message of any kind.
+Time that no source has is missed, and found as soon as one of them is known to be lost.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+
+from mexc_trio.exchange.merging import Once, Sampled
+from mexc_trio.exchange.wire import Data
+from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.spans import EARLIEST, LATEST
+
+
+class Missed(NamedTuple):
+    """Exchange time that no line has of a channel."""
+
+    channel: Channel
+    start: int
+    """Milliseconds: the last message before."""
+    end: int | None
+    """Milliseconds: the first message after; None if none has come yet."""
+
+
+@attrs.define
+class _Have:
+    """What a source has of one channel, in the exchange's milliseconds; 0 is unknown."""
+
+    since: int = 0
+    """The first message of any channel after the subscription."""
+    until: int = 0
+    """The last one, once the source is lost or the channel silent; 0 before."""
+    first: int = 0
+    last: int = 0
+
+
+@attrs.define(eq=False)
+class Source:
+    """One connection of a line, to one symbol's channels."""
+
+    name: str = ""
+    clock: int = attrs.field(default=0, init=False)
+    """The exchange's time of the newest message."""
+    has: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
+    """By channel that it is subscribed to."""
+    awaited: bool = attrs.field(default=False, init=False)
+    """Whether there is a channel of which it is not known since when it is had."""
+    mute: set[Channel] = attrs.field(factory=set, init=False)
+    """Channels that have gone silent: only their own next message shows that they are had."""
+
+
+@attrs.define(eq=False)
+class Merger:
+    """One symbol's sources, merged.
+
+    Equal deals are recognised for at least `window` seconds, and forgotten within twice that: so
+    much memory is needed, some 350 bytes a deal. A line that lags behind another by more would
+    bring deals twice.
+    """
+
+    window: float
+    sources: list[Source] = attrs.field(factory=list, init=False)
+    """Those that are connected."""
+    missed: list[Missed] = attrs.field(factory=list, init=False)
+    """What was found that no line has. To be looked at, and emptied, before what any of the calls
+    returns is stored: an open end is that message."""
+    _lost: dict[Channel, list[_Have]] = attrs.field(init=False)
+    _once: Once = attrs.field(init=False)
+    _sampled: dict[Channel, Sampled] = attrs.field(init=False)
+    # What was lost, the earliest first, while it is not known since when others have the channel.
+    _unsure: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lost = {channel: [] for channel in CHANNELS}
+        self._once = Once(self.window)
+        self._sampled = {"ticker": Sampled(), "depth": Sampled()}
+
+    def join(self, name: str = "") -> Source:
+        """Return a source for a connection that has just been made."""
+        source = Source(name)
+        self.sources.append(source)
+        return source
+
+    def subscribed(self, source: Source, channel: Channel) -> None:
+        """Note that a source has a channel from now on."""
+        if channel not in source.has and channel not in source.mute:
+            source.has[channel] = _Have()
+            source.awaited = True
+
+    def take(self, source: Source, message: Data, now: float) -> Sequence[Data]:
+        """Return what is to be stored now that a source has brought this, in its order."""
+        rows, channel = message.rows, message.channel
+        good = len(rows) - message.dead
+        if good and channel is not None:
+            self._note(source, channel, rows[0].ts, rows[good - 1].ts)
+            if channel != "deal":
+                return self._sampled[channel].take(source, message, now)
+        return self._once.take(source, message, now)
+
+    def backfill(self, source: Source, message: Data, now: float) -> Data | None:
+        """Return what is new of deals that were asked for afterwards; None if nothing is.
+
+        Args:
+            source: one that was never joined, the same for all answers to one question.
+            message: the deals.
+            now: Trio's time.
+        """
+        taken = self._once.take(source, message, now)
+        return taken[0] if taken else None
+
+    def lost(self, source: Source) -> Sequence[Data]:
+        """Take leave of a source whose connection has ended.
+
+        Returns what is to be stored because another line takes over.
+        """
+        self.sources.remove(source)
+        for channel in list(source.has):
+            self._ended(source, channel, 0)
+        taken: list[Data] = []
+        for sampled in self._sampled.values():
+            taken += sampled.lost(source, self.sources)
+        return taken
+
+    def silent(self, source: Source, channel: Channel) -> None:
+        """Note that a channel of a source has been silent for too long.
+
+        It is had again from its next message on.
+        """
+        source.mute.add(channel)
+        if have := source.has.get(channel):
+            self._ended(source, channel, have.last or have.since)
+
+    def is_had(self, channel: Channel) -> bool:
+        """Whether a connected source is known to have the channel."""
+        return any(channel in source.has and source.has[channel].since for source in self.sources)
+
+    def _note(self, source: Source, channel: Channel, first: int, last: int) -> None:
+        """Note the times of a message."""
+        have = source.has.get(channel)
+        if have is None:  # before its acknowledgement, or after a silence
+            have = source.has[channel] = _Have()
+            source.awaited = True
+            source.mute.discard(channel)
+        if not EARLIEST <= last < LATEST:
+            return  # such a time says nothing
+        source.clock = max(source.clock, last)
+        have.last = last
+        if not have.first:
+            have.first = first if EARLIEST <= first < LATEST else last
+        if source.awaited:
+            source.awaited = False
+            for name, one in source.has.items():
+                one.since = one.since or last
+                self._judge(name)
+
+    def _ended(self, source: Source, channel: Channel, until: int) -> None:
+        """End what a source has of a channel."""
+        have = source.has.pop(channel)
+        if have.since:
+            have.until = until or max(source.clock, have.since)
+            # What ended before the living were last heard of can reveal nothing any more.
+            living = (one.clock for one in self.sources if channel in one.has)
+            earliest = self._unsure.setdefault(channel, have).until
+            oldest = min((have.until, earliest, *living))
+            lost = self._lost[channel]
+            self._lost[channel] = [one for one in (*lost, have) if one.until >= oldest]
+        self._judge(channel)
+
+    def _judge(self, channel: Channel) -> None:
+        """Find out what nobody has, if something was lost and it can be known by now."""
+        if channel not in self._unsure:
+            return
+        living = [one.has[channel] for one in self.sources if channel in one.has]
+        others = [*self._lost[channel], *(one for one in living if one.since)]
+        missed = _holes(channel, self._unsure[channel], sorted(others, key=lambda one: one.since))
+        if not missed or all(one.since for one in living):
+            del self._unsure[channel]
+            self.missed += missed
+
+
+def _holes(channel: Channel, lost: _Have, others: Sequence[_Have]) -> list[Missed]:
+    """Return the time after one that was lost which the others, sorted by `since`, lack."""
+    missed = []
+    reach, last = lost.until, lost.last or lost.until
+    for number, one in enumerate(others):
+        if one.since > reach:
+            firsts = [later.first for later in others[number:] if later.first >= reach]
+            end = min(firsts, default=None)
+            missed.append(Missed(channel, min(last, end or last), end))
+            if end is None:  # the next message of the channel will end it
+                return missed
+        if not one.until:
+            return missed  # it lives
+        if one.until > reach:
+            reach, last = one.until, max(last, one.last)
+    return [*missed, Missed(channel, last, None)]

@@ -1,0 +1,396 @@
+"""Several lines make one stream: nothing twice, nothing back, and missed only what nobody had."""
+
+import random
+from collections.abc import Sequence
+
+import attrs
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from mexc_trio.exchange.lines import Merger, Missed, Source
+from mexc_trio.exchange.merging import LATE
+from mexc_trio.exchange.wire import Data
+from mexc_trio.rows import CHANNELS, Channel, Row
+
+START = 1_764_000_000_000
+WINDOW = 60.0
+
+
+def deals(*times: int, ids: Sequence[int] | None = None, text: str = "1|2|1") -> Data:
+    """Return deals of these times."""
+    rows = [Row(START + at, "d", text) for at in times]
+    numbers = [START + at for at in times] if ids is None else ids
+    return Data("BTC_USDT", "deal", rows, 0, 0, (), numbers)
+
+
+def book(version: int, at: int | None = None) -> Data:
+    """Return a book."""
+    ts = START + (version if at is None else at)
+    return Data("BTC_USDT", "depth", [Row(ts, "dp", f"[{version},1]|")], 0, version)
+
+
+def ticker(at: int) -> Data:
+    """Return a ticker."""
+    return Data("BTC_USDT", "ticker", [Row(START + at, "t", f"{at}||||")], 0, 0)
+
+
+def dead(text: str, at: int = 0) -> Data:
+    """Return a dead letter of no channel."""
+    return Data("BTC_USDT", None, [Row(START + at, "dl", text)], 1, 0, CHANNELS)
+
+
+def lines(count: int = 2) -> tuple[Merger, list[Source]]:
+    """Return a merger with so many lines that are subscribed to everything."""
+    merger = Merger(WINDOW)
+    sources = [merger.join(str(number)) for number in range(count)]
+    for source in sources:
+        for channel in CHANNELS:
+            merger.subscribed(source, channel)
+    return merger, sources
+
+
+# --- Deals ---
+
+
+def test_a_deal_is_taken_from_whoever_brings_it_first() -> None:
+    """However the lines cut their arrays, each deal comes out once."""
+    merger, (a, b) = lines()
+    assert merger.take(a, first := deals(1, 2), 0.0) == (first,)
+    assert merger.take(b, deals(1, 2, 3), 0.1) == (deals(3),)
+    assert merger.take(a, deals(3), 0.2) == ()
+
+
+def test_equal_deals_with_ids_of_their_own_are_all_kept() -> None:
+    """The id says which of them a line brings."""
+    merger, (a, b) = lines()
+    assert merger.take(a, two := deals(1, 1, ids=[7, 8]), 0.0) == (two,)
+    assert merger.take(b, deals(1, ids=[8]), 0.0) == ()
+    assert merger.take(b, deals(1, 1, ids=[9, 7]), 0.0) == (deals(1, ids=[9]),)
+
+
+def test_equal_deals_without_ids_are_counted() -> None:
+    """Two of one line stay two; the other line's are the same ones, as far as they go."""
+    merger, (a, b) = lines()
+    assert merger.take(a, two := deals(1, 1, ids=[]), 0.0) == (two,)
+    assert merger.take(b, deals(1, ids=[]), 0.0) == ()
+    assert merger.take(b, deals(1, 1, ids=[]), 0.0) == (deals(1, ids=[]),)
+
+
+def test_what_lacks_ids_is_the_same_as_what_has_them() -> None:
+    """The REST interface's deals have none: only what is more than known is new."""
+    merger, (a, _) = lines()
+    merger.take(a, deals(1, 1, 2, ids=[4, 5, 6]), 0.0)
+    rest = Source("REST")
+    assert merger.backfill(rest, deals(1, 1, 2, 3, ids=[]), 1.0) == deals(3, ids=[])
+    assert merger.take(a, deals(3), 2.0) == ()
+    assert merger.take(a, later := deals(4), 2.0) == (later,)
+
+
+def test_a_connection_made_anew_may_bring_again_what_the_last_one_brought() -> None:
+    """Its deals without ids are counted from nothing."""
+    merger, (a,) = lines(1)
+    merger.take(a, deals(1, 2, ids=[]), 0.0)
+    merger.lost(a)
+    again = merger.join()
+    assert merger.take(again, deals(2, 3, ids=[]), 1.0) == (deals(3, ids=[]),)
+
+
+def test_dead_letters_come_once_whatever_their_time() -> None:
+    """The time of one may be that of receipt, which is another on each line."""
+    merger, (a, b) = lines()
+    assert merger.take(a, first := dead("{", 1), 0.0) == (first,)
+    assert merger.take(b, dead("{", 5), 0.0) == ()
+    mixed = Data("BTC_USDT", "deal", [*deals(1).rows, Row(0, "dl", "x")], 1, 0, ("deal",), [5])
+    assert merger.take(a, mixed, 0.0) == (mixed,)
+    (taken,) = merger.take(b, mixed._replace(rows=[*deals(2).rows, Row(0, "dl", "x")]), 0.0)
+    assert (taken.rows, taken.dead, taken.missed) == (deals(2).rows, 0, ())
+
+
+def test_memory_is_bounded_by_time() -> None:
+    """What is older than two windows is forgotten, what is younger than one is known."""
+    merger, (a, b) = lines()
+    for second in range(1000):
+        merger.take(a, deals(second), float(second))
+        assert merger.take(b, deals(max(0, second - int(WINDOW))), float(second)) == ()
+    assert len(merger._once._seen) + len(merger._once._before) <= 2 * WINDOW + 1  # noqa: SLF001
+
+
+# --- Books and tickers ---
+
+
+def test_one_line_leads_and_its_books_alone_are_stored() -> None:
+    """Books are sampled for each connection: the union would be a doubled rate."""
+    merger, (a, b) = lines()
+    for version in range(1, 40, 2):
+        assert merger.take(a, book(version), version / 10) == [book(version)]
+        assert merger.take(b, book(version + 1), version / 10 + 0.05) == ()
+
+
+def test_another_line_takes_over_at_once_with_what_it_holds() -> None:
+    """From its first book that is newer than the last one stored; never back."""
+    merger, (a, b) = lines()
+    merger.take(a, book(5), 0.0)
+    for version in (4, 6, 7):
+        assert merger.take(b, book(version), 0.1) == ()
+    assert merger.lost(a) == [book(6), book(7)]
+    assert merger.missed == []
+    assert merger.take(b, book(8), 0.2) == [book(8)]
+
+
+def test_another_line_takes_over_from_a_leader_that_is_late() -> None:
+    """It need not be known to be lost."""
+    merger, (a, b) = lines()
+    merger.take(a, ticker(1), 0.0)
+    assert merger.take(b, ticker(2), 1.0) == ()
+    assert merger.take(b, ticker(3), 1.1 + LATE) == [ticker(2), ticker(3)]
+    assert merger.take(a, ticker(4), 2.0 + LATE) == ()
+
+
+def test_a_new_leader_waits_until_it_has_passed_the_last_one_stored() -> None:
+    """It lags behind the line that it follows."""
+    merger, (a, b) = lines()
+    merger.take(a, book(10), 0.0)
+    merger.lost(a)
+    assert merger.take(b, book(9), 0.1) == ()
+    assert merger.take(b, book(10), 0.2) == ()
+    assert merger.take(b, book(11), 0.3) == [book(11)]
+
+
+def test_the_last_book_again_on_the_first_connection_after_a_silence_is_stored() -> None:
+    """As the exchange greets with: it shows that nothing has changed meanwhile."""
+    merger, (a,) = lines(1)
+    merger.take(a, book(10), 0.0)
+    merger.lost(a)
+    assert merger.take(merger.join(), book(10), 1.0) == [book(10)]
+
+
+def test_what_was_missed_waits_for_a_line_that_has_not_been_heard_yet() -> None:
+    """It is subscribed to, and its first message shows since when: before the other was lost."""
+    merger, (a, b) = lines()
+    merger.take(a, ticker(10), 0.0)
+    merger.lost(a)
+    assert merger.missed == []
+    assert merger.take(b, ticker(9), 0.1) == ()
+    assert merger.missed == []
+    merger, (a, b) = lines()
+    merger.take(a, ticker(10), 0.0)
+    merger.lost(a)
+    merger.take(b, ticker(12), 0.1)
+    assert Missed("ticker", START + 10, START + 12) in merger.missed
+
+
+def test_numbers_that_begin_anew_are_believed_after_a_while() -> None:
+    """The exchange may count versions from the start; what came meanwhile is not lost."""
+    merger, (a,) = lines(1)
+    merger.take(a, book(1_000_000), 0.0)
+    merger.lost(a)
+    b = merger.join()
+    stored: list[Data] = []
+    for version in range(1, 30):
+        stored += merger.take(b, book(version), float(version))
+    assert stored == [book(version) for version in range(1, 30)]
+
+
+def test_a_line_with_wild_numbers_that_does_not_lead_harms_nothing() -> None:
+    """Whether far ahead or far behind: the leader goes on, and little is held."""
+    merger, (a, ahead, behind) = lines(3)
+    for second in range(1, 500):
+        assert merger.take(a, book(second), float(second)) == [book(second)]
+        assert merger.take(ahead, book(10**15 + second), second + 0.1) == ()
+        assert merger.take(behind, book(1), second + 0.2) == ()
+    held = merger._sampled["depth"]._held  # noqa: SLF001
+    assert max(map(len, held.values())) < 20
+
+
+def test_a_single_line_is_believed_whatever_it_says() -> None:
+    """What one connection brings in its own order is stored as it came."""
+    merger, (a,) = lines(1)
+    for version in (5, 5, 3, 0, 9, 1):
+        assert merger.take(a, book(version), 0.0) == [book(version)]
+    for at in (5, 5, 3, 9):
+        assert merger.take(a, ticker(at), 0.0) == [ticker(at)]
+
+
+# --- What nobody had ---
+
+
+def test_the_loss_of_one_line_misses_nothing() -> None:
+    """As long as the other has been there since before."""
+    merger, (a, b) = lines()
+    for at in (1, 2):
+        merger.take(a, ticker(at), 0.0)
+        merger.take(b, ticker(at), 0.0)
+    merger.lost(a)
+    assert merger.missed == []
+    assert all(map(merger.is_had, CHANNELS))
+
+
+def test_the_loss_of_the_last_line_misses_everything_from_its_last_rows_on() -> None:
+    """Each channel from its own last row."""
+    merger, (a,) = lines(1)
+    merger.take(a, deals(3), 0.0)
+    merger.take(a, ticker(5), 0.0)
+    merger.lost(a)
+    assert set(merger.missed) == {
+        Missed("deal", START + 3, None),
+        Missed("ticker", START + 5, None),
+        Missed("depth", START + 5, None),
+    }
+    assert not any(map(merger.is_had, CHANNELS))
+
+
+def test_a_line_that_hung_reveals_what_was_missed_before_the_other_came() -> None:
+    """The one heard nothing more from 10 on, the other came at 20: known when the first is lost."""
+    merger, (a,) = lines(1)
+    merger.take(a, deals(8), 0.0)
+    merger.take(a, ticker(10), 0.0)
+    b = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(b, channel)
+    merger.take(b, ticker(20), 5.0)
+    merger.take(b, deals(25), 5.0)
+    merger.lost(a)
+    assert set(merger.missed) == {
+        Missed("deal", START + 8, START + 25),
+        Missed("ticker", START + 10, START + 20),
+        Missed("depth", START + 10, None),
+    }
+
+
+def test_a_channel_that_is_silent_on_one_line_is_missed_only_if_the_others_lack_it() -> None:
+    """And had again with its own next message, not with its acknowledgement."""
+    merger, (a, b) = lines()
+    for source in (a, b):
+        merger.take(source, deals(1), 0.0)
+        merger.take(source, ticker(2), 0.0)
+    merger.silent(a, "deal")
+    assert merger.missed == []
+    merger.silent(b, "deal")
+    assert merger.missed == [Missed("deal", START + 1, None)]
+    merger.subscribed(a, "deal")
+    merger.take(a, ticker(9), 1.0)
+    assert not merger.is_had("deal")
+    merger.take(a, deals(10), 1.0)
+    assert merger.is_had("deal")
+
+
+# --- Everything together ---
+
+
+@attrs.frozen
+class Session:
+    """One connection of a line in the story: what it hears, how late, and when it is known lost."""
+
+    line: int
+    begins: int
+    """The first message it may hear, by number."""
+    ends: int
+    """The last one that it hears: its connection hangs afterwards."""
+    delay: int
+    """How long a message takes to it."""
+    known: int
+    """How much later its loss is known."""
+
+
+SPAN = 60
+
+
+def story(chance: random.Random) -> list[Session]:
+    """Make up lines with connections one after the other."""
+    sessions = []
+    for line in range(chance.randint(1, 3)):
+        at = chance.randint(0, 10)
+        while at < SPAN:
+            ends = min(SPAN, at + chance.randint(0, 40))
+            delay, known = chance.randint(0, 8), chance.randint(0, 12)
+            sessions.append(Session(line, at, ends, delay, known))
+            # The next connection is made after the loss of this one is known.
+            at = ends + delay + known + chance.randint(1, 6)
+    return sessions
+
+
+def happenings(sessions: Sequence[Session]) -> list[tuple[float, int, Session, int]]:
+    """Return when what happens, in order: 0 a connection, 1 a message and which, 2 a loss."""
+    found: list[tuple[float, int, Session, int]] = []
+    for session in sessions:
+        found.append((session.begins, 0, session, 0))
+        heard = range(session.begins + 1, session.ends + 1)
+        found += [(at + session.delay, 1, session, at) for at in heard]
+        found.append((session.ends + session.delay + session.known + 0.5, 2, session, 0))
+    return sorted(found, key=lambda one: (one[0], one[1], one[2].line))
+
+
+def tell(sessions: Sequence[Session], messages: Sequence[Data]) -> tuple[list[Data], list[Missed]]:
+    """Let it happen; return what is stored, and what is missed as the ledger would have it."""
+    merger = Merger(WINDOW)
+    opened: dict[Session, Source] = {}
+    stored: list[Data] = []
+    missed: list[Missed] = []
+    open_since: dict[Channel, int] = {}
+    for when, kind, session, at in happenings(sessions):
+        taken: Sequence[Data] = ()
+        if kind == 0:
+            source = opened[session] = merger.join()
+            for channel in CHANNELS:
+                merger.subscribed(source, channel)
+        elif kind == 1:
+            taken = merger.take(opened[session], messages[at - 1], when)
+        else:
+            taken = merger.lost(opened[session])
+        for one in merger.missed:
+            if one.end is None:
+                open_since.setdefault(one.channel, one.start)
+            else:
+                missed.append(one)
+        merger.missed.clear()
+        for message in taken:
+            name = message.channel
+            if name is not None and name in open_since:
+                missed.append(Missed(name, open_since.pop(name), message.rows[0].ts))
+        stored += taken
+    return stored, [*missed, *(Missed(name, since, None) for name, since in open_since.items())]
+
+
+@given(st.integers(0, 2**32), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) -> None:
+    """Each deal that any line heard once, books never back, and missed what nobody heard.
+
+    At each moment from 1 to SPAN the exchange sends one message: a deal, a book or a ticker.
+    """
+    chance = random.Random(seed)
+    sessions = story(chance)
+    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
+    messages = [
+        {"deal": deals(at, ids=None if with_ids else []), "depth": book(at), "ticker": ticker(at)}[
+            kind
+        ]
+        for at, kind in enumerate(kinds, 1)
+    ]
+    stored, missed = tell(sessions, messages)
+
+    moments = range(1, SPAN + 1)
+    heard = [at for at in moments if any(one.begins < at <= one.ends for one in sessions)]
+    times = {
+        channel: [one.rows[0].ts - START for one in stored if one.channel == channel]
+        for channel in CHANNELS
+    }
+    assert sorted(times["deal"]) == [at for at in heard if kinds[at - 1] == "deal"]
+    for channel in ("depth", "ticker"):
+        assert times[channel] == sorted(times[channel])
+
+    spans = [
+        (one.channel, one.start - START, (one.end or START + SPAN + 1) - START) for one in missed
+    ]
+    first = min(heard, default=SPAN)
+    for at in range(first, SPAN + 1):
+        if at not in heard:
+            for channel in CHANNELS:
+                assert any(name == channel and a < at < b for name, a, b in spans), (at, channel)
+    # Two messages in a row that one line heard prove that nothing is missing between them.
+    proven = {
+        at for at in moments if any(one.begins < at and at + 1 <= one.ends for one in sessions)
+    }
+    for channel, start, end in spans:
+        assert not proven.issuperset(range(max(start, first), end)), (channel, start, end)
+    event("missed" if missed else "nothing missed")
