@@ -128,6 +128,7 @@ class RecordOptions(DrainOptions):
 
     log_file: Annotated[str | None, _option("log_file", _PROGRAM, "FILE")] = None
     url: Annotated[str | None, _option("url", _RECORD, "URL")] = None
+    route: Annotated[tuple[str, ...] | None, _option("route", _RECORD, "ROUTE")] = None
     all: Annotated[bool | None, _option("all", _RECORD, "")] = None
     quote: Annotated[str | None, _option("quote", _RECORD, "CURRENCY")] = None
     rest_url: Annotated[str | None, _option("rest_url", _RECORD, "URL")] = None
@@ -513,7 +514,11 @@ def _start(
 def _load(options: CommonOptions | None, symbols: tuple[str, ...]) -> Settings:
     """Turn the command line into settings."""
     typed = attrs.asdict(options) if options else {}
-    texts = {key: str(value) for key, value in typed.items() if value is not None}
+    texts = {
+        key: ",".join(value) if isinstance(value, tuple) else str(value)
+        for key, value in typed.items()
+        if value is not None
+    }
     return load(texts, symbols)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Final, Protocol
 
 import attrs
@@ -31,49 +32,63 @@ class Subscriber(Feed, Protocol):
         """Count an error; the connection is made anew unless this was one too many."""
 
 
+@attrs.frozen(eq=False)
+class Way:
+    """One way to the exchange."""
+
+    url: str
+    dial: Dial = dial
+    tally: Tally = attrs.field(factory=Tally)
+    """Counts what happens; of all connections of one line and route, if they share it."""
+
+
 @attrs.define(eq=False)
 class Connection:
     """The connection that one or several symbols share."""
 
-    url: str
+    ways: Sequence[Way]
+    """At least one. When there is no connection by one, or an end to it, the next is taken."""
     subscribers: Sequence[Subscriber]
     ping_interval: float
     flush: Callable[[], None]
     """Called when the subscribers have what one read has brought."""
-    dial: Dial = dial
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions; of all connections, if they share it."""
-    tally: Tally = attrs.field(factory=Tally)
-    """Counts what happens; of all connections of one line and route, if they share it."""
     deals: Deals = attrs.field(factory=Deals)
     """How deals are asked for; by all connections, if they share it."""
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
         backoff = Backoff(SHORTEST_BACKOFF, LONGEST_BACKOFF, jitter=1.0)
-        while feeds := [s for s in self.subscribers if not s.stopped]:
+        for way in cycle(self.ways):
+            feeds = [one for one in self.subscribers if not one.stopped]
+            if not feeds:
+                return
             await self.pace.turn()  # a thousand connections are not dialled at once
             began = trio.current_time()
             try:
-                await converse(
-                    self.url,
-                    feeds,
-                    self.ping_interval,
-                    self.flush,
-                    self.dial,
-                    self.pace,
-                    self.tally,
-                    self.deals,
-                )
+                with way.tally.serving(feed.symbol for feed in feeds):
+                    await converse(
+                        way.url,
+                        feeds,
+                        self.ping_interval,
+                        self.flush,
+                        way.dial,
+                        self.pace,
+                        way.tally,
+                        self.deals,
+                    )
             except ExchangeError as error:
                 if trio.current_time() - began >= HEALTHY:
                     backoff.reset()
                 pause = backoff.next()
-                self._lost(feeds, error, pause)
+                self._lost(way, feeds, error, pause)
             await trio.sleep(pause)
 
-    def _lost(self, feeds: Sequence[Subscriber], error: ExchangeError, pause: float) -> None:
-        self.tally.losses[error.loss] += 1
+    def _lost(
+        self, way: Way, feeds: Sequence[Subscriber], error: ExchangeError, pause: float
+    ) -> None:
+        way.tally.losses[error.loss] += 1
         for feed in feeds:
             feed.connection_lost(error)
         who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"

@@ -25,6 +25,7 @@ from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, UsageError
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.tls import trusting, without_source
+from mexc_trio.settings.routes import DIRECT, Route
 from mexc_trio.symbols import parse_symbol
 from mexc_trio.texts import one_line
 
@@ -272,10 +273,22 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(url: str) -> AsyncIterator[Client]:
+async def open_client(url: str, route: Route = DIRECT) -> AsyncIterator[Client]:
     """Open a client of the REST interface at `url`, such as https://contract.mexc.com."""
-    # The socket to the exchange knows no proxy, so this does not either.
+    proxy = (
+        httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
+        if route.proxy_url
+        else None
+    )
+    transport = None
+    if route.kind == "from":
+        transport = httpx2.AsyncHTTPTransport(
+            verify=trusting(), trust_env=False, local_address=route.host
+        )
+    # The environment's proxies are not those of the socket to the exchange, so not these either.
     async with httpx2.AsyncClient(
+        proxy=proxy,
+        transport=transport,
         timeout=None,  # Client.get bounds the whole of it
         follow_redirects=True,
         trust_env=False,

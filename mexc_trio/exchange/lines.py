@@ -21,7 +21,7 @@ from typing import NamedTuple
 import attrs
 
 from mexc_trio.exchange.merging import Once, Sampled
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import EARLIEST, LATEST
 

@@ -8,8 +8,9 @@ from collections.abc import Hashable, Sequence
 from typing import Final, TypeAlias
 
 import attrs
+import msgspec
 
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import Row
 from mexc_trio.spans import EARLIEST, LATEST
 
@@ -79,7 +80,8 @@ class Once:
             return ()
         dead = sum(place >= good for place in new)
         return (
-            message._replace(
+            msgspec.structs.replace(
+                message,
                 rows=[rows[place] for place in new],
                 ids=[ids[place] for place in new if place < len(ids)],
                 dead=dead,

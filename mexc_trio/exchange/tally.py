@@ -1,6 +1,8 @@
 """What is counted of the connections of one line, for who wants to know how it does."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -34,6 +36,18 @@ class Tally:
     """Connections that were lost or could not be made; each was followed by a reconnect."""
     clock: ClockLook | None = attrs.field(default=None, init=False)
     """The best of the latest looks at the exchange's clock; None before the first."""
+    symbols: set[str] = attrs.field(factory=set, init=False)
+    """Those that a connection is open for, or being opened."""
+
+    @contextmanager
+    def serving(self, symbols: Iterable[str]) -> Iterator[None]:
+        """Note the symbols of a connection for as long as the block runs."""
+        served = set(symbols)
+        self.symbols |= served
+        try:
+            yield
+        finally:
+            self.symbols -= served
 
     def clock_seen(self, exchange: float, sent: float, round_trip: float) -> None:
         """Note what the exchange says the time is, in answer to a ping.

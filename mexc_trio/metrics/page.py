@@ -90,17 +90,17 @@ def _families(survey: Survey) -> Iterator[Metric]:
 
 
 def _exchange(survey: Survey) -> Iterator[Metric]:
-    tally = survey.tally
+    tallies = [((one.line, one.route), one) for one in survey.tallies]
     states = [((state.value,), survey.states[state]) for state in State]
     yield _gauges("symbols", "Symbols by what they do.", ["state"], states)
-    line = (tally.line, tally.route)
     yield _gauges(
         "connected_symbols", "Symbols whose data is coming, by line and route.",
-        ["line", "route"], [(line, survey.connected)],
+        ["line", "route"], [(line, survey.connected[one]) for line, one in tallies],
     )  # fmt: skip
     yield _counters(
         "reconnects", "Connections that were lost or could not be made, by reason.",
-        ["line", "route", "reason"], [((*line, one.value), tally.losses[one]) for one in Loss],
+        ["line", "route", "reason"],
+        [((*line, why.value), one.losses[why]) for line, one in tallies for why in Loss],
     )  # fmt: skip
     every = (*CHANNELS, None)
     frames = [((channel or _OTHER,), survey.frames[channel]) for channel in every]
@@ -126,7 +126,9 @@ def _exchange(survey: Survey) -> Iterator[Metric]:
         "exchange_delay_max_seconds", "The longest of the same.",
         ["channel"], [((channel,), max(delays)) for channel, delays in heard],
     )  # fmt: skip
-    if clock := tally.clock:
+    clocks = [one.clock for one in survey.tallies if one.clock is not None]
+    if clocks:
+        clock = min(clocks, key=lambda look: look.round_trip)
         yield _gauge(
             "clock_offset_seconds",
             "How far this machine's clock is ahead of the exchange's, give or take half the round "

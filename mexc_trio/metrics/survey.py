@@ -73,9 +73,9 @@ class Survey:
     )
     """Seconds between the exchange's time and receipt, of the last frame of each symbol that had
     one lately."""
-    connected: int = 0
-    """Symbols whose rows are coming."""
-    tally: Tally
+    connected: Counter[Tally] = attrs.field(factory=Counter)
+    """Symbols whose rows are coming, by line and route."""
+    tallies: Sequence[Tally]
     inserts: InsertTally
     store: str
     away: float | None
@@ -100,7 +100,7 @@ async def survey(recording: Recording) -> Survey:
     """Look at everything."""
     gate, journal = recording.gate, recording.journal
     found = Survey(
-        tally=recording.tally,
+        tallies=list(recording.tallies.values()),
         inserts=gate.insert_tally,
         store=gate.name,
         away=None if gate.away_since is None else max(0.0, time.time() - gate.away_since),
@@ -160,7 +160,8 @@ def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> Non
         found.troubled[collector.symbol] = trouble
     if state is State.SILENT:
         found.silent.update(_silent(collector, now).keys())
-    found.connected += collector.connected and not collector.stopped
+    if collector.connected and not collector.stopped:
+        found.connected.update(one for one in found.tallies if collector.symbol in one.symbols)
     for channel in CHANNELS:
         if (heard := collector.heard.get(channel)) is not None:
             at = heard + to_wall

@@ -224,8 +224,9 @@ class Collector:
         self._scope.cancel()
 
     def adjust(self, settings: SymbolSettings) -> None:
-        """Go on with other limits; the table stays."""
-        self.settings = attrs.evolve(settings, table=self.settings.table)
+        """Go on with other limits; the table and the routes stay."""
+        was = self.settings
+        self.settings = attrs.evolve(settings, table=was.table, route=was.route)
         if self._writer is not None:
             self._writer.linger = settings.linger
 

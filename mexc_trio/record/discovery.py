@@ -134,5 +134,5 @@ def _matches(symbol: str, patterns: Sequence[str]) -> bool:
 @asynccontextmanager
 async def open_discovery(settings: Settings) -> AsyncIterator[Discovery]:
     """Open what asks the exchange's REST interface for contracts."""
-    async with open_client(settings.rest_url) as client:
+    async with open_client(settings.rest_url, settings.route[0]) as client:
         yield Discovery(settings, client)

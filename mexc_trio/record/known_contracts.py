@@ -12,6 +12,8 @@ from typing import Final
 import attrs
 import trio
 
+from mexc_trio.settings.routes import DIRECT, Route
+
 log = logging.getLogger(__name__)
 
 FRESH: Final = 60.0
@@ -23,6 +25,7 @@ class KnownContracts:
     """Asks the REST interface at `url` for its list, at most once in `FRESH` seconds."""
 
     url: str
+    route: Route = DIRECT
     _symbols: set[str] | None = attrs.field(default=None, init=False)
     _asked: float = attrs.field(default=-math.inf, init=False)
     _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -40,7 +43,7 @@ class KnownContracts:
         from mexc_trio.exchange.contracts import RestError, open_client
 
         try:
-            async with open_client(self.url) as client:
+            async with open_client(self.url, self.route) as client:
                 return {contract.symbol for contract in await client.contracts()}
         except RestError as error:
             log.info("whether a contract exists cannot be found out: %s", error)

@@ -7,6 +7,7 @@ it.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -17,7 +18,6 @@ import trio
 from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.exchange.connection import Connection
-from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
@@ -35,6 +35,7 @@ from mexc_trio.supervise import alone, supervise
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
+    from mexc_trio.settings.routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +189,12 @@ async def _run(
 def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:
     """Start the nurseries of symbols, a group for each connection; their views come later."""
     size = recording.settings.symbols_per_connection
-    for first in range(0, len(collectors), size):
-        nursery.start_soon(_record_group, recording, nursery, collectors[first : first + size])
+    by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
+    for collector in collectors:
+        by_route[collector.settings.route].append(collector)
+    for those in by_route.values():
+        for first in range(0, len(those), size):
+            nursery.start_soon(_record_group, recording, nursery, those[first : first + size])
     tables = [one.settings.table for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
@@ -207,13 +212,11 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
     """Be the nursery of the symbols on one connection."""
     settings = recording.settings
     connection = Connection(
-        settings.url,
+        recording.ways(0, collectors[0], unhurried=len(collectors) > 1),
         collectors,
         settings.ping_interval,
         recording.journal.flush,
-        partial(dial, unhurried=len(collectors) > 1),
         recording.pace,
-        recording.tally,
         recording.deals,
     )
     if len(collectors) == 1:

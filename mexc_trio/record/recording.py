@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -19,10 +20,13 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.route import connect
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
+from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.finding import SPELT, STORE, Found, choose
 from mexc_trio.locks import TableLocks, hold_tables
@@ -32,6 +36,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.settings import Settings, SymbolSettings
+from mexc_trio.settings.routes import Route
 from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.symbols import check_tables
 
@@ -53,8 +58,8 @@ class Recording:
     """Of the tables that are recorded."""
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
-    tally: Tally = attrs.field(factory=Tally)
-    """What is counted of the connections."""
+    tallies: dict[tuple[str, str], Tally] = attrs.field(factory=dict)
+    """What is counted of the connections, by line and route."""
     deals: Deals = attrs.field(init=False)
     """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
@@ -63,6 +68,10 @@ class Recording:
 
     def __attrs_post_init__(self) -> None:
         self.deals = Deals(self.settings.deals == "merged")
+        # Counters begin with the program, so that the first loss is seen as one.
+        for routes in (self.settings.route, *(one.settings.route for one in self.collectors)):
+            for route in routes:
+                self._tally(0, route)
 
     @property
     def seconds(self) -> float:
@@ -107,6 +116,27 @@ class Recording:
         """Take back a symbol that was added and has not begun."""
         self.collectors.remove(collector)
         self.release(collector.settings.table)
+
+    def ways(self, line: int, collector: Collector, *, unhurried: bool) -> list[Way]:
+        """Return the ways to the exchange in the order in which a symbol's line takes them.
+
+        Args:
+            line: 0 is the first. Each begins with a route of its own, as far as there are any.
+            collector: the symbol.
+            unhurried: see `dial`.
+        """
+        routes = collector.settings.route
+        first = line % len(routes)
+        ways = []
+        for route in (*routes[first:], *routes[:first]):
+            dialling = partial(dial, unhurried=unhurried, connect=partial(connect, route))
+            url = route.via or self.settings.url
+            ways.append(Way(url, dialling, self._tally(line, route)))
+        return ways
+
+    def _tally(self, line: int, route: Route) -> Tally:
+        key = str(line + 1), str(route)
+        return self.tallies.setdefault(key, Tally(*key))
 
     def hold(self, table: str) -> None:
         """Hold one more table against other recorders.
@@ -180,7 +210,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             _say_waiting(other)
         gaps = journal.queue(GAPS.name)
         gate = AsyncStore(store)
-        exists = KnownContracts(settings.rest_url).has
+        exists = KnownContracts(settings.rest_url, settings.route[0]).has
         collectors = [
             Collector(
                 s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate,

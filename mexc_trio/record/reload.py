@@ -160,7 +160,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
             if collector.symbol not in known:
                 recording.withdraw(collector)
         raise
-    exists = KnownContracts(new.rest_url).has
+    exists = KnownContracts(new.rest_url, new.route[0]).has
     for collector in added:
         collector.exists = exists
         if before := known.get(collector.symbol):

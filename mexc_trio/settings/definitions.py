@@ -16,6 +16,7 @@ import attrs
 
 from mexc_trio.errors import UsageError
 from mexc_trio.settings.address import Address, parse_address
+from mexc_trio.settings.routes import DIRECT, Route, parse_routes, routes_text
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
     choice,
@@ -25,6 +26,7 @@ from mexc_trio.settings.values import (
     new_file,
     seconds,
     shown,
+    socket_url,
     whole,
     yes_or_no,
 )
@@ -34,17 +36,6 @@ DEFAULT: Final = "default"
 """The source of a setting that no source gives."""
 
 T = TypeVar("T")
-
-
-def _socket_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or "@" in text or "#" in text or re.search(r"\s", text):
-        raise UsageError(f"{shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
-    return text
 
 
 def _rest_url(text: str) -> str:
@@ -89,6 +80,7 @@ class SymbolSettings:
     table: str
     max_errors: int
     linger: float
+    route: tuple[Route, ...] = (DIRECT,)
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +99,14 @@ class Settings:
     password: str | None = _setting(
         None, str, "the server's password, for a store whose URL has none", secret=True
     )
-    url: str = _setting("wss://contract.mexc.com/edge", _socket_url, "the exchange's socket")
+    url: str = _setting("wss://contract.mexc.com/edge", socket_url, "the exchange's socket")
+    route: tuple[Route, ...] = _setting(
+        "direct",
+        parse_routes,
+        "how the exchange is reached: direct, socks5://user:password@host:port, http://host:port or"
+        " from:ADDRESS, each with ' via wss://...' if its exchange is another. Of several, the next"
+        " is taken when one fails",
+    )
     all: bool = _setting("no", yes_or_no, "record every contract that the exchange lists")
     quote: tuple[str, ...] | None = _setting(
         None, _quotes, "of the listed contracts, record only those with this quote, such as USDT"
@@ -211,7 +210,7 @@ class Settings:
     patterns: tuple[str, ...] = ()
     """Patterns that stood among the symbols: contracts that match are recorded, too."""
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False)
-    """Per symbol, the table, max_errors and linger that its section of the file gives it."""
+    """Per symbol, the table, max_errors, linger and route that its section of the file gives it."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Where each value came from that is no default; for `describe`."""
 
@@ -248,6 +247,7 @@ class Settings:
             "table": table_name(symbol),
             "max_errors": self.max_errors,
             "linger": self.linger,
+            "route": self.route,
         }
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
@@ -260,6 +260,7 @@ class Settings:
         shown["live"] = "yes" if self.live else "no"
         shown["listen"] = self.listen or "off"
         shown["metrics"] = self.metrics or "off"
+        shown["route"] = routes_text(self.route)
         shown["quote"] = " ".join(self.quote or ())
         shown["password"] = "***" if self.password else None
         shown["reader_password"] = "***" if self.reader_password else None
@@ -271,7 +272,10 @@ class Settings:
             text = f"{key} = {'none' if value in (None, '') else value}"
             parts.setdefault(self.sources.get(key, DEFAULT), []).append(text)
         for symbol, override in self.overrides.items():
-            texts = [f"[{symbol}] {key} = {value}" for key, value in override.items()]
+            texts = [
+                f"[{symbol}] {key} = {routes_text(value) if key == 'route' else value}"
+                for key, value in override.items()
+            ]
             parts.setdefault(str(self.config), []).extend(texts)
         parts[DEFAULT] = parts.pop(DEFAULT, [])
         return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
@@ -286,5 +290,6 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "table": parse_table,
     "max_errors": SETTINGS["max_errors"].metadata["parse"],
     "linger": SETTINGS["linger"].metadata["parse"],
+    "route": parse_routes,
 }
 """The keys of a symbol's own section in the settings file."""

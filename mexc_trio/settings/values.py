@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from mexc_trio.errors import UsageError
 
@@ -59,6 +60,18 @@ def yes_or_no(text: str) -> bool:
     """Read a switch, in any of the usual words."""
     word = choice("yes", "no", "true", "false", "on", "off", "1", "0")(text)
     return word in ("yes", "true", "on", "1")
+
+
+def socket_url(text: str) -> str:
+    """Read the address of an exchange's socket."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or "@" in text or "#" in text or re.search(r"\s", text):
+        raise UsageError(f"{shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
+    return text
 
 
 def directory(text: str) -> Path:

@@ -123,6 +123,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
     texts = {
         "store": "./data",
         "url": "ws://localhost:8765",
+        "route": "direct",
         "quote": "USDT",
         "rest_url": "http://localhost:8766",
         "refresh": "60",

@@ -143,10 +143,10 @@ def test_each_alert_is_tested_and_in_the_runbook() -> None:
 def families() -> set[str]:
     """Return the names of all samples that a recorder's page can have."""
     survey = Survey(
-        tally=Tally(), inserts=InsertTally(), store="", away=None, journal=0, disk_free=0,
+        tallies=[Tally()], inserts=InsertTally(), store="", away=None, journal=0, disk_free=0,
         disk_bound=0,
     )  # fmt: skip
-    survey.tally.clock = ClockLook(0.0, 0.0, 0.0)
+    survey.tallies[0].clock = ClockLook(0.0, 0.0, 0.0)
     survey.last = dict.fromkeys(CHANNELS, 0.0)
     survey.delays = {channel: [0.0] for channel in CHANNELS}
 

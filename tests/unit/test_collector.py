@@ -19,7 +19,7 @@ from mexc_trio.errors import (
     TooManyErrors,
     UnknownContract,
 )
-from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Journal, open_journal
@@ -55,7 +55,7 @@ class Rig:
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
-        connection = Connection(URL, collectors, 15, self.journal.flush, dial_of(self.line))
+        connection = Connection([Way(URL, dial_of(self.line))], collectors, 15, self.journal.flush)
         if len(collectors) == 1:
             self.nursery.start_soon(collectors[0].run, connection.run)
             return

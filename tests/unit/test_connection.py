@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from mexc_trio.errors import Loss
 from mexc_trio.exchange import connection
-from mexc_trio.exchange.connection import HEALTHY, Connection
+from mexc_trio.exchange.connection import HEALTHY, Connection, Way
 from mexc_trio.exchange.tally import FRESH, Tally
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
@@ -37,7 +37,7 @@ async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
 
 def connect(line: Line, *listeners: Listener) -> Connection:
     """Make the connection of some symbols."""
-    return Connection(URL, listeners, 15, no_flush, dial_of(line))
+    return Connection([Way(URL, dial_of(line))], listeners, 15, no_flush)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -193,8 +193,12 @@ async def test_what_ended_connections_is_counted_by_kind(
     await exchange.drop()
     await exchange.subscribed(BTC)
     exchange.answer_pings = False
-    await exchange.until(lambda: connection.tally.losses[Loss.NO_PONG] == 1)
-    assert connection.tally.losses == {Loss.CLOSED: 1, Loss.NOT_CONNECTED: 3, Loss.NO_PONG: 1}
+    await exchange.until(lambda: connection.ways[0].tally.losses[Loss.NO_PONG] == 1)
+    assert connection.ways[0].tally.losses == {
+        Loss.CLOSED: 1,
+        Loss.NOT_CONNECTED: 3,
+        Loss.NO_PONG: 1,
+    }
     nursery.cancel_scope.cancel()
 
 
@@ -206,8 +210,8 @@ async def test_the_exchanges_clock_is_compared_at_pongs(
     exchange.market.clock = lambda: int(time.time() * 1000) - 7000
     nursery.start_soon(connection.run)
     await exchange.subscribed(BTC)
-    await exchange.until(lambda: connection.tally.clock is not None)
-    look = connection.tally.clock
+    await exchange.until(lambda: connection.ways[0].tally.clock is not None)
+    look = connection.ways[0].tally.clock
     assert look is not None
     assert look.offset == pytest.approx(7, abs=0.5)
     nursery.cancel_scope.cancel()

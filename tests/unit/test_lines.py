@@ -4,12 +4,13 @@ import random
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mexc_trio.exchange.lines import Merger, Missed, Source
 from mexc_trio.exchange.merging import LATE
-from mexc_trio.exchange.wire import Data
+from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import CHANNELS, Channel, Row
 
 START = 1_764_000_000_000
@@ -102,7 +103,9 @@ def test_dead_letters_come_once_whatever_their_time() -> None:
     assert merger.take(b, dead("{", 5), 0.0) == ()
     mixed = Data("BTC_USDT", "deal", [*deals(1).rows, Row(0, "dl", "x")], 1, 0, ("deal",), [5])
     assert merger.take(a, mixed, 0.0) == (mixed,)
-    (taken,) = merger.take(b, mixed._replace(rows=[*deals(2).rows, Row(0, "dl", "x")]), 0.0)
+    (taken,) = merger.take(
+        b, msgspec.structs.replace(mixed, rows=[*deals(2).rows, Row(0, "dl", "x")]), 0.0
+    )
     assert (taken.rows, taken.dead, taken.missed) == (deals(2).rows, 0, ())
 
 

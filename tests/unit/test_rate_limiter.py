@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
@@ -54,7 +54,7 @@ async def test_connections_share_one_pace(autojump_clock: MockClock) -> None:
         listeners = [Listener(f"A{number}_USDT") for number in range(100)]
         for first in range(0, 100, 5):
             group = listeners[first : first + 5]
-            nursery.start_soon(Connection(URL, group, 15, no_flush, dial_of(line), pace).run)
+            nursery.start_soon(Connection([Way(URL, dial_of(line))], group, 15, no_flush, pace).run)
         await exchange.until(lambda: len(exchange.symbols) == 100)
         await trio.testing.wait_all_tasks_blocked()
         assert times[-1] - times[0] == pytest.approx(99 * SUBSCRIBE_PAUSE, rel=0.05)

@@ -431,7 +431,7 @@ def test_the_log_shows_every_setting_and_no_secret() -> None:
         "environment: password = ***",
         "settings.ini: linger = 2.0, config = settings.ini, [BTC_USDT] table = bitcoin",
     ]
-    assert lines[3].startswith("default: url = wss://contract.mexc.com/edge, all = no")
+    assert lines[3].startswith("default: url = wss://contract.mexc.com/edge, route = direct")
     assert "duration = none" in lines[3]
     keys = [part.split(" = ")[0] for line in lines for part in line.split(": ", 1)[1].split(", ")]
     assert sorted(keys) == sorted([*SETTINGS, "[BTC_USDT] table"])

@@ -1,0 +1,78 @@
+"""Connects by a route: directly, from an address of ours, or through a proxy.
+
+The only user of python-socks. Whatever a proxy does instead of connecting is one `ExchangeError`
+that names the proxy, and never its password.
+"""
+
+from typing import Final, cast
+
+import trio
+from python_socks import ProxyError, ProxyType
+from python_socks.async_.trio.v2 import Proxy
+
+from mexc_trio.errors import ExchangeError, Loss, leaves, out_of_resources
+from mexc_trio.settings.routes import Route
+from mexc_trio.texts import one_line
+
+PROXY_TIMEOUT: Final = 10.0
+"""Seconds that a proxy may take until it is connected with the exchange."""
+
+_TYPES: Final = {"socks5": ProxyType.SOCKS5, "http": ProxyType.HTTP}
+
+
+async def connect(route: Route, host: str, port: int) -> trio.abc.Stream:
+    """Return a stream to a port of a host. A proxy resolves the host's name itself.
+
+    Raises:
+        OSError: there is no connection; of a route without a proxy.
+        ExchangeError: the proxy does not connect, and why.
+    """
+    if route.kind in _TYPES:
+        return await _connect_through(route, host, port)
+    if route.kind == "from":
+        await _see_that_ours_is(route.host)
+        return await trio.open_tcp_stream(host, port, local_address=route.host)
+    return await trio.open_tcp_stream(host, port)
+
+
+async def _see_that_ours_is(address: str) -> None:
+    """Trio would only say that no address of the host suits ours."""
+    family = trio.socket.AF_INET6 if ":" in address else trio.socket.AF_INET
+    with trio.socket.socket(family) as probe:
+        try:
+            await probe.bind((address, 0))
+        except OSError as error:
+            why = f"{address} is no address of this machine: {error.strerror}"
+            raise ExchangeError(why) from error
+
+
+async def _connect_through(route: Route, host: str, port: int) -> trio.abc.Stream:
+    name = route.proxy_url
+    proxy = Proxy(
+        _TYPES[route.kind], route.host, route.port, route.user or None, route.password or None,
+        rdns=True,
+    )  # fmt: skip
+    try:
+        with trio.fail_after(PROXY_TIMEOUT):
+            stream = await proxy.connect(host, port, timeout=2 * PROXY_TIMEOUT)
+    except trio.TooSlowError as error:
+        raise ExchangeError(f"proxy {name} does not answer within {PROXY_TIMEOUT:g} s") from error
+    except ProxyError as error:
+        raise ExchangeError(f"proxy {name} does not connect: {_said(error)}") from error
+    except (OSError, trio.BrokenResourceError) as error:
+        loss = Loss.NO_RESOURCES if out_of_resources(error) else Loss.NOT_CONNECTED
+        raise ExchangeError(f"proxy {name} cannot be reached: {_why(error)}", loss) from error
+    except (ValueError, IndexError) as error:  # bytes that the library did not expect
+        raise ExchangeError(f"{name} is no such proxy: {_said(error)}") from error
+    return cast("trio.abc.Stream", stream.trio_stream)
+
+
+def _said(error: BaseException) -> str:
+    return one_line(str(error)) or type(error).__name__
+
+
+def _why(error: BaseException) -> str:
+    """Return the operating system's words for why the proxy is not reached."""
+    while error.__cause__ is not None:  # each address of a name was tried
+        error = leaves(error.__cause__)[0]
+    return (error.strerror if isinstance(error, OSError) else None) or _said(error)
