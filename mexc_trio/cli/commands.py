@@ -339,7 +339,7 @@ def export(
         str | None,
         _file_option(
             "--format",
-            "parquet, csv, jsonl, or hftbacktest: deals and books as that program reads them. "
+            "parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them. "
             "[default: as the file's name ends, else parquet]",
             "FORMAT",
         ),
@@ -375,7 +375,7 @@ def export(
         int | None,
         _file_option(
             "--latency-ms",
-            "For hftbacktest: from the exchange's time to the local one. [default: 0]",
+            "For backtests: from the exchange's time to the local one. [default: 0]",
             "MILLISECONDS",
         ),
     ] = None,

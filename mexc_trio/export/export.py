@@ -8,10 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+import attrs
+
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.formats import Piped, Writer, need_arrow, open_writer
 from mexc_trio.export.gaps import book_gaps, find_gaps
 from mexc_trio.export.ledger import Part, read_ledger
+from mexc_trio.export.nautilus import export_catalog
 from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.progress import Progress, progress
 from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request, time_name
@@ -19,6 +22,7 @@ from mexc_trio.export.source import LINES, Plan, Source, find
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
+from mexc_trio.spans import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,24 +43,37 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
     if first.out == STANDARD_OUTPUT:
         if sys.stdout.isatty() and first.format not in LINES:
             raise UsageError(f"{first.format} is nothing for a terminal; send it into a pipe")
-    elif not first.by_day:
+    elif not first.by_day and first.format != "nautilus":
         refuse_existing(first.out, replace=first.force)
     start, end = _bounds(first)
     with open_reader(settings) as reader:
         if first.kinds == ("gaps",):
             sources: list[Source] = [find_gaps(reader, first, [r.symbol for r in requests])]
         else:
+            if first.format == "nautilus":  # a file for each kind
+                requests = [attrs.evolve(r, kinds=(kind,)) for r in requests for kind in r.kinds]
             sources = [find(reader, r, settings.for_symbol(r.symbol).table) for r in requests]
         plans = [(source, source.plan(start, end)) for source in sources]
         full = [(source, plan) for source, plan in plans if plan.rows]
         if not full:
             raise UsageError(_nothing(sources[0]))
-        if first.by_day:
+        if first.format == "nautilus":
+            _export_catalog(full, start, end)
+        elif first.by_day:
             for source, plan in full:
                 _export_days(source, plan, start, end)
         else:
             _export_file(full, start, end)
     return 0
+
+
+def _export_catalog(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
+    """Add files to a catalog, one for each kind of each symbol."""
+    with progress("catalog", sum(plan.rows for _, plan in full)) as bar:
+        for source, plan in full:
+            gaps = book_gaps(source)
+            path = export_catalog(source, plan, start, end, gaps, bar)
+            _say(f"{path}: {_what([source.request])} from {plan.rows:,} rows, {_size(path)}")
 
 
 def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
@@ -97,6 +114,8 @@ def _bounds(request: Request) -> tuple[int, int]:
     if request.kinds == ("candles",):
         step = request.interval
         start, end = -(-start // step) * step, -(-end // step) * step
+    if request.format == "nautilus":  # whose nanoseconds hold no year 9999
+        start, end = max(start, EARLIEST), min(end, LATEST)
     return start, end
 
 

@@ -6,10 +6,7 @@ price, amount. Three things to know:
 - The format's prices are floats of 64 bits. They are read from the exchange's digits one by one.
 - The time of receipt is not recorded, so `local_ts` is the exchange's time and a constant latency,
   which is 0 unless the user says else.
-- A recorded book is the 20 best levels a side. A file begins by clearing the book and setting it;
-  from then on each recorded book is told as changes, after which the backtest's book is exactly
-  the recorded one. A level that fell out of the best 20 is gone, because nobody saw it any more.
-  Where books are missing, the book is cleared at the gap's start and set anew at its end.
+- Books are told as changes, see `books`.
 
 Beside the file stands what a backtest is to be told of the contract: the tick and the lot, found as
 the greatest steps of which all prices and all amounts in the file are multiples.
@@ -17,13 +14,12 @@ the greatest steps of which all prices and all amounts in the file are multiples
 
 import logging
 import math
-import re
 import tempfile
 import zipfile
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from mexc_trio.export.books import BIDS, Books, trimmed
 from mexc_trio.rows import DEAL
 from mexc_trio.spans import EARLIEST, LATEST
 
@@ -52,7 +48,6 @@ _FIELDS: Final = [
     ("ival", "i8"),
     ("fval", "f8"),
 ]
-_LEVEL: Final = re.compile(r"\[([^\[\],]*),([^\[\],]*)")
 _COPY: Final = 1 << 20
 _DECIMALS: Final = 18
 _MOST_SEEN: Final = 100_000
@@ -73,14 +68,12 @@ class Events:
             latency: milliseconds from the exchange's time to the local one.
         """
         self._file = file
-        self._gaps = deque(gaps)
+        self._books = Books(gaps)
         self._latency = latency * 1_000_000
         self._tick, self._lot = _Step(), _Step()
         self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
         self._events = 0
         self._impossible = 0
-        # Of each side, the levels that the backtest's book has now; None before the first book.
-        self._book: dict[int, dict[str, str]] | None = None
 
     def write(self, table: "pa.Table") -> None:
         """See `Writer.write`. Columns: milliseconds, message type, message."""
@@ -90,8 +83,9 @@ class Events:
             if not EARLIEST <= ts < LATEST:  # the format's nanoseconds end in 2262
                 self._impossible += 1
                 continue
-            while self._gaps and self._gaps[0] < ts:
-                self._end_book(events, self._gaps.popleft() + 1)
+            events += [
+                self._event(DEPTH_CLEAR_EVENT, at, 0.0, 0.0) for at in self._books.gaps_before(ts)
+            ]
             if mt == DEAL:
                 events.append(self._deal(ts, m))
             else:
@@ -128,12 +122,6 @@ class Events:
         """See `Writer.about`."""
         return {"tick_size": self._tick.text, "lot_size": self._lot.text}
 
-    def _end_book(self, events: list[Event], ts: int) -> None:
-        """Clear the book at the start of a gap, if there is one."""
-        if self._book is not None:
-            events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
-            self._book = None
-
     def _flush(self, events: list[Event]) -> None:
         import numpy as np
 
@@ -142,26 +130,17 @@ class Events:
         events.clear()
 
     def _depth(self, events: list[Event], ts: int, m: str) -> None:
-        bids, _, asks = m.partition("|")
-        sides = {BUY_EVENT: _levels(bids), SELL_EVENT: _levels(asks)}
-        if self._book is None:
-            # Without a side it clears both of them, of whatever an earlier file left.
-            events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
-            kind, before = DEPTH_SNAPSHOT_EVENT, {side: dict[str, str]() for side in sides}
-        else:
-            kind, before = DEPTH_EVENT, self._book
-        for side, levels in sides.items():
-            # Levels that are gone come first, so that no book is crossed on the way.
-            gone = (price for price in before[side] if price not in levels)
-            events.extend(self._event(kind | side, ts, float(price), 0.0) for price in gone)
-        for side, levels in sides.items():
-            old = before[side]
-            for price, amount in levels.items():
-                if old.get(price) != amount:
-                    self._tick.add(price)
-                    self._lot.add(amount)
-                    events.append(self._event(kind | side, ts, float(price), float(amount)))
-        self._book = sides
+        for change in self._books.become(m):
+            if change.action == "clear":
+                events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
+                continue
+            if change.action != "delete":
+                self._tick.add(change.price)
+                self._lot.add(change.amount)
+            kind = DEPTH_SNAPSHOT_EVENT if change.snapshot else DEPTH_EVENT
+            side = BUY_EVENT if change.side == BIDS else SELL_EVENT
+            price, amount = float(change.price), float(change.amount)
+            events.append(self._event(kind | side, ts, price, amount))
 
     def _deal(self, ts: int, m: str) -> Event:
         price, volume, direction = m.split("|")
@@ -194,16 +173,7 @@ class _Step:
     def text(self) -> str:
         """The step in digits; `0` if there were no numbers."""
         digits = str(self._units).zfill(_DECIMALS + 1)
-        return _trimmed(f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}")
-
-
-def _levels(side: str) -> dict[str, str]:
-    """Return amounts by price, both in digits without zeros at the end."""
-    return {_trimmed(price): _trimmed(amount) for price, amount in _LEVEL.findall(side)}
-
-
-def _trimmed(number: str) -> str:
-    return number.rstrip("0").rstrip(".") if "." in number else number
+        return trimmed(f"{digits[:-_DECIMALS]}.{digits[-_DECIMALS:]}")
 
 
 def _dtype() -> "np.dtype[np.void]":

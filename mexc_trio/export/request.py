@@ -16,7 +16,9 @@ DAY: Final = 86_400_000
 """Milliseconds."""
 
 KINDS: Final = ("deals", "tickers", "depths", "candles", "raw", "gaps")
-FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest")
+FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest", "nautilus")
+BACKTESTS: Final = ("hftbacktest", "nautilus")
+"""Those of backtests, which have deals and books."""
 NUMBERS: Final = ("float", "exact", "text")
 
 STANDARD_OUTPUT: Final = Path("-")
@@ -98,8 +100,12 @@ def parse_requests(
         raise UsageError("no symbol given; name at least one, such as BTC_USDT")
     if flat and kinds != ("depths",):
         raise UsageError("--flat is about the levels of books: it goes with --kind depths")
-    if latency_ms is not None and chosen != "hftbacktest":
-        raise UsageError("--latency-ms makes local times: it goes with --format hftbacktest")
+    if latency_ms is not None and chosen not in BACKTESTS:
+        raise UsageError(
+            "--latency-ms makes local times: it goes with --format hftbacktest or nautilus"
+        )
+    if chosen == "nautilus" and (by_day or out == STANDARD_OUTPUT):
+        raise UsageError("a catalog of nautilus is a directory, to which each export adds files")
     if latency_ms is not None and not 0 <= latency_ms <= DAY:
         raise UsageError(f"--latency-ms {latency_ms}: milliseconds, 0 or more")
     if by_day and (out == STANDARD_OUTPUT or kinds == ("gaps",)):
@@ -148,12 +154,12 @@ def time_name(milliseconds: int) -> str:
 
 
 def _kinds(kind: str | None, chosen: str) -> tuple[str, ...]:
-    if chosen == "hftbacktest":
+    if chosen in BACKTESTS:
         if kind is None:
             return ("deals", "depths")
         if kind not in ("deals", "depths"):
             raise UsageError(
-                f"--format hftbacktest takes --kind deals or depths, not {kind}; without --kind it "
+                f"--format {chosen} takes --kind deals or depths, not {kind}; without --kind it "
                 f"has both, which is what a backtest needs"
             )
     elif kind is None:

@@ -19,7 +19,7 @@ from mexc_trio.clickhouse.view_sql import DECIMALS, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.lines import line
 from mexc_trio.export.order import HOUR, by_hour, held_back
-from mexc_trio.export.request import Request
+from mexc_trio.export.request import BACKTESTS, Request
 from mexc_trio.read.reading import Reader
 from mexc_trio.rows import DEAL, DEPTH, TICKER
 
@@ -121,6 +121,12 @@ class Source:
             else:
                 yield from by_hour(batches, self.request.directory)
 
+    def rows(self, start: int, end: int) -> str:
+        """Return the SELECT of the rows of a range: milliseconds, message type, message."""
+        times = milliseconds("ts", self.ts_type)
+        rows = self._rows(start, end)
+        return f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows}"
+
     def _rows(self, start: int, end: int) -> str:
         """Return the SQL for the table's rows of the range, to stand behind FROM."""
         bounds = f"{milliseconds('ts', self.ts_type)} >= {start}"
@@ -134,9 +140,8 @@ class Source:
         """Return the SELECT of what the request's format is made of; see `formats`."""
         rows, request = self._rows(start, end), self.request
         kind = request.kinds[0]
-        if request.format == "hftbacktest":
-            times = milliseconds("ts", self.ts_type)
-            return f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows} {_IN_ORDER}"
+        if request.format in BACKTESTS:
+            return f"{self.rows(start, end)} {_IN_ORDER}"
         if kind == "raw":
             times = f"fromUnixTimestamp64Milli({milliseconds('ts', self.ts_type)})"
             select = f"SELECT {times} AS ts, CAST(mt, 'String') AS mt, m FROM {rows}"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -465,14 +466,18 @@ def test_hftbacktest_leaves_out_impossible_times(
     assert "3 rows have an impossible time and are left out" in caplog.text
 
 
+def rows_with_a_gap() -> tuple[list[Row], int, int]:
+    """Return deals and books, and from when to when there are no books."""
+    rows = [row for row in by_time(market_rows(300, oddities=0.0)) if row[1] != "t"]
+    books_at = [n for n, row in enumerate(rows) if row[1] == "dp"]
+    first, last = books_at[30], books_at[60]
+    deals = [row for row in rows[first + 1 : last] if row[1] == "d"]
+    return [*rows[: first + 1], *deals, *rows[last:]], rows[first][0], rows[last][0]
+
+
 def test_hftbacktest_has_no_book_in_a_gap(tmp_path: Path) -> None:
     """At the start of each gap in the books the book is cleared; the next one sets it anew."""
-    rows = [row for row in by_time(market_rows(300, oddities=0.0)) if row[1] != "t"]
-    before, after = (
-        next(n for n in range(at, len(rows)) if rows[n][1] == "dp") for at in (80, 160)
-    )
-    start, end = rows[before][0], rows[after][0]
-    rows = rows[: before + 1] + [r for r in rows[before + 1 : after] if r[1] == "d"] + rows[after:]
+    rows, start, end = rows_with_a_gap()
     with closing(EmbeddedStore(tmp_path / "data")) as store:
         prepare(store, [GAPS])
         store.append(
@@ -548,6 +553,88 @@ def test_hftbacktest_itself_reads_the_file(tmp_path: Path) -> None:
     assert {at: seen.get(at) for at in wanted} == wanted
     assert trades == sum(mt == "d" for _, mt, _ in rows)
     assert not backtest.close()
+
+
+# --- nautilus_trader -----------------------------------------------------------------------------
+
+NAUTILUS: Final = """
+import json, sys
+from nautilus_trader.model.book import OrderBook
+from nautilus_trader.model.enums import BookType
+from nautilus_trader.model.identifiers import InstrumentId
+from nautilus_trader.persistence.catalog import ParquetDataCatalog
+
+catalog = ParquetDataCatalog(sys.argv[1])
+instrument = InstrumentId.from_str("BTC_USDT.MEXC")
+trades = [
+    (t.ts_event, t.ts_init, str(t.price), str(t.size), t.aggressor_side.name)
+    for t in catalog.trade_ticks([str(instrument)])
+]
+book, books = OrderBook(instrument, BookType.L2_MBP), []
+for delta in catalog.order_book_deltas([str(instrument)]):
+    book.apply_delta(delta)
+    if delta.flags & 128:
+        sides = [
+            [(float(str(level.price)), round(level.size(), 6)) for level in side]
+            for side in (book.bids(), book.asks())
+        ]
+        books.append((delta.ts_event, *sides))
+print(json.dumps([trades, books]))
+"""
+
+
+def python_with_nautilus() -> str:
+    """Return an interpreter that has the package; it wants other versions of numpy and pandas."""
+    python = os.environ.get("NAUTILUS_PYTHON", sys.executable)
+    command = [python, "-c", "import nautilus_trader"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("NAUTILUS_PYTHON names no Python that has nautilus_trader")
+    return python
+
+
+def test_nautilus_itself_reads_the_catalog(tmp_path: Path) -> None:
+    """The package's own catalog gives each deal and rebuilds each book, and none in a gap."""
+    python = python_with_nautilus()
+    rows, start, end = rows_with_a_gap()
+    fill(tmp_path / "data", [*rows, (9_999_999_999_999, "d", "1|1|1")])
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        store.append(GAPS, [("BTC_USDT", "depth", start, end, "channel silent", "", 0, 0)])
+    out = tmp_path / "catalog"
+    command = ["--format", "nautilus", "--out", out, "--latency-ms", 3]
+    assert run(tmp_path / "data", *command) == 0
+    done = subprocess.run(
+        [python, "-c", NAUTILUS, str(out)], capture_output=True, text=True, check=True
+    )
+    trades, found = json.loads(done.stdout.splitlines()[-1])
+    sides = {"1": "BUYER", "2": "SELLER"}
+    assert [(*times, Decimal(p), Decimal(v), side) for *times, p, v, side in trades] == [
+        (ts * 1_000_000, (ts + 3) * 1_000_000, Decimal(price), Decimal(volume), sides[side])
+        for ts, mt, m in rows
+        if mt == "d"
+        for price, volume, side in [m.split("|")]
+    ]
+    wanted = [
+        [ts * 1_000_000, *([list(level) for level in side.items()] for side in sides)]
+        for ts, *sides in books(rows)
+    ]
+    wanted.insert([ts for ts, *_ in books(rows)].index(end), [(start + 1) * 1_000_000, [], []])
+    assert found == wanted
+
+
+def test_a_catalog_never_has_rows_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An export of a later time adds files; one of a time that is there is refused."""
+    rows = days_of_deals(2)
+    fill(tmp_path / "data", rows)
+    command = ["--format", "nautilus", "--kind", "deals", "--out", tmp_path / "catalog"]
+    assert run(tmp_path / "data", *command, "--to", "2026-11-21") == 0
+    assert run(tmp_path / "data", *command, "--from", "2026-11-21") == 0
+    files = sorted((tmp_path / "catalog").rglob("*.parquet"))
+    assert sum(pq.read_metadata(file).num_rows for file in files) == len(rows)
+    assert len(files) == 2
+    capsys.readouterr()
+    assert run(tmp_path / "data", *command) == 2
+    assert "has rows of that time already" in one_line(capsys)
 
 
 # --- By day --------------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+"""Recorded books as changes from one to the next, which is how backtests are told of them.
+
+A recorded book is the 20 best levels a side. The first one begins with a clear of whatever was
+there before; from then on each recorded book is told as changes, after which the backtest's book is
+exactly the recorded one. A level that fell out of the best 20 is gone, because nobody saw it any
+more. Where books are missing, the book is cleared at the gap's start and set anew at its end.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+Action: TypeAlias = Literal["clear", "add", "update", "delete"]
+
+BIDS: Final = 0
+ASKS: Final = 1
+_LEVEL: Final = re.compile(r"\[([^\[\],]*),([^\[\],]*)")
+
+
+class Change(NamedTuple):
+    """One change of a book."""
+
+    action: Action
+    side: int
+    """`BIDS` or `ASKS`; a clear is of both."""
+    price: str
+    amount: str
+    """In digits without zeros at the end, as the price."""
+    snapshot: bool
+    """Whether it belongs to a book that is set anew."""
+
+
+CLEAR: Final = Change("clear", BIDS, "0", "0", True)
+
+
+class Books:
+    """The book of one symbol as a backtest has it by now."""
+
+    def __init__(self, gaps: Sequence[int] = ()) -> None:
+        """Begin without a book.
+
+        Args:
+            gaps: when gaps in the books begin, in order, in milliseconds.
+        """
+        self._gaps = deque(gaps)
+        self._sides: tuple[dict[str, str], dict[str, str]] | None = None
+
+    def gaps_before(self, ts: int) -> Iterator[int]:
+        """Yield the times at which the book is cleared before something happens at `ts`."""
+        while self._gaps and self._gaps[0] < ts:
+            start = self._gaps.popleft()
+            if self._sides is not None:
+                self._sides = None
+                yield start + 1
+
+    def become(self, m: str) -> Iterator[Change]:
+        """Yield the changes that make a recorded book of the one before."""
+        bids, _, asks = m.partition("|")
+        sides = (_levels(bids), _levels(asks))
+        snapshot = self._sides is None
+        if snapshot:
+            yield CLEAR
+        before = self._sides or ({}, {})
+        # Levels that are gone come first, so that no book is crossed on the way.
+        for side in (BIDS, ASKS):
+            for price in before[side]:
+                if price not in sides[side]:
+                    yield Change("delete", side, price, "0", snapshot)
+        for side in (BIDS, ASKS):
+            old = before[side]
+            for price, amount in sides[side].items():
+                if (was := old.get(price)) != amount:
+                    yield Change("update" if was else "add", side, price, amount, snapshot)
+        self._sides = sides
+
+
+def trimmed(number: str) -> str:
+    """Return digits without zeros at the end."""
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def _levels(side: str) -> dict[str, str]:
+    """Return amounts by price."""
+    return {trimmed(price): trimmed(amount) for price, amount in _LEVEL.findall(side)}
