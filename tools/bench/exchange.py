@@ -11,7 +11,7 @@ from mexc_trio.record.writer import longest_wait
 from tools.bench.database import Database, check, databases
 from tools.bench.frames import Fingerprint, Pool, pool
 from tools.bench.load import Load
-from tools.bench.plan import Plan
+from tools.bench.plan import Plan, Scheme
 from tools.bench.process import Recorder, Use, keyword_arguments
 from tools.bench.progress import acknowledged, backlog
 from tools.bench.report import BenchError, Goal, Report, percentile, say
@@ -38,6 +38,7 @@ def exchange(
     burst_factor: float = 5.0,
     symbols_per_connection: int = 200,
     linger: float = 1.0,
+    scheme: Scheme = "wss",
 ) -> Report:
     """Processor, memory and delay of recording every contract into a server.
 
@@ -51,6 +52,7 @@ def exchange(
         burst_factor: how many times the rate a burst is.
         symbols_per_connection: the recorder's option.
         linger: the recorder's --linger.
+        scheme: wss, with a TLS record for each message, or ws.
     """
     plan = Plan(
         symbols=tuple(f"C{n}_USDT" for n in range(symbols)),
@@ -60,6 +62,7 @@ def exchange(
         burst_seconds=burst_seconds,
         burst_factor=burst_factor,
         pool=_POOL,
+        scheme=scheme,
         hold=True,
     )
     report = Report(
@@ -71,6 +74,7 @@ def exchange(
             "bursts": f"{burst_factor:g} times for {burst_seconds:g} of {burst_every:g} s",
             "symbols_per_connection": symbols_per_connection,
             "linger": linger,
+            "scheme": scheme,
         },
     )
     settings = {"symbols_per_connection": symbols_per_connection, "linger": linger}

@@ -4,7 +4,7 @@ import bisect
 import itertools
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from typing import Final
@@ -24,15 +24,16 @@ from wsproto.events import (
 
 from tools.bench.frames import pool, websocket_frame
 from tools.bench.plan import HOST, Plan, Sent
+from tools.bench.secure import Plain, Secure
 
 _SUBSCRIPTIONS: Final = ("sub.ticker", "sub.deal", "sub.depth.full")
 _BURST: Final = 64  # frames of one write
 
 
-def generate(plan: Plan, pipe: Pipe) -> None:
+def generate(plan: Plan, pipe: Pipe, certificate: str) -> None:
     """Do what the plan says, and tell the other end of the pipe how it goes."""
     pool(plan.pool)
-    trio.run(_Generator(plan, pipe).run)
+    trio.run(_Generator(plan, pipe, certificate).run)
 
 
 class _Param(msgspec.Struct):
@@ -51,22 +52,23 @@ _decode = msgspec.json.Decoder(_Request).decode
 class _Client:
     """A connection, and which of the plan's frames go to it."""
 
-    stream: trio.SocketStream
+    network: Plain | Secure
     times: "array[float]" = attrs.field(factory=lambda: array("d"))
     order: "array[int]" = attrs.field(factory=lambda: array("H"))
     bytes_sent: int = 0
     lock: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock)
 
-    async def send(self, data: bytes) -> None:
-        """Send while holding the lock."""
-        self.bytes_sent += len(data)
-        await self.stream.send_all(data)
+    async def send(self, parts: Sequence[bytes]) -> None:
+        """Send messages while holding the lock."""
+        self.bytes_sent += sum(map(len, parts))
+        await self.network.send(parts)
 
 
 @attrs.define(eq=False)
 class _Generator:
     plan: Plan
     pipe: Pipe
+    certificate: str
     _indexes: dict[str, int] = attrs.field(init=False)
     _missing: set[tuple[str, str]] = attrs.field(init=False)  # subscriptions: symbol, method
     _clients: dict[int, _Client] = attrs.field(factory=dict, init=False)  # by symbol
@@ -130,19 +132,21 @@ class _Generator:
                 sent.offsets.extend(itertools.islice(carried, 1, None))
                 sent.symbols.extend(symbols)
                 sent.times.extend([time.monotonic()] * len(symbols))
-                await client.send(b"".join(parts))
+                await client.send(parts)
             position = end
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        client = _Client(stream)
+        secure = self.plan.scheme == "wss"
+        client = _Client(Secure(stream, self.certificate) if secure else Plain(stream))
         protocol = WSConnection(ConnectionType.SERVER)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with stream:
-                while data := await stream.receive_some():
+                await client.network.shake_hands()
+                while data := await client.network.receive():
                     protocol.receive_data(data)
                     for event in protocol.events():
                         async with client.lock:
-                            await client.send(self._answer(client, protocol, event))
+                            await client.send([self._answer(client, protocol, event)])
                         if isinstance(event, CloseConnection):
                             return
 

@@ -20,6 +20,7 @@ from mexc_trio.cli.commands import main
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.exchange.tls import TlsStream
 from mexc_trio.journal import Journal
 
 PROVED: Final = 50
@@ -40,18 +41,28 @@ class Notes:
     """Rows that a SELECT right after their INSERT did not see: none, for each that was tried."""
 
 
-def instrument(table: str) -> Notes:
+def instrument(table: str, *, secure: bool) -> Notes:
     """Make the recorder's parts note what becomes of a table's rows; return the notes."""
     notes = Notes()
     receive, flush = trio.SocketStream.receive_some, Journal.flush
-    carried = 0
+    decrypt = TlsStream.receive_some
+    carried, at = 0, 0.0
 
     async def noted_receive(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
-        nonlocal carried
+        nonlocal carried, at
         data = await receive(self, max_bytes)
-        carried += len(data)
-        notes.received.append((time.monotonic(), carried))
+        at = time.monotonic()
+        if not secure:
+            carried += len(data)
+            notes.received.append((at, carried))
         return bytes(data)
+
+    async def noted_decrypt(self: TlsStream, max_bytes: int | None = None) -> bytes:
+        nonlocal carried
+        data = await decrypt(self, max_bytes)
+        carried += len(data)
+        notes.received.append((at, carried))  # when it came, and how much it turned out to be
+        return data
 
     def noted_flush(self: Journal) -> None:
         touched = [queue for queue in self.touched if queue.name == table]
@@ -60,6 +71,7 @@ def instrument(table: str) -> Notes:
             notes.journaled.append((time.monotonic(), queue.end))
 
     trio.SocketStream.receive_some = noted_receive  # type: ignore[method-assign]
+    TlsStream.receive_some = noted_decrypt  # type: ignore[method-assign]
     Journal.flush = noted_flush  # type: ignore[method-assign]
     _note_appends(table, notes)
     return notes
@@ -81,7 +93,7 @@ def _note_appends(name: str, notes: Notes) -> None:
 
 if __name__ == "__main__":
     file, table, *arguments = sys.argv[1:]
-    noted = instrument(table)
+    noted = instrument(table, secure=any(part.startswith("wss:") for part in arguments))
     code = main(arguments)
     Path(file).write_bytes(msgspec.msgpack.encode(attrs.asdict(noted)))
     sys.exit(code)

@@ -14,7 +14,7 @@ from tools.bench.database import BOTH, Database, StoreName, check, databases
 from tools.bench.frames import Pool, pool
 from tools.bench.instrumented import PROVED, Notes
 from tools.bench.load import Load
-from tools.bench.plan import Plan, Sent
+from tools.bench.plan import Plan, Scheme, Sent
 from tools.bench.process import Recorder, keyword_arguments
 from tools.bench.progress import acknowledged
 from tools.bench.report import BenchError, Goal, Report, percentile, say
@@ -31,6 +31,7 @@ def latency(
     rates: Sequence[float] = (15.0, 1000.0),
     lingers: Sequence[float] = (0.0, 1.0),
     stores: Sequence[StoreName] = BOTH,
+    scheme: Scheme = "wss",
 ) -> Report:
     """Milliseconds from a frame's arrival to the journal, and to a SELECT.
 
@@ -40,8 +41,9 @@ def latency(
         rates: messages a second, which come at random moments.
         lingers: values of the recorder's --linger.
         stores: where the recorder records to.
+        scheme: wss, with a TLS record for each message, or ws.
     """
-    report = Report("latency", {"seconds": seconds})
+    report = Report("latency", {"seconds": seconds, "scheme": scheme})
     for rate in rates:
         report.note(f"{rate:g}/s: one row into the journal alone, median", _alone(rate), "ms")
     with databases(stores) as lender:
@@ -51,7 +53,7 @@ def latency(
                     for name in stores:
                         case = f"{rate:g}/s, linger {linger:g}, {name}"
                         with lender.empty(name, [SYMBOL]) as database:
-                            delays = _run(database, rate, linger, seconds)
+                            delays = _run(database, rate, linger, seconds, scheme)
                         say(f"latency {repetition + 1}/{repetitions}: {case}: {delays.line()}")
                         delays.note(report, case, linger)
     report.remark("sent: from the sender's write; received: from the recorder's read of the socket")
@@ -110,9 +112,9 @@ class _Delays:
         note("received to visible", self.visible, 99, late if linger else None)
 
 
-def _run(database: Database, rate: float, linger: float, seconds: float) -> _Delays:
+def _run(database: Database, rate: float, linger: float, seconds: float, scheme: Scheme) -> _Delays:
     frames_pool = pool()
-    plan = Plan(symbols=(SYMBOL,), rates=(rate,), seconds=seconds)
+    plan = Plan(symbols=(SYMBOL,), rates=(rate,), seconds=seconds, scheme=scheme)
     file = database.directory / "notes"
     with Load(plan) as load:
         arguments = [SYMBOL, *database.arguments, *keyword_arguments(url=load.url, linger=linger)]

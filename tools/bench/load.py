@@ -6,6 +6,7 @@ the network, on the clock that all processes of the machine share (`time.monoton
 """
 
 import multiprocessing
+from contextlib import ExitStack
 from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ import attrs
 from tools.bench.generator import generate
 from tools.bench.plan import HOST, Plan, Sent
 from tools.bench.report import BenchError
+from tools.bench.secure import certificate
 
 _START_SECONDS: Final = 60.0
 
@@ -27,17 +29,19 @@ class Load:
     port: int = attrs.field(default=0, init=False)
     _process: Any = attrs.field(init=False)
     _pipe: Pipe = attrs.field(init=False)
+    _certificate: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     @property
     def url(self) -> str:
         """What to connect to."""
-        return f"ws://{HOST}:{self.port}/edge"
+        return f"{self.plan.scheme}://{HOST}:{self.port}/edge"
 
     def __enter__(self) -> Self:
         # A fresh interpreter: a fork would carry on whatever threads this one has.
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=generate, args=(self.plan, far), daemon=True)
+        own = self._certificate.enter_context(certificate())
+        self._process = context.Process(target=generate, args=(self.plan, far, own), daemon=True)
         self._process.start()
         far.close()
         self.port = self._hear("port", _START_SECONDS)
@@ -52,6 +56,7 @@ class Load:
         self._process.terminate()
         self._process.join()
         self._pipe.close()
+        self._certificate.close()
 
     def subscribed(self, timeout: float) -> None:
         """Wait until all symbols are subscribed, if the plan is to hold then."""

@@ -2,13 +2,14 @@
 
 from array import array
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
 from tools.bench.frames import POOL
 
 HOST: Final = "127.0.0.1"
+Scheme = Literal["wss", "ws"]
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +28,8 @@ class Plan:
     burst_factor: float = 1.0
     pool: int = POOL
     """Distinct frames."""
+    scheme: Scheme = "wss"
+    """Over TLS with a record for each message, as the exchange sends, or without (`ws`)."""
     hold: bool = False
     """Wait for `Load.go` when all symbols are subscribed."""
 

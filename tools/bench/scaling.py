@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tools.bench.database import check, databases
 from tools.bench.frames import pool
 from tools.bench.load import Load
-from tools.bench.plan import Plan
+from tools.bench.plan import Plan, Scheme
 from tools.bench.process import Recorder, keyword_arguments
 from tools.bench.progress import backlog
 from tools.bench.report import Goal, Report, say
@@ -23,6 +23,7 @@ def scaling(
     repetitions: int = 3,
     symbols_per_connection: int = 200,
     linger: float = 1.0,
+    scheme: Scheme = "wss",
 ) -> Report:
     """Processor time a message by the number of symbols, at the same rate of messages in all.
 
@@ -33,6 +34,7 @@ def scaling(
         repetitions: runs of each number, in turns.
         symbols_per_connection: the recorder's option.
         linger: the recorder's --linger.
+        scheme: wss, with a TLS record for each message, or ws.
     """
     report = Report(
         "scaling",
@@ -41,6 +43,7 @@ def scaling(
             "seconds": seconds,
             "symbols_per_connection": symbols_per_connection,
             "linger": linger,
+            "scheme": scheme,
         },
     )
     settings = {"symbols_per_connection": symbols_per_connection, "linger": linger}
@@ -52,6 +55,7 @@ def scaling(
                     rates=(rate / count,) * count,
                     seconds=seconds,
                     pool=_POOL,
+                    scheme=scheme,
                     hold=True,
                 )
                 with lender.empty("server", plan.symbols) as database, Load(plan) as load:

@@ -1,12 +1,18 @@
-"""How many messages a second: the recorder, beside a bare receive loop and the reference design."""
+"""How many messages a second: the recorder, a bare receive loop, and what one could write instead.
 
-from collections.abc import Sequence
+Each is measured over TLS with a record for each message, as the exchange sends, and without TLS,
+where one read brings many messages.
+"""
 
-from tools.bench.contenders import bare_loop, reference
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tools.bench.contenders import Outcome, bare_loop, reference
 from tools.bench.database import BOTH, Database, Databases, StoreName, check, databases
 from tools.bench.frames import POOL, Pool, pool
+from tools.bench.handwritten import handwritten
 from tools.bench.load import Load
-from tools.bench.plan import Plan
+from tools.bench.plan import Plan, Scheme
 from tools.bench.process import Recorder, apart, keyword_arguments
 from tools.bench.progress import acknowledged
 from tools.bench.report import BenchError, Goal, Report, say
@@ -15,6 +21,7 @@ from tools.clickhouse import DATABASE, HOST, PASSWORD, USER
 SYMBOL = "BTC_USDT"
 _BARE = "bare loop"
 _REFERENCE = "reference design"
+_HANDWRITTEN = "hand-written"
 _TIMEOUT = 600.0
 
 
@@ -24,6 +31,7 @@ def throughput(
     repetitions: int = 5,
     linger: float = 1.0,
     stores: Sequence[StoreName] = BOTH,
+    schemes: Sequence[Scheme] = ("wss", "ws"),
     pool_size: int = POOL,
 ) -> Report:
     """Messages a second from the first frame sent to the last row stored.
@@ -34,6 +42,7 @@ def throughput(
         repetitions: runs of each contender, in turns.
         linger: the recorder's --linger.
         stores: where the recorder records to.
+        schemes: wss, with a TLS record for each message, and ws.
         pool_size: distinct frames.
     """
     frames_pool = pool(pool_size)
@@ -46,19 +55,28 @@ def throughput(
     with databases(("server", *stores)) as lender:
         for repetition in range(repetitions):
             turn = f"throughput {repetition + 1}/{repetitions}"
-            _note(report, turn, _BARE, *_bare(frames, pool_size))
-            _note(report, turn, _REFERENCE, *_reference(lender, few, frames_pool))
-            for name in stores:
-                with lender.empty(name, [SYMBOL]) as database:
-                    measured = _recorder(database, frames, linger, frames_pool)
-                _note(report, turn, f"recorder, {name}", *measured)
-    for name in stores:
-        report.ratio(f"recorder, {name}", _BARE, Goal(0.6, at_least=True))
-        report.ratio(f"recorder, {name}", _REFERENCE, Goal(20, at_least=True))
-        report.ratio(_processor(_BARE), _processor(f"recorder, {name}"))
+            for scheme in schemes:
+                plan = Plan(symbols=(SYMBOL,), frames=frames, pool=pool_size, scheme=scheme)
+                short = Plan(symbols=(SYMBOL,), frames=few, pool=pool_size, scheme=scheme)
+                _note(report, turn, f"{_BARE}, {scheme}", *_bare(plan))
+                _note(report, turn, f"{_REFERENCE}, {scheme}", *_other(lender, short, reference))
+                measured = _other(lender, plan, handwritten)
+                _note(report, turn, f"{_HANDWRITTEN}, {scheme}", *measured)
+                for name in stores:
+                    with lender.empty(name, [SYMBOL]) as database:
+                        measured = _recorder(database, plan, linger, frames_pool)
+                    _note(report, turn, f"recorder, {name}, {scheme}", *measured)
+    for scheme in schemes:
+        for name in stores:
+            recorder = f"recorder, {name}, {scheme}"
+            report.ratio(recorder, f"{_HANDWRITTEN}, {scheme}", Goal(0.8, at_least=True))
+            report.ratio(recorder, f"{_REFERENCE}, {scheme}", Goal(20, at_least=True))
+            if "ws" in schemes:
+                goal = Goal(1.7 if scheme == "ws" else 1.0, at_least=True)
+                report.ratio(_processor(f"{_BARE}, ws"), _processor(recorder), goal)
     report.remark(
         "every row of the recorder was read back and compared with what was sent, in its order; "
-        "of the reference design, which passes numbers through floats, the rows were counted"
+        "of those that pass numbers through floats and keep no journal, the rows were counted"
     )
     return report
 
@@ -77,16 +95,17 @@ Measured = tuple[float, float]
 """Messages a second, and the receiving process's microseconds of processor time a message."""
 
 
-def _bare(frames: int, pool_size: int) -> Measured:
-    with Load(Plan(symbols=(SYMBOL,), frames=frames, pool=pool_size)) as load:
-        outcome = apart(bare_loop, load.url, SYMBOL, frames)
+def _bare(plan: Plan) -> Measured:
+    with Load(plan) as load:
+        outcome = apart(bare_loop, load.url, SYMBOL, plan.frames)
         load.began()
         began = load.sent(_TIMEOUT).began
-    return frames / (outcome.end - began), 1e6 * outcome.processor / frames
+    return plan.frames / (outcome.end - began), 1e6 * outcome.processor / plan.frames
 
 
-def _reference(lender: Databases, frames: int, frames_pool: Pool) -> Measured:
-    plan = Plan(symbols=(SYMBOL,), frames=frames, pool=len(frames_pool.texts))
+def _other(
+    lender: Databases, plan: Plan, record: Callable[[str, str, int, dict[str, Any]], Outcome]
+) -> Measured:
     with lender.empty("server", [SYMBOL]) as database, Load(plan) as load:
         assert lender.server is not None  # noqa: S101 - lent above
         server = {
@@ -96,18 +115,17 @@ def _reference(lender: Databases, frames: int, frames_pool: Pool) -> Measured:
             "password": PASSWORD,
             "database": DATABASE,
         }
-        outcome = apart(reference, load.url, SYMBOL, frames, server)
+        outcome = apart(record, load.url, SYMBOL, plan.frames, server)
         (stored,) = database.read([SYMBOL])
-        if not outcome.rows == stored.rows == frames_pool.row_count(frames):
-            raise BenchError(f"the reference design stored {stored.rows} rows")
+        if not outcome.rows == stored.rows == pool(plan.pool).row_count(plan.frames):
+            raise BenchError(f"{record.__name__} stored {stored.rows} rows")
         load.began()
         began = load.sent(_TIMEOUT).began
-    return frames / (outcome.end - began), 1e6 * outcome.processor / frames
+    return plan.frames / (outcome.end - began), 1e6 * outcome.processor / plan.frames
 
 
-def _recorder(database: Database, frames: int, linger: float, frames_pool: Pool) -> Measured:
-    rows = frames_pool.row_count(frames)
-    plan = Plan(symbols=(SYMBOL,), frames=frames, pool=len(frames_pool.texts))
+def _recorder(database: Database, plan: Plan, linger: float, frames_pool: Pool) -> Measured:
+    rows = frames_pool.row_count(plan.frames)
     with Load(plan) as load:
         arguments = [SYMBOL, *database.arguments, *keyword_arguments(url=load.url, linger=linger)]
         with Recorder(arguments, database.directory) as recorder:
@@ -120,6 +138,6 @@ def _recorder(database: Database, frames: int, linger: float, frames_pool: Pool)
                 f"{rows} rows stored",
             )
             after = recorder.use()
-        check(database, {SYMBOL: frames_pool.expected(frames)})
+        check(database, {SYMBOL: frames_pool.expected(plan.frames)})
     seconds = after.seconds - before.seconds
-    return frames / (end - sent.began), 1e6 * seconds / frames
+    return plan.frames / (end - sent.began), 1e6 * seconds / plan.frames
