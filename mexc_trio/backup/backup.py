@@ -17,9 +17,9 @@ from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_o
 from mexc_trio.backup.stored import Types, select_rows
 from mexc_trio.clickhouse.schema import GAPS, columns, count
 from mexc_trio.errors import FileError, UsageError
-from mexc_trio.export.formats import Parquet, need_arrow
-from mexc_trio.export.progress import Progress, progress
 from mexc_trio.files import sync_directory
+from mexc_trio.parquet import Parquet, need_arrow
+from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 

@@ -29,11 +29,11 @@ from mexc_trio.clickhouse.schema import (
     qualified,
 )
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
-from mexc_trio.export.formats import need_arrow
-from mexc_trio.export.progress import Progress, progress
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
 from mexc_trio.locks import hold_tables
+from mexc_trio.parquet import need_arrow
+from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
 

@@ -1,1 +1,1 @@
-"""Recorded rows as files: what `mexc-trio export` and `mexc-trio backup` have in common."""
+"""Recorded rows as files for research."""

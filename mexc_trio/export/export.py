@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import attrs
 
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.export.formats import Piped, Writer, need_arrow, open_writer
+from mexc_trio.export.formats import Piped, Writer, open_writer
 from mexc_trio.export.gaps import book_gaps, find_gaps
 from mexc_trio.export.ledger import Part, read_ledger
 from mexc_trio.export.nautilus import export_catalog
 from mexc_trio.export.order import HOUR, row_numbers
-from mexc_trio.export.progress import Progress, progress
 from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request, time_name
 from mexc_trio.export.source import LINES, Plan, Source, find
 from mexc_trio.files import refuse_existing, whole_file
+from mexc_trio.parquet import need_arrow
+from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.spans import EARLIEST, LATEST

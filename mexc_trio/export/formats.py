@@ -7,18 +7,15 @@ and a book's prices and amounts as JSON arrays; what the exchange did not send i
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from mexc_trio.errors import UsageError
 from mexc_trio.export.request import Request
+from mexc_trio.parquet import Parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_GROUP_ROWS: Final = 131_072
-_GROUP_BYTES: Final = 32 * 1024 * 1024
 
 
 class Writer(Protocol):
@@ -69,22 +66,6 @@ def _writer(request: Request, names: Sequence[str], file: BinaryIO, gaps: Sequen
     return Lines(file, header=names if request.format == "csv" else ())
 
 
-def need_arrow() -> None:
-    """Check that the libraries are there.
-
-    Raises:
-        UsageError: they are not; it says how to get them.
-    """
-    try:
-        import numpy as np  # noqa: F401
-        import pyarrow as pa  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"this needs pyarrow and numpy ({error}): pip install 'mexc-trio[files]', or "
-            f"'mexc-trio[embedded]', which brings them too"
-        ) from error
-
-
 class Lines:
     """One line a row, as the engine has written it: the second of two columns."""
 
@@ -105,49 +86,6 @@ class Lines:
 
     def abandon(self) -> None:
         """See `Writer.abandon`."""
-
-
-class Parquet:
-    """Row groups of a bounded size, compressed with zstd."""
-
-    about: Mapping[str, str] = MappingProxyType({})
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._writer: pa.parquet.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
-
-    def write(self, table: "pa.Table") -> None:
-        """See `Writer.write`."""
-        self._waiting.append(table)
-        rows = sum(waiting.num_rows for waiting in self._waiting)
-        if rows >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
-            self._flush()
-
-    def close(self) -> None:
-        """Write the rows that wait, and the footer."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def abandon(self) -> None:
-        """See `Writer.abandon`."""
-        if self._writer is not None:
-            # Else it would close itself some day, and find its file closed.
-            with suppress(OSError, ValueError):
-                self._writer.close()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
-        self._waiting = []
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
-        self._writer.write_table(table)
 
 
 class Piped(io.RawIOBase, BinaryIO):

@@ -16,9 +16,9 @@ import attrs
 
 from mexc_trio.errors import UsageError
 from mexc_trio.export.books import Books
-from mexc_trio.export.progress import Progress
 from mexc_trio.export.source import Plan, Source
 from mexc_trio.files import whole_file
+from mexc_trio.progress import Progress
 from mexc_trio.rows import DEAL
 
 if TYPE_CHECKING:
