@@ -75,7 +75,9 @@ class TlsStream(trio.abc.Stream):
     _to_send: ssl.MemoryBIO
     _tls: ssl.SSLObject
     _sending: trio.StrictFIFOLock = attrs.field(factory=trio.StrictFIFOLock, init=False)
-    # What ended it, while what came before is handed on.
+    # Whether there is nothing more to come; it may be told together with the last of what came.
+    _is_over: bool = attrs.field(default=False, init=False)
+    # What is wrong with what came, if that is why. OpenSSL tells it once.
     _failure: ssl.SSLError | None = attrs.field(default=None, init=False)
     # Whether something was sent in part, after which nothing that is sent can be understood.
     _is_cut: bool = attrs.field(default=False, init=False)
@@ -101,30 +103,32 @@ class TlsStream(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: the connection broke, or what came is not TLS.
         """
-        if self._received.pending or self._tls.pending():
+        if self._received.pending or self._tls.pending() or self._is_over:
             await trio.lowlevel.checkpoint()
         else:
             await self._read()
         while (data := self._decrypt(max_bytes or _READ)) is None:
             await self._read()
-        if self._to_send.pending:  # an answer to a change of keys
-            await self._send()
         return data
 
     def _decrypt(self, most: int) -> bytes | None:
         """Return what has come as far as it is complete; None if that is nothing."""
         parts: list[bytes] = []
         try:
-            while most > 0 and (part := self._tls.read(min(most, _RECORD))):
+            while most > 0 and not self._is_over:
+                part = self._tls.read(min(most, _RECORD))
                 parts.append(part)
                 most -= len(part)
-        except (ssl.SSLWantReadError, ssl.SSLEOFError) as error:
+                self._is_over = not part  # the other side said good-bye
+        except ssl.SSLWantReadError:
             if not parts:
-                return None if isinstance(error, ssl.SSLWantReadError) else b""
+                return None
+        except ssl.SSLEOFError:
+            self._is_over = True
         except ssl.SSLError as error:
-            if not parts:
-                raise trio.BrokenResourceError from (self._failure or error)
-            self._failure = error  # OpenSSL tells it once
+            self._is_over, self._failure = True, error
+        if self._failure is not None and not parts:
+            raise trio.BrokenResourceError from self._failure
         return b"".join(parts)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -144,6 +148,9 @@ class TlsStream(trio.abc.Stream):
             self._is_cut = False
 
     async def _read(self) -> None:
+        if self._to_send.pending:  # an answer to a change of keys, after what came before it
+            with suppress(trio.BrokenResourceError):  # what has come already can be read still
+                await self._send()
         data = await self._transport.receive_some(_READ)
         if data:
             self._received.write(data)
