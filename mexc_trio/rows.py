@@ -1,12 +1,15 @@
 """What a row is, of a symbol and of the ledger of gaps, and the names that they consist of."""
 
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-Channel: TypeAlias = Literal["ticker", "deal", "depth"]
-"""One of the three streams that are recorded of each symbol."""
+from mexc_trio import channels
 
-CHANNELS: Final[tuple[Channel, ...]] = ("ticker", "deal", "depth")
+Channel: TypeAlias = str
+"""The name of a stream that can be recorded; see `mexc_trio.channels`."""
+
+CHANNELS: Final = channels.USUAL
+"""The three streams that are recorded of each symbol unless somebody says which."""
 
 TICKER: Final = "t"
 DEAL: Final = "d"
@@ -14,7 +17,10 @@ DEPTH: Final = "dp"
 DEAD_LETTER: Final = "dl"
 
 MESSAGE_TYPES: Final = (TICKER, DEAL, DEPTH, DEAD_LETTER)
-"""The values of the column `mt`."""
+"""The values of the column `mt` that every table has room for."""
+
+OPTIONAL_TYPES: Final = tuple(channels.ALL[name].mt for name in channels.OPTIONAL)
+"""The values of the channels that are recorded on request."""
 
 
 class Row(NamedTuple):
@@ -24,7 +30,7 @@ class Row(NamedTuple):
     """Milliseconds since 1970, on the exchange's clock (a dead letter without a readable
     time: on ours)."""
     mt: str
-    """One of `MESSAGE_TYPES`."""
+    """One of `MESSAGE_TYPES` or `OPTIONAL_TYPES`."""
     m: str
     """The message in the narrow form of its type: numbers as the exchange wrote them,
     separated by `|`."""

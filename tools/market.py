@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import attrs
 
@@ -29,6 +29,7 @@ __all__ = [
     "LEVELS",
     "MIX",
     "ODDITIES",
+    "OPTIONAL",
     "Channel",
     "Market",
     "Row",
@@ -38,8 +39,11 @@ __all__ = [
     "wall_clock_ms",
 ]
 
-Channel = Literal["ticker", "deal", "depth.full"]
-CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+Channel = Literal["ticker", "deal", "depth.full", "funding.rate", "index.price", "fair.price"]
+CHANNELS: Final[tuple[Channel, ...]] = ("ticker", "deal", "depth.full")
+"""The channels that make a busy contract's stream."""
+OPTIONAL: Final[tuple[Channel, ...]] = ("funding.rate", "index.price", "fair.price")
+"""Channels that send frames only when a test pushes them."""
 
 MIX: Final[Mapping[Channel, float]] = {"ticker": 0.04, "deal": 0.69, "depth.full": 0.27}
 """Share of each channel among the frames of a busy contract such as BTC_USDT."""
@@ -188,16 +192,18 @@ class Market:
         chance = contract.chance
         if oddity is None:
             odd = chance.random() < self.oddities
-            oddity = chance.choice(ODDITIES[channel]) if odd else ""
-        elif oddity and oddity not in ODDITIES[channel]:
+            oddity = chance.choice(ODDITIES[channel]) if odd and channel in ODDITIES else ""
+        elif oddity and oddity not in ODDITIES.get(channel, ()):
             raise ValueError(f"no oddity of {channel}: {oddity!r}")
         contract.step()
         if channel == "deal":
             ts, data = _deals(contract, self.clock(), oddity, merged=merged)
         elif channel == "depth.full":
             ts, data = _depth(contract, self.clock(), oddity, limit)
-        else:
+        elif channel == "ticker":
             ts, data = _ticker(contract, self.clock(), oddity)
+        else:
+            ts, data = _number(contract, self.clock(), channel)
         # The order of the keys has changed over the years; both are still to be expected.
         if oddity in ("old-envelope", "single"):
             return f'{{"channel":"push.{channel}","data":{data},"symbol":"{symbol}","ts":{ts}}}'
@@ -295,6 +301,14 @@ def _levels(contract: _Contract, direction: int, oddity: str, limit: int) -> str
         orders = "" if oddity == "two-elements" else f",{1 + int(draw * 9)}"
         levels.append(f"[{p},{v}{orders}]")
     return ",".join(levels)
+
+
+def _number(contract: _Contract, now: int, channel: Channel) -> tuple[int, str]:
+    (ts,) = contract.times(now, 1)
+    if channel == "funding.rate":
+        return ts, f'{{"rate":{decimal_text(contract.funding, 6)},"symbol":"{contract.symbol}"}}'
+    price = decimal_text(*_price_scale(contract, ""))
+    return ts, f'{{"price":{price},"symbol":"{contract.symbol}"}}'
 
 
 def _ticker(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:

@@ -15,6 +15,12 @@ from typing import Final, TypeAlias
 Row: TypeAlias = tuple[int, str, str]
 """One stored row: milliseconds, message type (``t``, ``d``, ``dp`` or ``dl``), text."""
 
+_NUMBERS: Final = {
+    "push.funding.rate": ("fr", "rate"),
+    "push.index.price": ("ip", "price"),
+    "push.fair.price": ("fp", "price"),
+}
+
 LEVELS: Final = 20
 """The deepest order book that ``sub.depth.full`` sends, in levels a side."""
 
@@ -75,6 +81,11 @@ def _rows(message: dict[str, object]) -> list[Row]:
     if message["channel"] == "push.depth.full":
         sides = [_side(data.get(key)) for key in ("bids", "asks")]
         return [(_milliseconds(message.get("ts")), "dp", "|".join(sides))]
+    if message["channel"] in _NUMBERS:
+        mt, key = _NUMBERS[message["channel"]]
+        if data.get(key) is None:
+            raise _IncompleteError
+        return [(_milliseconds(message.get("ts")), mt, _plain(data[key]))]
     raise _IncompleteError
 
 

@@ -133,6 +133,7 @@ class RecordOptions(DrainOptions):
     quote: Annotated[str | None, _option("quote", _RECORD, "CURRENCY")] = None
     rest_url: Annotated[str | None, _option("rest_url", _RECORD, "URL")] = None
     refresh: Annotated[str | None, _option("refresh", _RECORD, "SECONDS")] = None
+    channels: Annotated[str | None, _option("channels", _RECORD, "NAMES")] = None
     linger: Annotated[str | None, _option("linger", _RECORD, "SECONDS")] = None
     deals: Annotated[str | None, _option("deals", _RECORD, "all|merged")] = None
     ping_interval: Annotated[str | None, _option("ping_interval", _RECORD, "SECONDS")] = None

@@ -118,6 +118,10 @@ class AsyncStore:
         """Create what is missing; return the names of new tables."""
         return await self._run(lambda: schema.prepare(self.store, tables))
 
+    async def mt_types(self, tables: Sequence[str]) -> dict[str, str]:
+        """See `schema.mt_types`."""
+        return await self._run(lambda: schema.mt_types(self.store, tables))
+
     async def create_views(self, tables: Sequence[str]) -> None:
         """Create the typed views of symbols' tables that lack them, a few at a time.
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from mexc_trio import channels
 from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 
@@ -35,7 +36,7 @@ def market_table(name: str) -> Table:
         name,
         (
             ("ts", "DateTime64(3)"),
-            ("mt", "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"),
+            ("mt", channels.enum()),
             ("m", "String"),
         ),
     )
@@ -199,6 +200,16 @@ def columns(
     for table, name, type_ in store.query(sql):
         found.setdefault(table, {})[name] = type_
     return found
+
+
+def mt_types(store: Readable, tables: Sequence[str]) -> dict[str, str]:
+    """Return the types of the column `mt` of those of the tables that are there.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    found = columns(store, tables=tables) or {}
+    return {table: types["mt"] for table, types in found.items() if "mt" in types}
 
 
 def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:

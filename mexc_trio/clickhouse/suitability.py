@@ -8,6 +8,8 @@ in the order of insertion. Only engines that keep both have them; others merge, 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mexc_trio.rows import MESSAGE_TYPES
+
 ENGINES: Final = frozenset({"StripeLog", "Log", "TinyLog"})
 """Engines of which the rows can be counted, and read in the order of insertion."""
 
@@ -41,8 +43,8 @@ def _takes(found: str, type_: str) -> bool:
         # It may name a time zone. A server without the type has numbers there.
         return found in (type_, "Int64") or found.startswith(type_.rstrip(")") + ",")
     if type_.startswith("Enum8"):
-        names = [part.split("=")[0].strip(" (") for part in type_.removeprefix("Enum8").split(",")]
+        # Tables that are older than an optional channel have no room for it, and are good.
         return found in _TEXTS or (
-            found.startswith("Enum") and all(f"{name} = " in found for name in names)
+            found.startswith("Enum") and all(f"'{name}' = " in found for name in MESSAGE_TYPES)
         )
     return found in _TEXTS if type_ == "String" else found == type_

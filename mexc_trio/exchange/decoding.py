@@ -7,12 +7,14 @@ no number passes through a float: the JSON parser hands out the raw text of the 
 """
 
 import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
+from mexc_trio.channels import ALL, ChannelFacts
 from mexc_trio.exchange.digits import (
     Malformed,
     deal_id,
@@ -33,7 +35,7 @@ from mexc_trio.exchange.messages import (
     subscribed,
 )
 from mexc_trio.exchange.usual import read_usual
-from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel, Row
+from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, TICKER, Channel, Row
 
 # A message of 2 MiB is legal; a gzip bomb is not a message.
 _MAX_UNZIPPED: Final = 64 * 1024 * 1024
@@ -56,7 +58,7 @@ def decode_any(frame: bytes, received: int) -> Message:
     try:
         envelope = _decode_envelope(frame)
     except _UNDECODABLE:
-        return _dead(frame, _any_timestamp(frame, received), "", None, CHANNELS)
+        return _dead(frame, _any_timestamp(frame, received), "", None, _EVERY)
     channel = envelope.channel
     if channel and not channel.startswith("push."):
         return _answer(envelope)
@@ -69,7 +71,7 @@ def decode_any(frame: bytes, received: int) -> Message:
         except (Malformed, *_UNDECODABLE):
             pass
     known = subscribed(channel.removeprefix("push."))
-    missed = () if channel else CHANNELS
+    missed = () if channel else _EVERY
     return _dead(frame, at, envelope.symbol, known, missed if known is None else (known,))
 
 
@@ -80,6 +82,8 @@ def dead_letter(frame: bytes, symbol: str, received: int, missed: tuple[Channel,
 
 
 _ABSENT: Final = Raw(b"")
+_EVERY: Final = tuple(ALL)
+"""Whose dead letter it may be if nobody can tell. What is not recorded misses nothing."""
 
 # RecursionError: nested too deeply. UnicodeError: a binary message that is no text.
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeError)
@@ -125,6 +129,7 @@ _decode_ts = msgspec.json.Decoder(_TsOnly).decode
 _decode_ticker = msgspec.json.Decoder(_Ticker).decode
 _decode_deal = msgspec.json.Decoder(_Deal).decode
 _decode_depth = msgspec.json.Decoder(_Depth).decode
+_decode_values = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -198,7 +203,27 @@ def _depth(envelope: _Envelope, ts: int | None, at: int) -> Data:
     return Data(envelope.symbol, "depth", [row], 0, version(depth.version))
 
 
-_RECORDED: Final = {"push.ticker": _ticker, "push.deal": _deals, "push.depth.full": _depth}
+_Decoder: TypeAlias = Callable[[_Envelope, int | None, int], Data]
+"""Takes an envelope, its time, and that of its dead letters; raises if it is not what it should."""
+
+
+def _numbers(facts: ChannelFacts) -> _Decoder:
+    """Return the decoder of a channel whose row is numbers out of its data."""
+
+    def decode(envelope: _Envelope, ts: int | None, at: int) -> Data:
+        data = _decode_values(envelope.data)
+        first, *rest = (number(data.get(key, _ABSENT)) for key in facts.numbers)
+        if ts is None or not first:
+            raise Malformed
+        return Data(envelope.symbol, facts.name, [Row(ts, facts.mt, "|".join([first, *rest]))])
+
+    return decode
+
+
+_OWN: Final[Mapping[str, _Decoder]] = {"ticker": _ticker, "deal": _deals, "depth": _depth}
+_RECORDED: Final[Mapping[str, _Decoder]] = {
+    f"push.{one.wire}": _OWN[name] if name in _OWN else _numbers(one) for name, one in ALL.items()
+}
 
 
 def _any_timestamp(frame: bytes, received: int) -> int:

@@ -11,8 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-DEPTH_LIMIT: Final = 20
-"""Levels a side of `sub.depth.full` that are asked for and kept."""
+from mexc_trio.channels import DEPTH_LIMIT
 
 MAX_TS_DIGITS: Final = 13
 """Of milliseconds: from 1970 to 2286. Later times do not fit DateTime64(3) as it is printed."""

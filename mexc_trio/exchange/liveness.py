@@ -14,6 +14,7 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.channels import ALL
 from mexc_trio.rows import Channel
 
 LEAST: Final = 30.0
@@ -25,9 +26,6 @@ FACTOR: Final = 5.0
 BEATS_TO_LEARN: Final = 20
 """Frames on one connection after which a channel's rhythm is known."""
 
-# Until a channel has shown its rhythm, in seconds. Tickers come every 1-3 s on every contract,
-# books of quiet contracts 4-6 s apart (captured); deals may be rare.
-_AT_FIRST: Final[dict[Channel, float]] = {"ticker": 60.0, "depth": 180.0, "deal": 900.0}
 # The longest pause halves in a quarter of an hour, or in 34 beats if those take longer.
 _FADE_SECONDS: Final = 1300.0
 _FADE_PER_BEAT: Final = 0.98
@@ -50,7 +48,7 @@ class Pulse:
         """Seconds of silence after which something is done about it."""
         usual = FACTOR * self._longest
         if not self._known:
-            usual = max(usual, _AT_FIRST[self.channel])
+            usual = max(usual, ALL[self.channel].patience)
         return min(MOST, max(LEAST, usual) * self._leniency)
 
     def connected(self, now: float) -> None:

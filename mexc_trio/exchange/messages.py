@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from mexc_trio.exchange.digits import DEPTH_LIMIT
+from mexc_trio.channels import ALL
 from mexc_trio.rows import Channel, Row
 
 DEAD_LETTER_LENGTH: Final = 500
@@ -20,12 +20,7 @@ PING: Final = '{"method":"ping"}'
 """The application's ping. The exchange closes a socket that sends none for 60-68 seconds,
 even one on which data flows (measured), so a WebSocket ping is no substitute."""
 
-_METHODS: Final[dict[Channel, str]] = {
-    "ticker": "sub.ticker",
-    "deal": "sub.deal",
-    "depth": "sub.depth.full",
-}
-_CHANNELS: Final = {method: channel for channel, method in _METHODS.items()}
+_CHANNELS: Final = {one.wire: name for name, one in ALL.items()}
 
 
 class Data(msgspec.Struct, frozen=True):  # a third of the time that a NamedTuple takes
@@ -95,26 +90,24 @@ def subscribe(symbol: str, channel: Channel, *, merged: bool = False) -> str:
         channel: what of it.
         merged: leave it to the exchange to merge deals, as it does unless told otherwise.
     """
-    param: dict[str, str | int | bool] = {"symbol": symbol}
-    if channel == "depth":
-        param["limit"] = DEPTH_LIMIT
-    elif channel == "deal" and not merged:
+    param: dict[str, str | int | bool] = {"symbol": symbol, **ALL[channel].parameters}
+    if channel == "deal" and not merged:
         param["compress"] = False
-    return json.dumps({"method": _METHODS[channel], "param": param}, separators=(",", ":"))
+    return json.dumps({"method": method(channel), "param": param}, separators=(",", ":"))
 
 
 def unsubscribe(symbol: str, channel: Channel) -> str:
     """Return the frame that ends one channel of one symbol. The exchange does not confirm it."""
     return json.dumps(
-        {"method": "un" + _METHODS[channel], "param": {"symbol": symbol}}, separators=(",", ":")
+        {"method": "un" + method(channel), "param": {"symbol": symbol}}, separators=(",", ":")
     )
 
 
 def method(channel: Channel) -> str:
     """Return the exchange's name of the subscription to a channel, such as `sub.deal`."""
-    return _METHODS[channel]
+    return f"sub.{ALL[channel].wire}"
 
 
 def subscribed(name: str) -> Channel | None:
     """Return the channel to which `sub.NAME` subscribes; None if it is none that is recorded."""
-    return _CHANNELS.get("sub." + name)
+    return _CHANNELS.get(name)

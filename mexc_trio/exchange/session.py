@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Protocol
 import attrs
 import trio
 
+from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError, Loss, UnknownContract
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.decoding import dead_letter, decode
@@ -32,7 +33,7 @@ from mexc_trio.exchange.messages import (
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import Socket, dial
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.rows import Channel
 from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Feed(Protocol):
 
     @property
     def pulses(self) -> Mapping[Channel, Pulse]:
-        """The rhythm of each channel."""
+        """The rhythm of each channel that is to be subscribed to."""
 
     @property
     def stopped(self) -> bool:
@@ -159,6 +160,8 @@ class _Request:
 
     def __attrs_post_init__(self) -> None:
         self._left = len(self.channels)
+        if not self._left:
+            self.complete.set()
 
     @property
     def asks_unmerged(self) -> bool:
@@ -250,12 +253,8 @@ class _Session:
                         feed = feeds.get(message.symbol)
                         if feed is None:
                             self._astray(text, message, received)
-                        elif message.rows:
-                            if message.channel is not None:
-                                feed.pulses[message.channel].beat(now)
-                            feed.data(message)
                         else:
-                            feed.skipped()
+                            _give(feed, message, now)
                     else:
                         self._answered(message)
             finally:
@@ -273,12 +272,9 @@ class _Session:
         named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in frame]
         possible = named or list(feeds.values())
         if len(possible) == 1:
-            if message.rows:
-                possible[0].data(message)
-            else:
-                possible[0].skipped()
+            _give(possible[0], message, trio.current_time())
             return
-        possible[0].data(dead_letter(frame, "", received, CHANNELS))
+        possible[0].data(dead_letter(frame, "", received, tuple(ALL)))
         for feed in possible[1:]:
             feed.unreadable()
 
@@ -321,7 +317,7 @@ class _Session:
         for symbol, feed in list(self._live.items()):
             if feed.stopped:
                 del self._live[symbol]
-                for channel in CHANNELS:
+                for channel in feed.pulses:
                     await self._socket.send_message(unsubscribe(symbol, channel))
 
     async def _answer_silence(self) -> None:
@@ -345,7 +341,7 @@ class _Session:
             return
         for pulse in feed.pulses.values():
             pulse.connected(trio.current_time())
-        await self._ask(feed, CHANNELS)
+        await self._ask(feed, tuple(feed.pulses))
 
     async def _ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
         """Subscribe to channels of one symbol and see to it that each is answered."""
@@ -390,3 +386,14 @@ class _Session:
         await self._pace.turn()
         self._later.discard(feed.symbol)
         await self._begin(feed)
+
+
+def _give(feed: Feed, message: Data, now: float) -> None:
+    """Give a feed what is for it: rows, unless they are of a channel that it has not asked for."""
+    channel = message.channel
+    if not message.rows or (channel is not None and channel not in feed.pulses):
+        feed.skipped()
+        return
+    if channel is not None:
+        feed.pulses[channel].beat(now)
+    feed.data(message)

@@ -6,8 +6,11 @@ that symbol's alone.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import attrs
+
+from mexc_trio.channels import without_room
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.settings import SymbolSettings
 
@@ -47,3 +50,29 @@ def admit(
 def refuse(symbol: str, error: Exception) -> None:
     """Tell that a symbol on the list is not recorded, and why."""
     log.error("%s: is listed, and cannot be recorded: %s", symbol, error)
+
+
+def with_room(chosen: Sequence[SymbolSettings], types: Mapping[str, str]) -> list[SymbolSettings]:
+    """Return the symbols with those of their channels that their tables have room for.
+
+    A table that was made before a channel was known has no value for its rows, and the engine
+    cannot add one.
+
+    Args:
+        chosen: what is to be recorded.
+        types: the types of the tables' column `mt`, as far as they are known.
+    """
+    admitted = []
+    for one in chosen:
+        lacking = without_room(types.get(one.table, ""), one.channels)
+        if lacking:
+            log.warning(
+                "%s: table %s is older than %s and has no room for it, so it is not recorded. A "
+                "new table has: stop, mexc-trio backup %s --out DIR, drop the table, mexc-trio "
+                "restore --in DIR",
+                one.symbol, one.table, ", ".join(lacking), one.symbol,
+            )  # fmt: skip
+            left = tuple(name for name in one.channels if name not in lacking)
+            one = attrs.evolve(one, channels=left)
+        admitted.append(one)
+    return admitted

@@ -11,6 +11,7 @@ import trio
 from trio_util import RepeatedEvent
 
 from mexc_trio.backoff import Backoff
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import RowTuple, market_table
 from mexc_trio.errors import (
     ExchangeError,
@@ -29,7 +30,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts
 from mexc_trio.record.store import AsyncStore
 from mexc_trio.record.writer import Writer
-from mexc_trio.rows import CHANNELS, Cause, Channel
+from mexc_trio.rows import Cause, Channel
 from mexc_trio.settings import SymbolSettings
 from mexc_trio.supervise import supervise
 
@@ -89,9 +90,9 @@ class Collector:
     _deaf_until: float = attrs.field(default=-math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pulses = {channel: Pulse(channel) for channel in CHANNELS}
-        self.received = dict.fromkeys((*CHANNELS, None), 0)
-        self.frames = dict.fromkeys((*CHANNELS, None), 0)
+        self.pulses = {channel: Pulse(channel) for channel in self.settings.channels}
+        self.received = dict.fromkeys((*ALL, None), 0)
+        self.frames = dict.fromkeys((*ALL, None), 0)
         self._lost_at = self.queue.end
         self._pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
@@ -224,9 +225,11 @@ class Collector:
         self._scope.cancel()
 
     def adjust(self, settings: SymbolSettings) -> None:
-        """Go on with other limits; the table and the routes stay."""
+        """Go on with other limits; the table, the channels and the routes stay."""
         was = self.settings
-        self.settings = attrs.evolve(settings, table=was.table, route=was.route)
+        self.settings = attrs.evolve(
+            settings, table=was.table, channels=was.channels, route=was.route
+        )
         if self._writer is not None:
             self._writer.linger = settings.linger
 

@@ -7,16 +7,16 @@ journal, which lets the next start of the program write the gap since then.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import attrs
 import msgspec
 
+from mexc_trio.channels import BY_TYPE
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
-from mexc_trio.rows import CHANNELS, DEAL, DEPTH, TICKER, Cause, Channel, Gap
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap
 from mexc_trio.spans import EARLIEST, LATEST, now, steady
-
-_CHANNEL_OF: dict[object, Channel] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
 
 
 @attrs.define
@@ -54,6 +54,8 @@ class Ledger:
     """Their milliseconds, by cause; a gap in all channels counts once."""
     _queue: Queue
     _gaps: Queue
+    _channels: Sequence[Channel] = CHANNELS
+    """Those that are recorded."""
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
     # Since when a channel without any row has been missed when it is: since the program was last
     # known to listen. 0 is since now, which the machine's clock may not know yet.
@@ -62,7 +64,7 @@ class Ledger:
     _has_history: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._marks = {channel: _Mark(channel) for channel in CHANNELS}
+        self._marks = {channel: _Mark(channel) for channel in self._channels}
         self._recall()
         newest = max(mark.ts for mark in self._marks.values())
         self._since = newest
@@ -87,16 +89,15 @@ class Ledger:
 
     def lost(self, cause: Cause, detail: str, channel: Channel | None = None) -> None:
         """Open a gap in a channel, or in all of them. One that is open keeps its cause."""
-        for name in CHANNELS if channel is None else (channel,):
-            mark = self._marks[name]
-            if mark.gap is None:
+        for name, mark in self._marks.items():
+            if channel in (None, name) and mark.gap is None:
                 mark.gap = _OpenGap(cause, detail, mark.ts or self._since, mark.version)
 
     def received(self, message: Data) -> None:
         """Note the rows of a frame: they close an open gap, and dead letters open one."""
         channel = message.channel
         good = len(message.rows) - message.dead
-        mark = self._marks[channel] if good and channel is not None else None
+        mark = self._marks[channel] if good and channel in self._marks else None
         if mark is not None:
             self._end_gap(mark, _possible(message.rows[0].ts), message.version)
         # Between the two: a dead letter among good rows may be older than they are.
@@ -162,14 +163,15 @@ class Ledger:
     def _recall(self) -> None:
         if self._queue.stored_marks:
             for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_Marks).items():
-                self._marks[name].ts, self._marks[name].version = last
+                if name in self._marks:  # else it is recorded no longer
+                    self._marks[name].ts, self._marks[name].version = last
         # They are written whenever `acked` is, and what came later is still in the queue.
         for entry in self._queue.since(self._queue.acked):
             for ts, mt, _ in entry.rows:
-                known = _CHANNEL_OF.get(mt)
-                if known is not None:
+                known = BY_TYPE.get(str(mt))
+                if known in self._marks:
                     self._marks[known].ts = _possible(int(ts))
-            if entry.version:
+            if entry.version and "depth" in self._marks:
                 self._marks["depth"].version = entry.version
 
 

@@ -18,7 +18,7 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
-from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, prepare
+from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, mt_types, prepare
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
@@ -30,7 +30,7 @@ from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.finding import SPELT, STORE, Found, choose
 from mexc_trio.locks import TableLocks, hold_tables
-from mexc_trio.record.admission import admit
+from mexc_trio.record.admission import admit, with_room
 from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
@@ -107,8 +107,11 @@ class Recording:
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
             await self.gate.prepare([market_table(settings.table)])
+            types = await self.gate.mt_types([settings.table])
+            (settings,) = with_room([settings], types)
         queue = self.journal.queue(settings.table)
-        collector = Collector(settings, queue, Ledger(symbol, queue, self.gaps), self.gate)
+        ledger = Ledger(symbol, queue, self.gaps, settings.channels)
+        collector = Collector(settings, queue, ledger, self.gate)
         self.collectors.append(collector)
         return collector
 
@@ -210,10 +213,12 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             _say_waiting(other)
         gaps = journal.queue(GAPS.name)
         gate = AsyncStore(store)
+        with suppress(StoreError):  # it has been said
+            chosen = with_room(chosen, mt_types(store, [one.table for one in chosen]))
         exists = KnownContracts(settings.rest_url, settings.route[0]).has
         collectors = [
             Collector(
-                s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps), gate,
+                s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps, s.channels), gate,
                 exists if s.symbol in settings.symbols else nobody_knows,
             )
             for s in chosen

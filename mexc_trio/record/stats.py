@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, MESSAGE_TYPES, TICKER
+from mexc_trio.channels import BY_TYPE
+from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, MESSAGE_TYPES, OPTIONAL_TYPES, TICKER
 
 RULE = "=" * 50
 MOST_BLOCKS = 4
@@ -20,7 +21,9 @@ MOST_LINES = 20
 class Counts:
     """Counters of one symbol; two of them subtract to those of an interval."""
 
-    appended: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(MESSAGE_TYPES, 0))
+    appended: dict[str, int] = attrs.field(
+        factory=lambda: dict.fromkeys((*MESSAGE_TYPES, *OPTIONAL_TYPES), 0)
+    )
     """Rows that the store has acknowledged, by message type; nothing else counts."""
     skipped: int = 0
     """Frames that held nothing to record."""
@@ -107,6 +110,11 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
         f"Ticker Messages: {counts.appended[TICKER]} → {path}",
         f"Deal Messages: {counts.appended[DEAL]} → {path}",
         f"Depth Messages: {counts.appended[DEPTH]} → {path}",
+    ]
+    parts += [
+        f"{BY_TYPE[mt].capitalize()} Messages: {counts.appended[mt]} → {path}"
+        for mt in OPTIONAL_TYPES
+        if counts.appended.get(mt)
     ]
     if counts.appended[DEAD_LETTER]:
         parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from mexc_trio.channels import ALL, USUAL
 from mexc_trio.errors import UsageError
 from mexc_trio.settings.address import Address, parse_address
 from mexc_trio.settings.routes import DIRECT, Route, parse_routes, routes_text
@@ -23,6 +24,7 @@ from mexc_trio.settings.values import (
     directory,
     file,
     mask,
+    nearest,
     new_file,
     seconds,
     shown,
@@ -53,6 +55,18 @@ def _symbols(text: str) -> tuple[str, ...]:
     return parse_symbols(text.replace(",", " ").split())
 
 
+def _channels(text: str) -> tuple[str, ...]:
+    chosen = dict.fromkeys(text.lower().replace(",", " ").split())
+    for name in chosen:
+        if name not in ALL:
+            raise UsageError(
+                f"{shown(name)} is not a channel{nearest(name, ALL)}; there are {', '.join(ALL)}"
+            )
+    if not chosen:
+        raise UsageError(f"no channel is given; there are {', '.join(ALL)}")
+    return tuple(name for name in ALL if name in chosen)
+
+
 def _quotes(text: str) -> tuple[str, ...]:
     quotes = tuple(dict.fromkeys(text.upper().replace(",", " ").split()))
     for quote in quotes:
@@ -81,6 +95,7 @@ class SymbolSettings:
     max_errors: int
     linger: float
     route: tuple[Route, ...] = (DIRECT,)
+    channels: tuple[str, ...] = USUAL
 
 
 @attrs.frozen(kw_only=True)
@@ -118,6 +133,11 @@ class Settings:
         "300.0",
         seconds(lambda seconds: seconds > 0, "more than 0"),
         "seconds between two looks at the list of contracts",
+    )
+    channels: tuple[str, ...] = _setting(
+        ",".join(USUAL),
+        _channels,
+        f"which channels to record: some of {', '.join(ALL)}",
     )
     linger: float = _setting(
         "1.0",
@@ -210,7 +230,7 @@ class Settings:
     patterns: tuple[str, ...] = ()
     """Patterns that stood among the symbols: contracts that match are recorded, too."""
     overrides: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False)
-    """Per symbol, the table, max_errors, linger and route that its section of the file gives it."""
+    """Per symbol, what its section of the file gives it: some of `SYMBOL_SETTINGS`."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Where each value came from that is no default; for `describe`."""
 
@@ -248,6 +268,7 @@ class Settings:
             "max_errors": self.max_errors,
             "linger": self.linger,
             "route": self.route,
+            "channels": self.channels,
         }
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
@@ -255,6 +276,7 @@ class Settings:
     def describe(self) -> list[str]:
         """Return what holds, a line for each source and the defaults last, without secrets."""
         shown: dict[str, object] = {key: getattr(self, key) for key in SETTINGS}
+        shown["channels"] = ",".join(self.channels)
         shown["symbols"] = " ".join((*self.symbols, *self.patterns))
         shown["all"] = "yes" if self.all else "no"
         shown["live"] = "yes" if self.live else "no"
@@ -273,12 +295,18 @@ class Settings:
             parts.setdefault(self.sources.get(key, DEFAULT), []).append(text)
         for symbol, override in self.overrides.items():
             texts = [
-                f"[{symbol}] {key} = {routes_text(value) if key == 'route' else value}"
+                f"[{symbol}] {key} = {_override_text(key, value)}"
                 for key, value in override.items()
             ]
             parts.setdefault(str(self.config), []).extend(texts)
         parts[DEFAULT] = parts.pop(DEFAULT, [])
         return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
+
+
+def _override_text(key: str, value: object) -> str:
+    if key == "route":
+        return routes_text(value)  # type: ignore[arg-type]
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
@@ -291,5 +319,6 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "max_errors": SETTINGS["max_errors"].metadata["parse"],
     "linger": SETTINGS["linger"].metadata["parse"],
     "route": parse_routes,
+    "channels": SETTINGS["channels"].metadata["parse"],
 }
 """The keys of a symbol's own section in the settings file."""

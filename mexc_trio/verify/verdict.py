@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
-from mexc_trio.rows import MESSAGE_TYPES
+from mexc_trio.channels import BY_TYPE
+from mexc_trio.rows import DEAD_LETTER, MESSAGE_TYPES
 from mexc_trio.texts import (
     UNKNOWN,
     aligned,
@@ -17,7 +18,7 @@ from mexc_trio.texts import (
 from mexc_trio.verify import text_tables
 from mexc_trio.verify.facts import Facts, JournalFacts
 
-_TITLES = dict(zip(MESSAGE_TYPES, ("ticker", "deal", "depth", "dead"), strict=True))
+_TITLES = {**BY_TYPE, DEAD_LETTER: "dead"}
 
 
 def report(facts: Facts) -> str:

@@ -127,6 +127,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "quote": "USDT",
         "rest_url": "http://localhost:8766",
         "refresh": "60",
+        "channels": "deal,funding",
         "linger": "0",
         "deals": "merged",
         "ping_interval": "5.5",

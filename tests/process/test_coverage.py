@@ -335,7 +335,7 @@ def looked_at(
     """Return the unaccounted silences of tickers; the other channels never rest."""
     spans: dict[str, Span] = dict.fromkeys(CHANNELS, (0, end))
     found = coverage(
-        spans,  # type: ignore[arg-type]
+        spans,
         {name: {} for name in CHANNELS},
         {"ticker": pauses, "deal": [], "depth": []},
         ledger,
@@ -382,7 +382,7 @@ def test_a_hole_accounts_for_its_own_time_only() -> None:
 def test_a_day_that_is_not_over() -> None:
     """It counts up to the last row."""
     spans: dict[str, Span] = dict.fromkeys(CHANNELS, (DAY - HOUR, DAY + 2 * HOUR))
-    found = coverage(spans, {name: {} for name in CHANNELS}, None, [])  # type: ignore[arg-type]
+    found = coverage(spans, {name: {} for name in CHANNELS}, None, [])
     assert found is not None
     assert [(day.number, day.recorded, day.live) for day in found.days] == [
         (0, HOUR, HOUR),
@@ -393,7 +393,7 @@ def test_a_day_that_is_not_over() -> None:
 def test_no_rows() -> None:
     """There is nothing to say of a table without rows."""
     nothing: dict[str, Span | None] = dict.fromkeys(CHANNELS, None)
-    assert coverage(nothing, {}, {}, []) is None  # type: ignore[arg-type]
+    assert coverage(nothing, {}, {}, []) is None
 
 
 spans_ = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=8)

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from mexc_trio.clickhouse import open_store
+from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.journal import open_journal
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
 from tests.support.running import (
     DEADLINE,
     Embedded,
@@ -404,3 +408,49 @@ async def test_files_run_out_for_a_while(store: Store, tmp_path: Path) -> None:
         assert await program.stop() == 0
         assert "Traceback" not in program.log
         stored_as_sent(store, exchange, program, [BTC])
+
+
+async def test_optional_channels_and_a_table_without_room(tmp_path: Path) -> None:
+    """A table that is older than a channel goes on without it, and a restored one has room.
+
+    The line in the log says how; nothing of what was recorded before is lost on the way.
+    """
+    store = Embedded(tmp_path)
+    settings = Settings(store=EmbeddedTarget(tmp_path / "mexc-data"))
+    made = open_store(settings)
+    prepare(made, [market_table("eth"), GAPS])
+    made.query(
+        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
+        "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
+    )
+    made.close()
+
+    async def record(*expected: str) -> Program:
+        async with running(
+            tmp_path, BTC, "--channels", "deal,funding,fair", "--url", exchange.url
+        ) as program:
+            await exchange.subscribed(BTC, expected)  # type: ignore[arg-type]
+            for channel in expected:
+                await exchange.push(BTC, channel)  # type: ignore[arg-type]
+            await program.journaled(rows_sent(exchange, BTC))
+            assert await program.stop() == 0
+        assert store.rows("btc") == exchange.rows(BTC)
+        return program
+
+    async def run(*arguments: str) -> None:
+        async with running(tmp_path, *arguments) as program:
+            assert await program.ended() == 0, program.log
+
+    async with open_exchange() as exchange:
+        program = await record("deal")
+        (line,) = [text for text in program.log.splitlines() if "has no room" in text]
+        assert "BTC_USDT: table btc is older than funding, fair" in line
+        await run("backup", BTC, "--out", "aside")
+        made = open_store(settings)
+        made.query("DROP TABLE mexc_data.btc")
+        made.close()
+        await run("restore", "--in", "aside")
+        program = await record("deal", "funding.rate", "fair.price")
+        assert "has no room" not in program.log
+        assert "Funding Messages: 1 → btc/data.bin" in program.output
+        await run("verify")

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import attrs
 import pytest
 
+from mexc_trio import channels
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.record.admission import admit
+from mexc_trio.record.admission import admit, with_room
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.symbols import check_tables
 
@@ -40,3 +42,27 @@ def test_what_was_named_is_told_before_anything_begins(symbol: str) -> None:
     """Its user can choose another name, or leave it out."""
     with pytest.raises((UsageError, StoreRejected)):
         admitted(["BTC_USDT", symbol], ["ETH_USDT"])
+
+
+def test_an_older_table_records_what_it_has_room_for(caplog: pytest.LogCaptureFixture) -> None:
+    """The others of its channels are named in one line that says what to do."""
+    old = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"
+    btc = attrs.evolve(SETTINGS.for_symbol("BTC_USDT"), channels=tuple(channels.ALL), table="btc")
+    eth = attrs.evolve(btc, symbol="ETH_USDT", table="eth")
+    sol = attrs.evolve(btc, symbol="SOL_USDT", table="sol")
+    types = {"btc": old, "eth": channels.enum(), "sol": "String"}
+    chosen = with_room([btc, eth, sol], types)
+    assert [one.channels for one in chosen] == [channels.USUAL, eth.channels, sol.channels]
+    (line,) = caplog.messages
+    assert line.startswith("BTC_USDT: table btc is older than funding, index, fair and has no room")
+    assert "mexc-trio backup BTC_USDT --out DIR" in line
+
+
+def test_the_table_of_channels_gives_each_a_type_of_its_own() -> None:
+    """Tables keep names and numbers for ever; those of the usual channels are the first four."""
+    facts = channels.ALL.values()
+    numbers = [one.number for one in facts]
+    assert len({one.mt for one in facts}) == len(set(numbers)) == len(facts)
+    assert 4 not in numbers
+    first = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, "
+    assert channels.enum().startswith(first)

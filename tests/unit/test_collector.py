@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from mexc_trio.channels import USUAL
 from mexc_trio.errors import (
     ExchangeError,
     JournalError,
@@ -30,7 +31,7 @@ from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryGate, dial_of
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS as WIRE_CHANNELS
-from tools.market import ODDITIES
+from tools.market import ODDITIES, OPTIONAL
 
 BTC = "BTC_USDT"
 
@@ -45,12 +46,17 @@ class Rig:
     gate: MemoryGate
     nursery: trio.Nursery
 
-    def collector(self, symbol: str = BTC, linger: float = 1.0, max_errors: int = 100) -> Collector:
+    def collector(
+        self, symbol: str = BTC, linger: float = 1.0, max_errors: int = 100,
+        channels: tuple[str, ...] = USUAL,
+    ) -> Collector:  # fmt: skip
         """Make a symbol's collector."""
         table = symbol.partition("_")[0].lower()
         queue = self.journal.queue(table)
-        settings = SymbolSettings(symbol=symbol, table=table, max_errors=max_errors, linger=linger)
-        ledger = Ledger(symbol, queue, self.journal.queue("gaps"))
+        settings = SymbolSettings(
+            symbol=symbol, table=table, max_errors=max_errors, linger=linger, channels=channels
+        )
+        ledger = Ledger(symbol, queue, self.journal.queue("gaps"), channels)
         return Collector(settings, queue, ledger, self.gate)
 
     def start(self, *collectors: Collector) -> None:
@@ -497,3 +503,35 @@ async def test_a_silent_channel_is_a_hole_from_its_last_row_to_its_next(
         (warning,) = [r.getMessage() for r in caplog.records if "silent" in r.getMessage()]
         assert warning.startswith("BTC_USDT: depth silent for 3")
         assert warning.endswith("; subscribing again")
+
+
+async def test_channels_are_what_was_chosen(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Only those are subscribed to, recorded and missed; of each symbol its own, on one line."""
+    async with rigged(tmp_path) as rig:
+        btc = rig.collector(linger=0, channels=("deal", "funding", "index", "fair"))
+        eth = rig.collector("ETH_USDT", linger=0, channels=("ticker",))
+        rig.start(btc, eth)
+        await rig.exchange.subscribed(BTC, ["deal", *OPTIONAL])
+        await rig.exchange.subscribed("ETH_USDT", ["ticker"])
+        asked = [text for _, text in rig.exchange.requests if '"sub.' in text]
+        assert len(asked) == 5
+        for channel in ("deal", *OPTIONAL):
+            await rig.exchange.push(BTC, channel)
+        await rig.exchange.push("ETH_USDT", "ticker")
+        # A frame of a channel that nobody asked for, as one that was on its way.
+        ticker = rig.exchange.market.frame(BTC, "ticker", oddity="")
+        before = btc.counts.skipped
+        await rig.exchange.send(BTC, ticker)
+        await trio.sleep(1)
+        stored = [tuple(row) for row in rig.gate.tables["btc"]]
+        assert stored == [row for row in rig.exchange.rows(BTC) if row[1] != "t"]
+        assert {row[1] for row in stored} == {"d", "fr", "ip", "fp"}
+        assert btc.counts.skipped == before + 1
+        await rig.exchange.drop()
+        await rig.exchange.subscribed(BTC, ["deal", *OPTIONAL])
+        for channel in ("deal", *OPTIONAL):
+            await rig.exchange.push(BTC, channel)
+        await trio.sleep(1)
+        lost = sorted(gap.channel for gap in rig.gaps() if gap.symbol == BTC)
+        assert lost == ["deal", "fair", "funding", "index"]
+        assert btc.counts.appended["fr"] == 2

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.exchange import decoding, messages
 from mexc_trio.exchange.decoding import dead_letter, decode, decode_any
 from mexc_trio.exchange.messages import Ack, Data, Message, Pong, Refusal, Skipped
@@ -389,9 +390,23 @@ def test_version_is_read_where_it_fits(written: str, version: int) -> None:
 # --- The rest ---
 
 
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_channel_of_numbers_is_an_entry_of_the_table(name: str) -> None:
+    """Its row is the numbers that the entry names, digit for digit; anything else is dead."""
+    facts = ALL[name]
+    data = ",".join(f'"{key}":-1.50E-5' for key in facts.numbers)
+    message = decoded(envelope(facts.wire, "{" + data + "}"))
+    (row,) = message.rows
+    assert (message.channel, row.mt, row.m) == (name, facts.mt, "-0.0000150")
+    for bad in ("{}", "[]", "5", "null", '{"price":"1","rate":"1"}', '{"price":null,"rate":null}'):
+        dead = decoded(envelope(facts.wire, bad))
+        assert [row.mt for row in dead.rows] == ["dl"], bad
+        assert dead.missed == (name,)
+
+
 def test_unknown_push_is_a_dead_letter_that_misses_nothing_of_ours() -> None:
     """What the exchange may invent is kept; no recorded channel lacks anything because of it."""
-    frame = envelope("fair.price", '{"price":1}')
+    frame = envelope("kline", '{"c":1}')
     assert_dead(frame)
     message = decoded(frame)
     assert (message.symbol, message.channel, message.missed) == ("BTC_USDT", None, ())
@@ -418,7 +433,7 @@ def test_unknown_push_is_a_dead_letter_that_misses_nothing_of_ours() -> None:
 def test_what_cannot_be_read_is_a_dead_letter_of_any_channel(frame: str, ts: int) -> None:
     """It has the frame's time if that can be read, and may have been for every channel."""
     assert_dead(frame, ts)
-    assert decoded(frame).missed == CHANNELS
+    assert decoded(frame).missed == tuple(ALL)
 
 
 def test_a_dead_letter_keeps_500_characters() -> None:

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import session
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
-from mexc_trio.rows import CHANNELS
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.core import Unmerged
@@ -473,7 +473,7 @@ async def test_a_broken_frame_goes_where_its_text_says(
         await exchange.send(ETH, frame)
     await eth.until_rows(2)
     assert [row[1:] for row in eth.rows] == [("dl", '{"symbol":"ETH_USDT","data":[{"p":1,')] * 2
-    assert eth.messages[0].missed == CHANNELS
+    assert eth.messages[0].missed == tuple(ALL)
     assert (btc.rows, btc.unread) == ([], 0)
     nursery.cancel_scope.cancel()
 
@@ -488,7 +488,7 @@ async def test_a_broken_frame_that_says_nothing_is_everybodys_gap(
     await exchange.send(SOL, '{"data":[{"p":1,')
     await listeners[0].until_rows(1)
     assert [len(one.rows) for one in listeners] == [1, 0, 0]
-    assert listeners[0].messages[0].missed == CHANNELS
+    assert listeners[0].messages[0].missed == tuple(ALL)
     assert [one.unread for one in listeners] == [0, 1, 1]
     nursery.cancel_scope.cancel()
 

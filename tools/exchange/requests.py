@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tools.exchange.connection import Subscription
-from tools.market import CHANNELS, LEVELS
+from tools.market import CHANNELS, LEVELS, OPTIONAL
 
 if TYPE_CHECKING:
     from tools.exchange.connection import Connection
@@ -33,7 +33,7 @@ async def answer(exchange: Exchange, connection: Connection, message: str | byte
         merged = name != "deal" or request["param"].get("compress") is not False
     except (ValueError, LookupError, TypeError, AttributeError):
         return  # what it does not understand it does not answer
-    channel = next((known for known in CHANNELS if known == name), None)
+    channel = next((known for known in (*CHANNELS, *OPTIONAL) if known == name), None)
     if channel is None or action not in ("sub", "unsub") or not isinstance(symbol, str):
         return
     if action == "unsub":

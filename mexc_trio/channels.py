@@ -1,0 +1,79 @@
+"""The table of channels: all that is to be known of each stream that can be recorded.
+
+A new channel whose rows are numbers out of its data is an entry here and nothing else. It has a
+type of message that no other has; tables that are new then have room for it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
+
+
+@attrs.frozen
+class ChannelFacts:
+    """One stream of a symbol."""
+
+    name: str
+    """What we call it: in settings, in the log, in the table of gaps."""
+    wire: str
+    """What the exchange calls it: `sub.`, `unsub.` and `push.` stand before that."""
+    mt: str
+    """The type of its rows, in the column `mt`."""
+    number: int
+    """That type's number in the column's Enum. Tables keep it for ever."""
+    patience: float
+    """Seconds of silence that are usual until the channel has shown its rhythm."""
+    numbers: tuple[str, ...] = ()
+    """Keys of its data whose numbers make a row, in their order, the first of which must be there.
+    Empty for the channels that have a decoder of their own."""
+    parameters: Mapping[str, int] = attrs.field(factory=dict)
+    """What a subscription says beside the symbol."""
+    usual: bool = False
+    """Whether it is recorded when nobody says which are."""
+
+
+DEPTH_LIMIT: Final = 20
+"""Levels a side of the order book that are asked for and kept."""
+
+# Tickers come every 1-3 s on every contract, books of quiet contracts 4-6 s apart (captured);
+# deals may be rare. Nobody has captured the cadence of the others yet.
+_TABLE: Final = (
+    ChannelFacts("ticker", "ticker", "t", 1, 60.0, usual=True),
+    ChannelFacts("deal", "deal", "d", 2, 900.0, usual=True),
+    ChannelFacts(
+        "depth", "depth.full", "dp", 3, 180.0, parameters={"limit": DEPTH_LIMIT}, usual=True
+    ),
+    ChannelFacts("funding", "funding.rate", "fr", 5, 3600.0, ("rate",)),
+    ChannelFacts("index", "index.price", "ip", 6, 180.0, ("price",)),
+    ChannelFacts("fair", "fair.price", "fp", 7, 180.0, ("price",)),
+)
+
+ALL: Final[Mapping[str, ChannelFacts]] = {one.name: one for one in _TABLE}
+"""Every channel that can be recorded, by its name."""
+USUAL: Final = tuple(one.name for one in _TABLE if one.usual)
+"""The channels that are recorded unless somebody says which."""
+OPTIONAL: Final = tuple(one.name for one in _TABLE if not one.usual)
+"""The others."""
+BY_TYPE: Final[Mapping[str, str]] = {one.mt: one.name for one in _TABLE}
+"""The channels' names by the types of their rows."""
+
+_DEAD_LETTER: Final = ("dl", 4)
+
+
+def enum() -> str:
+    """Return the ClickHouse type of the column `mt` in new tables: it has room for all."""
+    values = sorted([*((one.mt, one.number) for one in _TABLE), _DEAD_LETTER], key=lambda v: v[1])
+    return f"Enum8({', '.join(f'{mt!r} = {number}' for mt, number in values)})"
+
+
+def without_room(type_: str, names: Iterable[str]) -> list[str]:
+    """Return those of the channels whose rows a table cannot have.
+
+    Args:
+        type_: the type of its column `mt`.
+        names: channels.
+    """
+    if not type_.startswith("Enum"):
+        return []
+    return [name for name in names if f"'{ALL[name].mt}' = " not in type_]
