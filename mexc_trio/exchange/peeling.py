@@ -99,14 +99,16 @@ class PeelingStream(trio.abc.Stream):
             raise
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send."""
+        """Send, if that is possible; where it is not, reading comes to the end soon.
+
+        The library would stop at once if it failed, and forget messages that it has received.
+        """
         self.said_goodbye = self.said_goodbye or data[:1] == bytes([_CLOSE])
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError:
             if self._answer is not None:
                 raise self._no_answer() from None
-            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending is possible."""
