@@ -680,11 +680,11 @@ def test_by_day_an_interrupted_run_is_resumed(
     original = formats.open_writer
     written: list[str] = []
 
-    def failing(request: Any, names: Any, file: Any) -> Any:
+    def failing(request: Any, names: Any, file: Any, gaps: Any) -> Any:
         written.append(Path(file.name).name)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return original(request, names, file)
+        return original(request, names, file, gaps)
 
     monkeypatch.setattr(export_module, "open_writer", failing)
     assert run(tmp_path / "data", *command) == 130
@@ -864,9 +864,9 @@ def test_a_server_that_goes_away(
 
         original = formats.open_writer
 
-        def killing(request: Any, names: Any, file: Any) -> Any:
+        def killing(*arguments: Any) -> Any:
             server.kill()
-            return original(request, names, file)
+            return original(*arguments)
 
         server.execute(
             "INSERT INTO mexc_data.btc SELECT number, 'd', "
