@@ -68,6 +68,18 @@ def test_ports_are_bound_to_loopback_only(compose: dict[str, Any]) -> None:
     assert not any("network_mode" in service for service in compose["services"].values())
 
 
+def test_each_recorder_with_a_route_has_a_symbol_and_a_journal_of_its_own() -> None:
+    """Two recorders in one state directory would be refused; a route must be chosen for each."""
+    routes = yaml.safe_load((INFRA / "compose.routes.yaml").read_text())
+    first, second = routes["services"].values()
+    assert second["extends"] == {"file": "compose.yaml", "service": "recorder"}
+    assert first["command"] != second["command"]
+    assert ":?" in first["environment"]["MEXC_TRIO_ROUTE"]
+    assert ":?" in second["environment"]["MEXC_TRIO_ROUTE"]
+    assert second["volumes"] == ["recorder-eth-state:/state"]
+    assert "recorder-eth-state" in routes["volumes"]
+
+
 def test_no_file_holds_a_password(compose: dict[str, Any]) -> None:
     """Passwords come from the environment, and Compose stops if there is none."""
     required = r"\$\{CLICKHOUSE_PASSWORD:\?[^}]+\}"
