@@ -47,7 +47,7 @@ class Connection:
     """The connection that one or several symbols share."""
 
     ways: Sequence[Way]
-    """At least one. When there is no connection by one, or an end to it, the next is taken."""
+    """At least one. The next is taken when there is no connection by one, or no healthy one."""
     subscribers: Sequence[Subscriber]
     ping_interval: float
     flush: Callable[[], None]
@@ -60,10 +60,9 @@ class Connection:
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
         backoff = Backoff(SHORTEST_BACKOFF, LONGEST_BACKOFF, jitter=1.0)
-        for way in cycle(self.ways):
-            feeds = [one for one in self.subscribers if not one.stopped]
-            if not feeds:
-                return
+        ways = cycle(self.ways)
+        way = next(ways)
+        while feeds := [one for one in self.subscribers if not one.stopped]:
             await self.pace.turn()  # a thousand connections are not dialled at once
             began = trio.current_time()
             try:
@@ -79,10 +78,13 @@ class Connection:
                         self.deals,
                     )
             except ExchangeError as error:
-                if trio.current_time() - began >= HEALTHY:
+                is_healthy = trio.current_time() - began >= HEALTHY
+                if is_healthy:
                     backoff.reset()
                 pause = backoff.next()
                 self._lost(way, feeds, error, pause)
+                if not is_healthy:
+                    way = next(ways)
             await trio.sleep(pause)
 
     def _lost(

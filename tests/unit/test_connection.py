@@ -64,6 +64,23 @@ async def test_reconnects_without_limit_and_further_and_further_apart(
     nursery.cancel_scope.cancel()
 
 
+async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
+    autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
+) -> None:
+    """A way that nobody answers on costs an attempt, and not one after each loss of a good one."""
+    dead, good = Line(nursery, exchange, refusals=10**6), line
+    ways = [Way(URL, dial_of(dead)), Way(URL, dial_of(good))]
+    nursery.start_soon(Connection(ways, [Listener()], 15, no_flush).run)
+    for lived, dials in [(HEALTHY + 1, (1, 1)), (HEALTHY + 1, (1, 2)), (5.0, (1, 3))]:
+        await exchange.subscribed(BTC)
+        assert (len(dead.dialled), len(good.dialled)) == dials
+        await trio.sleep(lived)
+        await exchange.drop()
+    await exchange.subscribed(BTC)
+    assert (len(dead.dialled), len(good.dialled)) == (2, 4)
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_healthy_connection_resets_the_backoff_and_a_short_one_does_not(
     autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery,
     monkeypatch: pytest.MonkeyPatch,
