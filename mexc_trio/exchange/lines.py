@@ -6,15 +6,16 @@ they bring is merged by what it is:
 - Deals and dead letters are the same on every line, so each is taken once, from whoever brings it
   first. Which deal it is say its row and the exchange's id together. Where ids are lacking, equal
   rows are counted: as many are kept as that source brought which brought most.
-- Books and tickers are sampled for each connection, so all of them together would only be a doubled
-  rate. One source leads. The newest of the others are held, and when the leader is late or gone,
-  another takes over with what it holds that is newer than the last one taken.
+- Books, tickers and the like are sampled for each connection, so all of them together would only
+  be a doubled rate. One source leads. The newest of the others are held, and when the leader is
+  late or gone, another takes over with what it holds that is newer than the last one taken.
 
 What was missed is judged in the exchange's time, because lines have delays of their own: a source
 has a channel from the first message after its subscription until the last message of any kind.
 Time that no source has is missed, and found as soon as one of them is known to be lost.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ import attrs
 
 from mexc_trio.exchange.merging import Once, Sampled
 from mexc_trio.exchange.messages import Data
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.rows import Channel
 from mexc_trio.spans import EARLIEST, LATEST
 
 
@@ -78,16 +79,19 @@ class Merger:
     missed: list[Missed] = attrs.field(factory=list, init=False)
     """What was found that no line has. To be looked at, and emptied, before what any of the calls
     returns is stored: an open end is that message."""
-    _lost: dict[Channel, list[_Have]] = attrs.field(init=False)
+    _lost: defaultdict[Channel, list[_Have]] = attrs.field(
+        factory=lambda: defaultdict(list), init=False
+    )
     _once: Once = attrs.field(init=False)
-    _sampled: dict[Channel, Sampled] = attrs.field(init=False)
+    # By channel, of all but deals.
+    _sampled: defaultdict[Channel, Sampled] = attrs.field(
+        factory=lambda: defaultdict(Sampled), init=False
+    )
     # What was lost, the earliest first, while it is not known since when others have the channel.
     _unsure: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lost = {channel: [] for channel in CHANNELS}
         self._once = Once(self.window)
-        self._sampled = {"ticker": Sampled(), "depth": Sampled()}
 
     def join(self, name: str = "") -> Source:
         """Return a source for a connection that has just been made."""
