@@ -1,5 +1,8 @@
 """Both stores behave alike: what goes in comes out, in order, and errors are one of four kinds."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -297,6 +300,28 @@ def test_seal_holds_until_the_files_change(tmp_path: Path) -> None:
     path.write_bytes(content)
     with closing(EmbeddedStore(tmp_path / "store")) as store:
         assert store.seal("btc") != changed
+
+
+def test_store_of_the_version_before(tmp_path: Path) -> None:
+    """A directory that chDB wrote in a process that was killed is opened and continued."""
+    code = (
+        "import os, signal, sys; from chdb.session import Session; s = Session(sys.argv[1]);"
+        "s.query('CREATE DATABASE mexc_data');"
+        "s.query('CREATE TABLE mexc_data.btc (`ts` DateTime64(3), `mt` Enum8(\\'t\\' = 1,"
+        " \\'d\\' = 2, \\'dp\\' = 3, \\'dl\\' = 4), `m` String) ENGINE = StripeLog');"
+        "[s.query(f'INSERT INTO mexc_data.btc VALUES ({1_700_000_000 + n / 1000:.3f}, '"
+        " f\"'d', '{n}|1|2')\") for n in range(20)];"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store")], cwd=tmp_path, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        assert schema.prepare(store, [BTC]) == []
+        assert repair.make_sound(store, BTC).rows == 20
+        store.append(BTC, numbered(20, 5))
+        assert repair.rows_at(store, BTC, 0, 30) == numbered(0, 25)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 117, 118, 119, 400, 3000])
