@@ -13,7 +13,6 @@ import importlib.util
 import json
 import logging
 import os
-import random
 import secrets
 import socket
 import subprocess
@@ -28,7 +27,9 @@ from urllib.parse import quote
 import attrs
 
 from mexc_trio.clickhouse import engine_config, stripelog
+from mexc_trio.clickhouse.engine_access import Access as Access
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
+from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import (
@@ -40,7 +41,6 @@ from mexc_trio.errors import (
 from mexc_trio.files import write_own
 from mexc_trio.locks import describe_process, hold_file
 from mexc_trio.settings.address import LOOPBACK, Address
-from mexc_trio.settings.targets import ServerTarget
 
 log = logging.getLogger(__name__)
 
@@ -53,34 +53,6 @@ FIND: Final = 10.0
 POLL: Final = 0.01
 ADDRESS: Final = "http.url"
 """The file in the store's directory that says where a recorder's engine answers readers."""
-
-# Below the range that Linux (32768 and up) and macOS give to outgoing connections. A client that
-# keeps dialling a dead local port inside that range sooner or later gets the port as its own
-# source, and connects to itself.
-_PORTS: Final = range(20_000, 32_000)
-
-
-@attrs.frozen
-class Access:
-    """Where an engine answers, and the passwords that it takes."""
-
-    incarnation: str
-    """Another one for each start."""
-    tcp_port: int
-    http_port: int
-    recorder: str = attrs.field(repr=False)
-    commands: str = attrs.field(repr=False)
-
-    def target(self, user: str) -> ServerTarget:
-        """Return the engine as any other server."""
-        return ServerTarget(
-            host=LOOPBACK,
-            port=self.tcp_port,
-            http_port=self.http_port,
-            user=user,
-            password=self.recorder if user == RECORDER else self.commands,
-            database=engine_config.DATABASE,
-        )
 
 
 @attrs.define(eq=False)
@@ -175,9 +147,8 @@ class Engine:
 
     def _find(self) -> Access | None:
         """Return the access to somebody else's engine, if it answers."""
-        try:
-            access = Access(**json.loads(self._access_file.read_text()))
-        except (OSError, ValueError, TypeError):
+        access = Access.load(self._access_file)
+        if access is None:
             return None
         patience = {"send_receive_timeout": FIND, "sync_request_timeout": FIND}
         target = attrs.evolve(access.target(COMMANDS), options=patience)
@@ -195,7 +166,8 @@ class Engine:
             self._home.mkdir(mode=0o700, exist_ok=True)
             self._home.chmod(0o700)
             self._access_file.unlink(missing_ok=True)
-            self._mend_what_would_not_open()
+            tables = self.directory / "data" / engine_config.DATABASE
+            stripelog.mend_what_would_not_open(tables, self.directory / "damaged")
             for attempt in (1, 2, 3):
                 access = self._configure()
                 self._spawn(module)
@@ -219,23 +191,14 @@ class Engine:
             raise
         raise AssertionError
 
-    def _mend_what_would_not_open(self) -> None:
-        for table in (self.directory / "data" / engine_config.DATABASE).glob("*"):
-            if stripelog.needs_mending(table):
-                kept = stripelog.mend(table.resolve(), self.directory / "damaged")
-                log.error(
-                    "table %s: its index is damaged and was cut to what can be read; kept as %s",
-                    table.name, kept,
-                )  # fmt: skip
-
     def _configure(self) -> Access:
         # The ports that readers know from before a restart, if they can be had.
         before = self._access
-        http_port = _free_port(before.http_port if before else 0)
-        tcp_port = _free_port(before.tcp_port if before else 0)
+        http_port = free_port(before.http_port if before else 0)
+        tcp_port = free_port(before.tcp_port if before else 0)
         listen = self.listen
         if listen is not None and listen.port:
-            if _is_free(listen.host, listen.port):
+            if is_free(listen.host, listen.port):
                 http_port = listen.port
             else:
                 log.warning(
@@ -391,22 +354,3 @@ def extension() -> Path:
         "the embedded engine is not installed: pip install 'mexc-trio[embedded]', or point "
         "--store at a server (clickhouse://user@host/mexc_data)"
     )
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, *random.sample(_PORTS, 200)):
-        if port and _is_free(LOOPBACK, port):
-            return port
-    raise StoreError(f"no port between {_PORTS.start} and {_PORTS.stop} is free for the engine")
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        # A listener of a moment ago leaves connections in TIME_WAIT; they are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True

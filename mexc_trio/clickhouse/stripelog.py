@@ -8,11 +8,14 @@ back to its whole blocks. What is cut off is kept beside the tables.
 """
 
 import json
+import logging
 import os
 import struct
 import time
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 # A block: checksum (16 bytes), method, its size from the method on, its size when unpacked.
 _HEADER: Final = struct.Struct("<16sBII")
@@ -27,6 +30,22 @@ def needs_mending(table: Path) -> bool:
         return False
     sizes = _sizes(table)
     return sizes is None or index.stat().st_size < sizes.get("index.mrk", 0)
+
+
+def mend_what_would_not_open(tables: Path, aside: Path) -> None:
+    """Mend those of the tables in a directory that keep an engine from starting.
+
+    Args:
+        tables: the directory of the tables' directories; it may be missing.
+        aside: see `mend`.
+    """
+    for table in tables.glob("*"):
+        if needs_mending(table):
+            kept = mend(table.resolve(), aside)
+            log.error(
+                "table %s: its index is damaged and was cut to what can be read; kept as %s",
+                table.name, kept,
+            )  # fmt: skip
 
 
 def mend(table: Path, aside: Path, drop: int = 0) -> Path | None:

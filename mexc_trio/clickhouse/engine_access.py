@@ -1,0 +1,41 @@
+"""Where a running engine answers, and how others of the same user read that from its file."""
+
+import json
+from pathlib import Path
+
+import attrs
+
+from mexc_trio.clickhouse.engine_config import DATABASE, RECORDER
+from mexc_trio.settings.address import LOOPBACK
+from mexc_trio.settings.targets import ServerTarget
+
+
+@attrs.frozen
+class Access:
+    """Where an engine answers, and the passwords that it takes."""
+
+    incarnation: str
+    """Another one for each start."""
+    tcp_port: int
+    http_port: int
+    recorder: str = attrs.field(repr=False)
+    commands: str = attrs.field(repr=False)
+
+    def target(self, user: str) -> ServerTarget:
+        """Return the engine as any other server."""
+        return ServerTarget(
+            host=LOOPBACK,
+            port=self.tcp_port,
+            http_port=self.http_port,
+            user=user,
+            password=self.recorder if user == RECORDER else self.commands,
+            database=DATABASE,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Access | None":
+        """Read it from a file; None if there is none, or none that can be understood."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
