@@ -212,7 +212,7 @@ async def test_a_second_recorder_of_the_same_table(served: Served, tmp_path: Pat
     ):
         await program.until(lambda: exchange.symbols == [BTC])
         line = refused(run(BTC, "--store", served.url, cwd=other), exit_code=1)
-        assert line.startswith("table btc of 127.0.0.1:")
+        assert line.startswith("table btc of ClickHouse at 127.0.0.1:")
         assert f"is being recorded by process {program.process.pid} on this machine" in line
         assert list(other.iterdir()) == []
         assert await program.stop() == 0
