@@ -3,10 +3,9 @@
 Every entry bears a checksum, because a damaged byte within a row would pass SQLite's own check.
 """
 
-import itertools
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +21,7 @@ from mexc_trio.journal.database import (
     wal,
 )
 from mexc_trio.journal.places import Places
+from mexc_trio.journal.retention import Retention
 
 SCHEMA: Final = (
     """
@@ -53,9 +53,6 @@ SCHEMA: Final = (
 
 _PAGE: Final = 256
 """Entries that are read at once, so that no read stays open and keeps the WAL from shrinking."""
-
-_SLACK: Final = 1024
-"""Pages (of 4 KiB) that the file may keep for later although nothing is in them."""
 
 
 class State(NamedTuple):
@@ -91,20 +88,6 @@ class Stored(NamedTuple):
         return zlib.crc32(self.rows, zlib.crc32(repr(self[:5]).encode()))
 
 
-class _Old(NamedTuple):
-    """An entry that is perhaps to be removed."""
-
-    id: int
-    table: int
-    first: int
-    n: int
-    at: int
-
-    @property
-    def end(self) -> int:
-        return self.first + self.n
-
-
 @attrs.define(eq=False)
 class JournalFile:
     """An open journal file, held against other processes; `open_file` makes one.
@@ -117,14 +100,13 @@ class JournalFile:
     """Where a file was put that could not be read at the start; None if all was well."""
     _db: Database
     _kept: dict[int, int]
+    """The first position of each table whose row is here."""
     _ends: dict[int, int]
     """The position after each table's last row when the file was opened."""
     _next: int
     """The number of the next entry."""
-    _swept: int = attrs.field(default=0, init=False)
-    """Entries up to this number are removed, or `_left`, with their places noted."""
-    _left: dict[int, int] = attrs.field(factory=dict, init=False)
-    """How many entries of a table are swept and still needed."""
+    retention: Retention = attrs.field(init=False)
+    """Removes what need not be kept."""
     _places: Places = attrs.field(init=False)
     # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
     # lets go of all locks that the process has on it, SQLite's too, and the next program that only
@@ -133,6 +115,7 @@ class JournalFile:
 
     def __attrs_post_init__(self) -> None:
         self._places = Places(self._db)
+        self.retention = Retention(self.path, self._db, self._places, self._kept)
         synced = (wal(self.path), self.path, self.path.parent)
         self._fds = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in synced}
 
@@ -211,84 +194,6 @@ class JournalFile:
     def first_position(self, table: int) -> int:
         """Return the first position of a table whose row is here, or would be the next one."""
         return self._kept[table]
-
-    def sweep(self, acked: Mapping[int, int], since: int, until: int, most: int) -> bool:
-        """Remove the oldest entries that are acknowledged, up to the first of a span of time.
-
-        Args:
-            acked: the tables of which entries may be removed, and up to which position.
-            since: the span's start in milliseconds since 1970.
-            until: its end.
-            most: how many entries are looked at.
-
-        Returns:
-            Whether there may be more.
-        """
-        with translated(self.path):
-            found = self._db.execute(
-                "SELECT id, tbl, first, n, at FROM entries WHERE id > ? ORDER BY id LIMIT ?",
-                (self._swept, most),
-            )
-            entries = itertools.starmap(_Old, found)
-            old = list(itertools.takewhile(lambda e: not since <= e.at <= until, entries))
-            found.close()
-            if not old:
-                return False
-            done: list[_Old] = []
-            needed: list[_Old] = []
-            for entry in old:
-                # A table's entries go in their order: one that was left goes before this one.
-                gone = entry.table not in self._left and entry.end <= acked.get(entry.table, 0)
-                (done if gone else needed).append(entry)
-            self._remove(done)
-            if needed:
-                self._places.note(old[-1].id + 1)
-        for entry in needed:
-            self._left[entry.table] = self._left.get(entry.table, 0) + 1
-        self._swept = old[-1].id
-        return len(old) == most
-
-    def sweep_again(self, table: int, acked: int, most: int) -> bool:
-        """Remove entries of a table that were needed when they were swept, and no longer are."""
-        if table not in self._left:
-            return False
-        with translated(self.path):
-            found = [
-                _Old(*values)
-                for values in self._db.execute(
-                    "SELECT e.id, e.tbl, e.first, e.n, e.at FROM places p JOIN entries e "
-                    "ON e.id = p.id WHERE p.tbl = ? AND p.first < ? AND p.id <= ? "
-                    "ORDER BY p.first LIMIT ?",
-                    (table, acked, self._swept, most),
-                )
-            ]
-            done = [entry for entry in found if entry.end <= acked]
-            self._remove(done)
-        self._left[table] -= len(done)
-        if not self._left[table]:
-            del self._left[table]
-        return len(done) == most
-
-    def _remove(self, entries: Sequence[_Old]) -> None:
-        with transaction(self._db):
-            self._db.executemany(
-                "DELETE FROM entries WHERE id = ?", [(entry.id,) for entry in entries]
-            )
-            self._places.forget([(entry.id, entry.table, entry.first) for entry in entries])
-        self._kept.update((entry.table, entry.end) for entry in entries)
-
-    def shrink(self, pages: int) -> bool:
-        """Give some empty pages back to the disk; return whether there may be more to give.
-
-        A quarter stays, since rows come as fast as they go and would only ask for it again.
-        """
-        with translated(self.path):
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            (total,) = self._db.execute("PRAGMA page_count").fetchone()
-            if free <= _SLACK or free * 4 <= total:
-                return False
-            self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-        return True
 
     def fact(self, name: str) -> str:
         """Return a remembered fact about the program, empty if there is none."""

@@ -138,13 +138,13 @@ class Journal:
         # What goes must be acknowledged in the file, too: it is flushed before each step.
         self.flush()
         for queue in list(self._queues.values()):
-            while self.file.sweep_again(queue.id, queue.removable, _PURGE_STEP):
+            while self.file.retention.sweep_again(queue.id, queue.removable, _PURGE_STEP):
                 await trio.lowlevel.checkpoint()
                 self.flush()
-        while self.file.sweep(self._removable(), since, until, _PURGE_STEP):
+        while self.file.retention.sweep(self._removable(), since, until, _PURGE_STEP):
             await trio.lowlevel.checkpoint()
             self.flush()
-        while self.file.shrink(_PURGE_STEP):
+        while self.file.retention.shrink(_PURGE_STEP):
             await trio.lowlevel.checkpoint()
         # The store is away. When it comes back, nobody should wait for this.
         if not all(queue.is_in_memory for queue in self._queues.values()):
