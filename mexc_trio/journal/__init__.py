@@ -19,6 +19,6 @@ table that lost its tail with the power can be given it again.
 
 from mexc_trio.journal.file import fact_of
 from mexc_trio.journal.journal import Journal, open_journal
-from mexc_trio.journal.queue import Entry, Queue
+from mexc_trio.journal.queue import Entry, Marks, Queue
 
-__all__ = ["Entry", "Journal", "Queue", "fact_of", "open_journal"]
+__all__ = ["Entry", "Journal", "Marks", "Queue", "fact_of", "open_journal"]

@@ -63,11 +63,11 @@ class State(NamedTuple):
     table_rows: int | None
     engine: str
     marks: bytes
-    doubtful: bool = False
+    after_reboot: bool = False
     """Whether the machine was started anew since: the journal's own end may be lost."""
 
     def crc(self) -> int:
-        """Return the checksum of all but the doubt, which comes later than the rest."""
+        """Return the checksum of all but the last, which is set later than the rest."""
         return zlib.crc32(repr(self[:5]).encode())
 
 
@@ -133,12 +133,12 @@ class JournalFile:
                 "crc) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*new, new.crc()),
             )
-            id_, acked, table_rows, engine, marks, doubtful = self._db.execute(
+            id_, acked, table_rows, engine, marks, after_reboot = self._db.execute(
                 "SELECT id, acked, table_rows, engine, marks, doubtful FROM tables WHERE name = ?",
                 (name,),
             ).fetchone()
         self._kept.setdefault(id_, 0)
-        state = State(name, acked, table_rows, engine, marks, bool(doubtful))
+        state = State(name, acked, table_rows, engine, marks, bool(after_reboot))
         return id_, state, self._ends.setdefault(id_, 0)
 
     def write(self, entries: Sequence[Stored], states: Sequence[State]) -> None:

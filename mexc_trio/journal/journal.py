@@ -11,11 +11,9 @@ import trio
 from mexc_trio.errors import JournalError
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.opening import open_file
+from mexc_trio.journal.outbox import Outbox
 from mexc_trio.journal.queue import Queue
 from mexc_trio.spans import now
-
-GROUP: Final = 64
-"""Frames that are collected at the most before they are written."""
 
 SYNC_INTERVAL: Final = 0.1
 """Seconds after which written rows are synced to the disk, if that was asked for."""
@@ -34,16 +32,12 @@ class Journal:
     file: JournalFile
     retention: float
     """Seconds for which acknowledged rows stay."""
-    touched: list[Queue] = attrs.field(factory=list, init=False)
-    """Queues with rows that are not yet written."""
-    remembered: int = attrs.field(default=0, init=False)
-    """How many rows the queues keep in memory besides."""
-    _changed: dict[str, Queue] = attrs.field(factory=dict, init=False)
+    outbox: Outbox = attrs.field(init=False)
+    """What is not yet written, of all queues."""
     _queues: dict[str, Queue] = attrs.field(factory=dict, init=False)
-    _frames: int = attrs.field(default=0, init=False)
-    # Rings when something was collected that belongs to no read, or written that is not synced.
-    _collected: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _written: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.outbox = Outbox(self.file)
 
     @property
     def path(self) -> Path:
@@ -60,8 +54,8 @@ class Journal:
         if name not in self._queues:
             id_, state, end = self.file.table(name)
             self._queues[name] = Queue(
-                name, state.acked, state.table_rows, end, state.engine, state.doubtful,
-                state.marks, id_, self,
+                name, state.acked, state.table_rows, end, state.engine, state.after_reboot,
+                state.marks, id_, self.outbox,
             )  # fmt: skip
         return self._queues[name]
 
@@ -69,59 +63,20 @@ class Journal:
         """Return the queues of all tables that the journal knows."""
         return [self.queue(name) for name in self.file.names()]
 
-    def collected(self) -> None:
-        """Note that there is something to write that comes with no read."""
-        self._collected.set()
-
-    def appended(self) -> None:
-        """Note that a frame is complete; write a full group."""
-        self._frames += 1
-        if self._frames >= GROUP:
-            self.flush()
-
-    def changed(self, queue: Queue) -> None:
-        """Note that what is remembered of a table changed.
-
-        It may be written later: a restart finds it out again from the table's count.
-        """
-        self._changed[queue.name] = queue
-        self.collected()
-
     def flush(self) -> None:
-        """Write all that was collected, in one transaction.
-
-        Raises:
-            DiskFull: no space.
-            JournalError: any other failure.
-        """
-        if not self.touched and not self._changed:
-            return
-        at = now()
-        # If this fails, all stays collected in memory as it was, and the caller hears of it.
-        self.file.write(
-            [queue.pending(at) for queue in self.touched],
-            [queue.state() for queue in self._changed.values()],
-        )
-        for queue in self.touched:
-            queue.written(at)
-        self.touched.clear()
-        self._changed.clear()
-        self._frames = 0
-        self._written.set()
+        """Write all that was collected; see `Outbox.flush`."""
+        self.outbox.flush()
 
     async def keep_flushing(self) -> None:
         """Flush what comes with no read, at once. Runs until cancelled; raises as `flush`."""
         while True:
-            await self._collected.wait()
-            self._collected = trio.Event()
+            await self.outbox.something_collected()
             self.flush()
 
     async def keep_syncing(self) -> None:
         """Sync the disk at most `SYNC_INTERVAL` after rows were written. Runs until cancelled."""
         while True:
-            await self._written.wait()
-            await trio.sleep(SYNC_INTERVAL / 2)
-            self._written = trio.Event()
+            await self.outbox.something_written(SYNC_INTERVAL / 2)
             await trio.to_thread.run_sync(self.file.sync)
 
     async def keep_purging(self) -> None:

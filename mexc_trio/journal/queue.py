@@ -3,9 +3,9 @@
 Positions count the rows that were ever journaled for the table, from 0.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 import msgspec
@@ -13,10 +13,8 @@ import trio
 
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal.file import State, Stored
+from mexc_trio.journal.outbox import Outbox
 from mexc_trio.spans import now
-
-if TYPE_CHECKING:
-    from mexc_trio.journal.journal import Journal
 
 REMEMBERED: Final = 50_000
 """Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
@@ -24,6 +22,10 @@ heads from the file would take a quarter of the time that their INSERTs take."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[int | str, ...]]).decode
+
+
+Marks = Mapping[str, tuple[int, int]]
+"""Time and version of each channel's last row: what the gap ledger remembers."""
 
 
 class Entry(NamedTuple):
@@ -47,21 +49,21 @@ class Queue:
     """The position of the next row."""
     engine: str
     """The engine's `server_start_id` when the table was last read in full, or the table's seal."""
-    doubtful: bool
+    after_reboot: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     stored_marks: bytes
-    """What the gap ledger remembered of the table when it was last written; empty at first."""
+    """The ledger's marks as an earlier run wrote them; empty if there was none."""
     id: int
     """The table's number in the file."""
-    _journal: "Journal"
+    _outbox: Outbox
     verified: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
     _is_held: bool = attrs.field(default=False, init=False)
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""
-    marks: Callable[[], bytes] = attrs.field(init=False)
-    """Returns what the gap ledger remembers now; written whenever the queue's own facts are."""
+    marks: Marks | None = attrs.field(default=None, init=False)
+    """The ledger's marks of this run; None before there is a ledger."""
     _pending: list[RowTuple] = attrs.field(factory=list, init=False)
     # The last rows, as many as are remembered, and of those that are written, when that was.
     _recent: list[RowTuple] = attrs.field(factory=list, init=False)
@@ -76,7 +78,6 @@ class Queue:
 
     def __attrs_post_init__(self) -> None:
         self.earlier = self.end
-        self.marks = lambda: self.stored_marks
         self._bell, self._heard = trio.open_memory_channel[None](1)
 
     async def arrival(self) -> None:
@@ -89,14 +90,22 @@ class Queue:
         """Rows that the store has not acknowledged."""
         return self.end - self.acked
 
-    def append(self, rows: Sequence[RowTuple], version: int = 0) -> None:
+    def append(
+        self, rows: Sequence[RowTuple], version: int = 0, marks: Marks | None = None
+    ) -> None:
         """Put the rows of one frame at the end of the queue; see the module's text.
+
+        Args:
+            rows: the rows.
+            version: the highest depth version among them; 0 if there is none.
+            marks: what the gap ledger remembers from then on; None if nothing new.
 
         Raises:
             DiskFull, JournalError: writing a full group failed.
         """
+        self.marks = self.marks if marks is None else marks
         self._collect(rows, version)
-        self._journal.appended()
+        self._outbox.appended()
 
     def collect(self, rows: Sequence[RowTuple]) -> None:
         """Put rows at the end of the queue that come with no frame; see `Journal.keep_flushing`.
@@ -104,21 +113,21 @@ class Queue:
         What is collected before a frame is appended is written in one transaction with it.
         """
         self._collect(rows, 0)
-        self._journal.collected()
+        self._outbox.collected()
 
     def _collect(self, rows: Sequence[RowTuple], version: int) -> None:
         if not rows:
             return
         if not self._pending:
-            self._journal.touched.append(self)
+            self._outbox.touched.append(self)
         if not self.backlog:
             with suppress(trio.WouldBlock):  # it has rung already
                 self._bell.send_nowait(None)
         self._pending += rows
         self._recent += rows
         self.end += len(rows)
-        self._journal.remembered += len(rows)
-        if self._journal.remembered > REMEMBERED:
+        self._outbox.remembered += len(rows)
+        if self._outbox.remembered > REMEMBERED:
             self._forget(len(self._recent))
         self._version = max(self._version, version)
 
@@ -132,12 +141,12 @@ class Queue:
 
     def rows(self, position: int, limit: int) -> list[RowTuple]:
         """Return up to `limit` rows from a position on; raises as `head`."""
-        self._journal.flush()
+        self._outbox.flush()
         remembered = position - self._remembered_from
         if remembered >= 0:
             return self._recent[remembered : remembered + limit]
         rows: list[RowTuple] = []
-        for stored in self._journal.file.read(self.id, position):
+        for stored in self._outbox.file.read(self.id, position):
             rows += _decode(stored.rows)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
@@ -155,12 +164,12 @@ class Queue:
     @property
     def began(self) -> int | None:
         """When the table's first row was, in milliseconds, as far as that was ever known."""
-        known = self._journal.fact(f"first row of {self.name}")
+        known = self._outbox.file.fact(f"first row of {self.name}")
         return int(known) if known else None
 
     @began.setter
     def began(self, at: int) -> None:
-        self._journal.remember(f"first row of {self.name}", str(at))
+        self._outbox.file.remember(f"first row of {self.name}", str(at))
 
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
@@ -169,21 +178,21 @@ class Queue:
 
     def settle(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
-        self.acked, self.table_rows, self.doubtful = acked, table_rows, False
+        self.acked, self.table_rows, self.after_reboot = acked, table_rows, False
         self._forget(len(self._recent) - self.backlog)
-        self._journal.changed(self)
+        self._outbox.changed(self)
 
     def _forget(self, rows: int) -> None:
         """Keep the first so many rows in memory no longer."""
         if rows > 0:
             del self._recent[:rows]
             del self._times[:rows]
-            self._journal.remembered -= rows
+            self._outbox.remembered -= rows
 
     def checked(self, engine: str) -> None:
         """Remember that the table was read in full under this server_start_id, or has this seal."""
         self.engine = engine
-        self._journal.changed(self)
+        self._outbox.changed(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -204,7 +213,7 @@ class Queue:
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""
-        return self._journal.file.first_position(self.id)
+        return self._outbox.file.first_position(self.id)
 
     def first_time(self, position: int) -> int | None:
         """Return the first value of the row at a position: the time of a symbol's row."""
@@ -215,7 +224,7 @@ class Queue:
     def since(self, position: int) -> Iterator[Entry]:
         """Yield what was journaled from a position on; the first entry may begin before it."""
         if position < self.end:
-            for stored in self._journal.file.read(self.id, position):
+            for stored in self._outbox.file.read(self.id, position):
                 yield Entry(_decode(stored.rows), stored.version)
 
     def oldest_waiting(self) -> int | None:
@@ -224,7 +233,7 @@ class Queue:
             return None
         if not self.is_in_memory:
             if self._oldest[0] != self.acked:
-                stored = next(iter(self._journal.file.read(self.id, self.acked, 1)), None)
+                stored = next(iter(self._outbox.file.read(self.id, self.acked, 1)), None)
                 self._oldest = self.acked, now() if stored is None else stored.at
             return self._oldest[1]
         place = self.acked - self._remembered_from
@@ -244,9 +253,8 @@ class Queue:
 
     def state(self) -> State:
         """Return what is remembered, as the file takes it."""
-        return State(
-            self.name, self.acked, self.table_rows, self.engine, self.marks(), self.doubtful
-        )
+        marks = self.stored_marks if self.marks is None else _encode(self.marks)
+        return State(self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
 
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""

@@ -147,8 +147,8 @@ class Collector:
             self.dead += message.dead
             self.heard[channel] = now
             self.latest[channel] = message
-            self.ledger.received(message)
-            self.queue.append(message.rows, message.version)
+            marks = self.ledger.received(message)
+            self.queue.append(message.rows, message.version, marks)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
         except Exception as error:

@@ -14,9 +14,12 @@ import msgspec
 
 from mexc_trio.channels import BY_TYPE
 from mexc_trio.exchange.messages import Data
-from mexc_trio.journal import Queue
+from mexc_trio.journal import Marks, Queue
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap
 from mexc_trio.spans import EARLIEST, LATEST, now, steady
+
+_MARKS = dict[Channel, tuple[int, int]]
+"""The ledger's marks as the journal keeps them."""
 
 
 @attrs.define
@@ -37,10 +40,6 @@ class _Mark:
     """Milliseconds; 0 if there was none yet."""
     version: int = 0
     gap: _OpenGap | None = None
-
-
-_Marks = dict[Channel, tuple[int, int]]
-"""Time and version of each channel's last row, as the journal keeps them."""
 
 
 @attrs.define(eq=False)
@@ -69,7 +68,7 @@ class Ledger:
         newest = max(mark.ts for mark in self._marks.values())
         self._since = newest
         self._has_history = newest > 0
-        self._queue.marks = self._remember
+        self._queue.marks = self._to_remember()
 
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
@@ -93,8 +92,11 @@ class Ledger:
             if channel in (None, name) and mark.gap is None:
                 mark.gap = _OpenGap(cause, detail, mark.ts or self._since, mark.version)
 
-    def received(self, message: Data) -> None:
-        """Note the rows of a frame: they close an open gap, and dead letters open one."""
+    def received(self, message: Data) -> Marks:
+        """Note the rows of a frame: they close an open gap, and dead letters open one.
+
+        Returns what is to be written with the rows, for the next run to know where they ended.
+        """
         channel = message.channel
         good = len(message.rows) - message.dead
         mark = self._marks[channel] if good and channel in self._marks else None
@@ -108,6 +110,7 @@ class Ledger:
         if mark is not None:
             mark.ts = _possible(message.rows[good - 1].ts)
             mark.version = message.version
+        return self._to_remember()
 
     def unreadable(self) -> None:
         """Open a gap in all channels: a dead letter of another symbol may have been for this."""
@@ -156,13 +159,12 @@ class Ledger:
         self.written[gap.cause] += 1
         self.missed[gap.cause] += gap.end - gap.start
 
-    def _remember(self) -> bytes:
-        marks: _Marks = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
-        return msgspec.msgpack.encode(marks)
+    def _to_remember(self) -> Marks:
+        return {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
 
     def _recall(self) -> None:
         if self._queue.stored_marks:
-            for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_Marks).items():
+            for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_MARKS).items():
                 if name in self._marks:  # else it is recorded no longer
                     self._marks[name].ts, self._marks[name].version = last
         # They are written whenever `acked` is, and what came later is still in the queue.

@@ -216,8 +216,8 @@ class Reconciler:
     async def _longer(self, rows: int) -> None:
         """Acknowledge the rows of an INSERT that nobody heard of, if they are its rows."""
         queue = self.queue
-        doubtful = queue.doubtful
-        end = queue.earlier if doubtful else queue.end
+        end_may_be_lost = queue.after_reboot
+        end = queue.earlier if end_may_be_lost else queue.end
         # What the table holds is compared with what it was given, not only counted: another
         # writer may have added as many.
         while more := rows - (queue.table_rows or 0):
@@ -225,7 +225,7 @@ class Reconciler:
             if not ours:
                 break
             if await self.store.rows_at(self.table, queue.table_rows or 0, len(ours)) != ours:
-                doubtful = False
+                end_may_be_lost = False
                 break
             log.info(
                 "table %s: %d rows of an unanswered INSERT had arrived", self.table.name, len(ours)
@@ -233,7 +233,7 @@ class Reconciler:
             self.acknowledge(ours)
         if not more:
             return
-        if not doubtful:
+        if not end_may_be_lost:
             raise TableConflict(
                 f"table {self.table.name} at {self.store.name} has {more} rows more than were "
                 f"recorded here: something else writes to it. Stop that, or give the symbol a "

@@ -417,7 +417,7 @@ async def test_a_journal_that_fails_is_everybodys_end(
             collector = rig.collector()
             rig.start(collector)
             await rig.exchange.subscribed(BTC)
-            monkeypatch.setattr(type(rig.journal), "appended", fail)
+            monkeypatch.setattr(type(rig.journal.outbox), "appended", fail)
             await rig.exchange.push(BTC, "ticker")
             await trio.sleep(32)
 

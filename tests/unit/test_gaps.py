@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.journal.journal import GROUP
+from mexc_trio.journal.outbox import GROUP
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 
@@ -59,8 +59,7 @@ class Recorder:
         rows = [Row(full(ts), MT[channel], f"{ts}") for ts in times] if channel else []
         rows += [Row(NOW, "dl", "?")] * dead
         message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
-        self.ledger.received(message)
-        self.queue.append(message.rows, message.version)
+        self.queue.append(message.rows, message.version, self.ledger.received(message))
 
     @property
     def written(self) -> list[Gap]:

@@ -24,7 +24,8 @@ from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
 from mexc_trio.journal import Journal, boot_id, open_journal, opening
 from mexc_trio.journal.file import JournalFile
-from mexc_trio.journal.journal import GROUP, SYNC_INTERVAL
+from mexc_trio.journal.journal import SYNC_INTERVAL
+from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.queue import REMEMBERED
 from mexc_trio.spans import now
 from tests.support.faults import chance
@@ -161,7 +162,7 @@ class AnyOrder(RuleBasedStateMachine):
         """See that the queues have what the model has."""
         if not hasattr(self, "journal"):
             return
-        assert 0 <= self.journal.remembered <= 12
+        assert 0 <= self.journal.outbox.remembered <= 12
         for name, rows in self.rows.items():
             queue = self.journal.queue(name)
             assert queue.acked == self.acked[name]
@@ -218,11 +219,11 @@ def test_few_rows_are_kept_in_memory(journal: Journal, monkeypatch: pytest.Monke
     for n in range(1000):
         for queue in queues:
             queue.append(numbered(n, 1))
-            assert journal.remembered <= 100
+            assert journal.outbox.remembered <= 100
     for queue in queues:
         assert queue.head(10_000) == numbered(0, 1000)
         queue.settle(1000, 1000)
-    assert journal.remembered == 0
+    assert journal.outbox.remembered == 0
 
 
 async def test_what_comes_with_no_read_is_written_at_once(path: Path, journal: Journal) -> None:
@@ -672,15 +673,15 @@ def test_doubt_after_the_machine_was_started_anew(
         for name in ("btc", "eth"):
             journal.queue(name).settle(0, 0)
     with open_journal(path) as journal:
-        assert not journal.queue("btc").doubtful
+        assert not journal.queue("btc").after_reboot
     monkeypatch.setattr(opening, "boot_id", lambda: "another")
     with open_journal(path) as journal:
-        assert journal.queue("btc").doubtful
+        assert journal.queue("btc").after_reboot
         journal.queue("btc").settle(0, 0)
         journal.queue("eth").checked("engine")
     with open_journal(path) as journal:
-        assert not journal.queue("btc").doubtful
-        assert journal.queue("eth").doubtful
+        assert not journal.queue("btc").after_reboot
+        assert journal.queue("eth").after_reboot
 
 
 def test_boot_id() -> None:

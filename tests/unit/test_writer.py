@@ -663,7 +663,7 @@ async def test_journal_that_lost_its_end(parts: Bench, autojump_clock: MockClock
     await parts.settle()
     parts.queue.append(numbered(10, 5))  # these the journal still has, unacknowledged
     parts.gate.table().extend(numbered(10, 20))  # and the table has them, and more
-    parts.queue.doubtful, parts.queue.earlier = True, 15
+    parts.queue.after_reboot, parts.queue.earlier = True, 15
     parts.queue.append(numbered(500, 5))  # of this run
     await parts.settle()
     assert parts.gate.rows == numbered(0, 30) + numbered(500, 5)
@@ -675,7 +675,7 @@ async def test_power_cut_and_another_writer(parts: Bench, autojump_clock: MockCl
     await parts.settle()
     parts.queue.append(numbered(10, 5))
     parts.gate.table().extend(numbered(300, 20))
-    parts.queue.doubtful, parts.queue.earlier = True, 15
+    parts.queue.after_reboot, parts.queue.earlier = True, 15
     with pytest.raises(TableConflict):
         await parts.writer().until_empty()
 

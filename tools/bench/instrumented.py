@@ -21,7 +21,8 @@ from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.exchange.tls import TlsStream
-from mexc_trio.journal import Journal
+from mexc_trio.journal import Queue
+from mexc_trio.journal.outbox import Outbox
 
 PROVED: Final = 50
 """INSERTs that are followed by a SELECT."""
@@ -44,7 +45,7 @@ class Notes:
 def instrument(table: str, *, secure: bool) -> Notes:
     """Make the recorder's parts note what becomes of a table's rows; return the notes."""
     notes = Notes()
-    receive, flush = trio.SocketStream.receive_some, Journal.flush
+    receive, flush = trio.SocketStream.receive_some, Outbox.flush
     decrypt = TlsStream.receive_some
     carried, at = 0, 0.0
 
@@ -64,15 +65,17 @@ def instrument(table: str, *, secure: bool) -> Notes:
         notes.received.append((at, carried))  # when it came, and how much it turned out to be
         return data
 
-    def noted_flush(self: Journal) -> None:
-        touched = [queue for queue in self.touched if queue.name == table]
+    def noted_flush(self: Outbox) -> None:
+        touched = [
+            queue for queue in self.touched if isinstance(queue, Queue) and queue.name == table
+        ]
         flush(self)
         for queue in touched:
             notes.journaled.append((time.monotonic(), queue.end))
 
     trio.SocketStream.receive_some = noted_receive  # type: ignore[method-assign]
     TlsStream.receive_some = noted_decrypt  # type: ignore[method-assign]
-    Journal.flush = noted_flush  # type: ignore[method-assign]
+    Outbox.flush = noted_flush  # type: ignore[method-assign]
     _note_appends(table, notes)
     return notes
 
