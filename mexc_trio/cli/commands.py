@@ -43,7 +43,7 @@ _EPILOGUE = (
 )
 
 _COMMANDS = (
-    "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload",
+    "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload", "reset",
 )  # fmt: skip
 
 app = cyclopts.App(
@@ -316,6 +316,25 @@ def _file_option(name: str, text: str, metavar: str = "", *, hyphen: bool = Fals
         name=name, help=text, group=_FILES, metavar=metavar, negative=(), show_default=False,
         allow_leading_hyphen=hyphen,
     )  # fmt: skip
+
+
+@app.command
+def reset(
+    *symbols: Symbols,
+    all_data: Annotated[
+        bool, _file_option("--all-data", "All tables of recorders, and the ledger of gaps.")
+    ] = False,
+    yes: Annotated[bool, _file_option("--yes", "Do not ask.")] = False,
+    options: JournalOptions | None = None,
+) -> int:
+    """Remove what was recorded, of some symbols or of all, and begin anew.
+
+    Says what goes, and asks first. Stop the recorder before.
+    """
+    settings = _start(options, symbols)
+    from mexc_trio.operate.reset import reset
+
+    return reset(settings, settings.symbols if symbols else (), all_data=all_data, yes=yes)
 
 
 @app.command

@@ -147,11 +147,11 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     present = found or {}
     absent = [table for table in tables if table.name not in present]
     # All that can be wrong is looked for before anything is created.
-    engines = _engines(store, list(present)) if present else {}
+    kinds = engines(store, list(present)) if present else {}
     for table in tables:
         if table.name not in present:
             continue
-        reason = why_unsuitable(table.columns, present[table.name], engines.get(table.name, ""))
+        reason = why_unsuitable(table.columns, present[table.name], kinds.get(table.name, ""))
         if reason:
             raise ForeignTable(
                 f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
@@ -166,7 +166,8 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     return [table.name for table in absent]
 
 
-def _engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
+def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
+    """Return the engines of some tables, at least one, as far as they are there."""
     return dict(
         store.query(
             f"SELECT name, engine FROM system.tables WHERE database = {literal(store.database)} "

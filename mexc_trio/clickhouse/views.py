@@ -64,3 +64,11 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
             )
             created.append(name)
     return created
+
+
+def ours(store: Store) -> set[str]:
+    """Return the names of all views that `create` has made."""
+    found = store.query(
+        f"SELECT name, comment FROM system.tables WHERE database = {literal(store.database)}"
+    )
+    return {str(name) for name, comment in found if str(comment).startswith(_MARK)}

@@ -1,0 +1,164 @@
+"""The command `reset`: removes what was recorded, of some symbols or of all, and begins anew.
+
+It says first what goes, and asks. No recorder may run meanwhile: the locks that recorders hold
+against each other are held here. What is not ours, such as tables of another form, stays.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+
+import attrs
+
+from mexc_trio.clickhouse import open_store
+from mexc_trio.clickhouse.identity import identity_of
+from mexc_trio.clickhouse.schema import (
+    GAPS,
+    Store,
+    columns,
+    count,
+    engines,
+    known_sizes,
+    market_table,
+    qualified,
+)
+from mexc_trio.clickhouse.suitability import why_unsuitable
+from mexc_trio.clickhouse.views import ours
+from mexc_trio.errors import StoreError, UsageError
+from mexc_trio.journal import Journal, open_journal
+from mexc_trio.journal.finding import choose
+from mexc_trio.locks import hold_tables
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.symbols import EXACT_VIEWS, VIEWS
+
+
+@attrs.frozen
+class _Doomed:
+    """A table that is to go."""
+
+    name: str
+    rows: int | None
+    """None if they cannot be counted."""
+    size: int | None
+    waiting: int
+    """Rows in the journal that the table lacks."""
+    views: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = "rows that cannot be counted" if self.rows is None else f"{self.rows:,} rows"
+        size = "" if self.size is None else f", {self.size / 1e6:,.1f} MB"
+        waiting = f", and {self.waiting:,} rows that wait in the journal" if self.waiting else ""
+        return f"table {self.name}: {rows}{size}{waiting}"
+
+
+def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bool) -> int:
+    """Remove tables, their views and what the journal knows of them; return the exit code.
+
+    Args:
+        settings: which store.
+        symbols: whose tables.
+        all_data: all tables that are ours, and the ledger of gaps.
+        yes: whether it is agreed to already.
+
+    Raises:
+        UsageError: nothing is named, or nobody can be asked.
+        StoreLocked, JournalLocked: a recorder runs.
+        StoreError: the store does not answer, or refuses.
+    """
+    if bool(symbols) == all_data:
+        raise UsageError("name symbols, or give --all-data")
+    with _held(settings) as (store, journal, hold):
+        names = _ours(store) if all_data else [settings.for_symbol(one).table for one in symbols]
+        hold([name for name in names if name != GAPS.name])
+        doomed = _look(store, journal, names)
+        if not doomed:
+            _say(f"{store.name}: nothing of that is there")
+            return 0
+        _say(f"From {store.name} go for good:")
+        for table in doomed:
+            _say(f"  {table}")
+        if not all_data:
+            _say("The ledger of gaps keeps what it says of them.")
+        if not yes and not _agreed():
+            _say("Nothing is removed.")
+            return 1
+        for table in doomed:
+            for view in table.views:
+                store.query(f"DROP VIEW IF EXISTS {qualified(store, view)}")
+            store.query(f"DROP TABLE IF EXISTS {qualified(store, table.name)}")
+            if journal is not None:
+                journal.queue(table.name).begin_anew()
+                journal.flush()
+        _say("Removed; the next recording begins anew.")
+    return 0
+
+
+@contextmanager
+def _held(
+    settings: Settings,
+) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
+    """Open store and journal against recorders; give also what holds tables against others."""
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(open_store(settings)))
+        identity = identity_of(store)
+        path = choose(settings.journal_path, identity.lasting, settings.store.identity).path
+        journal = stack.enter_context(open_journal(path)) if path.exists() else None
+        names = {settings.store.identity}
+        if not isinstance(settings.store, EmbeddedTarget):
+            names.add(identity.here)
+        yield store, journal, stack.enter_context(hold_tables(store.name, names)).hold
+
+
+def _ours(store: Store) -> list[str]:
+    """Return all tables that recorders write to, the ledger of gaps last."""
+    found = columns(store) or {}
+    kinds = engines(store, list(found))
+    market = [
+        name
+        for name in sorted(found)
+        if not why_unsuitable(market_table(name).columns, found[name], kinds.get(name, ""))
+    ]
+    return [*market, *(name for name in found if name == GAPS.name)]
+
+
+def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:
+    """Return what there is of some tables."""
+    found = columns(store, tables=names) or {}
+    kinds = engines(store, list(found)) if found else {}
+    waiting = {queue.name: queue.backlog for queue in journal.queues()} if journal else {}
+    sizes, views = known_sizes(store), ours(store)
+    doomed = []
+    for name in names:
+        if name not in found:
+            continue
+        if name != GAPS.name:
+            table = market_table(name)
+            if reason := why_unsuitable(table.columns, found[name], kinds.get(name, "")):
+                raise UsageError(f"table {name} at {store.name} {reason}: it is not one of ours")
+        try:
+            rows: int | None = count(store, name)
+        except StoreError:  # damaged, which is a reason to be rid of it
+            rows = None
+        beside = [f"{name}_{view}" for view in (*VIEWS, *EXACT_VIEWS)]
+        doomed.append(
+            _Doomed(
+                name, rows, sizes.get(name), waiting.get(name, 0),
+                tuple(view for view in beside if view in views),
+            )
+        )  # fmt: skip
+    return doomed
+
+
+def _agreed() -> bool:
+    """Ask; whoever cannot be asked has not agreed."""
+    if not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here; --yes agrees to it")
+    sys.stdout.write("Type yes to remove it: ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
