@@ -117,14 +117,13 @@ async def _apply(
     except BaseException:
         recording.settings = old
         raise
-    gone = [
-        one
-        for one in recording.collectors
-        if one.symbol in old.symbols and one.symbol not in new.symbols and not one.stopped
-    ]
+    unwanted = {*old.symbols} - {*new.symbols}
+    gone = [one for one in recording.collectors if one.symbol in unwanted and not one.stopped]
     for collector in gone:
         collector.let_go(WITHOUT)
     for collector in recording.collectors:
+        if collector.symbol in unwanted:
+            collector.failure = None  # whatever it was stopped by is nobody's concern any more
         collector.adjust(new.for_symbol(collector.symbol))
     recording.journal.retention = new.retention
     logging.getLogger().setLevel(new.log_level.upper())
