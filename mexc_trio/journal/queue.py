@@ -186,8 +186,8 @@ class Queue:
         """Forget the table, which is gone by somebody's wish, with what waited for it."""
         self._forget(len(self._recent))
         self.acked, self.table_rows, self.engine = self.end, None, ""
-        self.doubtful, self.stored_marks = False, b""
-        self._journal.changed(self)
+        self.after_reboot, self.stored_marks, self.marks = False, b"", None
+        self._outbox.changed(self)
 
     def _forget(self, rows: int) -> None:
         """Keep the first so many rows in memory no longer."""
