@@ -251,7 +251,9 @@ def test_emptied_table_is_a_hole_where_the_journal_keeps_nothing(
             g for g in stored_gaps(recorder, server) if g.cause == "table shorter than expected"
         ]
         assert len(gaps) == 1
-        assert (gaps[0].symbol, gaps[0].channel, gaps[0].start) == ("BTC_USDT", "all", 0)
+        # The first row came a moment before the first look into the table, or after it.
+        assert (gaps[0].symbol, gaps[0].channel) == ("BTC_USDT", "all")
+        assert abs(gaps[0].start - int(lost[0][0])) < 60_000
         # What is missing is what lies in the gap, and what is left follows on it.
         kept = [row for row in lost if row in set(table)]
         gone = [row for row in lost if row not in set(table)]
@@ -281,8 +283,9 @@ def test_another_writer_stops_writing_alone(tmp_path: Path, server: ClickHouseSe
         assert recorder.wait() == 1
         waiting = recorder.backlog()
         # Nor does a new start guess, or stop.
+        said = recorder.said().count("something else writes to it")
         recorder.start()
-        recorder.says("something else writes to it", 2)
+        recorder.says("something else writes to it", said + 1)
         recorder.waits_for_store(waiting + 100)
         recorder.signal()
         assert recorder.wait() == 1
