@@ -240,8 +240,8 @@ async def test_too_many_symbols_for_the_limit_of_open_files(tmp_path: Path) -> N
         )
         error = outcome.stderr.decode().splitlines()[-1]
         assert error == (
-            "mexc-trio: error: 300 connections need 428 open files, and the limit is 256 (hard "
-            "limit 256): raise it with ulimit -n 428, or share connections with "
+            "mexc-trio: error: 304 connections need 432 open files, and the limit is 256 (hard "
+            "limit 256): raise it with ulimit -n 432, or share connections with "
             "--symbols-per-connection"
         )
         assert outcome.returncode == 2

@@ -335,7 +335,7 @@ NEWER = push("funding.rate", '{"rate":0.001}')
             [(6, "t", "1|||546|-0.00001200")],
         ),
         (DEAD, [(1700000000000, "dl", DEAD)]),
-        (NEWER, [(1700000000000, "dl", NEWER)]),
+        (NEWER, [(1700000000000, "fr", "0.001")]),
         ('{"channel":"rs.sub.deal","data":"success","ts":1}', []),
         ('{"channel":"push.deal","data":[{"p"', None),
         (push("deal", '[{"p":1,"v":1,"T":1,"t":7},{"p":1}]'), None),

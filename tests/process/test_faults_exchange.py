@@ -102,7 +102,8 @@ async def test_no_acknowledgement_and_no_pong(tmp_path: Path, server: ClickHouse
     async with exchanging(tmp_path, server) as (exchange, recorder):
         exchange.withheld_acks |= {"deal"}
         recorder.start("--ping-interval", "1")
-        await until("it is noticed", lambda: "no acknowledgement" in recorder.said())
+        # Deals are first asked for once more, in the plain way.
+        await until("it is noticed", lambda: "no acknowledgement" in recorder.said(), 60)
         exchange.withheld_acks.clear()
         await listens(recorder, 2)
         exchange.answer_pings = False
