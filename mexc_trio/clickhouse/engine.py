@@ -220,7 +220,9 @@ class Engine:
     def _spawn(self, module: Path) -> None:
         program = Path(engine_config.__file__).with_name("engine_process.py")
         # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CLICKHOUSE")}
+        # Nor what is ours to know: passwords of routes and servers.
+        private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
         with (self._home / "start.log").open("wb") as output:
             self._child = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-I", "-S", str(program), str(module), self._place],

@@ -130,6 +130,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
     {hosts}
     <tcp_port>{tcp_port}</tcp_port>
     <http_port>{http_port}</http_port>
+    <enable_webterminal>false</enable_webterminal>
     <timezone>UTC</timezone>
     <users_config>{place}/users.xml</users_config>
     <log-level>warning</log-level>

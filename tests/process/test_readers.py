@@ -289,6 +289,12 @@ def test_pages_without_a_password_hold_nothing(opened: Open, path: str) -> None:
     assert b"999.50" not in answer
 
 
+def test_the_web_terminal_is_closed(opened: Open) -> None:
+    """Its session takes settings that HTTP refuses, and so would write any file for a reader."""
+    status, _ = opened.get("SELECT 1", post=False, path="/webterminal")
+    assert status in (403, 404)
+
+
 def test_other_interfaces_are_closed(opened: Open) -> None:
     """The engine has two ports, and both are on the loopback interface."""
     place = Path(f"/proc/{os.getpid()}/net/tcp")
