@@ -164,6 +164,10 @@ class Engine:
         self._end()
         try:
             self._home.mkdir(mode=0o700, exist_ok=True)
+            if self._home.is_symlink():
+                # Whoever can write to the store's directory would have us write passwords into
+                # another one, and let nobody else into that.
+                raise UsageError(f"{self.name}: {self._home} is a link; take it away")
             self._home.chmod(0o700)
             self._access_file.unlink(missing_ok=True)
             tables = self.directory / "data" / engine_config.DATABASE

@@ -281,6 +281,22 @@ def test_place_that_is_no_directory(tmp_path: Path) -> None:
         Engine(tmp_path / "file" / "store").access()
 
 
+def test_passwords_follow_no_link(tmp_path: Path) -> None:
+    """Whoever prepares a link in a store's directory gets no passwords written where it leads."""
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    store.mkdir()
+    elsewhere.mkdir()
+    elsewhere.chmod(0o755)
+    (store / "engine").symlink_to(elsewhere)
+    with (
+        closing(Engine(store)) as engine,
+        pytest.raises(UsageError, match="store/engine is a link; take it away"),
+    ):
+        engine.access()
+    assert list(elsewhere.iterdir()) == []
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+
+
 def test_port_that_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Recording does not depend on the readers' port: they get another one, and a warning."""
     with socket.socket() as taken:

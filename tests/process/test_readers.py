@@ -175,7 +175,9 @@ REFUSED: Sequence[tuple[str, dict[str, str]]] = [
     # What is nobody's business.
     *[(sql, {}) for sql in (
         "SELECT * FROM default.mine", "SELECT * FROM system.users",
-        "SELECT * FROM system.processes",
+        "SELECT * FROM system.processes", "SELECT * FROM merge('system', '^users$')",
+        "SELECT * FROM merge('system', '^processes$')",
+        "SELECT * FROM merge(REGEXP('.*'), 'users')",
         "SELECT * FROM system.server_settings", "SELECT * FROM system.named_collections",
         "SELECT * FROM system.grants", "SELECT * FROM system.errors", "SELECT * FROM system.disks",
         "SELECT * FROM system.query_log", "SELECT * FROM system.stack_trace",
@@ -293,6 +295,16 @@ def test_the_web_terminal_is_closed(opened: Open) -> None:
     """Its session takes settings that HTTP refuses, and so would write any file for a reader."""
     status, _ = opened.get("SELECT 1", post=False, path="/webterminal")
     assert status in (403, 404)
+    # It begins with a WebSocket's handshake, as a page of its own origin sends it.
+    address = f"{opened.host}:{opened.port}"
+    head = (
+        f"GET /webterminal HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection((opened.host, opened.port), timeout=10) as line:
+        line.sendall(head.encode())
+        assert re.match(rb"HTTP/1\.1 40[34] ", line.recv(1000))
 
 
 def test_other_interfaces_are_closed(opened: Open) -> None:
