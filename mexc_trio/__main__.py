@@ -14,13 +14,13 @@ def main() -> int:
     try:
         # It takes a moment, in which a signal is no bug either.
         _raise_terminated()
-        from mexc_trio.cli import commands
+        from mexc_trio.cli.main import main as run
     except Terminated as error:
         print(f"mexc-trio: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    return commands.main()
+    return run()
 
 
 def _raise_terminated() -> None:

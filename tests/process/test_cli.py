@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mexc_trio import __version__
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.errors import (
     DiskFull,
     ExchangeError,
@@ -104,7 +104,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     # The log belongs to the program, not to the test run that it would go on in.
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
+    monkeypatch.setattr("mexc_trio.cli.options.start_logging", lambda *given: None)
     return commands
 
 
@@ -342,7 +342,7 @@ def test_the_help_has_every_option_with_its_default(tmp_path: Path) -> None:
 def test_help_and_mistakes_load_no_engine(tmp_path: Path) -> None:
     """Help comes at once: what takes long to import is imported when a command works."""
     code = (
-        "import sys; from mexc_trio.cli.commands import main; main(sys.argv[1:]);"
+        "import sys; from mexc_trio.cli.main import main; main(sys.argv[1:]);"
         "print(*{'trio', 'chdb', 'clickhouse_driver', 'sqlite3', 'msgspec'} & set(sys.modules))"
     )
     for arguments in (["--help"], ["BTC"]):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import trio
 
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 import trio
 
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.errors import StoreUnavailable

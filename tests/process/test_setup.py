@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import columns
@@ -288,7 +288,7 @@ def test_without_the_right_to_drop(
     with_tables(server)
     server.execute("CREATE TABLE system.query_log (d Date, x Int8) ENGINE = MergeTree ORDER BY x")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
+    monkeypatch.setattr("mexc_trio.cli.options.start_logging", lambda *given: None)
     arguments = ["setup", "BTC_USDT", "--drop-system-logs", "--store", server.readonly_url]
     assert main(arguments) == 1
     said = capsys.readouterr()

@@ -11,7 +11,7 @@ import trio
 
 from mexc_trio.analysis.gaps import FoundGap, GapsOfACause, GapSummary
 from mexc_trio.analysis.survey import Size, Survey, sizes
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
@@ -228,7 +228,7 @@ def test_a_store_that_does_not_exist_is_not_made(
 ) -> None:
     """A wrong path is an error with exit code 2; neither it nor an engine's files appear."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
+    monkeypatch.setattr("mexc_trio.cli.options.start_logging", lambda *given: None)
     assert main(["verify", "--store", "nope"]) == 2
     assert capsys.readouterr().err == (
         "mexc-trio: error: store nope: there is no such directory; see --store\n"
@@ -247,7 +247,7 @@ def test_while_a_recorder_has_the_store(
     monkeypatch.setattr("mexc_trio.clickhouse.engine.FIND", 0.1)
     embedded(tmp_path / "data", "btc")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
+    monkeypatch.setattr("mexc_trio.cli.options.start_logging", lambda *given: None)
     with hold_file(tmp_path / "data" / "store.lock", "store"):
         assert main(["verify", "--store", "data"]) == 1
     said = capsys.readouterr()
@@ -545,7 +545,7 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     """A missing database, a wrong password or no server at all is one line and exit code 1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mexc_trio.cli.commands.start_logging", lambda *given: None)
+    monkeypatch.setattr("mexc_trio.cli.options.start_logging", lambda *given: None)
     url = clickhouse_server.url.replace(wrong, right)
     if right == "127.0.0.1:1":
         url = url.replace(f"{right}{clickhouse_server.tcp_port}", right)

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 import trio
 
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore

@@ -8,7 +8,7 @@ import sys
 
 import trio
 
-from mexc_trio.cli.commands import main
+from mexc_trio.cli.main import main
 from mexc_trio.exchange.rate_limiter import RateLimiter
 
 

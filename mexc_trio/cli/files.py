@@ -1,0 +1,152 @@
+"""The commands that turn what is recorded into files, and backups into tables again."""
+
+from pathlib import Path
+from typing import Annotated
+
+from mexc_trio.cli.app import app
+from mexc_trio.cli.options import CommonOptions, JournalOptions, Symbols, begin, file_option
+
+
+@app.command
+def export(
+    *symbols: Symbols,
+    out: Annotated[
+        str,
+        file_option(
+            "--out",
+            "The file to write; by day, the directory; - is standard output.",
+            "PATH",
+            hyphen=True,
+        ),
+    ],
+    kind: Annotated[
+        str | None,
+        file_option(
+            "--kind", "deals, tickers, depths, candles, gaps, or raw, the table's rows.", "KIND"
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        file_option(
+            "--format",
+            "parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them. "
+            "[default: as the file's name ends, else parquet]",
+            "FORMAT",
+        ),
+    ] = None,
+    numbers: Annotated[
+        str | None,
+        file_option(
+            "--numbers",
+            "float: the nearest double; exact: Decimals; text: the exchange's digits. "
+            "[default: float]",
+            "WHICH",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        file_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
+    ] = None,
+    end: Annotated[
+        str | None, file_option("--to", "Up to this time, itself not included.", "TIME")
+    ] = None,
+    interval: Annotated[
+        str | None,
+        file_option("--interval", "Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]", "LENGTH"),
+    ] = None,
+    by_day: Annotated[
+        bool,
+        file_option("--by-day", "One file a day (UTC); days that are complete are kept."),
+    ] = False,
+    flat: Annotated[
+        bool, file_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
+    ] = False,
+    latency_ms: Annotated[
+        int | None,
+        file_option(
+            "--latency-ms",
+            "For backtests: from the exchange's time to the local one. [default: 0]",
+            "MILLISECONDS",
+        ),
+    ] = None,
+    force: Annotated[bool, file_option("--force", "Write over files that are there.")] = False,
+    options: CommonOptions | None = None,
+) -> int:
+    """Write recorded rows as files for research, in the order of time.
+
+    Works while a recorder runs. Rows of one millisecond are in the order of receipt. A run that was
+    interrupted leaves no half-written file; with --by-day the next one goes on where it stopped.
+    """
+    from mexc_trio.export.request import parse_requests
+
+    settings = begin(options, symbols)
+    requests = parse_requests(
+        settings.symbols if symbols else (), kind=kind, format=file_format,
+        numbers=numbers, out=Path(out), start=start, end=end,
+        interval=interval, by_day=by_day, flat=flat, latency_ms=latency_ms, force=force,
+    )  # fmt: skip
+    from mexc_trio.export.export import export
+
+    return export(settings, requests)
+
+
+@app.command
+def backup(
+    *symbols: Symbols,
+    out: Annotated[str, file_option("--out", "The directory to make.", "DIR")],
+    options: CommonOptions | None = None,
+) -> int:
+    """Copy tables and the ledger of gaps into files, checked row for row.
+
+    Without symbols, all tables. Works while a recorder runs: it takes the rows there were at the
+    start.
+    """
+    settings = begin(options, symbols)
+    from mexc_trio.backup.backup import backup
+
+    return backup(settings, settings.symbols if symbols else (), Path(out))
+
+
+@app.command
+def restore(
+    *symbols: Symbols,
+    source: Annotated[str, file_option("--in", "The directory that backup made.", "DIR")],
+    append: Annotated[
+        bool, file_option("--append", "Add to tables that have rows, after those.")
+    ] = False,
+    options: JournalOptions | None = None,
+) -> int:
+    """Put a backup's tables into a store, of either kind, checked row for row.
+
+    Without symbols, all tables of the backup. Stop the recorder first.
+    """
+    settings = begin(options, symbols)
+    from mexc_trio.backup.restore import restore
+
+    return restore(settings, settings.symbols if symbols else (), Path(source), append=append)
+
+
+@app.command
+def report(
+    *symbols: Symbols,
+    out: Annotated[str, file_option("--out", "The page to write.", "FILE")],
+    day: Annotated[
+        str | None, file_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
+    ] = None,
+    png: Annotated[
+        str | None, file_option("--png", "A directory for the plots as PNG files, too.", "DIR")
+    ] = None,
+    force: Annotated[bool, file_option("--force", "Write over files that are there.")] = False,
+    options: CommonOptions | None = None,
+) -> int:
+    """Draw one day as a page: price with its gaps, rates, pauses, spread, growth.
+
+    Without symbols, all of that day. Works while a recorder runs. The page needs no network.
+    """
+    settings = begin(options, symbols)
+    from mexc_trio.report.report import parse_day, report
+
+    return report(
+        settings, settings.symbols if symbols else (), parse_day(day), Path(out),
+        pictures=None if png is None else Path(png), force=force,
+    )  # fmt: skip
