@@ -30,6 +30,7 @@ from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
+from mexc_trio.settings.description import describe
 from mexc_trio.signals import stoppable
 from mexc_trio.supervise import alone, supervise
 
@@ -61,7 +62,7 @@ async def record(
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
     """
-    for line in settings.describe():
+    for line in describe(settings):
         log.info("settings: %s", line)
     async with AsyncExitStack() as stack:
         discovery = None

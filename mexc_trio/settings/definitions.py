@@ -6,73 +6,33 @@ may call it directly. Nothing here connects or writes.
 
 # ruff: noqa: RUF009 - what _setting() returns is an attrs.field()
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import attrs
 
 from mexc_trio.channels import ALL, USUAL
-from mexc_trio.errors import UsageError
 from mexc_trio.settings.address import Address, parse_address
-from mexc_trio.settings.routes import DIRECT, Route, parse_routes, routes_text
+from mexc_trio.settings.routes import DIRECT, Route, parse_routes
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
     choice,
     directory,
     file,
-    mask,
-    nearest,
     new_file,
     seconds,
-    shown,
     socket_url,
     whole,
     yes_or_no,
 )
-from mexc_trio.symbols import parse_symbols, parse_table, table_name
+from mexc_trio.settings.words import parse_channels, parse_quotes, parse_rest_url, parse_symbol_list
+from mexc_trio.symbols import parse_table, table_name
 
 DEFAULT: Final = "default"
 """The source of a setting that no source gives."""
 
 T = TypeVar("T")
-
-
-def _rest_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[@#?\s]", text):
-        raise UsageError(f"{shown(text)} is not a REST URL; https://contract.mexc.com is")
-    return text
-
-
-def _symbols(text: str) -> tuple[str, ...]:
-    return parse_symbols(text.replace(",", " ").split())
-
-
-def _channels(text: str) -> tuple[str, ...]:
-    chosen = dict.fromkeys(text.lower().replace(",", " ").split())
-    for name in chosen:
-        if name not in ALL:
-            raise UsageError(
-                f"{shown(name)} is not a channel{nearest(name, ALL)}; there are {', '.join(ALL)}"
-            )
-    if not chosen:
-        raise UsageError(f"no channel is given; there are {', '.join(ALL)}")
-    return tuple(name for name in ALL if name in chosen)
-
-
-def _quotes(text: str) -> tuple[str, ...]:
-    quotes = tuple(dict.fromkeys(text.upper().replace(",", " ").split()))
-    for quote in quotes:
-        if not re.fullmatch("[A-Z0-9]+", quote):
-            raise UsageError(f"{shown(quote)} is not a quote currency; USDT is")
-    return quotes
 
 
 def _setting(
@@ -103,7 +63,9 @@ class Settings:
     """Everything that can be set. `load` fills it from all sources; tests may call it directly."""
 
     symbols: tuple[str, ...] = _setting(
-        "", lambda text: _symbols(text) if text else (), "symbols to record if none are given"
+        "",
+        lambda text: parse_symbol_list(text) if text else (),
+        "symbols to record if none are given",
     )
     store: StoreTarget = _setting(
         "./mexc-data",
@@ -124,10 +86,12 @@ class Settings:
     )
     all: bool = _setting("no", yes_or_no, "record every contract that the exchange lists")
     quote: tuple[str, ...] | None = _setting(
-        None, _quotes, "of the listed contracts, record only those with this quote, such as USDT"
+        None,
+        parse_quotes,
+        "of the listed contracts, record only those with this quote, such as USDT",
     )
     rest_url: str = _setting(
-        "https://contract.mexc.com", _rest_url, "where the exchange lists its contracts"
+        "https://contract.mexc.com", parse_rest_url, "where the exchange lists its contracts"
     )
     refresh: float = _setting(
         "300.0",
@@ -136,7 +100,7 @@ class Settings:
     )
     channels: tuple[str, ...] = _setting(
         ",".join(USUAL),
-        _channels,
+        parse_channels,
         f"which channels to record: some of {', '.join(ALL)}",
     )
     linger: float = _setting(
@@ -272,41 +236,6 @@ class Settings:
         }
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
-
-    def describe(self) -> list[str]:
-        """Return what holds, a line for each source and the defaults last, without secrets."""
-        shown: dict[str, object] = {key: getattr(self, key) for key in SETTINGS}
-        shown["channels"] = ",".join(self.channels)
-        shown["symbols"] = " ".join((*self.symbols, *self.patterns))
-        shown["all"] = "yes" if self.all else "no"
-        shown["live"] = "yes" if self.live else "no"
-        shown["listen"] = self.listen or "off"
-        shown["metrics"] = self.metrics or "off"
-        shown["route"] = routes_text(self.route)
-        shown["quote"] = " ".join(self.quote or ())
-        shown["password"] = "***" if self.password else None
-        shown["reader_password"] = "***" if self.reader_password else None
-        shown["state_dir"] = self.state_directory
-        shown["url"] = mask(self.url)
-        shown["journal_sync"] = "yes" if self.journal_sync else "no"
-        parts: dict[str, list[str]] = {}
-        for key, value in shown.items():
-            text = f"{key} = {'none' if value in (None, '') else value}"
-            parts.setdefault(self.sources.get(key, DEFAULT), []).append(text)
-        for symbol, override in self.overrides.items():
-            texts = [
-                f"[{symbol}] {key} = {_override_text(key, value)}"
-                for key, value in override.items()
-            ]
-            parts.setdefault(str(self.config), []).extend(texts)
-        parts[DEFAULT] = parts.pop(DEFAULT, [])
-        return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
-
-
-def _override_text(key: str, value: object) -> str:
-    if key == "route":
-        return routes_text(value)  # type: ignore[arg-type]
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {

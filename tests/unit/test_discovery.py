@@ -12,6 +12,7 @@ from mexc_trio.errors import UsageError
 from mexc_trio.exchange.contracts import Client, Contract, RestError
 from mexc_trio.record.discovery import PATIENCE, Change, Discovery
 from mexc_trio.settings import Settings
+from mexc_trio.settings.description import describe
 from mexc_trio.settings.sources import load
 
 Answer = Sequence[str] | RestError | None
@@ -173,7 +174,7 @@ def test_patterns_stand_among_the_symbols(tmp_path: Path, monkeypatch: pytest.Mo
     found = load(environ={})
     assert (found.symbols, found.patterns) == (("BTC_USDT",), ("*STOCK_USDT",))
     assert (found.all, found.finds, found.quote) == (True, True, ("USDT", "USDC"))
-    assert "symbols = BTC_USDT *STOCK_USDT, all = yes, quote = USDT USDC" in found.describe()[0]
+    assert "symbols = BTC_USDT *STOCK_USDT, all = yes, quote = USDT USDC" in describe(found)[0]
     typed = load({}, ["eth_usdt"], {})
     assert (typed.symbols, typed.patterns, typed.all) == (("ETH_USDT",), (), False)
     assert not typed.finds

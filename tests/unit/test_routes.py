@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.errors import UsageError
+from mexc_trio.settings.description import describe
 from mexc_trio.settings.routes import Route, parse_routes, routes_text
 from mexc_trio.settings.sources import load
 
@@ -86,7 +87,7 @@ def test_a_symbol_has_the_routes_of_its_section(tmp_path: Path) -> None:
     assert settings.for_symbol("BTC_USDT").route == (Route("http", "other", 2, "me", SECRET),)
     assert settings.for_symbol("ETH_USDT").route == settings.route
     assert routes_text(settings.route) == "direct, socks5://***@proxy:1"
-    described = "\n".join(settings.describe())
+    described = "\n".join(describe(settings))
     assert "[BTC_USDT] route = http://***@other:2" in described
     assert SECRET not in described
     typed = load({**options, "route": "from:192.0.2.7"}, ["BTC_USDT"], {})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mexc_trio.errors import UsageError
 from mexc_trio.settings import SETTINGS, SYMBOL_SETTINGS, Settings, SymbolSettings
+from mexc_trio.settings.description import describe
 from mexc_trio.settings.sources import load
 from mexc_trio.settings.targets import (
     SERVER_OPTIONS,
@@ -425,7 +426,7 @@ def test_the_log_shows_every_setting_and_no_secret() -> None:
     settings = load(
         {"store": "clickhouse://me@host"}, ["BTC_USDT"], {"MEXC_TRIO_PASSWORD": "secret"}
     )
-    lines = settings.describe()
+    lines = describe(settings)
     assert lines[:3] == [
         "command line: symbols = BTC_USDT, store = clickhouse://me:***@host:9000/mexc_data",
         "environment: password = ***",

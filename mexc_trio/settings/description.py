@@ -1,0 +1,40 @@
+"""What holds, as the log tells it at the start."""
+
+from mexc_trio.settings.definitions import DEFAULT, SETTINGS, Settings
+from mexc_trio.settings.routes import routes_text
+from mexc_trio.settings.values import mask
+
+
+def describe(settings: Settings) -> list[str]:
+    """Return what holds, a line for each source and the defaults last, without secrets."""
+    shown: dict[str, object] = {key: getattr(settings, key) for key in SETTINGS}
+    shown["channels"] = ",".join(settings.channels)
+    shown["symbols"] = " ".join((*settings.symbols, *settings.patterns))
+    shown["all"] = "yes" if settings.all else "no"
+    shown["live"] = "yes" if settings.live else "no"
+    shown["listen"] = settings.listen or "off"
+    shown["metrics"] = settings.metrics or "off"
+    shown["route"] = routes_text(settings.route)
+    shown["quote"] = " ".join(settings.quote or ())
+    shown["password"] = "***" if settings.password else None
+    shown["reader_password"] = "***" if settings.reader_password else None
+    shown["state_dir"] = settings.state_directory
+    shown["url"] = mask(settings.url)
+    shown["journal_sync"] = "yes" if settings.journal_sync else "no"
+    parts: dict[str, list[str]] = {}
+    for key, value in shown.items():
+        text = f"{key} = {'none' if value in (None, '') else value}"
+        parts.setdefault(settings.sources.get(key, DEFAULT), []).append(text)
+    for symbol, override in settings.overrides.items():
+        texts = [
+            f"[{symbol}] {key} = {_override_text(key, value)}" for key, value in override.items()
+        ]
+        parts.setdefault(str(settings.config), []).extend(texts)
+    parts[DEFAULT] = parts.pop(DEFAULT, [])
+    return [f"{source}: {', '.join(texts)}" for source, texts in parts.items() if texts]
+
+
+def _override_text(key: str, value: object) -> str:
+    if key == "route":
+        return routes_text(value)  # type: ignore[arg-type]
+    return ",".join(value) if isinstance(value, tuple) else str(value)
