@@ -33,6 +33,7 @@ from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause, Channel
 from mexc_trio.settings import SymbolSettings
 from mexc_trio.supervise import supervise
+from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ ERROR_WINDOW: Final = 600.0
 FIRST_PAUSE: Final = 5.0
 LONGEST_PAUSE: Final = 300.0
 """Seconds until a symbol that was refused, or whose messages broke the program, is heard again."""
+
+DEAD_LETTER_PAUSE: Final = 60.0
+"""Seconds between two lines of the log about dead letters of a symbol."""
 
 Exists = Callable[[str], Awaitable[bool | None]]
 """Says whether the exchange lists a symbol; None if it cannot be asked."""
@@ -86,6 +90,8 @@ class Collector:
     _pauses: Backoff = attrs.field(init=False)
     _refusals: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
     _refused_at: float = attrs.field(default=-math.inf, init=False)
+    # Until then no more is said of dead letters.
+    _silent_until: float = attrs.field(default=-math.inf, init=False)
     # Until then its messages are not taken, because the last one broke the program.
     _deaf_until: float = attrs.field(default=-math.inf, init=False)
 
@@ -145,6 +151,10 @@ class Collector:
             self.received[channel] += len(message.rows)
             self.frames[channel] += 1
             self.dead += message.dead
+            if message.dead and now >= self._silent_until:
+                self._silent_until = now + DEAD_LETTER_PAUSE
+                text = "%s: cannot be read, kept as a dead letter (%d in this run): %s"
+                log.warning(text, self.symbol, self.dead, one_line(message.rows[-1].m, 200))
             self.heard[channel] = now
             self.latest[channel] = message
             marks = self.ledger.received(message)

@@ -26,6 +26,7 @@ from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, has_journal, open_recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
+from mexc_trio.record.sharing import keep_measuring, measured, most_connections, share
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
@@ -75,7 +76,7 @@ async def record(
             if found is None:
                 return 0
             symbols = found
-        connections = -(-len(symbols) // settings.symbols_per_connection)
+        connections = most_connections(len(symbols), settings.symbols_per_connection)
         allow_connections(connections + settings.store_connections, more=settings.finds)
         return await _record(settings, symbols, discovery, companions, file)
 
@@ -193,9 +194,18 @@ def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Col
     by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
     for collector in collectors:
         by_route[collector.settings.route].append(collector)
+    rates = measured(recording)
     for those in by_route.values():
-        for first in range(0, len(those), size):
-            nursery.start_soon(_record_group, recording, nursery, those[first : first + size])
+        named = {one.symbol: one for one in those}
+        groups = share(list(named), rates, size)
+        if len(those) > len(groups):
+            alone = sum(len(group) == 1 for group in groups)
+            log.info(
+                "%d symbols on %d connections, %d of them alone", len(those), len(groups), alone
+            )
+        for group in groups:
+            members = [named[symbol] for symbol in group]
+            nursery.start_soon(_record_group, recording, nursery, members)
     tables = [one.settings.table for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
@@ -255,6 +265,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.journal_sync:
         yield alone("journal", journal.keep_syncing)
     yield alone("journal", journal.keep_purging)
+    yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
     yield alone("index", partial(watch.watch_index, recording))

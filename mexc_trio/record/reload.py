@@ -17,6 +17,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.recording import Recording
+from mexc_trio.record.sharing import most_connections
 from mexc_trio.rows import Cause
 from mexc_trio.settings import SETTINGS, Settings
 
@@ -140,7 +141,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
     known = {one.symbol: one for one in recording.collectors}
     missing = [s for s in new.symbols if s not in known or known[s].stopped]
     running = sum(not one.stopped for one in recording.collectors)
-    connections = running + -(-len(missing) // new.symbols_per_connection)
+    connections = running + most_connections(len(missing), new.symbols_per_connection)
     allow_connections(connections + new.store_connections, more=False)
     added: list[Collector] = []
     try:

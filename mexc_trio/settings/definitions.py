@@ -17,6 +17,7 @@ from mexc_trio.settings.address import Address, parse_address
 from mexc_trio.settings.routes import DIRECT, Route, parse_routes
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
+    automatic,
     choice,
     directory,
     file,
@@ -170,7 +171,10 @@ class Settings:
         "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
     )
     symbols_per_connection: int = _setting(
-        "1", whole(1), "symbols that share one connection to the exchange"
+        "auto",
+        automatic(whole(1)),
+        "symbols that share one connection to the exchange, or auto: of more than twenty symbols"
+        " the quiet ones share",
     )
     store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(

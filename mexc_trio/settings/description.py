@@ -11,6 +11,7 @@ def describe(settings: Settings) -> list[str]:
     shown["channels"] = ",".join(settings.channels)
     shown["symbols"] = " ".join((*settings.symbols, *settings.patterns))
     shown["all"] = "yes" if settings.all else "no"
+    shown["symbols_per_connection"] = settings.symbols_per_connection or "auto"
     shown["live"] = "yes" if settings.live else "no"
     shown["listen"] = settings.listen or "off"
     shown["metrics"] = settings.metrics or "off"

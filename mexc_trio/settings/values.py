@@ -45,6 +45,11 @@ def whole(least: int) -> Callable[[str], int]:
     return _number(int, "a whole number", lambda number: number >= least, f"{least} or more")
 
 
+def automatic(read: Callable[[str], int]) -> Callable[[str], int]:
+    """Return a reader of what `read` reads, and of `auto`, which is 0."""
+    return lambda text: 0 if text.lower() == "auto" else read(text)
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """Return a reader of one of these words, in any case."""
 

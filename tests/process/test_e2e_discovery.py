@@ -230,6 +230,7 @@ async def test_too_many_symbols_for_the_limit_of_open_files(tmp_path: Path) -> N
     contracts = [f"A{n}_USDT" for n in range(300)]
     async with open_exchange(contracts=contracts, rest_port=0) as exchange:
         command = [sys.executable, "-m", "mexc_trio", "--all", *addresses(exchange)]
+        command += ["--symbols-per-connection", "1"]
         outcome = await trio.run_process(
             ["sh", "-c", f"ulimit -n 256; exec {shlex.join(command)}"],
             cwd=tmp_path,
