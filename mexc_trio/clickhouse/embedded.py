@@ -45,8 +45,8 @@ class EmbeddedStore(ServerStore):
         self.known_as = self._engine.name
         self.target = self._engine.access().target(RECORDER)
 
-    def incarnation(self) -> str:
-        """See `Store.incarnation`."""
+    def server_start_id(self) -> str:
+        """See `Store.server_start_id`."""
         self.query("SELECT 1")  # so that it is known which engine this is about
         return self._engine.access().incarnation
 

@@ -4,58 +4,14 @@ Everything here goes through the three calls of a `Store`, so both stores behave
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-import attrs
-
-from mexc_trio import channels
 from mexc_trio.clickhouse.suitability import why_unsuitable
+from mexc_trio.clickhouse.tables import GAPS as GAPS
+from mexc_trio.clickhouse.tables import RowTuple as RowTuple
+from mexc_trio.clickhouse.tables import Table as Table
+from mexc_trio.clickhouse.tables import market_table as market_table
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
-
-RowTuple = tuple[int | str, ...]
-"""A row as the stores take it: `Row` and `Gap` are such tuples."""
-
-
-@attrs.frozen
-class Table:
-    """A table that rows are appended to: its name and its columns in the order of the row."""
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-    """Pairs of column name and ClickHouse type. A DateTime64(3) takes milliseconds."""
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names alone."""
-        return tuple(name for name, _ in self.columns)
-
-
-def market_table(name: str) -> Table:
-    """Return the table of one symbol."""
-    return Table(
-        name,
-        (
-            ("ts", "DateTime64(3)"),
-            ("mt", channels.enum()),
-            ("m", "String"),
-        ),
-    )
-
-
-GAPS: Final = Table(
-    "gaps",
-    (
-        ("symbol", "String"),
-        ("channel", "String"),
-        ("from", "DateTime64(3)"),
-        ("to", "DateTime64(3)"),
-        ("cause", "String"),
-        ("detail", "String"),
-        ("version_before", "UInt64"),
-        ("version_after", "UInt64"),
-    ),
-)
-"""The ledger of gaps, in the same database as the symbols' tables."""
 
 
 class Readable(Protocol):
@@ -160,9 +116,8 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     if found is None:
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
-        parts = ", ".join(f"{quoted(name)} {type_}" for name, type_ in table.columns)
         name = qualified(store, table.name)
-        store.query(f"CREATE TABLE IF NOT EXISTS {name} ({parts}) ENGINE = StripeLog")
+        store.query(f"CREATE TABLE IF NOT EXISTS {name} {table.definition}")
     return [table.name for table in absent]
 
 

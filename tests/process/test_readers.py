@@ -204,7 +204,7 @@ def test_hostile_request(opened: Open, sql: str, parameters: dict[str, str], pos
         "outside": opened.outside,
         "store": opened.store.directory,
     }
-    before = opened.store.incarnation()
+    before = opened.store.server_start_id()
     status, answer = opened.get(
         sql.format(**words),
         {name: value.format(**words) for name, value in parameters.items()},
@@ -214,7 +214,7 @@ def test_hostile_request(opened: Open, sql: str, parameters: dict[str, str], pos
     for secret in (SECRET, opened.store.target.password):
         assert secret.encode() not in answer
     assert [path.name for path in opened.outside.iterdir()] == ["secret"]
-    assert opened.store.incarnation() == before
+    assert opened.store.server_start_id() == before
     assert count(opened.store, "btc") == len(ROWS)
 
 

@@ -269,13 +269,13 @@ def test_two_stores_of_one_directory(tmp_path: Path) -> None:
         schema.prepare(first, [BTC])
         with closing(EmbeddedStore(tmp_path / "store")) as second:
             first.append(BTC, numbered(0, 10))
-            before = second.incarnation()
-            assert before == first.incarnation()
+            before = second.server_start_id()
+            assert before == first.server_start_id()
             first.close()
             with pytest.raises(StoreUnavailable):
                 second.append(BTC, numbered(10, 10))
             second.append(BTC, numbered(10, 10))
-            assert second.incarnation() != before
+            assert second.server_start_id() != before
             assert repair.rows_at(second, BTC, 0, 30) == numbered(0, 20)
 
 
