@@ -6,29 +6,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.export.formats import Piped, Writer, open_writer
-from mexc_trio.export.gaps import book_gaps, find_gaps
+from mexc_trio.export.gaps import GapSource, book_gaps
 from mexc_trio.export.ledger import Part, read_ledger
 from mexc_trio.export.nautilus import export_catalog
 from mexc_trio.export.order import HOUR, row_numbers
-from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request, time_name
-from mexc_trio.export.source import LINES, Plan, Source, find
+from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request
+from mexc_trio.export.source import LINES, Plan, Source
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
+from mexc_trio.read.selecting import FOREVER, find, find_gaps
 from mexc_trio.settings import Settings
 from mexc_trio.spans import EARLIEST, LATEST
+from mexc_trio.times import time_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_FOREVER: Final = 253_402_300_800_000  # the year 10000
 
 
 def export(settings: Settings, requests: Sequence[Request]) -> int:
@@ -49,11 +49,16 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
     start, end = _bounds(first)
     with open_reader(settings) as reader:
         if first.kinds == ("gaps",):
-            sources: list[Source] = [find_gaps(reader, first, [r.symbol for r in requests])]
+            sources: list[Source] = [
+                GapSource(find_gaps(reader), first, [r.symbol for r in requests])
+            ]
         else:
             if first.format == "nautilus":  # a file for each kind
                 requests = [attrs.evolve(r, kinds=(kind,)) for r in requests for kind in r.kinds]
-            sources = [find(reader, r, settings.for_symbol(r.symbol).table) for r in requests]
+            sources = [
+                Source(find(reader, r.symbol, settings.for_symbol(r.symbol).table), r)
+                for r in requests
+            ]
         plans = [(source, source.plan(start, end)) for source in sources]
         full = [(source, plan) for source, plan in plans if plan.rows]
         if not full:
@@ -111,7 +116,7 @@ def _output(request: Request) -> "Iterator[BinaryIO]":
 def _bounds(request: Request) -> tuple[int, int]:
     """Return the range in milliseconds; of candles, those that begin in it, whole."""
     start = request.start or 0
-    end = _FOREVER if request.end is None else request.end
+    end = FOREVER if request.end is None else request.end
     if request.kinds == ("candles",):
         step = request.interval
         start, end = -(-start // step) * step, -(-end // step) * step
@@ -186,7 +191,7 @@ def _copy(
         bar(table.num_rows)
     if rows != part.rows and source.request.kinds != ("candles",):
         raise StoreRejected(
-            f"table {source.table} at {source.reader.name} had {part.rows} rows for "
+            f"table {source.prefix.table} at {source.reader.name} had {part.rows} rows for "
             f"{source.request.file_of(part.day)} and gave {rows}; was it replaced meanwhile?"
         )
 
@@ -225,7 +230,7 @@ def _runs(parts: Sequence[Part]) -> list[list[Part]]:
 
 def _nothing(source: Source) -> str:
     """Return the error for a range without rows."""
-    request, whole = source.request, source.plan(0, _FOREVER)
+    request, whole = source.request, source.plan(0, FOREVER)
     text = f"{_what([request])} of {source.reader.name}: there are none"
     if not whole.rows:
         return text

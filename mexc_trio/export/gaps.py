@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from mexc_trio.clickhouse.schema import GAPS, columns, literal, milliseconds, qualified, quoted
-from mexc_trio.errors import StoreRejected
 from mexc_trio.export.lines import line
 from mexc_trio.export.order import HOUR
-from mexc_trio.export.request import Request
 from mexc_trio.export.source import LINES, Plan, Source
-from mexc_trio.read.reading import Reader
+from mexc_trio.read.selecting import GAP_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,12 +25,12 @@ class GapSource(Source):
     @property
     def names(self) -> tuple[str, ...]:
         """The ledger's columns; when a gap began is the first, which orders them."""
-        return ("from", "to", *(n for n in GAPS.column_names if n not in ("from", "to")))
+        return GAP_COLUMNS
 
     def plan(self, start: int, end: int) -> Plan:
         """See `Source.plan`."""
         found = self.reader.query(
-            f"SELECT intDiv({self._ms('from')}, {HOUR}) * {HOUR} AS hour, count() "
+            f"SELECT intDiv({self._start}, {HOUR}) * {HOUR} AS hour, count() "
             f"FROM ({self._gaps(start, end)}) GROUP BY hour ORDER BY hour"
         )
         return Plan({int(hour): int(rows) for hour, rows in found}, 0)
@@ -41,40 +39,20 @@ class GapSource(Source):
         """See `Source.tables`."""
         import pyarrow as pa
 
-        select = f"{self._gaps(start, end)} ORDER BY {self._ms('from')}, symbol, channel"
+        select = f"{self._gaps(start, end)} ORDER BY {self._start}, symbol, channel"
         if self.request.format in LINES:
             text = line(self.request.format, self.names, numbers=self.request.numbers)
-            select = f"SELECT {self._ms('from')} AS at, {text} AS line FROM ({select})"
+            select = f"SELECT {self._start} AS at, {text} AS line FROM ({select})"
         with closing(self.reader.batches(select)) as batches:
             for batch in batches:
                 yield pa.Table.from_batches([batch])
 
     def _gaps(self, start: int, end: int) -> str:
-        """Return the SELECT of the gaps that touch a range."""
-        names = ", ".join(map(quoted, self.names))
-        rows = f"(SELECT {names} FROM {qualified(self.reader, self.table)} LIMIT {self.prefix})"
-        among = ", ".join(map(literal, self.symbols))
-        return (
-            f"SELECT * FROM {rows} WHERE {self._ms('from')} < {end} AND {self._ms('to')} >= {start}"
-            + (f" AND symbol IN ({among})" if among else "")
-        )
+        return self.prefix.gaps_between(start, end, [s for s in self.symbols if s])
 
-    def _ms(self, name: str) -> str:
-        return milliseconds(quoted(name), self.ts_type)
-
-
-def find_gaps(reader: Reader, request: Request, symbols: Sequence[str]) -> GapSource:
-    """Look at the ledger.
-
-    Raises:
-        StoreRejected: there is none.
-    """
-    types = (columns(reader) or {}).get(GAPS.name)
-    if types is None:
-        raise StoreRejected(f"{reader.name} has no table {GAPS.name}")
-    rows = int(reader.query(f"SELECT count() FROM {qualified(reader, GAPS.name)}")[0][0])
-    wanted = [symbol for symbol in symbols if symbol]
-    return GapSource(reader, request, GAPS.name, types["from"], rows, wanted)
+    @property
+    def _start(self) -> str:
+        return milliseconds(quoted("from"), self.prefix.ts_type)
 
 
 def book_gaps(source: Source) -> list[int]:
@@ -83,7 +61,7 @@ def book_gaps(source: Source) -> list[int]:
     types = (columns(reader) or {}).get(GAPS.name)
     if types is None:
         return []
-    names = ", ".join(map(literal, (source.request.symbol, source.table)))
+    names = ", ".join(map(literal, (source.request.symbol, source.prefix.table)))
     found = reader.query(
         f"SELECT DISTINCT {milliseconds(quoted('from'), types['from'])} AS start "
         f"FROM {qualified(reader, GAPS.name)} WHERE symbol IN ({names}) "

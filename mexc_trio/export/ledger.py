@@ -10,8 +10,9 @@ import attrs
 import msgspec
 
 from mexc_trio.errors import FileError, UsageError
-from mexc_trio.export.request import Request, day_name
+from mexc_trio.export.request import Request
 from mexc_trio.files import whole_file
+from mexc_trio.times import day_name
 
 VERSION: Final = 2
 """Of the files' columns."""

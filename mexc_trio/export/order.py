@@ -17,9 +17,9 @@ from typing import IO, TYPE_CHECKING, Final
 import attrs
 
 from mexc_trio.errors import FileError
+from mexc_trio.read.arrow import in_order, times
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 HOUR: Final = 3_600_000
@@ -45,7 +45,7 @@ def held_back(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
         held = table if held is None or not held.num_rows else pa.concat_tables([held, table])
         if not held.num_rows:
             continue
-        held = _sorted(held)
+        held = in_order(held)
         ts = times(held)
         # No row to come has a time before this; one with this time comes after those we have.
         ready = int(np.searchsorted(ts, ts[-1] - lateness, side="right"))
@@ -74,7 +74,7 @@ def by_hour(batches: "Iterator[pa.RecordBatch]", directory: Path) -> "Iterator[p
             for batch in batches:
                 for hour, rows in _cut(pa.Table.from_batches([batch])):
                     spool.add(hour, rows)
-            yield from map(_sorted, spool.hours())
+            yield from map(in_order, spool.hours())
     except OSError as error:
         raise FileError(
             f"rows are far out of order, and {directory} has no room to put them in order: "
@@ -139,21 +139,3 @@ def row_numbers(table: "pa.Table", bounds: Sequence[int]) -> list[int]:
     import numpy as np
 
     return [int(number) for number in np.searchsorted(times(table), list(bounds))]
-
-
-def times(table: "pa.Table") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Return the first column in milliseconds."""
-    import pyarrow as pa
-
-    found: np.ndarray[tuple[int], np.dtype[np.int64]] = table.column(0).cast(pa.int64()).to_numpy()
-    return found
-
-
-def _sorted(table: "pa.Table") -> "pa.Table":
-    import numpy as np
-    import pyarrow as pa
-
-    ts = times(table)
-    if not np.any(ts[1:] < ts[:-1]):
-        return table
-    return table.take(pa.array(np.argsort(ts, kind="stable")))

@@ -3,7 +3,6 @@
 import re
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import UsageError
+from mexc_trio.times import day_name, parse_time
 
 DAY: Final = 86_400_000
 """Milliseconds."""
@@ -143,16 +143,6 @@ def _format(out: Path, *, by_day: bool) -> str:
     return "parquet" if by_day else _FORMAT_OF.get(out.suffix.lower(), "parquet")
 
 
-def day_name(milliseconds: int) -> str:
-    """Return the date of a time, in UTC, such as 2026-11-21."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
-
-
-def time_name(milliseconds: int) -> str:
-    """Return a time in UTC such as 2026-11-21 09:30:00."""
-    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _kinds(kind: str | None, chosen: str) -> tuple[str, ...]:
     if chosen in BACKTESTS:
         if kind is None:
@@ -184,19 +174,6 @@ def _interval(text: str) -> int:
 
 def _time(option: str, text: str) -> int:
     try:
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            day = date.fromisoformat(text)
-            moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        else:
-            moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text!r} is no time; write 2026-11-21 or 2026-11-21T09:30:00, in UTC"
-        ) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    milliseconds = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-    if milliseconds < 0:
-        raise UsageError(f"{option} {text!r} is before 1970")
-    return milliseconds
+        return parse_time(text)
+    except UsageError as error:
+        raise UsageError(f"{option} {error}") from error

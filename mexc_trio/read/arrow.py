@@ -13,6 +13,7 @@ from mexc_trio.clickhouse.types import Type, parse
 from mexc_trio.errors import StoreRejected
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 Columns = Sequence[tuple[str, str]]
@@ -57,6 +58,34 @@ def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]
                 waiting, rows, size, empty = [], 0, 0, False
     if waiting or empty:
         yield from _fixed(pa, waiting, columns, schema)
+
+
+def of_values(rows: Sequence[tuple[Any, ...]], columns: Columns) -> "pa.Table":
+    """Return rows of Python's values as a table."""
+    pa = _pyarrow()
+    schema = _schema(pa, columns)
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    arrays = [pa.array(c, field.type) for c, field in zip(values, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def times(table: "pa.Table") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the first column, a time in milliseconds."""
+    import pyarrow as pa
+
+    found: np.ndarray[tuple[int], np.dtype[np.int64]] = table.column(0).cast(pa.int64()).to_numpy()
+    return found
+
+
+def in_order(table: "pa.Table") -> "pa.Table":
+    """Return the rows in the order of their first column, a time; equal ones as they came."""
+    import numpy as np
+    import pyarrow as pa
+
+    ts = times(table)
+    if not np.any(ts[1:] < ts[:-1]):
+        return table
+    return table.take(pa.array(np.argsort(ts, kind="stable")))
 
 
 class _Pieces(io.RawIOBase):

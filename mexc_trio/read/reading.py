@@ -83,6 +83,27 @@ class Reader:
         with closing(self.stream(sql, arrow.ARROW_STREAM)) as pieces:
             yield from arrow.read(pieces, columns)
 
+    def table(self, sql: str) -> "pa.Table":
+        """Run a SELECT and return its rows, all of them in memory.
+
+        Raises:
+            StoreError: it failed.
+        """
+        import pyarrow as pa
+
+        with closing(self.batches(sql)) as batches:
+            return pa.Table.from_batches(list(batches))
+
+    def answer(self, sql: str) -> "pa.Table":
+        """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows.
+
+        Raises:
+            StoreError: it failed.
+        """
+        with closing(self._blocks(sql)) as blocks:
+            columns = [(row[0], row[1]) for row in next(blocks)]
+            return arrow.of_values([row for block in blocks for row in block], columns)
+
     def close(self) -> None:
         """Close the connection."""
         self._store.close()

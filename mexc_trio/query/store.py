@@ -1,0 +1,228 @@
+"""Reading in Python: what is recorded, as tables of Arrow.
+
+    >>> from mexc_trio import open_store                                          # doctest: +SKIP
+    >>> with open_store("./mexc-data") as store:                                  # doctest: +SKIP
+    ...     deals = store.deals("BTC_USDT", "2026-11-21", "2026-11-22").to_pandas()
+
+`pyarrow.Table` is what comes back: `.to_pandas()`, `polars.from_arrow(...)`, and duckdb reads it
+by its name. Everything is in memory; `mexc-trio export` writes more than that has room for.
+"""
+
+import re
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+
+import attrs
+
+from mexc_trio.errors import StoreRejected, StoreUnavailable, TableMissing, UsageError
+from mexc_trio.parquet import need_arrow
+from mexc_trio.query.hints import hint
+from mexc_trio.read.arrow import in_order
+from mexc_trio.read.reading import Reader, open_reader
+from mexc_trio.read.selecting import FOREVER, IN_ORDER, Typed, find, find_gaps
+from mexc_trio.settings import Settings
+from mexc_trio.settings.sources import load
+from mexc_trio.symbols import parse_symbol
+from mexc_trio.times import Time, parse_time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Numbers: TypeAlias = Literal["float", "exact", "text"]
+"""The nearest double, exact Decimals, or the exchange's own digits."""
+
+# They stand for themselves: no SELECT can be made of them, which Arrow would take.
+_NO_SELECT: Final = re.compile(r"\s*(SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.IGNORECASE)
+
+
+def open_store(store: str | Path | None = None) -> "RecordedStore":
+    """Open what a recorder has written, or is writing, for reading.
+
+    Args:
+        store: as `--store` has it: the directory, or `clickhouse://user:password@host:9000/...`.
+            None for what the environment, settings.ini and the default say, as for any command.
+
+    Raises:
+        UsageError: there is no store, or pyarrow is not installed.
+        StoreError: it cannot be opened.
+    """
+    need_arrow()
+    return RecordedStore(load({} if store is None else {"store": str(store)}))
+
+
+@attrs.define(eq=False, init=False)
+class RecordedStore:
+    """A store, open for reading until `close`, or the end of its `with` block.
+
+    Where no recorder runs, it has an engine of its own in the directory until then. One call at a
+    time. Ranges have an end that is not part of them; rows are in the order of time, those of one
+    millisecond in the order of receipt. Columns are those of the typed views, and `symbol`.
+
+    Every method raises UsageError for what was asked wrongly and StoreError for what went wrong.
+    """
+
+    _settings: Settings
+    _reader: Reader
+    _close: "weakref.finalize[[], RecordedStore]"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open()
+
+    def _open(self) -> None:
+        stack = ExitStack()
+        self._reader = stack.enter_context(open_reader(self._settings))
+        # In a notebook few close anything.
+        self._close = weakref.finalize(self, stack.close)
+
+    def deals(
+        self,
+        symbol: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        *,
+        numbers: Numbers = "float",
+    ) -> "pa.Table":
+        """Return deals: ts, symbol, price, volume (contracts), side (the taker's)."""
+        return self._typed("deals", symbol, start, end, numbers)
+
+    def tickers(
+        self,
+        symbol: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        *,
+        numbers: Numbers = "float",
+    ) -> "pa.Table":
+        """Return tickers: last, fair and index price, open contracts, funding rate."""
+        return self._typed("tickers", symbol, start, end, numbers)
+
+    def depths(
+        self,
+        symbol: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        *,
+        numbers: Numbers = "float",
+        flat: bool = False,
+    ) -> "pa.Table":
+        """Return books: lists of prices and amounts, best first, and the best levels.
+
+        Args:
+            symbol: whose.
+            start: from when on.
+            end: until when.
+            numbers: what numbers are.
+            flat: columns `bid_price_1`, `bid_amount_1` ... `ask_amount_20` in place of lists.
+        """
+        return self._typed("depths", symbol, start, end, numbers, flat=flat)
+
+    def candles(
+        self,
+        symbol: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        *,
+        seconds: int = 60,
+        numbers: Numbers = "float",
+    ) -> "pa.Table":
+        """Return candles of the deals; those that begin in the range, whole."""
+        step = seconds * 1000
+        if step <= 0:
+            raise UsageError(f"candles of {seconds} seconds: a candle takes one or more")
+        first, last = (-(-bound // step) * step for bound in _range(start, end))
+        return self._typed("candles", symbol, first, last, numbers, seconds=seconds)
+
+    def gaps(
+        self, symbol: str | None = None, start: Time | None = None, end: Time | None = None
+    ) -> "pa.Table":
+        """Return the gaps that touch a range, of one symbol or of all, as the ledger has them."""
+        symbols = [] if symbol is None else [parse_symbol(symbol)]
+        bounds = _range(start, end)
+
+        def ask(reader: Reader) -> "pa.Table":
+            gaps = find_gaps(reader).gaps_between(*bounds, symbols)
+            return reader.table(f"{gaps} ORDER BY `from`, symbol, channel")
+
+        return self._ask(ask)
+
+    def sql(self, statement: str) -> "pa.Table":
+        """Return the answer to one statement, as `mexc-trio sql` takes it. Times are in UTC."""
+
+        def ask(reader: Reader) -> "pa.Table":
+            if _NO_SELECT.match(statement):
+                return reader.answer(statement)
+            # A comment may be what it ends with.
+            return reader.table(f"{statement.rstrip().removesuffix(';')}\n")
+
+        try:
+            return self._ask(ask)
+        except (StoreRejected, TableMissing) as error:
+            if meant := hint(error, statement, self._reader, self._settings):
+                raise StoreRejected(f"{error}; {meant}") from error
+            raise
+
+    def close(self) -> None:
+        """Let the store go."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<RecordedStore: {self._reader.name}>"
+
+    def _typed(
+        self,
+        kind: str,
+        symbol: str,
+        start: Time | None,
+        end: Time | None,
+        numbers: Numbers,
+        *,
+        seconds: int = 60,
+        flat: bool = False,
+    ) -> "pa.Table":
+        symbol = parse_symbol(symbol)
+        if numbers not in ("float", "exact", "text"):
+            raise UsageError(f"numbers={numbers!r}: choose from float, exact, text")
+        typed = Typed(kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat)
+        bounds, table = _range(start, end), self._settings.for_symbol(symbol).table
+
+        def ask(reader: Reader) -> "pa.Table":
+            prefix = find(reader, symbol, table)
+            rows = prefix.between(*bounds, typed.types)
+            return in_order(reader.table(f"{typed.select(rows, prefix.ts_type)} {IN_ORDER}"))
+
+        return self._ask(ask)
+
+    def _ask(self, ask: "Callable[[Reader], pa.Table]") -> "pa.Table":
+        if not self._close.alive:
+            raise UsageError(f"{self._reader.name} was closed; open it again with open_store")
+        try:
+            return ask(self._reader)
+        except StoreUnavailable:
+            # The recorder whose engine this was has ended, or begun anew.
+            self._close()
+            self._open()
+            return ask(self._reader)
+
+
+def _range(start: Time | None, end: Time | None) -> tuple[int, int]:
+    first = 0 if start is None else parse_time(start)
+    last = FOREVER if end is None else parse_time(end)
+    if first >= last:
+        raise UsageError(f"a range from {start} to {end} is empty: its end is not part of it")
+    return first, last

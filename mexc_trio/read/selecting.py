@@ -1,0 +1,166 @@
+"""The SQL of what people take out of a store: typed columns of a symbol's rows, in a range of time.
+
+A range is of milliseconds, its end not included. Only the rows are read that a table had at some
+moment, its prefix, so that a recorder may go on meanwhile.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse import view_sql
+from mexc_trio.clickhouse.schema import (
+    GAPS,
+    columns,
+    count,
+    literal,
+    milliseconds,
+    qualified,
+    quoted,
+)
+from mexc_trio.clickhouse.view_sql import DECIMALS, FLOATS, TEXTS
+from mexc_trio.errors import StoreRejected, UsageError
+from mexc_trio.read.reading import Reader
+from mexc_trio.rows import DEAL, DEPTH, TICKER
+
+TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": DEAL}
+"""The type of the rows that each kind is made of."""
+NUMBERS: Final = {"float": FLOATS, "exact": DECIMALS, "text": TEXTS}
+"""What numbers are, by the word for it."""
+DEEPEST: Final = 20
+"""Levels of a side of a recorded book."""
+FOREVER: Final = 253_402_300_800_000
+"""Milliseconds: the year 10000."""
+
+# One thread returns a StripeLog table's rows in the order of insertion.
+IN_ORDER: Final = "SETTINGS max_threads = 1"
+"""What stands at the end of a SELECT whose rows are wanted in the order of receipt."""
+
+
+@attrs.frozen
+class Prefix:
+    """The rows that one table of the store had at some moment."""
+
+    reader: Reader
+    table: str
+    ts_type: str
+    """The type of the column of its times."""
+    length: int
+
+    def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
+        """Return the SQL for a symbol's rows of a range, to stand behind FROM.
+
+        Args:
+            start: of the range.
+            end: of the range.
+            types: of the rows; all if there are none.
+        """
+        at = milliseconds("ts", self.ts_type)
+        bounds = f"{at} >= {start} AND {at} < {end}"
+        if types:
+            bounds += f" AND mt IN ({', '.join(map(literal, types))})"
+        table = f"(SELECT ts, mt, m FROM {qualified(self.reader, self.table)} LIMIT {self.length})"
+        return f"(SELECT ts, mt, m FROM {table} WHERE {bounds})"
+
+    def gaps_between(self, start: int, end: int, symbols: Sequence[str]) -> str:
+        """Return the SELECT of the ledger's gaps that touch a range; of all symbols if none."""
+        begin, stop = (milliseconds(quoted(name), self.ts_type) for name in ("from", "to"))
+        names = ", ".join(map(quoted, GAP_COLUMNS))
+        rows = f"(SELECT {names} FROM {qualified(self.reader, self.table)} LIMIT {self.length})"
+        select = f"SELECT * FROM {rows} WHERE {begin} < {end} AND {stop} >= {start}"
+        if symbols:
+            select += f" AND symbol IN ({', '.join(map(literal, symbols))})"
+        return select
+
+
+GAP_COLUMNS: Final = ("from", "to", *(n for n in GAPS.column_names if n not in ("from", "to")))
+"""The ledger's columns; when a gap began is the first, which orders them."""
+
+
+@attrs.frozen(kw_only=True)
+class Typed:
+    """One kind of typed rows, and how they are wanted."""
+
+    kind: str
+    """A key of `TYPES`."""
+    symbol: str
+    numbers: str = "float"
+    """A key of `NUMBERS`."""
+    interval: int = 60
+    """Seconds of a candle."""
+    flat: bool = False
+    """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns, in their order."""
+        ts, *others = view_sql.COLUMNS[self.kind]
+        if self.flat:
+            others = [*_flat(), *(name for name in others if name in ("mid", "spread"))]
+        return (ts, "symbol", *others)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of the rows that it is made of."""
+        return (TYPES[self.kind],)
+
+    def select(self, rows: str, ts_type: str) -> str:
+        """Return the SELECT of the columns.
+
+        Args:
+            rows: the SQL for the table's rows, to stand behind FROM.
+            ts_type: the type of their times.
+        """
+        select = view_sql.definitions(rows, ts_type, NUMBERS[self.numbers])[self.kind]
+        select = select.replace("{interval:UInt32}", str(self.interval))
+        computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}
+        computed |= _flat()
+        parts = (f"{computed.get(name, name)} AS {name}" for name in self.names)
+        return f"SELECT {', '.join(parts)} FROM ({select})"
+
+
+def _flat() -> dict[str, str]:
+    """Return the columns of single levels and their SQL, level by level."""
+    return {
+        f"{side}_{what}_{n}": (
+            f"if(length({side}_{what}s) >= {n}, toNullable({side}_{what}s[{n}]), NULL)"
+        )
+        for n in range(1, DEEPEST + 1)
+        for side in ("bid", "ask")
+        for what in ("price", "amount")
+    }
+
+
+def find(reader: Reader, symbol: str, table: str) -> Prefix:
+    """Look at the table of a symbol.
+
+    Raises:
+        UsageError: nothing was recorded under that name.
+        StoreRejected: the table is not one of ours.
+    """
+    found = columns(reader)
+    if found is None:
+        raise StoreRejected(f"{reader.name} has no database {reader.database}")
+    types = found.get(table)
+    if types is None:
+        others = sorted(name for name, cols in found.items() if {"ts", "mt", "m"} <= cols.keys())
+        raise UsageError(
+            f"{symbol} was not recorded in {reader.name}: there is no table {table}"
+            + (f"; there are {', '.join(others[:20])}" if others else "")
+        )
+    if not {"ts", "mt", "m"} <= types.keys():
+        raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
+    return Prefix(reader, table, types["ts"], count(reader, table))
+
+
+def find_gaps(reader: Reader) -> Prefix:
+    """Look at the ledger of gaps.
+
+    Raises:
+        StoreRejected: there is none.
+    """
+    types = (columns(reader) or {}).get(GAPS.name)
+    if types is None:
+        raise StoreRejected(f"{reader.name} has no table {GAPS.name}")
+    return Prefix(reader, GAPS.name, types["from"], count(reader, GAPS.name))

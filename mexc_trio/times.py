@@ -1,0 +1,59 @@
+"""Times as people write them: in UTC, and milliseconds since 1970 in here."""
+
+import re
+from datetime import UTC, date, datetime
+from typing import Final, TypeAlias
+
+from mexc_trio.errors import UsageError
+
+Time: TypeAlias = str | date | int
+"""A text such as `2026-11-21` or `2026-11-21T09:30:00`, a date or datetime (pandas' Timestamp is
+one), or milliseconds since 1970. What has no time zone is in UTC."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_time(time: Time) -> int:
+    """Return a time in milliseconds.
+
+    Raises:
+        UsageError: it is none, or before 1970.
+
+    >>> parse_time("1970-01-02")
+    86400000
+    """
+    if isinstance(time, int):
+        return time
+    moment = _moment(time)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - _EPOCH
+    milliseconds = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    if milliseconds < 0:
+        raise UsageError(f"{str(time)!r} is before 1970")
+    return milliseconds
+
+
+def _moment(time: str | date) -> datetime:
+    if isinstance(time, str):
+        try:
+            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", time):
+                return datetime.fromisoformat(time)
+            time = date.fromisoformat(time)
+        except ValueError as error:
+            raise UsageError(
+                f"{time!r} is no time; write 2026-11-21 or 2026-11-21T09:30:00, in UTC"
+            ) from error
+    if isinstance(time, datetime):
+        return time
+    return datetime(time.year, time.month, time.day, tzinfo=UTC)
+
+
+def day_name(milliseconds: int) -> str:
+    """Return the date of a time, in UTC, such as 2026-11-21."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
+
+
+def time_name(milliseconds: int) -> str:
+    """Return a time in UTC such as 2026-11-21 09:30:00."""
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
