@@ -56,6 +56,13 @@ class Connection:
     """Spaces out subscriptions; of all connections, if they share it."""
     deals: Deals = attrs.field(factory=Deals)
     """How deals are asked for; by all connections, if they share it."""
+    # Those of the session that there is.
+    _feeds: list[Subscriber] = attrs.field(factory=list, init=False)
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Record one more from now on. The session that there is subscribes to it in seconds."""
+        self.subscribers = [*(one for one in self.subscribers if not one.stopped), subscriber]
+        self._feeds.append(subscriber)
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
@@ -65,8 +72,9 @@ class Connection:
         while feeds := [one for one in self.subscribers if not one.stopped]:
             await self.pace.turn()  # a thousand connections are not dialled at once
             began = trio.current_time()
+            self._feeds = feeds
             try:
-                with way.tally.serving(feed.symbol for feed in feeds):
+                with way.tally.serving(feeds):
                     await converse(
                         way.url,
                         feeds,

@@ -109,7 +109,8 @@ async def converse(
 
     Args:
         url: the exchange's socket.
-        feeds: one for each symbol on this connection, at least one.
+        feeds: one for each symbol on this connection, at least one. Those that are added later are
+            subscribed to within `WATCH_INTERVAL`.
         ping_interval: seconds between pings.
         flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
@@ -125,11 +126,10 @@ async def converse(
         pace = RateLimiter(SUBSCRIBE_PAUSE)
         await pace.turn()
     async with dial(url) as socket, trio.open_nursery() as nursery:
-        by_symbol = {feed.symbol: feed for feed in feeds}
         session = _Session(
             socket,
             nursery,
-            by_symbol,
+            feeds,
             ping_interval,
             flush,
             pace,
@@ -179,15 +179,18 @@ class _Request:
 class _Session:
     _socket: Socket
     _nursery: trio.Nursery
-    _feeds: Mapping[str, Feed]
+    _all: Sequence[Feed]
     _ping_interval: float
     _flush: Callable[[], None]
     _pace: RateLimiter
     _tally: Tally
     _deals: Deals
+    # How many of them are known.
+    _known: int = attrs.field(default=0, init=False)
+    _feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
     # The feeds that are to be heard. One that was stopped while others share the connection is
     # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
-    _live: dict[str, Feed] = attrs.field(init=False)
+    _live: dict[str, Feed] = attrs.field(factory=dict, init=False)
     # Acknowledgements name no symbol, and refusals not always. So one symbol's subscriptions are
     # answered before the next symbol's are sent, and whose answer it is is never in doubt.
     _asking: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -201,14 +204,21 @@ class _Session:
     _pinged: tuple[float, float] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._live = dict(self._feeds)
+        self._new()
+
+    def _new(self) -> Sequence[Feed]:
+        """Take in what was added to the feeds, and return it."""
+        new = self._all[self._known :]
+        self._known += len(new)
+        for feed in new:
+            self._feeds[feed.symbol] = self._live[feed.symbol] = feed
+            for pulse in feed.pulses.values():
+                pulse.connected(math.inf)  # what has not been asked for is not silent
+        return new
 
     async def subscribe(self) -> None:
         """Subscribe to everything."""
-        for feed in self._feeds.values():
-            for pulse in feed.pulses.values():
-                pulse.connected(math.inf)  # what has not been asked for is not silent
-        for number, feed in enumerate(self._feeds.values()):
+        for number, feed in enumerate(list(self._feeds.values())):
             if number:
                 await self._pace.turn()
             await self._begin(feed)
@@ -238,6 +248,9 @@ class _Session:
             if slept > CLOCK_JUMP:
                 raise ClockJumped(slept)
             await self._leave_the_stopped()
+            for feed in self._new():
+                self._tally.symbols.add(feed.symbol)
+                self._nursery.start_soon(self._join, feed)
             await self._answer_silence()
 
     async def receive(self) -> NoReturn:
@@ -335,6 +348,10 @@ class _Session:
                     feed.silent(channel, pulse.silence(now))
                     self._nursery.start_soon(self._ask, feed, (channel,))
 
+    async def _join(self, feed: Feed) -> None:
+        await self._pace.turn()
+        await self._begin(feed)
+
     async def _begin(self, feed: Feed) -> None:
         """Subscribe to all channels of a symbol that is still wanted."""
         if feed.stopped:
@@ -385,7 +402,7 @@ class _Session:
         await trio.sleep(pause)
         await self._pace.turn()
         self._later.discard(feed.symbol)
-        await self._begin(feed)
+        await self._begin(self._feeds[feed.symbol])  # another one, if it has come back meanwhile
 
 
 def _give(feed: Feed, message: Data, now: float) -> None:

@@ -1,9 +1,9 @@
 """What is counted of the connections of one line, for who wants to know how it does."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -12,6 +12,14 @@ from mexc_trio.errors import Loss
 
 FRESH: Final = 60.0
 """Seconds for which a look at the exchange's clock is better than a newer, slower one."""
+
+
+class Named(Protocol):
+    """Something that is of one symbol."""
+
+    @property
+    def symbol(self) -> str:
+        """The symbol."""
 
 
 @attrs.frozen
@@ -40,14 +48,13 @@ class Tally:
     """Those that a connection is open for, or being opened."""
 
     @contextmanager
-    def serving(self, symbols: Iterable[str]) -> Iterator[None]:
-        """Note the symbols of a connection for as long as the block runs."""
-        served = set(symbols)
-        self.symbols |= served
+    def serving(self, subscribers: Sequence[Named]) -> Iterator[None]:
+        """Note the symbols of a connection, and those that join it, while the block runs."""
+        self.symbols.update(one.symbol for one in subscribers)
         try:
             yield
         finally:
-            self.symbols -= served
+            self.symbols.difference_update(one.symbol for one in subscribers)
 
     def clock_seen(self, exchange: float, sent: float, round_trip: float) -> None:
         """Note what the exchange says the time is, in answer to a ping.

@@ -7,7 +7,6 @@ it.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,11 +21,12 @@ from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.companions import Companion, accompanied, beside
+from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.recording import Recording, has_journal, open_recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
-from mexc_trio.record.sharing import keep_measuring, measured, most_connections, share
+from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
@@ -37,7 +37,6 @@ from mexc_trio.supervise import alone, supervise
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
-    from mexc_trio.settings.routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ async def record(
             if found is None:
                 return 0
             symbols = found
-        connections = most_connections(len(symbols), settings.symbols_per_connection)
+        connections = most_connections(settings, symbols)
         allow_connections(connections + settings.store_connections, more=settings.finds)
         return await _record(settings, symbols, discovery, companions, file)
 
@@ -178,7 +177,7 @@ async def _run(
             running.deadline = trio.current_time() + settings.duration
         with running:
             async with trio.open_nursery() as nursery:
-                begin = partial(_begin, recording, nursery)
+                begin = partial(_begin, recording, Groups(recording), nursery)
                 begin(recording.collectors)
                 if discovery is not None:
                     following = partial(follow, recording, discovery, begin)
@@ -188,49 +187,35 @@ async def _run(
                     nursery.start_soon(supervise, "settings", changing)
 
 
-def _begin(recording: Recording, nursery: trio.Nursery, collectors: Sequence[Collector]) -> None:
+def _begin(
+    recording: Recording, groups: Groups, nursery: trio.Nursery, collectors: Sequence[Collector]
+) -> None:
     """Start the nurseries of symbols, a group for each connection; their views come later."""
-    size = recording.settings.symbols_per_connection
-    by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
-    for collector in collectors:
-        by_route[collector.settings.route].append(collector)
-    rates = measured(recording)
-    for those in by_route.values():
-        named = {one.symbol: one for one in those}
-        groups = share(list(named), rates, size)
-        if len(those) > len(groups):
-            alone = sum(len(group) == 1 for group in groups)
-            log.info(
-                "%d symbols on %d connections, %d of them alone", len(those), len(groups), alone
-            )
-        for group in groups:
-            members = [named[symbol] for symbol in group]
-            nursery.start_soon(_record_group, recording, nursery, members)
+    for group in groups.place(collectors):
+        nursery.start_soon(_record_group, recording, nursery, group)
     tables = [one.settings.table for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
 
-async def _record_group(
-    recording: Recording, everybody: trio.Nursery, collectors: Sequence[Collector]
-) -> None:
+async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
     """Record the symbols of one connection; when no symbol at all is left, end everything."""
-    await _record_together(recording, collectors)
+    await _record_together(recording, group)
     if recording.has_failed:
         everybody.cancel_scope.cancel()  # there may be a list to follow still
 
 
-async def _record_together(recording: Recording, collectors: Sequence[Collector]) -> None:
+async def _record_together(recording: Recording, group: Group) -> None:
     """Be the nursery of the symbols on one connection."""
-    settings = recording.settings
+    collectors = group.collectors
     connection = Connection(
-        recording.ways(0, collectors[0], unhurried=len(collectors) > 1),
+        recording.ways(0, collectors[0], unhurried=group.most > 1),
         collectors,
-        settings.ping_interval,
+        recording.settings.ping_interval,
         recording.journal.flush,
         recording.pace,
         recording.deals,
     )
-    if len(collectors) == 1:
+    if group.most == 1:
         await _record_symbol(recording, collectors[0], connection.run)
         return
 
@@ -239,11 +224,16 @@ async def _record_together(recording: Recording, collectors: Sequence[Collector]
             collector.broken(error)
 
     async with trio.open_nursery() as nursery:
-        name = f"connection of {len(collectors)} symbols"
-        nursery.start_soon(supervise, name, connection.run, broken)
+        nursery.start_soon(supervise, "connection of several symbols", connection.run, broken)
         async with trio.open_nursery() as symbols:
+
+            def take_in(collector: Collector) -> None:
+                connection.join(collector)
+                symbols.start_soon(_record_symbol, recording, collector, None)
+
             for collector in collectors:
                 symbols.start_soon(_record_symbol, recording, collector, None)
+            group.take_in = take_in
         nursery.cancel_scope.cancel()
 
 

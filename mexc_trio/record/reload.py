@@ -141,7 +141,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
     known = {one.symbol: one for one in recording.collectors}
     missing = [s for s in new.symbols if s not in known or known[s].stopped]
     running = sum(not one.stopped for one in recording.collectors)
-    connections = running + most_connections(len(missing), new.symbols_per_connection)
+    connections = running + most_connections(new, missing)
     allow_connections(connections + new.store_connections, more=False)
     added: list[Collector] = []
     try:

@@ -6,17 +6,18 @@ once and no neighbour's silence ends it. How busy a contract is, earlier runs ha
 the first all count as quiet.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import trio
 
+from mexc_trio.settings import Settings
+
 if TYPE_CHECKING:
     from mexc_trio.record.recording import Recording
-
-log = logging.getLogger(__name__)
+    from mexc_trio.settings.routes import Route
 
 FEW: Final = 20
 """So many symbols have a connection each."""
@@ -32,31 +33,51 @@ MEASURE_INTERVAL: Final = 600.0
 _FACT: Final = "rates"
 
 
-def share(symbols: Sequence[str], rates: Mapping[str, float], size: int) -> list[list[str]]:
-    """Return the symbols of each connection, each group in the order in which it came.
+class Shares(NamedTuple):
+    """Symbols by their connections, each in the order in which it came."""
+
+    alone: list[str]
+    """Those that have one of their own, and keep it."""
+    together: list[list[str]]
+    """Those that share one. More may join, even if it is one symbol for now."""
+
+
+def share(symbols: Sequence[str], rates: Mapping[str, float], size: int, others: int = 0) -> Shares:
+    """Return who is to share a connection with whom.
 
     Args:
         symbols: those that are to have connections.
         rates: frames a second, of those that were measured.
         size: symbols of a connection, if that was decided; 0 if not.
+        others: symbols that have connections already.
     """
-    if size or len(symbols) <= FEW:
-        return _groups(symbols, size or 1)
+    if size == 1 or (not size and len(symbols) + others <= FEW):
+        return Shares(list(symbols), [])
+    if size:
+        return Shares([], groups_of(symbols, size))
     busy = [symbol for symbol in symbols if rates.get(symbol, 0.0) >= BUSY]
-    alone = set(sorted(busy, key=lambda symbol: -rates[symbol])[:MOST_ALONE])
-    quiet = [symbol for symbol in symbols if symbol not in alone]
-    return [*([one] for one in symbols if one in alone), *_groups(quiet, TOGETHER)]
+    chosen = set(sorted(busy, key=lambda symbol: -rates[symbol])[:MOST_ALONE])
+    alone = [symbol for symbol in symbols if symbol in chosen]
+    return Shares(alone, groups_of([one for one in symbols if one not in chosen], TOGETHER))
 
 
-def most_connections(symbols: int, size: int) -> int:
-    """Return how many connections so many symbols may have at the most."""
-    if size or symbols <= FEW:
-        return -(-symbols // (size or 1))
-    return MOST_ALONE + -(-symbols // TOGETHER)
-
-
-def _groups(symbols: Sequence[str], size: int) -> list[list[str]]:
+def groups_of(symbols: Sequence[str], size: int) -> list[list[str]]:
+    """Return them cut into groups of that size; the last may be smaller."""
     return [list(symbols[first : first + size]) for first in range(0, len(symbols), size)]
+
+
+def most_connections(settings: Settings, symbols: Iterable[str]) -> int:
+    """Return how many connections these symbols may have at the most."""
+    by_route: defaultdict[tuple[Route, ...], int] = defaultdict(int)
+    for symbol in symbols:
+        by_route[settings.for_symbol(symbol).route] += 1
+    size, most = settings.symbols_per_connection, 0
+    for number in by_route.values():
+        if size or number <= FEW:
+            most += -(-number // (size or 1))
+        else:
+            most += min(number, MOST_ALONE + -(-number // TOGETHER))
+    return most
 
 
 def measured(recording: "Recording") -> dict[str, float]:

@@ -90,7 +90,7 @@ async def test_contracts_come_and_go_while_recording(
         await push(BTC, NEW)
         exchange.list_contract(ETH)
         await push(BTC, ETH, NEW)
-        assert exchange.accepted == {1: 4, 2: 3}[size]
+        assert exchange.accepted == {1: 4, 2: 2}[size]  # who comes back takes the free place
         assert await program.stop() == 0
         assert "Traceback" not in program.log
         for symbol in (BTC, ETH, NEW):
@@ -105,6 +105,28 @@ async def test_contracts_come_and_go_while_recording(
             for symbol, what in ((NEW, new), (ETH, gone), (ETH, new))
             for channel in ("ticker", "deal", "depth")
         }
+
+
+async def test_many_contracts_share_connections_and_new_ones_join(tmp_path: Path) -> None:
+    """Nobody has to know of it: one line says what was chosen, and all of it is stored."""
+    contracts = [f"A{n}_USDT" for n in range(25)]
+    async with (
+        open_exchange(contracts=contracts, rest_port=0) as exchange,
+        running(tmp_path, "--all", *addresses(exchange)) as program,
+    ):
+        for symbol in contracts:
+            await exchange.subscribed(symbol)
+        exchange.list_contract(NEW)
+        for symbol in (NEW, contracts[0]):
+            await exchange.subscribed(symbol)
+            await exchange.push(symbol, "deal")
+        assert exchange.accepted == 1
+        await program.journaled(sum(len(exchange.rows(one)) for one in (NEW, contracts[0])))
+        assert await program.stop() == 0
+        assert program.log.count("connections: 1 for 25 symbols; 0 have one of their own") == 1
+        store = Embedded(tmp_path)
+        assert store.rows("new") == exchange.rows(NEW)
+        assert store.rows("a0") == exchange.rows(contracts[0])
 
 
 async def test_symbol_that_is_refused_before_it_leaves_the_list(tmp_path: Path) -> None:

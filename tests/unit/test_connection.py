@@ -244,3 +244,46 @@ async def test_a_quick_look_at_the_clock_is_kept_for_a_minute(autojump_clock: Mo
     await trio.sleep(FRESH + 1)
     tally.clock_seen(100.0, 97.0, 2.0)
     assert tally.clock.offset == -2.0
+
+
+async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
+    autojump_clock: MockClock, line: Line, nursery: trio.Nursery
+) -> None:
+    """A new listing costs no connection, and its neighbours notice nothing."""
+    btc, eth = Listener(BTC), Listener(ETH)
+    tally = Tally()
+    shared = Connection([Way(URL, dial_of(line), tally)], [btc], 15, no_flush)
+    nursery.start_soon(shared.run)
+    await line.exchange.subscribed(BTC)
+    shared.join(eth)
+    for sessions in (1, 2):
+        for symbol, listener in ((BTC, btc), (ETH, eth)):
+            await line.exchange.subscribed(symbol)
+            await line.exchange.push(symbol, "deal")
+            await listener.until_rows(sessions)
+        assert line.exchange.accepted == sessions
+        assert tally.symbols == {BTC, ETH}
+        assert len(btc.errors) == len(eth.errors) == sessions - 1
+        if sessions == 1:
+            await line.exchange.drop()
+            await trio.sleep(5)
+    nursery.cancel_scope.cancel()
+
+
+async def test_one_that_has_left_may_join_again(
+    autojump_clock: MockClock, line: Line, nursery: trio.Nursery
+) -> None:
+    """Delisted and listed again at once: it is subscribed to, and the new listener has it all."""
+    btc, before, after = Listener(BTC), Listener(ETH), Listener(ETH)
+    shared = connect(line, btc, before)
+    nursery.start_soon(shared.run)
+    await line.exchange.subscribed(ETH)
+    before.stopped = True
+    shared.join(after)
+    await trio.sleep(10)
+    await line.exchange.subscribed(ETH)
+    await line.exchange.push(ETH, "deal")
+    await after.until_rows(1)
+    assert not before.rows
+    assert line.exchange.accepted == 1
+    nursery.cancel_scope.cancel()

@@ -1,0 +1,85 @@
+"""The symbols of each connection, and how more of them come while recording."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.recording import Recording
+from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
+from mexc_trio.settings.routes import Route
+
+log = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Group:
+    """The symbols of one connection."""
+
+    collectors: list[Collector]
+    """At least one. Those that join are added."""
+    most: int
+    """So many may share it; with 1 nobody ever joins."""
+    take_in: Callable[[Collector], None] | None = attrs.field(default=None, init=False)
+    """Begins to record one more; None while the group does not run."""
+
+    @property
+    def living(self) -> int:
+        """How many of the symbols are recorded."""
+        return sum(not one.stopped for one in self.collectors)
+
+    def join(self, collector: Collector) -> bool:
+        """Take in one more, if there is room and the group has not ended; return whether."""
+        if self.take_in is None or not 0 < self.living < self.most:
+            return False
+        self.collectors[:] = [one for one in self.collectors if not one.stopped]
+        self.collectors.append(collector)
+        self.take_in(collector)
+        return True
+
+
+@attrs.define(eq=False)
+class Groups:
+    """All groups. Only symbols with the same routes share a connection."""
+
+    _recording: Recording
+    _by_route: defaultdict[tuple[Route, ...], list[Group]] = attrs.field(
+        factory=lambda: defaultdict(list), init=False
+    )
+
+    def place(self, collectors: Sequence[Collector]) -> list[Group]:
+        """Let symbols join others, or be in new groups; return those, which are to be run."""
+        by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
+        for collector in collectors:
+            by_route[collector.settings.route].append(collector)
+        rates = measured(self._recording)
+        new: list[Group] = []
+        for route, those in by_route.items():
+            groups = self._by_route[route] = [one for one in self._by_route[route] if one.living]
+            new += self._placed(groups, those, rates)
+            groups += new
+        return new
+
+    def _placed(
+        self, groups: Sequence[Group], those: Sequence[Collector], rates: Mapping[str, float]
+    ) -> list[Group]:
+        named = {one.symbol: one for one in those}
+        size = self._recording.settings.symbols_per_connection
+        others = sum(group.living for group in groups)
+        alone, together = share(list(named), rates, size, others)
+        # Those that share fill up what there is.
+        left = [
+            symbol
+            for symbols in together
+            for symbol in symbols
+            if not any(group.join(named[symbol]) for group in groups)
+        ]
+        most = size or TOGETHER
+        new = [Group([named[symbol]], 1) for symbol in alone]
+        new += [Group([named[symbol] for symbol in some], most) for some in groups_of(left, most)]
+        if len(alone) + len(left) > 1:
+            text = "connections: %d for %d symbols; %d have one of their own"
+            log.info(text, len(new), len(alone) + len(left), len(alone))
+        return new
