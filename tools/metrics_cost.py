@@ -58,8 +58,14 @@ class _NoStore:
 
 
 @contextmanager
-def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
-    """Make a recorder in the midst of its work; nothing of it runs."""
+def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator[Recording]:
+    """Make a recorder in the midst of its work; nothing of it runs.
+
+    Args:
+        directory: where its journal lives.
+        symbols: how many it has.
+        age: seconds since the last row of each channel; None if there has been none in this run.
+    """
     settings = Settings(store=EmbeddedTarget(directory))
     with open_journal(settings.journal_path) as journal:
         gaps = journal.queue(GAPS.name)
@@ -70,8 +76,10 @@ def recorder(directory: Path, symbols: int) -> Iterator[Recording]:
             queue = journal.queue(chosen.table)
             collector = Collector(chosen, queue, Ledger(chosen.symbol, queue, gaps), gate)
             for channel in CHANNELS:
+                if age is None:
+                    break
                 collector.pulses[channel].connected(trio.current_time())
-                row = Row(int(time.time() * 1000), "t", "1|1|1|1|0.00000000")
+                row = Row(int((time.time() - age) * 1000), "t", "1|1|1|1|0.00000000")
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)
         journal.flush()

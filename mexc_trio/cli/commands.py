@@ -49,7 +49,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     with steady_stdout():
         import trio
 
-        from mexc_trio.metrics import systemd
+        from mexc_trio.metrics import events, systemd
         from mexc_trio.metrics.answer import answer
         from mexc_trio.record.recorder import record
         from mexc_trio.record.reload import SettingsFile
@@ -58,7 +58,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
             from mexc_trio.screen.live import show_screen as statistics
         else:
             from mexc_trio.record.watch import print_statistics as statistics
-        beside = [statistics, answer, systemd.keep_telling]
+        beside = [statistics, answer, systemd.keep_telling, events.tell]
         read = partial(load_settings, options, symbols)
         file = SettingsFile(settings.config, read) if settings.config else None
         return trio.run(record, settings, settings.symbols, beside, file)

@@ -100,6 +100,8 @@ class RecordOptions(DrainOptions):
     ] = None
     listen: Annotated[str | None, _option("listen", RECORD, "HOST:PORT|off")] = None
     metrics: Annotated[str | None, _option("metrics", RECORD, "HOST:PORT|off")] = None
+    on_event: Annotated[str | None, _option("on_event", PROGRAM, "COMMAND")] = None
+    event_after: Annotated[str | None, _option("event_after", PROGRAM, "SECONDS")] = None
     journal_sync: Annotated[bool | None, _option("journal_sync", LIMITS, "")] = None
     max_errors: Annotated[str | None, _option("max_errors", LIMITS, "NUMBER")] = None
     min_free_mib: Annotated[str | None, _option("min_free_mib", LIMITS, "MIB")] = None

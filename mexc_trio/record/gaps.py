@@ -65,10 +65,14 @@ class Ledger:
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: _Mark(channel) for channel in self._channels}
         self._recall()
-        newest = max(mark.ts for mark in self._marks.values())
-        self._since = newest
-        self._has_history = newest > 0
+        self._since = self.newest
+        self._has_history = self.newest > 0
         self._queue.marks = self._to_remember()
+
+    @property
+    def newest(self) -> int:
+        """Milliseconds: the last row of any channel; 0 if there was none yet."""
+        return max(mark.ts for mark in self._marks.values())
 
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""

@@ -98,18 +98,19 @@ async def _record(
     ask = file.ask if file else None
     async with _started(settings, symbols, ask) as (recording, running):
         recording.journal.remember(CONFIG, str(file.path.resolve()) if file else "")
-        end = "it was stopped"
         try:
             async with accompanied(recording, companions):
-                await _run(recording, running, discovery, file)
-        except BaseException as error:
-            full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
-            end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
-            raise
+                try:
+                    await _run(recording, running, discovery, file)
+                except BaseException as error:
+                    full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
+                    recording.end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
+                    raise
+                recording.end = "it was stopped"
         finally:
             _say_good_bye(recording)
             with suppress(JournalError):  # if it is the journal that failed, it has been said
-                recording.journal.remember(_END, end)
+                recording.journal.remember(_END, recording.end)
         return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
 
 

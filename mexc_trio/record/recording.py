@@ -63,6 +63,8 @@ class Recording:
     deals: Deals = attrs.field(init=False)
     """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
+    end: str = ""
+    """How it ended, in a few words; empty while it goes on."""
     restore_terminal: Callable[[], None] = lambda: None
     """Ends what the terminal shows, for an end that comes at once; may be called twice."""
 

@@ -20,6 +20,7 @@ from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import most_connections
 from mexc_trio.rows import Cause
 from mexc_trio.settings import SETTINGS, Settings
+from mexc_trio.settings.description import values
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
@@ -33,7 +34,10 @@ ANSWER: Final = "settings read again"
 WITHOUT: Final = "the settings do not name it any more"
 _BEFORE: Final = "the settings did not name it"
 
-_LIVE: Final = {"symbols", "linger", "max_errors", "min_free_mib", "retention", "log_level"}
+_LIVE: Final = {
+    "symbols", "linger", "max_errors", "min_free_mib", "retention", "log_level",
+    "on_event", "event_after",
+}  # fmt: skip
 _LISTED: Final = {"all", "quote", "refresh"}
 """What can be changed as well while a list of contracts is followed."""
 
@@ -183,12 +187,13 @@ def _told(
         parts.append(f"recording {_names(added)}")
     if gone:
         parts.append(f"no longer {_names(gone)}")
-    values = sorted(key for key in changed if key != "symbols" and hasattr(new, key))
-    took = [key for key in values if getattr(new, key) != getattr(old, key)]
-    parts += [f"{key} = {getattr(new, key)}" for key in took if key != "patterns"]
+    keys = sorted(key for key in changed if key != "symbols" and hasattr(new, key))
+    took = [key for key in keys if getattr(new, key) != getattr(old, key)]
+    texts = values(new)
+    parts += [f"{key} = {texts[key]}" for key in took if key != "patterns"]
     if old.overrides != new.overrides:
         parts.append("limits of symbols")
-    if left := [key for key in values if key not in took]:
+    if left := [key for key in keys if key not in took]:
         log.warning("settings: %s changed, which takes a restart", ", ".join(left))
         parts.append(f"{', '.join(left)} takes a restart")
     return "; ".join(parts) or "nothing new"

@@ -22,6 +22,7 @@ from mexc_trio.settings.values import (
     directory,
     file,
     new_file,
+    parse_command,
     seconds,
     socket_url,
     whole,
@@ -163,6 +164,18 @@ class Settings:
         parse_address,
         "where a recorder answers /metrics, /live and /ready: host:port, a port, or off; port 0 is"
         " a free one, and the file metrics.url in the state directory says which",
+    )
+    on_event: tuple[str, ...] | None = _setting(
+        None,
+        parse_command,
+        "a command that is run with a line of JSON on its standard input when recording stops, a"
+        " symbol has no data or the store is away for longer than --event-after, or the disk is"
+        " low",
+    )
+    event_after: float = _setting(
+        "300.0",
+        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        "seconds without data or without the store after which that is an event",
     )
     reader_password: str | None = _setting(
         None, str, "the password of user reader at that address; a random one if none", secret=True

@@ -5,8 +5,8 @@ from mexc_trio.settings.routes import routes_text
 from mexc_trio.settings.values import mask
 
 
-def describe(settings: Settings) -> list[str]:
-    """Return what holds, a line for each source and the defaults last, without secrets."""
+def values(settings: Settings) -> dict[str, str]:
+    """Return the value of each setting as text, without secrets."""
     shown: dict[str, object] = {key: getattr(settings, key) for key in SETTINGS}
     shown["channels"] = ",".join(settings.channels)
     shown["symbols"] = " ".join((*settings.symbols, *settings.patterns))
@@ -15,6 +15,7 @@ def describe(settings: Settings) -> list[str]:
     shown["live"] = "yes" if settings.live else "no"
     shown["listen"] = settings.listen or "off"
     shown["metrics"] = settings.metrics or "off"
+    shown["on_event"] = settings.on_event and settings.on_event[0]  # the rest may be a secret
     shown["route"] = routes_text(settings.route)
     shown["quote"] = " ".join(settings.quote or ())
     shown["password"] = "***" if settings.password else None
@@ -22,10 +23,14 @@ def describe(settings: Settings) -> list[str]:
     shown["state_dir"] = settings.state_directory
     shown["url"] = mask(settings.url)
     shown["journal_sync"] = "yes" if settings.journal_sync else "no"
+    return {key: "none" if value in (None, "", ()) else str(value) for key, value in shown.items()}
+
+
+def describe(settings: Settings) -> list[str]:
+    """Return what holds, a line for each source and the defaults last, without secrets."""
     parts: dict[str, list[str]] = {}
-    for key, value in shown.items():
-        text = f"{key} = {'none' if value in (None, '') else value}"
-        parts.setdefault(settings.sources.get(key, DEFAULT), []).append(text)
+    for key, value in values(settings).items():
+        parts.setdefault(settings.sources.get(key, DEFAULT), []).append(f"{key} = {value}")
     for symbol, override in settings.overrides.items():
         texts = [
             f"[{symbol}] {key} = {_override_text(key, value)}" for key, value in override.items()

@@ -8,6 +8,8 @@ import difflib
 import math
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -95,6 +97,17 @@ def file(text: str) -> Path:
     if not os.path.exists(path):
         raise UsageError(f"there is no file {shown(text)}")
     return path
+
+
+def parse_command(text: str) -> tuple[str, ...]:
+    """Read a command as a shell would, but without any of its signs; empty for none."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"not a command: {error}") from None  # its text may hold a secret
+    if words and shutil.which(words[0]) is None:
+        raise UsageError(f"{shown(words[0])} is not a program that can be run")
+    return words
 
 
 def new_file(text: str) -> Path:

@@ -134,6 +134,8 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "stats_interval": "2",
         "max_errors": "3",
         "duration": "60",
+        "on_event": "cat",
+        "event_after": "60",
         "state_dir": "state",
         "retention": "1",
         "listen": "127.0.0.1:8123",

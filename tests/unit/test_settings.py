@@ -169,6 +169,9 @@ def test_the_journal_lives_where_the_store_does() -> None:
         ("symbols_per_connection", "0"),
         ("store_connections", "0"),
         ("log_level", "loud"),
+        ("on_event", "no-such-program --loud"),
+        ("on_event", "cat 'and no end"),
+        ("event_after", "-1"),
         ("state_dir", "file"),
         ("state_dir", "file/below"),
     ],
@@ -439,6 +442,16 @@ def test_the_log_shows_every_setting_and_no_secret() -> None:
     assert "secret" not in "".join(lines) + repr(settings) + str(settings)
 
 
+def test_what_a_command_is_told_by_is_not_shown() -> None:
+    """The address of a hook is often a secret, and so nothing but the program is shown."""
+    settings = load({"on_event": "cat 'https://hook/s3cr et' -"}, environ={})
+    assert settings.on_event == ("cat", "https://hook/s3cr et", "-")
+    assert any("on_event = cat" in line for line in describe(settings))
+    assert "s3cr" not in "".join(describe(settings))
+    assert "s3cr" not in error_of({"on_event": "cat 's3cr"})
+    assert "s3cr" not in error_of({"on_event": "no-such-program s3cr"})
+
+
 def test_settings_do_not_change() -> None:
     """What was logged at the start holds until the end."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -467,6 +480,26 @@ def test_the_shipped_file_has_every_key_with_its_default() -> None:
     }
     overrides = dict(re.findall(r"^#(\w+) =(.*)$", section, re.MULTILINE))
     assert overrides.keys() == SYMBOL_SETTINGS.keys()
+
+
+def test_the_readme_has_every_option_with_its_default() -> None:
+    """Its table, --help and settings.ini say the same of each setting."""
+    text = (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
+    table = text.split("\n## Options\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `--([a-z-]+)` \| (.*?) \|", table, re.MULTILINE)
+    told = {name.replace("-", "_"): default for name, default in rows}
+    assert len(told) == len(rows) == table.count("\n| `--")
+    # Passwords and symbols are no options.
+    assert told.keys() == SETTINGS.keys() - {"symbols", "password", "reader_password"}
+    for key, default in told.items():
+        field = SETTINGS[key]
+        text = field.metadata["text"]
+        if text is None:
+            assert not re.fullmatch("`[^`]+`", default), key  # it has no value
+        elif default == "off":
+            assert text == "no", key
+        else:
+            assert field.metadata["parse"](default.strip("`")) == field.default, key
 
 
 def test_the_shipped_file_uncommented_changes_nothing_either() -> None:
