@@ -363,12 +363,20 @@ class _Session:
     async def _ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
         """Subscribe to channels of one symbol and see to it that each is answered."""
         async with self._asking:
-            request = await self._request_answered(feed, channels, merged=self._deals.merged)
-            if request.channels == ["deal"] and request.asks_unmerged and not request.refused:
-                objection = request.objection
-                request = await self._request_answered(feed, ("deal",), merged=True)
-                if not (request.channels or request.refused):
-                    self._deals.only_merged(objection)
+            request = _Request(feed.symbol, list(channels), self._deals.merged)
+            with trio.move_on_after(ACK_TIMEOUT):
+                # Deals alone that are not answered, or refused, are asked for in the plain way.
+                patience = ACK_TIMEOUT / 2 if request.asks_unmerged else math.inf
+                await self._send(request, patience)
+                if request.asks_unmerged and request.channels == ["deal"] and not request.refused:
+                    objection = request.objection
+                    request = _Request(feed.symbol, ["deal"], merged=True)
+                    await self._send(request)
+                    if not (request.channels or request.refused):
+                        self._deals.only_merged(objection)
+                else:
+                    await request.complete.wait()
+            self._request = None
         if request.refused:
             self._ask_later(feed)
         elif request.channels:
@@ -378,16 +386,14 @@ class _Session:
                 Loss.NO_ACKNOWLEDGEMENT,
             )
 
-    async def _request_answered(
-        self, feed: Feed, channels: Sequence[Channel], *, merged: bool
-    ) -> _Request:
-        request = self._request = _Request(feed.symbol, list(channels), merged)
-        for channel in channels:
-            await self._socket.send_message(subscribe(feed.symbol, channel, merged=merged))
-        with trio.move_on_after(ACK_TIMEOUT):
+    async def _send(self, request: _Request, patience: float = math.inf) -> None:
+        """Send the subscriptions, and wait for their answers."""
+        self._request = request
+        for channel in list(request.channels):  # answers take them away
+            frame = subscribe(request.symbol, channel, merged=request.merged)
+            await self._socket.send_message(frame)
+        with trio.move_on_after(patience):
             await request.complete.wait()
-        self._request = None
-        return request
 
     def _ask_later(self, feed: Feed) -> None:
         if feed.symbol in self._later:
