@@ -48,7 +48,8 @@ class Loss(StrEnum):
     REFUSED = "refused"
     CLOCK_JUMPED = "clock jumped"
     NO_RESOURCES = "no resources"
-    """Of our own machine, which has no file or thread to spare: no error of the connection."""
+    """Of our own machine, which has no file or thread to spare, or could not keep what came: no
+    error of the connection."""
 
 
 class ExchangeError(MexcTrioError):
@@ -117,6 +118,10 @@ class JournalError(MexcTrioError):
 
 class JournalLocked(JournalError):  # noqa: N818
     """Another process holds the journal: a second recorder on one state directory. Exit code 1."""
+
+
+class JournalBusy(JournalError):  # noqa: N818
+    """Another program has the journal's file locked. It is waited out, if it can. Exit code 1."""
 
 
 class DiskFull(JournalError):  # noqa: N818

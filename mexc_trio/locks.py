@@ -188,6 +188,24 @@ def describe_process(pid: int) -> str:
     return f"process {pid}" + (f" ({command[:100]})" if command else "")
 
 
+def who_locks(paths: Sequence[Path]) -> str:
+    """Return which other process has files locked for writing, where the system tells.
+
+    The files are not asked: whoever closes a descriptor of one lets go of all the locks that the
+    process has on it.
+    """
+    try:
+        inodes = {str(path.stat().st_ino) for path in paths if path.exists()}
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        locks = []
+    for _, kind, _, mode, pid, place, *_ in map(str.split, locks):
+        is_there = kind == "POSIX" and mode == "WRITE" and place.rpartition(":")[2] in inodes
+        if is_there and int(pid) not in (0, os.getpid()):
+            return describe_process(int(pid))
+    return "another program"
+
+
 def _record_holder(fd: int, offset: int) -> str:
     # struct flock as Linux on 64 bits has it; elsewhere the process stays unnamed.
     if sys.platform != "linux":

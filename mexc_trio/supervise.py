@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from mexc_trio.backoff import Backoff
-from mexc_trio.errors import JournalError, MexcTrioError, leaves, out_of_resources
+from mexc_trio.errors import JournalBusy, JournalError, MexcTrioError, leaves, out_of_resources
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ async def supervise(
         failed: told of each failure, before the pause.
 
     Raises:
-        JournalError: the task met with one.
+        JournalError: the task met with one that does not pass.
     """
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     said = ""
@@ -50,11 +50,13 @@ async def supervise(
         try:
             await task()
             return
+        except* JournalBusy as group:
+            error = leaves(group)[0]
         except* JournalError:
             raise
         except* Exception as group:  # noqa: BLE001 - whatever it is, it fails alone
             error = leaves(group)[0] if len(leaves(group)) == 1 else group
-            assert isinstance(error, Exception)  # noqa: S101 - the clause says so
+        assert isinstance(error, Exception)  # noqa: S101 - the clauses say so
         if trio.current_time() - began >= HEALTHY:
             backoff.reset()
             said = ""

@@ -12,12 +12,16 @@ from typing import Final
 
 import attrs
 import trio
+from trio_util import AsyncBool
 
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange.frames import FramePeeler
 
 Take = Callable[[Sequence[bytes]], None]
 """Takes the messages of one read, at least one, in order. It never waits."""
+
+LONGEST_HOLD: Final = 8.0
+"""Seconds for which nothing is read while it could not be kept; less than a pong may take."""
 
 # The end of an answer's head, as h11 finds it, so that the library finds the same one.
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
@@ -34,6 +38,8 @@ class PeelingStream(trio.abc.Stream):
 
     _stream: trio.abc.Stream
     _url: str
+    _held: AsyncBool = attrs.field(factory=AsyncBool)
+    """While true, nothing more is read: it waits in the kernel, and then at the exchange."""
     said_goodbye: bool = attrs.field(default=False, init=False)
     """Whether the library has sent a close frame, be it the first one or the answer to one."""
     # The answer to the handshake until its head is complete; None when frames have begun.
@@ -89,6 +95,8 @@ class PeelingStream(trio.abc.Stream):
         return data[: len(data) - len(self._ahead)]
 
     async def _read(self, max_bytes: int | None) -> bytes:
+        if self._held.value:
+            await self._released()
         try:
             return bytes(await self._stream.receive_some(max_bytes))
         except trio.BrokenResourceError as error:
@@ -97,6 +105,14 @@ class PeelingStream(trio.abc.Stream):
                 reason = f"the connection's TLS broke: {error.__cause__.reason}"
                 raise ExchangeError(reason, Loss.CLOSED) from error
             raise
+
+    async def _released(self) -> None:
+        with trio.move_on_after(LONGEST_HOLD):
+            await self._held.wait_value(False)
+            return
+        raise ExchangeError(
+            f"nothing that comes could be kept for {LONGEST_HOLD:g} s", Loss.NO_RESOURCES
+        )
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, if that is possible; where it is not, reading comes to the end soon.

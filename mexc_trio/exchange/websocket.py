@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 from h11 import ProtocolError
+from trio_util import AsyncBool
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -59,7 +60,11 @@ class Socket(Protocol):
 
 @asynccontextmanager
 async def dial(
-    url: str, *, unhurried: bool = False, connect: Connect = trio.open_tcp_stream
+    url: str,
+    *,
+    unhurried: bool = False,
+    connect: Connect = trio.open_tcp_stream,
+    held: AsyncBool | None = None,
 ) -> AsyncIterator[Socket]:
     """Open a WebSocket, and close it at the end of the block.
 
@@ -67,20 +72,25 @@ async def dial(
         url: the exchange's socket.
         unhurried: read it a hundred times a second at the most; see `Unhurried`.
         connect: makes the connection over which TLS, if the URL says so, and WebSocket are spoken.
+        held: while true, nothing is dialled or read, since what came could not be kept.
 
     Raises:
         ExchangeError: it could not be opened within `CONNECT_TIMEOUT`, or has ended.
     """
+    if held is not None:
+        await held.wait_value(False)
     deadline = trio.current_time() + CONNECT_TIMEOUT
     with _one_error(url):
         with trio.fail_at(deadline):
             stream = await _connect(url, connect, unhurried=unhurried)
-        async with speak(stream, url, deadline) as socket:
+        async with speak(stream, url, deadline, held) as socket:
             yield socket
 
 
 @asynccontextmanager
-async def speak(stream: trio.abc.Stream, url: str, deadline: float) -> AsyncIterator[Socket]:
+async def speak(
+    stream: trio.abc.Stream, url: str, deadline: float, held: AsyncBool | None = None
+) -> AsyncIterator[Socket]:
     """Open a WebSocket on a stream, and close both at the end of the block.
 
     The stream is made by the caller and closed here. The library would leave its own open when a
@@ -90,13 +100,14 @@ async def speak(stream: trio.abc.Stream, url: str, deadline: float) -> AsyncIter
         stream: any stream to the exchange.
         url: what the exchange is asked for.
         deadline: when the handshake is to be done, on Trio's clock.
+        held: as in `dial`.
 
     Raises:
         ExchangeError: as in `dial`.
     """
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    peeling = PeelingStream(stream, url)
+    peeling = PeelingStream(stream, url, held or AsyncBool())
     try:
         with _one_error(url, peeling):
             async with trio.open_nursery() as nursery:

@@ -8,10 +8,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from mexc_trio.errors import DiskFull, JournalError
+from mexc_trio.errors import DiskFull, JournalBusy, JournalError
+from mexc_trio.locks import who_locks
 
 Database = sqlite3.Connection
+
+PATIENCE: Final = 5.0
+"""Seconds that a statement waits for another program's lock, unless `wait_for_locks` was told."""
 
 
 class Damage(sqlite3.DatabaseError):
@@ -20,7 +25,7 @@ class Damage(sqlite3.DatabaseError):
 
 def connect(path: Path) -> Database:
     """Open a database, made if it is missing; raises what `translated` turns into our errors."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
@@ -35,6 +40,11 @@ def connect(path: Path) -> Database:
 def connect_to_read(path: Path) -> Database:
     """Open a database that another process may be writing, and change nothing; see `connect`."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def wait_for_locks(db: Database, seconds: float) -> None:
+    """Let each statement wait for so many seconds, at the most, for another program's lock."""
+    db.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
 
 
 def wal(path: Path) -> Path:
@@ -79,6 +89,7 @@ def translated(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: no space.
+        JournalBusy: another program has it locked.
         JournalError: any other failure.
     """
     try:
@@ -88,6 +99,9 @@ def translated(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"journal {path}: the disk is full; free some space and start again"
             ) from error
+        if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            holder = who_locks([path, path.with_name(path.name + "-shm")])
+            raise JournalBusy(f"journal {path} is locked by {holder}: close it there") from error
         raise JournalError(f"journal {path}: {error}") from error
     except OSError as error:
         raise JournalError(f"journal {path}: {error.strerror or error}") from error

@@ -18,6 +18,7 @@ from mexc_trio.journal.database import (
     connect_to_read,
     transaction,
     translated,
+    wait_for_locks,
     wal,
 )
 from mexc_trio.journal.places import Places
@@ -211,6 +212,10 @@ class JournalFile:
         with translated(self.path):
             for fd in self._fds.values():
                 os.fsync(fd)
+
+    def wait_for_locks(self, seconds: float) -> None:
+        """Let what follows wait so long, at the most, for another program's lock; blocks."""
+        wait_for_locks(self._db, seconds)
 
     def close(self) -> None:
         """Close the database, and only then what is held open beside it."""

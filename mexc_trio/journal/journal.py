@@ -1,5 +1,6 @@
 """All queues of a recorder, and when they are written; `mexc_trio.journal` tells the whole."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -7,19 +8,31 @@ from typing import Final
 
 import attrs
 import trio
+from trio_util import AsyncBool
 
-from mexc_trio.errors import JournalError
+from mexc_trio.errors import JournalBusy, JournalError
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.opening import open_file
-from mexc_trio.journal.outbox import Outbox
+from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.journal.queue import Queue
 from mexc_trio.spans import now
+
+log = logging.getLogger(__name__)
 
 SYNC_INTERVAL: Final = 0.1
 """Seconds after which written rows are synced to the disk, if that was asked for."""
 
 PURGE_INTERVAL: Final = 2.0
 """Seconds between two removals of rows that need not be kept."""
+
+SAY_LOCKED: Final = 1.0
+"""Seconds for which another program must have had the file locked for a line in the log."""
+
+SAY_AGAIN: Final = 60.0
+"""Seconds until the next such line."""
+
+LAST_PATIENCE: Final = 1.0
+"""Seconds that the last write waits for another program's lock."""
 
 _PURGE_STEP: Final = 2000
 """Entries and pages that are worked on before other tasks have their turn: a few milliseconds."""
@@ -67,11 +80,42 @@ class Journal:
         """Write all that was collected; see `Outbox.flush`."""
         self.outbox.flush()
 
+    def flush_if_unlocked(self) -> None:
+        """Write what one read has brought; see `Outbox.flush_if_unlocked`."""
+        self.outbox.flush_if_unlocked()
+
+    @property
+    def locked(self) -> AsyncBool:
+        """Whether another program has the file locked, so that nothing can be kept."""
+        return self.outbox.locked
+
     async def keep_flushing(self) -> None:
-        """Flush what comes with no read, at once. Runs until cancelled; raises as `flush`."""
+        """Flush what comes with no read, at once, and what could not be written, when it can be.
+
+        Runs until cancelled.
+
+        Raises:
+            DiskFull, JournalError: as `flush`, but for a lock.
+        """
         while True:
             await self.outbox.something_collected()
-            self.flush()
+            await self._flush_when_unlocked()
+
+    async def _flush_when_unlocked(self) -> None:
+        began = trio.current_time()
+        say = began + SAY_LOCKED
+        while True:
+            try:
+                self.flush()
+                break
+            except JournalBusy as error:
+                if trio.current_time() >= say:
+                    log.warning("%s; until then nothing is received", error)
+                    say = trio.current_time() + SAY_AGAIN
+            await trio.sleep(RETRY)
+        if say != began + SAY_LOCKED:
+            waited = trio.current_time() - began
+            log.info("journal %s: unlocked after %.0f s", self.path, waited)
 
     async def keep_syncing(self) -> None:
         """Sync the disk at most `SYNC_INTERVAL` after rows were written. Runs until cancelled."""
@@ -82,7 +126,8 @@ class Journal:
     async def keep_purging(self) -> None:
         """Remove what need not be kept, now and then. Runs until cancelled."""
         while True:
-            await self.purge()
+            with suppress(JournalBusy):
+                await self.purge()
             await trio.sleep(PURGE_INTERVAL)
 
     async def purge(self) -> None:
@@ -131,14 +176,21 @@ def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
         JournalLocked, JournalError, DiskFull: as `open_file`.
     """
     with open_file(path) as file:
+        file.wait_for_locks(0)  # nobody else runs meanwhile: see `keep_flushing`
         journal = Journal(file, retention)
         try:
             yield journal
         except BaseException:
+            file.wait_for_locks(LAST_PATIENCE)
             with suppress(JournalError):  # perhaps it is what brought us here
                 journal.flush()
             raise
         else:
-            journal.flush()
+            file.wait_for_locks(LAST_PATIENCE)
+            try:
+                journal.flush()
+            except JournalBusy as error:
+                text = f"{error}; what was received since is lost, and will be in gaps"
+                raise JournalBusy(text) from error
         finally:
             journal.hang_up()

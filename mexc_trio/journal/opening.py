@@ -39,6 +39,7 @@ def open_file(path: Path) -> Iterator[JournalFile]:
 
     Raises:
         JournalLocked: another process has it.
+        JournalBusy: another program has locked its database.
         JournalError: it cannot be made or opened.
         DiskFull: no space.
     """

@@ -1,15 +1,22 @@
 """What was collected and is not yet written: the queues put it here, and the journal writes it."""
 
+from contextlib import suppress
 from typing import Final, Protocol
 
 import attrs
 import trio
+from trio_util import AsyncBool
 
+from mexc_trio.errors import JournalBusy
 from mexc_trio.journal.file import JournalFile, State, Stored
 from mexc_trio.spans import now
 
 GROUP: Final = 64
 """Frames that are collected at the most before they are written."""
+
+
+RETRY: Final = 0.1
+"""Seconds until it is tried again whether a file that another program had locked still is."""
 
 
 class Collecting(Protocol):
@@ -36,6 +43,8 @@ class Outbox:
     """Queues with rows that are not yet written."""
     remembered: int = attrs.field(default=0, init=False)
     """How many rows the queues keep in memory besides."""
+    locked: AsyncBool = attrs.field(factory=AsyncBool, init=False)
+    """Whether another program has the file locked, as far as is known."""
     _changed: dict[str, Collecting] = attrs.field(factory=dict, init=False)
     _frames: int = attrs.field(default=0, init=False)
     # Rings when something was collected that belongs to no read, or written that is not synced.
@@ -47,10 +56,10 @@ class Outbox:
         self._collected.set()
 
     def appended(self) -> None:
-        """Note that a frame is complete; write a full group."""
+        """Note that a frame is complete; write a full group, if nobody has the file locked."""
         self._frames += 1
         if self._frames >= GROUP:
-            self.flush()
+            self.flush_if_unlocked()
 
     def changed(self, queue: Collecting) -> None:
         """Note that what is remembered of a table changed.
@@ -65,22 +74,38 @@ class Outbox:
 
         Raises:
             DiskFull: no space.
+            JournalBusy: another program has the file locked.
             JournalError: any other failure.
         """
         if not self.touched and not self._changed:
             return
         at = now()
         # If this fails, all stays collected in memory as it was, and the caller hears of it.
-        self.file.write(
-            [queue.pending(at) for queue in self.touched],
-            [queue.state() for queue in self._changed.values()],
-        )
+        try:
+            self.file.write(
+                [queue.pending(at) for queue in self.touched],
+                [queue.state() for queue in self._changed.values()],
+            )
+        except JournalBusy:
+            self.locked.value = True
+            self.collected()
+            raise
+        self.locked.value = False
         for queue in self.touched:
             queue.written(at)
         self.touched.clear()
         self._changed.clear()
         self._frames = 0
         self._written.set()
+
+    def flush_if_unlocked(self) -> None:
+        """Do as `flush` does; where the file is locked, leave it to `Journal.keep_flushing`.
+
+        What is not written is little: nobody reads from the exchange while `locked`.
+        """
+        if not self.locked.value:
+            with suppress(JournalBusy):
+                self.flush()
 
     async def something_collected(self) -> None:
         """Wait until something was collected that comes with no read."""

@@ -13,7 +13,7 @@ import trio
 
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal.file import State, Stored
-from mexc_trio.journal.outbox import Outbox
+from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.spans import now
 
 REMEMBERED: Final = 50_000
@@ -89,6 +89,11 @@ class Queue:
     def backlog(self) -> int:
         """Rows that the store has not acknowledged."""
         return self.end - self.acked
+
+    async def unlocked(self) -> None:
+        """Wait while another program has the file locked; a moment in any case."""
+        await trio.sleep(RETRY)
+        await self._outbox.locked.wait_value(False)
 
     def append(
         self, rows: Sequence[RowTuple], version: int = 0, marks: Marks | None = None

@@ -145,7 +145,7 @@ async def _started(
     def last_words() -> None:
         if recording is not None:
             recording.restore_terminal()
-            recording.journal.flush()
+            recording.journal.flush_if_unlocked()
             log.warning(
                 "second signal: not waiting; the next run writes up to %d rows from the journal",
                 recording.backlog,
@@ -212,7 +212,7 @@ async def _record_together(recording: Recording, group: Group) -> None:
         recording.ways(0, collectors[0], unhurried=group.most > 1),
         collectors,
         recording.settings.ping_interval,
-        recording.journal.flush,
+        recording.journal.flush_if_unlocked,
         recording.pace,
         recording.deals,
     )

@@ -134,7 +134,9 @@ class Recording:
         first = line % len(routes)
         ways = []
         for route in (*routes[first:], *routes[:first]):
-            dialling = partial(dial, unhurried=unhurried, connect=partial(connect, route))
+            way = partial(connect, route)
+            held = self.journal.locked
+            dialling = partial(dial, unhurried=unhurried, connect=way, held=held)
             url = route.via or self.settings.url
             ways.append(Way(url, dialling, self._tally(line, route)))
         return ways

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple, Table
-from mexc_trio.errors import StoreError, StoreUnavailable, TableDamaged, TableMissing
+from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
 from mexc_trio.record.reconcile import (
     BATCH,
@@ -168,6 +168,8 @@ class Writer:
             while self.queue.backlog and self.store.away_since is None:
                 await self._step()
             await self._seal()
+        except JournalBusy:
+            pass  # the end says so
         except StoreUnavailable:
             pass  # the gate has said so; the rows stay in the journal
         except StoreError as error:
@@ -176,6 +178,8 @@ class Writer:
     async def _step_or_wait(self) -> None:
         try:
             await self._step()
+        except JournalBusy:
+            await self.queue.unlocked()
         except StoreUnavailable:
             await self._start_over()
         except TableMissing as error:

@@ -1,0 +1,122 @@
+"""Another program has the journal locked, as database browsers do while something is edited.
+
+Received means kept: so while nothing can be kept, nothing is received. Short locks cost nothing,
+since the kernel holds what comes; long ones the connection, with a row in `gaps`.
+"""
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.support.faults import (
+    TALLY,
+    Recorder,
+    compare,
+    compare_gaps,
+    recording,
+    stored,
+    stored_gaps,
+    wait_until,
+)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have a journal locked, which this process's number then stands for."""
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        yield
+        db.execute("ROLLBACK")
+    TALLY.fault("lock on the journal")
+
+
+def health(recorder: Recorder) -> float:
+    """Return how many seconds the recorder takes to say that it lives."""
+    url = (recorder.state / "metrics.url").read_text().strip().replace("/metrics", "/live")
+    began = time.monotonic()
+    with urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+        assert answer.status == 200
+    return time.monotonic() - began
+
+
+def test_short_lock_costs_nothing(tmp_path: Path) -> None:
+    """For some seconds the socket holds what comes; the program goes on, and says who it is."""
+    with recording(tmp_path, linger="0") as (exchange, recorder):
+        recorder.start()
+        recorder.stores(500)
+        for _ in range(3):
+            with locked(recorder.journal):
+                assert recorder.run_for(3)
+                assert health(recorder) < 0.5
+            recorder.stores(500)
+        recorder.catches_up()
+        recorder.stop()
+        said = recorder.said()
+        assert said.count(f"is locked by process {os.getpid()} (") == 3
+        assert said.count(": unlocked after 3 s") == 3
+        found = compare(exchange.connections(), stored(recorder, None))
+        assert len(found.segments) == 1
+        assert stored_gaps(recorder, None) == []
+
+
+def test_long_lock_costs_the_connection(tmp_path: Path) -> None:
+    """The gap is written, nothing is twice, and recording goes on by itself."""
+    with recording(tmp_path, linger="0") as (exchange, recorder):
+        recorder.start()
+        recorder.stores(500)
+        with locked(recorder.journal):
+            recorder.says("nothing that comes could be kept for 8 s")
+            assert recorder.run_for(5)
+            assert health(recorder) < 0.5
+        recorder.stores(500)
+        recorder.catches_up()
+        recorder.stop()
+        found = compare(exchange.connections(), stored(recorder, None))
+        assert len(found.segments) == 2
+        gaps = stored_gaps(recorder, None)
+        compare_gaps(found.segments, gaps)
+        assert {gap.detail for gap in gaps} == {"nothing that comes could be kept for 8 s"}
+
+
+def test_stop_while_locked(tmp_path: Path) -> None:
+    """It ends within its bound and says what is missing; the next start writes that gap."""
+    with recording(tmp_path, linger="0") as (exchange, recorder):
+        recorder.start()
+        recorder.stores(500)
+        with locked(recorder.journal):
+            recorder.says("is locked by process")
+            recorder.signal()
+            assert recorder.wait(8) == 1
+            last = recorder.said().splitlines()[-1]
+            assert re.search(r"error: journal .* is locked by process \d+ .* will be in gaps", last)
+            # Nor does it start: in one line, within seconds.
+            recorder.start()
+            assert recorder.wait(12) == 1
+            last = recorder.said().splitlines()[-1]
+            assert re.search(r"error: journal .* is locked by process \d+ .*: close it there", last)
+        recorder.start()
+        recorder.stores(500)
+        recorder.stop()
+        found = compare(exchange.connections(), stored(recorder, None))
+        compare_gaps(found.segments, stored_gaps(recorder, None))
+
+
+def test_kill_9_while_locked(tmp_path: Path) -> None:
+    """What was not kept was not received: the gap begins with the last row that is stored."""
+    with recording(tmp_path, linger="0") as (exchange, recorder):
+        recorder.start()
+        recorder.stores(500)
+        with locked(recorder.journal):
+            recorder.says("is locked by process")
+            recorder.kill()
+        recorder.start()
+        wait_until("it goes on", lambda: len(exchange.connections()) == 2)
+        recorder.stores(500)
+        recorder.stop()
+        found = compare(exchange.connections(), stored(recorder, None))
+        compare_gaps(found.segments, stored_gaps(recorder, None))
