@@ -3,9 +3,9 @@
 A table's name is short (`BTC_USDT` is recorded in `btc`), and still no two symbols share one. A
 symbol has one underscore: with `_USDT` it is recorded under its base, which has none, else under
 its whole name, which has one. Two kinds of names are left out because something else in the
-database has them: the table `gaps`, and the views that stand beside a table (`btc_deals` beside
-`btc`). So `GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever comes, in
-`btc__deals`.
+database has them: the tables `gaps` and `contracts`, and the views that stand beside a table
+(`btc_deals` beside `btc`). So `GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever
+comes, in `btc__deals`.
 """
 
 import re
@@ -22,7 +22,7 @@ LONGEST_TABLE = 150
 """Letters of a table's name. A table is a file or a directory, whose name has 255 at the most, with
 what the engine, and we for a damaged table, add."""
 
-RESERVED_TABLES = frozenset({"gaps"})
+RESERVED_TABLES = frozenset({"gaps", "contracts"})
 """Names of tables that are no symbol's."""
 
 _SYMBOL = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")

@@ -15,7 +15,8 @@ from typing import IO, Final
 from mexc_trio.backup.checksum import Checksum
 from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_of
 from mexc_trio.backup.stored import Types, select_rows
-from mexc_trio.clickhouse.schema import GAPS, columns, count
+from mexc_trio.clickhouse.schema import columns, count
+from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import FileError, UsageError
 from mexc_trio.files import sync_directory
 from mexc_trio.parquet import Parquet, need_arrow
@@ -44,7 +45,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
         entries = []
         with progress(f"backup of {reader.name}", sum(counts.values())) as bar:
             for table, types in tables.items():
-                only = symbols if table == GAPS.name else ()
+                only = symbols if table in OF_ALL else ()
                 sql = select_rows(reader, table, types, str(counts[table]), only=only)
                 entries.append(_write(reader, sql, table, directory, bar))
         for entry in entries:
@@ -76,7 +77,7 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
         for symbol, table in wanted.items():
             if table not in ours:
                 raise UsageError(f"{symbol} was not recorded in {reader.name}: no table {table}")
-        names = [*wanted.values(), *({GAPS.name} & ours.keys())]
+        names = [*wanted.values(), *(OF_ALL.keys() & ours.keys())]
     else:
         names = sorted(name for name in ours if not _PUT_ASIDE.fullmatch(name))
         for name in sorted(ours.keys() - set(names)):

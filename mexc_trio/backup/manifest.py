@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from mexc_trio.backup.checksum import Checksum
-from mexc_trio.clickhouse.schema import GAPS, Table, market_table
+from mexc_trio.clickhouse.schema import Table, market_table
+from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import FileError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 def table_of(name: str) -> Table:
     """Return the table of that name, as we create it."""
-    return GAPS if name == GAPS.name else market_table(name)
+    return OF_ALL.get(name) or market_table(name)
 
 
 def read_rows(directory: Path, entry: Entry) -> "Iterator[pa.RecordBatch]":

@@ -20,7 +20,6 @@ from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import (
-    GAPS,
     RowTuple,
     Store,
     columns,
@@ -28,6 +27,7 @@ from mexc_trio.clickhouse.schema import (
     prepare,
     qualified,
 )
+from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
@@ -88,7 +88,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
         with _open(settings) as store:
             for move in moves:
                 _give_name(store, move)
-            views.create(store, [entry.table for entry in entries if entry.table != GAPS.name])
+            views.create(store, [entry.table for entry in entries if entry.table not in OF_ALL])
             totals = {move.entry.table: count(store, move.entry.table) for move in moves}
             _tell_journal(journal, totals)
             name = store.name
@@ -108,7 +108,7 @@ def _choose(
     for symbol, table in wanted.items():
         if table not in known:
             raise UsageError(f"{source} has no {symbol}; it has {', '.join(sorted(known))}")
-    return [entry for entry in entries if entry.table in {*wanted.values(), GAPS.name}]
+    return [entry for entry in entries if entry.table in {*wanted.values(), *OF_ALL}]
 
 
 @contextmanager
@@ -154,7 +154,11 @@ def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: boo
             prepare(store, [table])
     try:
         for batch in read_rows(source, move.entry):
-            rows: Iterator[RowTuple] = zip(*(c.to_pylist() for c in batch.columns), strict=True)
+            values = (
+                map(float, column.to_pylist()) if type_.startswith("Float") else column.to_pylist()
+                for column, (_, type_) in zip(batch.columns, table.columns, strict=True)
+            )
+            rows: Iterator[RowTuple] = zip(*values, strict=True)
             while part := list(islice(rows, BATCH)):
                 store.append(table, part)
                 bar(len(part))

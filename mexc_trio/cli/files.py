@@ -43,6 +43,15 @@ def export(
             "WHICH",
         ),
     ] = None,
+    amounts: Annotated[
+        str | None,
+        file_option(
+            "--amounts",
+            "contracts, as the exchange counts, or coins: times the contract's size. "
+            "[default: contracts]",
+            "UNIT",
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         file_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
@@ -82,7 +91,7 @@ def export(
     settings = begin(options, symbols)
     requests = parse_requests(
         settings.symbols if symbols else (), kind=kind, format=file_format,
-        numbers=numbers, out=Path(out), start=start, end=end,
+        numbers=numbers, amounts=amounts, out=Path(out), start=start, end=end,
         interval=interval, by_day=by_day, flat=flat, latency_ms=latency_ms, force=force,
     )  # fmt: skip
     from mexc_trio.export.export import export

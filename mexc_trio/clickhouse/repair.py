@@ -216,13 +216,12 @@ def _select(store: Store, table: Table, condition: str) -> list[RowTuple]:
     )
     found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [
-        tuple(
-            int(value) if _is_number(type_) else str(value)
-            for value, (_, type_) in zip(row, table.columns, strict=True)
-        )
+        tuple(_value(value, type_) for value, (_, type_) in zip(row, table.columns, strict=True))
         for row in found
     ]
 
 
-def _is_number(type_: str) -> bool:
-    return type_.startswith(("DateTime64", "UInt", "Int"))
+def _value(value: object, type_: str) -> int | float | str:
+    if type_.startswith("Float"):
+        return float(str(value))
+    return int(str(value)) if type_.startswith(("DateTime64", "UInt", "Int")) else str(value)

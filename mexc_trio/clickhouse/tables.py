@@ -7,7 +7,7 @@ import attrs
 
 from mexc_trio import channels
 
-RowTuple = tuple[int | str, ...]
+RowTuple = tuple[int | float | str, ...]
 """A row as the stores take it: `Row` and `Gap` are such tuples."""
 
 
@@ -60,3 +60,24 @@ GAPS: Final = Table(
     ),
 )
 """The ledger of gaps, in the same database as the symbols' tables."""
+
+
+CONTRACTS: Final = Table(
+    "contracts",
+    (
+        ("symbol", "String"),
+        ("as_of", "DateTime64(3)"),
+        ("recorded_in", "String"),
+        ("contract_size", "Float64"),
+        ("tick", "Float64"),
+        ("lot", "Float64"),
+        ("price_scale", "Int32"),
+        ("volume_scale", "Int32"),
+        ("state", "Int32"),
+        ("rest", "String"),
+    ),
+)
+"""What the exchange says of each recorded contract, a row whenever that changes."""
+
+OF_ALL: Final = {table.name: table for table in (GAPS, CONTRACTS)}
+"""The tables that have rows of all symbols, by their names."""

@@ -3,7 +3,9 @@
 Beside `btc` stand `btc_tickers`, `btc_deals`, `btc_depths`, and `btc_candles(interval = 60)`, whose
 parameter is the length of a candle in seconds; and the same four again under names such as
 `btc_deals_exact`. Those without a suffix have Float64, to compute with; the exact ones have
-Decimals. They store nothing: each query reads the table. See `view_sql` for what is in them.
+Decimals. They store nothing: each query reads the table. See `view_sql` for what is in them. Behind
+that, in all but candles, stand the contract's size and tick as the table `contracts` has them; a
+view is made anew when they change.
 """
 
 import hashlib
@@ -12,7 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from mexc_trio.clickhouse.schema import Store, columns, literal, qualified
-from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, definitions
+from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
+from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
 from mexc_trio.errors import StoreError
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 
@@ -43,11 +46,16 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
     found = store.query(f"SELECT name, comment FROM system.tables WHERE database = {database}")
     comments = {str(name): str(comment) for name, comment in found}
     present = columns(store, tables=tables) or {}
+    terms = read_terms(store, tables)
     created: list[str] = []
     for table in tables:
         source, ts_type = qualified(store, table), present.get(table, {}).get("ts", "")
-        floats, exact = (definitions(source, ts_type, numbers) for numbers in (FLOATS, EXACT))
-        selects = [floats[view] for view in VIEWS] + [exact[view] for view in VIEWS]
+        selects = [
+            _with_terms(view, select[view], terms.get(table, ()), numbers)
+            for numbers in (FLOATS, EXACT)
+            for select in (definitions(source, ts_type, numbers),)
+            for view in VIEWS
+        ]
         for view, select in zip([*VIEWS, *EXACT_VIEWS], selects, strict=True):
             name = f"{table}_{view}"
             comment = comments.get(name)
@@ -64,6 +72,14 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
             )
             created.append(name)
     return created
+
+
+def _with_terms(view: str, select: str, terms: Sequence[Terms], numbers: Numbers) -> str:
+    """Return a view's definition with what is known of the contract at the time of each row."""
+    if view == "candles":
+        return select
+    more = (f"{sql(terms, field, 'ts', numbers)} AS {field}" for field in FIELDS)
+    return f"SELECT *, {', '.join(more)} FROM ({select})"
 
 
 def ours(store: Store) -> set[str]:

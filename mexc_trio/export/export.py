@@ -17,12 +17,12 @@ from mexc_trio.export.ledger import Part, read_ledger
 from mexc_trio.export.nautilus import export_catalog
 from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request
-from mexc_trio.export.source import LINES, Plan, Source
+from mexc_trio.export.source import LINES, Plan, Source, find_source
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
-from mexc_trio.read.selecting import FOREVER, find, find_gaps
+from mexc_trio.read.selecting import FOREVER, find_gaps
 from mexc_trio.settings import Settings
 from mexc_trio.spans import EARLIEST, LATEST
 from mexc_trio.times import time_name
@@ -50,14 +50,13 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
     with open_reader(settings) as reader:
         if first.kinds == ("gaps",):
             sources: list[Source] = [
-                GapSource(find_gaps(reader), first, [r.symbol for r in requests])
+                GapSource(find_gaps(reader), first, symbols=[r.symbol for r in requests])
             ]
         else:
             if first.format == "nautilus":  # a file for each kind
                 requests = [attrs.evolve(r, kinds=(kind,)) for r in requests for kind in r.kinds]
             sources = [
-                Source(find(reader, r.symbol, settings.for_symbol(r.symbol).table), r)
-                for r in requests
+                find_source(reader, r, settings.for_symbol(r.symbol).table) for r in requests
             ]
         plans = [(source, source.plan(start, end)) for source in sources]
         full = [(source, plan) for source, plan in plans if plan.rows]
@@ -90,7 +89,7 @@ def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> N
     with (
         progress(what, total) as bar,
         _output(request) as file,
-        open_writer(request, source.names, file, _gaps(source)) as writer,
+        open_writer(source, file, _gaps(source)) as writer,
     ):
         for source, plan in full:
             with closing(source.tables(plan, start, end)) as tables:
@@ -173,7 +172,7 @@ def _write(
         for part, slices in groupby(_cut(tables, run), key=lambda pair: pair[0]):
             with (
                 whole_file(request.file_of(part.day), replace=may_replace(part)) as file,
-                open_writer(request, source.names, file, gaps) as writer,
+                open_writer(source, file, gaps) as writer,
             ):
                 _copy(source, part, (table for _, table in slices), writer, bar)
             _write_beside(request.file_of(part.day), writer, replace=may_replace(part))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from mexc_trio.export.request import Request
+from mexc_trio.export.source import Source
 from mexc_trio.parquet import Parquet
 
 if TYPE_CHECKING:
@@ -36,18 +36,15 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(
-    request: Request, names: Sequence[str], file: BinaryIO, gaps: Sequence[int] = ()
-) -> Iterator[Writer]:
-    """Lend the writer of the request's format.
+def open_writer(source: Source, file: BinaryIO, gaps: Sequence[int] = ()) -> Iterator[Writer]:
+    """Lend the writer of a request's format.
 
     Args:
-        request: what was asked for.
-        names: the rows' columns.
+        source: of the rows, and what was asked for.
         file: where it is written.
         gaps: for hftbacktest, when gaps in the books begin.
     """
-    writer = _writer(request, names, file, gaps)
+    writer = _writer(source, file, gaps)
     try:
         yield writer
         writer.close()
@@ -56,14 +53,15 @@ def open_writer(
         raise
 
 
-def _writer(request: Request, names: Sequence[str], file: BinaryIO, gaps: Sequence[int]) -> Writer:
+def _writer(source: Source, file: BinaryIO, gaps: Sequence[int]) -> Writer:
+    request = source.request
     if request.format == "parquet":
         return Parquet(file)
     if request.format == "hftbacktest":
         from mexc_trio.export.hftbacktest import Events
 
-        return Events(file, gaps, request.latency)
-    return Lines(file, header=names if request.format == "csv" else ())
+        return Events(file, gaps, request.latency, source.terms)
+    return Lines(file, header=source.names if request.format == "csv" else ())
 
 
 class Lines:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class GapSource(Source):
     """The gaps of some symbols; of all if there are none."""
 
-    symbols: Sequence[str]
+    symbols: Sequence[str] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

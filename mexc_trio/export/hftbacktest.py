@@ -8,8 +8,9 @@ price, amount. Three things to know:
   which is 0 unless the user says else.
 - Books are told as changes, see `books`.
 
-Beside the file stands what a backtest is to be told of the contract: the tick and the lot, found as
-the greatest steps of which all prices and all amounts in the file are multiples.
+Beside the file stands what a backtest is to be told of the contract: tick, lot and size as the
+table `contracts` has them. Where it has none, or the file has numbers between them, tick and lot
+are the greatest steps of which all prices and all amounts in the file are multiples.
 """
 
 import logging
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from mexc_trio.clickhouse.terms import Terms, digits
 from mexc_trio.export.books import BIDS, Books, trimmed
 from mexc_trio.rows import DEAL
 from mexc_trio.spans import EARLIEST, LATEST
@@ -59,15 +61,23 @@ Event = tuple[int, int, int, float, float, int, int, float]
 class Events:
     """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
 
-    def __init__(self, file: BinaryIO, gaps: Sequence[int] = (), latency: int = 0) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        gaps: Sequence[int] = (),
+        latency: int = 0,
+        terms: Sequence[Terms] = (),
+    ) -> None:
         """Begin a file.
 
         Args:
             file: where it is written.
             gaps: when gaps in the books begin, in order, in milliseconds.
             latency: milliseconds from the exchange's time to the local one.
+            terms: what is known of the contract; the last ones count.
         """
         self._file = file
+        self._terms = terms[-1] if terms else None
         self._books = Books(gaps)
         self._latency = latency * 1_000_000
         self._tick, self._lot = _Step(), _Step()
@@ -120,7 +130,14 @@ class Events:
     @property
     def about(self) -> Mapping[str, str]:
         """See `Writer.about`."""
-        return {"tick_size": self._tick.text, "lot_size": self._lot.text}
+        if self._terms is None:
+            return {"tick_size": self._tick.text, "lot_size": self._lot.text}
+        said = {
+            "tick_size": self._tick.or_coarser(digits(self._terms.tick)),
+            "lot_size": self._lot.or_coarser(digits(self._terms.lot)),
+            "contract_size": digits(self._terms.contract_size),
+        }
+        return {name: text for name, text in said.items() if text}
 
     def _flush(self, events: list[Event]) -> None:
         import numpy as np
@@ -166,8 +183,17 @@ class _Step:
             return
         if len(self._seen) < _MOST_SEEN:
             self._seen.add(text)
+        self._units = math.gcd(self._units, self._in_units(text))
+
+    def or_coarser(self, text: str) -> str:
+        """Return a step that somebody knows if all numbers are multiples of it, else our own."""
+        known = self._in_units(text) if text else 0
+        return text if known and not self._units % known else self.text
+
+    @staticmethod
+    def _in_units(text: str) -> int:
         whole, _, fraction = text.partition(".")
-        self._units = math.gcd(self._units, int(whole + fraction[:_DECIMALS].ljust(_DECIMALS, "0")))
+        return int(whole + fraction[:_DECIMALS].ljust(_DECIMALS, "0"))
 
     @property
     def text(self) -> str:

@@ -49,6 +49,7 @@ class _Contents(msgspec.Struct):
     flat: bool = False
     latency: int = 0
     version: int = 1
+    amounts: str = "contracts"
 
 
 @attrs.define
@@ -92,7 +93,7 @@ def read_ledger(request: Request) -> Ledger:
     """
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
-        request.flat, request.latency, VERSION,
+        request.flat, request.latency, VERSION, request.amounts,
     )  # fmt: skip
     path = request.out / NAME
     try:

@@ -20,6 +20,7 @@ FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest", "nautilus")
 BACKTESTS: Final = ("hftbacktest", "nautilus")
 """Those of backtests, which have deals and books."""
 NUMBERS: Final = ("float", "exact", "text")
+AMOUNTS: Final = ("contracts", "coins")
 
 STANDARD_OUTPUT: Final = Path("-")
 """The file that stands for it."""
@@ -42,6 +43,8 @@ class Request:
     format: str
     numbers: str
     """One of `NUMBERS`: the nearest double, exact Decimals, or the exchange's digits as texts."""
+    amounts: str
+    """One of `AMOUNTS`."""
     out: Path
     """The file; by day, the directory."""
     start: int | None
@@ -78,6 +81,7 @@ def parse_requests(
     kind: str | None,
     format: str | None,  # noqa: A002
     numbers: str | None,
+    amounts: str | None,
     out: Path,
     start: str | None,
     end: str | None,
@@ -125,9 +129,15 @@ def parse_requests(
             f"so one day is --from 2026-11-20 --to 2026-11-21"
         )
     which = _choice("--numbers", numbers or NUMBERS[0], NUMBERS)
+    unit = _choice("--amounts", amounts or AMOUNTS[0], AMOUNTS)
+    if unit == "coins" and (which == "text" or chosen in BACKTESTS or kinds[0] in ("raw", "gaps")):
+        raise UsageError(
+            "--amounts coins are computed: it goes with deals, tickers, depths or candles, in "
+            "--numbers float or exact, and with files for people, not for backtests"
+        )
     return [
         Request(
-            symbol=symbol, kinds=kinds, format=chosen, numbers=which,
+            symbol=symbol, kinds=kinds, format=chosen, numbers=which, amounts=unit,
             out=out / symbol if by_day and len(symbols) > 1 else out,
             start=first, end=last, interval=step, by_day=by_day, flat=flat, latency=latency_ms or 0,
             force=force,

@@ -7,18 +7,19 @@ Both passes read the rows that the table had at the start, so a recorder may go 
 """
 
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from mexc_trio.clickhouse.schema import literal, milliseconds
+from mexc_trio.clickhouse.terms import Terms, read_terms
 from mexc_trio.export.lines import line
 from mexc_trio.export.order import HOUR, by_hour, held_back
 from mexc_trio.export.request import BACKTESTS, Request
 from mexc_trio.read.reading import Reader
-from mexc_trio.read.selecting import IN_ORDER, TYPES, Prefix, Typed
+from mexc_trio.read.selecting import IN_ORDER, TYPES, Prefix, Typed, find, find_terms
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +58,8 @@ class Source:
 
     prefix: Prefix
     request: Request
+    terms: Sequence[Terms] = ()
+    """What is known of the contract."""
 
     @property
     def reader(self) -> Reader:
@@ -117,6 +120,7 @@ class Source:
         return Typed(
             kind=request.kinds[0], symbol=request.symbol, numbers=request.numbers,
             interval=request.interval // 1000, flat=request.flat,
+            coins=self.terms if request.amounts == "coins" else None,
         )  # fmt: skip
 
     def _rows(self, start: int, end: int) -> str:
@@ -139,3 +143,18 @@ class Source:
             text = line(request.format, self.names, numbers=request.numbers)
             select = f"SELECT toUnixTimestamp64Milli(ts) AS at, {text} AS line FROM ({select})"
         return f"{select} {IN_ORDER}"
+
+
+def find_source(reader: Reader, request: Request, table: str) -> Source:
+    """Look at the table of the request's symbol.
+
+    Raises:
+        UsageError: nothing was recorded under that name, or what a contract is is not known.
+        StoreRejected: the table is not one of ours.
+    """
+    prefix = find(reader, request.symbol, table)
+    if request.amounts == "coins":
+        return Source(prefix, request, find_terms(reader, request.symbol, table))
+    if request.format in BACKTESTS:
+        return Source(prefix, request, read_terms(reader, [table]).get(table, ()))
+    return Source(prefix, request)

@@ -21,7 +21,7 @@ REMEMBERED: Final = 50_000
 heads from the file would take a quarter of the time that their INSERTs take."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[int | str, ...]]).decode
+_decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
 
 
 Marks = Mapping[str, tuple[int, int]]

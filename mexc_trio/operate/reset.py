@@ -13,7 +13,6 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import (
-    GAPS,
     Store,
     columns,
     count,
@@ -23,6 +22,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
 )
 from mexc_trio.clickhouse.suitability import why_unsuitable
+from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.journal import Journal, open_journal
@@ -70,7 +70,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
         raise UsageError("name symbols, or give --all-data")
     with _held(settings) as (store, journal, hold):
         names = _ours(store) if all_data else [settings.for_symbol(one).table for one in symbols]
-        hold([name for name in names if name != GAPS.name])
+        hold([name for name in names if name not in OF_ALL])
         doomed = _look(store, journal, names)
         if not doomed:
             _say(f"{store.name}: nothing of that is there")
@@ -79,7 +79,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
         for table in doomed:
             _say(f"  {table}")
         if not all_data:
-            _say("The ledger of gaps keeps what it says of them.")
+            _say("The tables of all symbols, gaps and contracts, keep what they say of them.")
         if not yes and not _agreed():
             _say("Nothing is removed.")
             return 1
@@ -111,7 +111,7 @@ def _held(
 
 
 def _ours(store: Store) -> list[str]:
-    """Return all tables that recorders write to, the ledger of gaps last."""
+    """Return all tables that recorders write to, those of all symbols last."""
     found = columns(store) or {}
     kinds = engines(store, list(found))
     market = [
@@ -119,7 +119,7 @@ def _ours(store: Store) -> list[str]:
         for name in sorted(found)
         if not why_unsuitable(market_table(name).columns, found[name], kinds.get(name, ""))
     ]
-    return [*market, *(name for name in found if name == GAPS.name)]
+    return [*market, *(name for name in found if name in OF_ALL)]
 
 
 def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:
@@ -132,7 +132,7 @@ def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_
     for name in names:
         if name not in found:
             continue
-        if name != GAPS.name:
+        if name not in OF_ALL:
             table = market_table(name)
             if reason := why_unsuitable(table.columns, found[name], kinds.get(name, "")):
                 raise UsageError(f"table {name} at {store.name} {reason}: it is not one of ours")

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import attrs
 
+from mexc_trio.clickhouse.schema import literal, qualified
+from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreRejected, StoreUnavailable, TableMissing, UsageError
 from mexc_trio.parquet import need_arrow
 from mexc_trio.query.hints import hint
 from mexc_trio.read.arrow import in_order
 from mexc_trio.read.reading import Reader, open_reader
-from mexc_trio.read.selecting import FOREVER, IN_ORDER, Typed, find, find_gaps
+from mexc_trio.read.selecting import FOREVER, IN_ORDER, Typed, find, find_gaps, find_terms
 from mexc_trio.settings import Settings
 from mexc_trio.settings.sources import load
 from mexc_trio.symbols import parse_symbol
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 Numbers: TypeAlias = Literal["float", "exact", "text"]
 """The nearest double, exact Decimals, or the exchange's own digits."""
+Amounts: TypeAlias = Literal["contracts", "coins"]
+"""Contracts, as the exchange counts, or those times the contract's size."""
 
 # They stand for themselves: no SELECT can be made of them, which Arrow would take.
 _NO_SELECT: Final = re.compile(r"\s*(SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.IGNORECASE)
@@ -86,9 +90,10 @@ class RecordedStore:
         end: Time | None = None,
         *,
         numbers: Numbers = "float",
+        amounts: Amounts = "contracts",
     ) -> "pa.Table":
         """Return deals: ts, symbol, price, volume (contracts), side (the taker's)."""
-        return self._typed("deals", symbol, start, end, numbers)
+        return self._typed("deals", symbol, start, end, numbers, amounts)
 
     def tickers(
         self,
@@ -97,9 +102,10 @@ class RecordedStore:
         end: Time | None = None,
         *,
         numbers: Numbers = "float",
+        amounts: Amounts = "contracts",
     ) -> "pa.Table":
         """Return tickers: last, fair and index price, open contracts, funding rate."""
-        return self._typed("tickers", symbol, start, end, numbers)
+        return self._typed("tickers", symbol, start, end, numbers, amounts)
 
     def depths(
         self,
@@ -108,6 +114,7 @@ class RecordedStore:
         end: Time | None = None,
         *,
         numbers: Numbers = "float",
+        amounts: Amounts = "contracts",
         flat: bool = False,
     ) -> "pa.Table":
         """Return books: lists of prices and amounts, best first, and the best levels.
@@ -117,9 +124,10 @@ class RecordedStore:
             start: from when on.
             end: until when.
             numbers: what numbers are.
+            amounts: what is counted.
             flat: columns `bid_price_1`, `bid_amount_1` ... `ask_amount_20` in place of lists.
         """
-        return self._typed("depths", symbol, start, end, numbers, flat=flat)
+        return self._typed("depths", symbol, start, end, numbers, amounts, flat=flat)
 
     def candles(
         self,
@@ -129,13 +137,14 @@ class RecordedStore:
         *,
         seconds: int = 60,
         numbers: Numbers = "float",
+        amounts: Amounts = "contracts",
     ) -> "pa.Table":
         """Return candles of the deals; those that begin in the range, whole."""
         step = seconds * 1000
         if step <= 0:
             raise UsageError(f"candles of {seconds} seconds: a candle takes one or more")
         first, last = (-(-bound // step) * step for bound in _range(start, end))
-        return self._typed("candles", symbol, first, last, numbers, seconds=seconds)
+        return self._typed("candles", symbol, first, last, numbers, amounts, seconds=seconds)
 
     def gaps(
         self, symbol: str | None = None, start: Time | None = None, end: Time | None = None
@@ -149,6 +158,18 @@ class RecordedStore:
             return reader.table(f"{gaps} ORDER BY `from`, symbol, channel")
 
         return self._ask(ask)
+
+    def contracts(self, symbol: str | None = None) -> "pa.Table":
+        """Return what the exchange said of contracts, a row for each change; of one or of all.
+
+        Contract size, steps of price and volume, their decimals, state; the rest as JSON.
+        """
+        where = f"WHERE symbol = {literal(parse_symbol(symbol))}" if symbol else ""
+        return self._ask(
+            lambda reader: reader.table(
+                f"SELECT * FROM {qualified(reader, CONTRACTS.name)} {where} ORDER BY symbol, as_of"
+            )
+        )
 
     def sql(self, statement: str) -> "pa.Table":
         """Return the answer to one statement, as `mexc-trio sql` takes it. Times are in UTC."""
@@ -191,6 +212,7 @@ class RecordedStore:
         start: Time | None,
         end: Time | None,
         numbers: Numbers,
+        amounts: Amounts,
         *,
         seconds: int = 60,
         flat: bool = False,
@@ -198,11 +220,16 @@ class RecordedStore:
         symbol = parse_symbol(symbol)
         if numbers not in ("float", "exact", "text"):
             raise UsageError(f"numbers={numbers!r}: choose from float, exact, text")
-        typed = Typed(kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat)
+        if amounts not in ("contracts", "coins") or (amounts, numbers) == ("coins", "text"):
+            raise UsageError(f"amounts={amounts!r}: choose from contracts, and coins, not as text")
         bounds, table = _range(start, end), self._settings.for_symbol(symbol).table
 
         def ask(reader: Reader) -> "pa.Table":
             prefix = find(reader, symbol, table)
+            typed = Typed(
+                kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat,
+                coins=find_terms(reader, symbol, table) if amounts == "coins" else None,
+            )  # fmt: skip
             rows = prefix.between(*bounds, typed.types)
             return in_order(reader.table(f"{typed.select(rows, prefix.ts_type)} {IN_ORDER}"))
 

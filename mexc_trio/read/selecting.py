@@ -4,6 +4,7 @@ A range is of milliseconds, its end not included. Only the rows are read that a 
 moment, its prefix, so that a recorder may go on meanwhile.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +20,8 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.clickhouse.view_sql import DECIMALS, FLOATS, TEXTS
+from mexc_trio.clickhouse.terms import Terms, read_terms, sql
+from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
 from mexc_trio.rows import DEAL, DEPTH, TICKER
@@ -36,6 +38,18 @@ FOREVER: Final = 253_402_300_800_000
 # One thread returns a StripeLog table's rows in the order of insertion.
 IN_ORDER: Final = "SETTINGS max_threads = 1"
 """What stands at the end of a SELECT whose rows are wanted in the order of receipt."""
+
+
+AMOUNTS: Final = {
+    "tickers": ("hold_volume",),
+    "deals": ("volume",),
+    "depths": (
+        "bid_amounts", "ask_amounts", "best_bid_amount", "best_ask_amount",
+        *(f"{side}_amount_{n}" for side in ("bid", "ask") for n in range(1, DEEPEST + 1)),
+    ),
+    "candles": ("volume", "buy_volume"),
+}  # fmt: skip
+"""The columns of each kind that count contracts, unless coins are wanted."""
 
 
 @attrs.frozen
@@ -91,6 +105,8 @@ class Typed:
     """Seconds of a candle."""
     flat: bool = False
     """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
+    coins: Sequence[Terms] | None = None
+    """What makes coins of contracts; None for amounts in contracts."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,8 +132,28 @@ class Typed:
         select = select.replace("{interval:UInt32}", str(self.interval))
         computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}
         computed |= _flat()
+        if self.coins is not None:
+            computed |= {
+                name: self._in_coins(computed.get(name, name)) for name in AMOUNTS[self.kind]
+            }
         parts = (f"{computed.get(name, name)} AS {name}" for name in self.names)
         return f"SELECT {', '.join(parts)} FROM ({select})"
+
+    def _in_coins(self, amount: str) -> str:
+        """Return the SQL of an amount, or of an array of them, times the contract's size."""
+        assert self.coins is not None  # noqa: S101 - see the caller
+        exact = self.numbers == "exact"
+        size = sql(self.coins, "contract_size", "ts", EXACT if exact else FLOATS)
+
+        def times(one: str) -> str:
+            if exact:  # in 256 bits, where every product has room
+                product = f"toDecimal256({one}, 18) * {size}"
+                return f"accurateCastOrNull({product}, 'Decimal(38, 18)')"
+            return f"{one} * {size}"
+
+        if not amount.endswith("_amounts"):
+            return times(amount)
+        return f"arrayMap(one -> assumeNotNull({times('one')}), {amount})"
 
 
 def _flat() -> dict[str, str]:
@@ -152,6 +188,21 @@ def find(reader: Reader, symbol: str, table: str) -> Prefix:
     if not {"ts", "mt", "m"} <= types.keys():
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
     return Prefix(reader, table, types["ts"], count(reader, table))
+
+
+def find_terms(reader: Reader, symbol: str, table: str) -> list[Terms]:
+    """Return what makes coins of a symbol's contracts.
+
+    Raises:
+        UsageError: that is not known.
+    """
+    terms = read_terms(reader, [table]).get(table, [])
+    if not any(math.isfinite(one.contract_size) for one in terms):
+        raise UsageError(
+            f"{symbol}: how much a contract is was not written down in {reader.name}, so there are "
+            f"no amounts in coins; a recorder that reaches --rest-url does it"
+        )
+    return terms
 
 
 def find_gaps(reader: Reader) -> Prefix:

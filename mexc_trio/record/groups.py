@@ -58,9 +58,8 @@ class Groups:
         new: list[Group] = []
         for route, those in by_route.items():
             groups = self._by_route[route] = [one for one in self._by_route[route] if one.living]
-            placed = self._placed(groups, those, rates)
-            groups += placed
-            new += placed
+            new += self._placed(groups, those, rates)
+            groups += new
         return new
 
     def _placed(

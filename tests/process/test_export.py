@@ -680,11 +680,11 @@ def test_by_day_an_interrupted_run_is_resumed(
     original = formats.open_writer
     written: list[str] = []
 
-    def failing(request: Any, names: Any, file: Any, gaps: Any) -> Any:
+    def failing(rows: Any, file: Any, gaps: Any) -> Any:
         written.append(Path(file.name).name)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return original(request, names, file, gaps)
+        return original(rows, file, gaps)
 
     monkeypatch.setattr(export_module, "open_writer", failing)
     assert run(tmp_path / "data", *command) == 130

@@ -18,9 +18,10 @@ from mexc_trio import RecordedStore, open_store
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
+from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreRejected, UsageError
 from tests.process.test_questions import QUESTIONS, README
-from tests.support.questions import ANSWERS, Raw, market, same
+from tests.support.questions import ANSWERS, CONTRACT, Raw, market, same
 from tests.support.running import environment, running, server_store
 from tools.exchange import open_exchange
 from tools.market import Row
@@ -33,7 +34,8 @@ GAP: Final = (BTC, "all", 1_795_132_800_000, 1_795_132_860_000, "connection lost
 
 def fill(store: Store) -> None:
     """Put two symbols and a gap into a store."""
-    prepare(store, [*map(market_table, ROWS), GAPS])
+    prepare(store, [*map(market_table, ROWS), GAPS, CONTRACTS])
+    store.append(CONTRACTS, [CONTRACT])
     views.create(store, list(ROWS))
     for table, rows in ROWS.items():
         for first in range(0, len(rows), 500):
@@ -57,7 +59,7 @@ def store(request: pytest.FixtureRequest, directory: Path) -> Iterator[RecordedS
     if request.param == "server":
         server = request.getfixturevalue("clickhouse_server")
         where = server.url
-        for table in (*ROWS, "gaps"):
+        for table in (*ROWS, "gaps", "contracts"):
             server.execute(f"DROP TABLE IF EXISTS mexc_data.{table}")
         with closing(server_store(where)) as filling:
             fill(filling)

@@ -20,10 +20,11 @@ from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from tests.support.questions import ANSWERS, Raw, market, same
+from tests.support.questions import ANSWERS, CONTRACT, SIZE, Raw, market, same
 from tools.market import Row
 
 README: Final = Path(__file__).parents[2] / "README.md"
@@ -65,7 +66,8 @@ def directory(
     """Return a store with both tables and their views."""
     directory = tmp_path_factory.mktemp("questions")
     with closing(EmbeddedStore(directory)) as store:
-        prepare(store, [market_table("btc"), market_table("eth")])
+        prepare(store, [market_table("btc"), market_table("eth"), CONTRACTS])
+        store.append(CONTRACTS, [CONTRACT])
         views.create(store, ["btc", "eth"])
         for table, rows in zip(("btc", "eth"), recorded, strict=True):
             for first in range(0, len(rows), 500):
@@ -192,6 +194,7 @@ PANDAS: Final[dict[str, Callable[[Frames], Any]]] = {
     "turnover (times the contract's size, in USDT)": lambda f: (
         (f.deals.price * f.deals.volume).sum()
     ),
+    "turnover in USDT": lambda f: (f.deals.price * f.deals.volume).sum() * float(SIZE),
     "volume-weighted average price": lambda f: (
         (f.deals.price * f.deals.volume).sum() / f.deals.volume.sum()
     ),

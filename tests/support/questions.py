@@ -16,6 +16,10 @@ from tools.market import Market, Row, truth
 
 START: Final = 1_788_335_243_000
 MINUTE: Final = 60_000
+SIZE: Final = Decimal("0.0001")
+"""Bitcoins of a contract."""
+CONTRACT: Final = ("BTC_USDT", START, "btc", float(SIZE), 0.1, 1.0, 1, 0, 0, "{}")
+"""The row that says so."""
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -175,6 +179,7 @@ ANSWERS: Final[Mapping[str, Callable[[Raw, Raw], Any]]] = {
     "turnover (times the contract's size, in USDT)": lambda raw, _: sum(
         d.price * d.volume for d in raw.deals
     ),
+    "turnover in USDT": lambda raw, _: sum(d.price * d.volume for d in raw.deals) * SIZE,
     "volume-weighted average price": lambda raw, _: vwap(raw.deals),
     "VWAP of each minute": lambda raw, _: [
         (minute, vwap(deals)) for minute, deals in raw.grouped(MINUTE).items()

@@ -10,6 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
@@ -67,7 +68,7 @@ class Recorder:
         return [Gap(*row) for row in rows_of(self.gaps)]  # type: ignore[arg-type]
 
 
-def rows_of(queue: Queue) -> list[tuple[int | str, ...]]:
+def rows_of(queue: Queue) -> list[RowTuple]:
     """Return all rows of a queue that was never acknowledged."""
     return queue.head(10**9)
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.schema import Store, Table, market_table, prepare
+from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table, prepare
 from mexc_trio.exchange.decoding import decode
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue, open_journal
@@ -127,7 +127,7 @@ class DirectGate(AsyncStore):
 
     inserts: int = attrs.field(default=0, init=False)
 
-    async def append(self, table: Table, rows: Sequence[tuple[int | str, ...]]) -> None:
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Count the INSERT and do it."""
         self.inserts += 1
         await self._run(lambda: self.store.append(table, rows))

@@ -1,0 +1,80 @@
+"""What the table `contracts` says of a symbol's table: contract size and tick, since when.
+
+Both may change, seldom. A row has the terms of its time, as far as they are known: before those
+that were written down first, those hold, too.
+"""
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from mexc_trio.clickhouse.schema import Readable, columns, literal, milliseconds, qualified
+from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.view_sql import Numbers
+
+Field: TypeAlias = Literal["contract_size", "tick"]
+FIELDS: Final[tuple[Field, ...]] = ("contract_size", "tick")
+"""What views have of them."""
+
+
+@attrs.frozen
+class Terms:
+    """The terms of one contract from one time on."""
+
+    as_of: int
+    """Milliseconds."""
+    contract_size: float
+    """How much of the base one contract of volume is; not a number if the exchange did not say."""
+    tick: float
+    """The step of prices."""
+    lot: float
+    """The step of volumes, in contracts."""
+
+
+def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Terms]]:
+    """Return what is known of some symbols' tables, by table and in the order of time.
+
+    Raises:
+        StoreError: there was no answer.
+    """
+    types = (columns(store, tables=[CONTRACTS.name]) or {}).get(CONTRACTS.name)
+    if types is None or not set(CONTRACTS.column_names) <= types.keys() or not tables:
+        return {}
+    found: dict[str, list[Terms]] = {}
+    for table, *terms in store.query(
+        f"SELECT recorded_in, {milliseconds('as_of', types['as_of'])} AS at, contract_size, tick, "
+        f"lot FROM {qualified(store, CONTRACTS.name)} "
+        f"WHERE recorded_in IN ({', '.join(map(literal, tables))}) ORDER BY at"
+    ):
+        found.setdefault(str(table), []).append(Terms(int(terms[0]), *map(float, terms[1:])))
+    return found
+
+
+def digits(number: float) -> str:
+    """Return the shortest digits of a number, without an exponent; empty if it is none."""
+    return f"{Decimal(repr(number)):f}".removesuffix(".0") if math.isfinite(number) else ""
+
+
+def sql(terms: Sequence[Terms], field: Field, ts: str, numbers: Numbers) -> str:
+    """Return the SQL of a number at a row's time; NULL where it is not known.
+
+    Args:
+        terms: in the order of time.
+        field: which number.
+        ts: the SQL of the row's time.
+        numbers: what a number is.
+    """
+    changes: list[tuple[int, str]] = []
+    for one in terms:
+        text = digits(getattr(one, field))
+        if not changes or changes[-1][1] != text:
+            changes.append((one.as_of, text))
+    values = [numbers.number(literal(text)) for _, text in changes] or [numbers.number("''")]
+    until = [f"{ts} < fromUnixTimestamp64Milli({at})" for at, _ in changes[1:]]
+    if not until:
+        return values[0]
+    cases = (part for pair in zip(until, values, strict=False) for part in pair)
+    return f"multiIf({', '.join(cases)}, {values[-1]})"
