@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import struct
 import subprocess
@@ -159,14 +160,37 @@ async def test_a_locale_without_arrows(tmp_path: Path) -> None:
         assert "\\u2192 btc/data.bin" in program.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_in_the_first_moment_has_a_word(tmp_path: Path, number: int) -> None:
-    """Promise 5: whoever is ended before anything began says so, as process 1 too."""
+AS_PROCESS_1 = ("unshare", "--user", "--map-root-user", "--pid", "--fork")
+
+
+@pytest.fixture(params=["any process", "process 1"])
+def launcher(request: pytest.FixtureRequest) -> Sequence[str]:
+    """Return how to start a program, for one thing as process 1 of a container is."""
+    if request.param == "any process":
+        return ()
+    probe = [*AS_PROCESS_1, "true"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(probe, stderr=subprocess.DEVNULL).returncode
+    ):
+        pytest.skip("this machine lets nobody make process 1")
+    return AS_PROCESS_1
+
+
+@pytest.mark.parametrize("moment", ["mexc_trio.output", "cyclopts"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_in_the_first_moment_has_a_word(
+    tmp_path: Path, launcher: Sequence[str], number: int, moment: str
+) -> None:
+    """Promise 5: whoever is ended before anything began says so, as process 1 too.
+
+    From the program's first import on, that is: before that, Python is starting.
+    """
     code = (
         "import builtins, os, sys\n"
         "real = builtins.__import__\n"
         "def strike(name, *rest):\n"
-        "    if name == 'cyclopts':\n"
+        f"    if name == {moment!r}:\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "    return real(name, *rest)\n"
         "builtins.__import__ = strike\n"
@@ -174,10 +198,10 @@ async def test_a_signal_in_the_first_moment_has_a_word(tmp_path: Path, number: i
         "sys.exit(main())\n"
     )
     ended = await trio.run_process(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=False,
+        [*launcher, sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=False,
         capture_stderr=True,
     )  # fmt: skip
-    assert ended.returncode == 143
+    assert ended.returncode == (130 if number == signal.SIGINT else 143)
     name = signal.Signals(number).name
     assert ended.stderr.decode() == f"mexc-trio: error: ended by {name}\n"
 
