@@ -89,6 +89,7 @@ class RecordOptions(DrainOptions):
     rest_url: Annotated[str | None, _option("rest_url", RECORD, "URL")] = None
     refresh: Annotated[str | None, _option("refresh", RECORD, "SECONDS")] = None
     channels: Annotated[str | None, _option("channels", RECORD, "NAMES")] = None
+    lines: Annotated[str | None, _option("lines", RECORD, "NUMBER")] = None
     linger: Annotated[str | None, _option("linger", RECORD, "SECONDS")] = None
     deals: Annotated[str | None, _option("deals", RECORD, "all|merged")] = None
     ping_interval: Annotated[str | None, _option("ping_interval", RECORD, "SECONDS")] = None

@@ -56,6 +56,8 @@ class Connection:
     """Spaces out subscriptions; of all connections, if they share it."""
     deals: Deals = attrs.field(factory=Deals)
     """How deals are asked for; by all connections, if they share it."""
+    name: str = ""
+    """What tells it from others of the same symbols, for the log."""
     # Those of the session that there is.
     _feeds: list[Subscriber] = attrs.field(factory=list, init=False)
 
@@ -74,17 +76,16 @@ class Connection:
             began = trio.current_time()
             self._feeds = feeds
             try:
-                with way.tally.serving(feeds):
-                    await converse(
-                        way.url,
-                        feeds,
-                        self.ping_interval,
-                        self.flush,
-                        way.dial,
-                        self.pace,
-                        way.tally,
-                        self.deals,
-                    )
+                await converse(
+                    way.url,
+                    feeds,
+                    self.ping_interval,
+                    self.flush,
+                    way.dial,
+                    self.pace,
+                    way.tally,
+                    self.deals,
+                )
             except ExchangeError as error:
                 is_healthy = trio.current_time() - began >= HEALTHY
                 if is_healthy:
@@ -102,6 +103,8 @@ class Connection:
         for feed in feeds:
             feed.connection_lost(error)
         who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
+        if self.name:
+            who = f"{who}, {self.name}"
         left = any(not feed.stopped for feed in feeds)
         what_next = f"reconnecting in {pause:.1f} s" if left else "not reconnecting"
         log.warning("%s: %s; %s", who, error, what_next)

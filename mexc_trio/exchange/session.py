@@ -70,6 +70,9 @@ class Feed(Protocol):
     def data(self, message: Data) -> None:
         """Take the rows of a frame."""
 
+    def subscribed(self, channel: Channel) -> None:
+        """Note that the exchange has confirmed a subscription on this connection."""
+
     def skipped(self) -> None:
         """Count a frame that holds nothing to record."""
 
@@ -116,7 +119,7 @@ async def converse(
         dial: opens the connection.
         pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
             the first symbol's turn. None is a pace of its own.
-        tally: is told of the exchange's clock. None is a tally of its own.
+        tally: is told of the exchange's clock and of the subscriptions. None is one of its own.
         deals: how deals are asked for; connections may share it. None is unmerged, if possible.
 
     Raises:
@@ -125,21 +128,24 @@ async def converse(
     if pace is None:
         pace = RateLimiter(SUBSCRIBE_PAUSE)
         await pace.turn()
+    tally = tally or Tally()
     async with dial(url) as socket, trio.open_nursery() as nursery:
-        session = _Session(
-            socket,
-            nursery,
-            feeds,
-            ping_interval,
-            flush,
-            pace,
-            tally or Tally(),
-            deals or Deals(),
-        )
-        nursery.start_soon(session.subscribe)
-        nursery.start_soon(session.heartbeat)
-        nursery.start_soon(session.watch)
-        await session.receive()
+        with tally.serving() as subscribed:
+            session = _Session(
+                socket,
+                nursery,
+                feeds,
+                ping_interval,
+                flush,
+                pace,
+                tally,
+                subscribed,
+                deals or Deals(),
+            )
+            nursery.start_soon(session.subscribe)
+            nursery.start_soon(session.heartbeat)
+            nursery.start_soon(session.watch)
+            await session.receive()
     raise AssertionError("receive() never returns")  # pragma: no cover
 
 
@@ -184,6 +190,7 @@ class _Session:
     _flush: Callable[[], None]
     _pace: RateLimiter
     _tally: Tally
+    _subscribed: Callable[[str], None]
     _deals: Deals
     # How many of them are known.
     _known: int = attrs.field(default=0, init=False)
@@ -249,7 +256,6 @@ class _Session:
                 raise ClockJumped(slept)
             await self._leave_the_stopped()
             for feed in self._new():
-                self._tally.symbols.add(feed.symbol)
                 self._nursery.start_soon(self._join, feed)
             await self._answer_silence()
 
@@ -304,6 +310,8 @@ class _Session:
                 if request is not None and channel in request.channels:
                     request.channels.remove(channel)
                     request.answered()
+                    self._subscribed(request.symbol)
+                    self._feeds[request.symbol].subscribed(channel)
                     level = logging.DEBUG if len(self._feeds) > 1 else logging.INFO
                     log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
             case Refusal(text):

@@ -1,9 +1,9 @@
 """What is counted of the connections of one line, for who wants to know how it does."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 import trio
@@ -12,14 +12,6 @@ from mexc_trio.errors import Loss
 
 FRESH: Final = 60.0
 """Seconds for which a look at the exchange's clock is better than a newer, slower one."""
-
-
-class Named(Protocol):
-    """Something that is of one symbol."""
-
-    @property
-    def symbol(self) -> str:
-        """The symbol."""
 
 
 @attrs.frozen
@@ -44,17 +36,23 @@ class Tally:
     """Connections that were lost or could not be made; each was followed by a reconnect."""
     clock: ClockLook | None = attrs.field(default=None, init=False)
     """The best of the latest looks at the exchange's clock; None before the first."""
-    symbols: set[str] = attrs.field(factory=set, init=False)
-    """Those that a connection is open for, or being opened."""
+    symbols: Counter[str] = attrs.field(factory=Counter, init=False)
+    """By symbol, how many connections are subscribed to it."""
 
     @contextmanager
-    def serving(self, subscribers: Sequence[Named]) -> Iterator[None]:
-        """Note the symbols of a connection, and those that join it, while the block runs."""
-        self.symbols.update(one.symbol for one in subscribers)
+    def serving(self) -> Iterator[Callable[[str], None]]:
+        """Give what notes that a connection is subscribed to a symbol, until the block ends."""
+        served: set[str] = set()
+
+        def subscribed(symbol: str) -> None:
+            if symbol not in served:
+                served.add(symbol)
+                self.symbols[symbol] += 1
+
         try:
-            yield
+            yield subscribed
         finally:
-            self.symbols.difference_update(one.symbol for one in subscribers)
+            self.symbols.subtract(served)
 
     def clock_seen(self, exchange: float, sent: float, round_trip: float) -> None:
         """Note what the exchange says the time is, in answer to a ping.

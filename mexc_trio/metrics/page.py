@@ -108,6 +108,10 @@ def _exchange(survey: Survey) -> Iterator[Metric]:
     rows = [((channel or _OTHER,), survey.rows[channel]) for channel in every]
     yield _counters("rows", "Rows that came, dead letters included.", ["channel"], rows)
     yield _counter("dead_letters", "Messages that could not be read.", survey.dead)
+    yield _counter(
+        "covered_losses", "Losses of a symbol's line while another had it, which left no gap.",
+        survey.covered,
+    )  # fmt: skip
     yield _gauges(
         "last_frame_timestamp_seconds", "When the last frame of any symbol came.",
         ["channel"], [((channel,), at) for channel, at in survey.last.items()],

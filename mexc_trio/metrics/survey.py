@@ -63,6 +63,8 @@ class Survey:
     stored: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(MESSAGE_TYPES, 0)))
     """Rows that the store has acknowledged, by message type."""
     dead: int = 0
+    covered: int = 0
+    """Losses of a line while another had the symbol."""
     gaps: Counter[str] = attrs.field(factory=Counter)
     """Gaps written in this run, by cause."""
     gap_milliseconds: Counter[str] = attrs.field(factory=Counter)
@@ -161,7 +163,7 @@ def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> Non
     if state is State.SILENT:
         found.silent.update(_silent(collector, now).keys())
     if collector.connected and not collector.stopped:
-        found.connected.update(one for one in found.tallies if collector.symbol in one.symbols)
+        found.connected.update(one for one in found.tallies if one.symbols[collector.symbol] > 0)
     for channel in CHANNELS:
         if (heard := collector.heard.get(channel)) is not None:
             at = heard + to_wall
@@ -174,6 +176,7 @@ def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> Non
     _sum(found.gaps, collector.ledger.written)
     _sum(found.gap_milliseconds, collector.ledger.missed)
     found.dead += collector.dead
+    found.covered += collector.counts.covered
 
 
 def _sum(total: Counter[K], more: Mapping[K, int]) -> None:

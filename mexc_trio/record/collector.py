@@ -122,21 +122,13 @@ class Collector:
         """Whether rows have come on the connection that there is now."""
         return self.queue.end > self._lost_at
 
-    async def run(self, receive: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Be the symbol's nursery until the symbol is stopped or everything is.
-
-        Args:
-            receive: the symbol's own connection; None where several symbols share one, which then
-                runs beside their nurseries.
-        """
+    async def run(self) -> None:
+        """Be the symbol's nursery until the symbol is stopped or everything is."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(supervise, f"{self.symbol}: writer", self._write)
                     nursery.start_soon(supervise, f"{self.symbol}: check", self._check_refusals)
-                    if receive is not None:
-                        name = f"{self.symbol}: connection"
-                        nursery.start_soon(supervise, name, receive, self.broken)
         finally:
             self.ledger.close()
             self.ended.set()
@@ -161,11 +153,16 @@ class Collector:
             self.queue.append(message.rows, message.version, marks)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
-        except Exception as error:
-            self._deaf_until = now + self._pauses.next()
-            text = "%s: an error of this program; not heard for %.0f s"
-            log.error(text, self.symbol, self._deaf_until - now, exc_info=error)
-            self.broken(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """Hear nothing for a while: a message has met with an error of this program."""
+        pause = self._pauses.next()
+        self._deaf_until = trio.current_time() + pause
+        text = "%s: an error of this program; not heard for %.0f s"
+        log.error(text, self.symbol, pause, exc_info=error)
+        self.broken(error)
 
     def broken(self, error: Exception) -> None:
         """Open the gap that an error of this program, or a shortage of the machine, has made."""
@@ -188,9 +185,17 @@ class Collector:
         log.warning("%s: %s silent for %.0f s; subscribing again", self.symbol, channel, seconds)
         self.ledger.lost(Cause.CHANNEL_SILENT, f"no {channel} for {seconds:.0f} s", channel)
 
-    def connection_lost(self, error: ExchangeError) -> None:
-        """Open the gap, count the error, and stop the symbol if it was one too many."""
+    def connection_lost(self, error: ExchangeError, *, covered: bool = False) -> None:
+        """Open the gap, count the error, and stop the symbol if it was one too many.
+
+        Args:
+            error: what has ended the connection.
+            covered: another line has the symbol, so that there is no gap and no trouble.
+        """
         if self.stopped:
+            return
+        if covered:
+            self.counts.covered += 1
             return
         self._lost_at = self.queue.end
         cause = Cause.CLOCK_JUMPED if isinstance(error, ClockJumped) else Cause.CONNECTION_LOST
@@ -205,14 +210,20 @@ class Collector:
         if len(self._errors) >= self.settings.max_errors:
             self.stop(TooManyErrors(self.symbol, len(self._errors)))
 
-    def refused(self, error: UnknownContract) -> float:
-        """Open the gap; return the seconds until the exchange is asked for the symbol again."""
+    def refused(self, error: UnknownContract, *, covered: bool = False) -> float:
+        """Open the gap; return the seconds until the exchange is asked for the symbol again.
+
+        Args:
+            error: what the exchange says.
+            covered: another line has the symbol, so that there is no gap.
+        """
         self.counts.errors += 1
         if trio.current_time() - self._refused_at > 2 * LONGEST_PAUSE:
             self._pauses.reset()
         pause = self._pauses.next()
         log.warning("%s: %s; asking again in %.0f s", self.symbol, error, pause)
-        self.ledger.lost(Cause.REFUSED, error.reason)
+        if not covered:
+            self.ledger.lost(Cause.REFUSED, error.reason)
         self._refused_at = trio.current_time()
         self._refusals.set()
         return pause

@@ -96,6 +96,24 @@ class Ledger:
             if channel in (None, name) and mark.gap is None:
                 mark.gap = _OpenGap(cause, detail, mark.ts or self._since, mark.version)
 
+    def note_missed(
+        self, cause: Cause, detail: str, channel: Channel, start: int, end: int | None
+    ) -> None:
+        """Note what no line has of a channel.
+
+        Args:
+            cause: why.
+            detail: a few words about it.
+            channel: of what.
+            start: the last row before, in milliseconds; where the end is open it is known here.
+            end: the first row after; None if none has come, so that a gap is open.
+        """
+        if end is None:
+            self.lost(cause, detail, channel)
+        else:
+            gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
+            self._put(gap)
+
     def received(self, message: Data) -> Marks:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
 

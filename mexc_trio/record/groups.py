@@ -58,8 +58,9 @@ class Groups:
         new: list[Group] = []
         for route, those in by_route.items():
             groups = self._by_route[route] = [one for one in self._by_route[route] if one.living]
-            new += self._placed(groups, those, rates)
-            groups += new
+            placed = self._placed(groups, those, rates)
+            groups += placed
+            new += placed
         return new
 
     def _placed(

@@ -16,7 +16,6 @@ import trio
 
 from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
-from mexc_trio.exchange.connection import Connection
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
@@ -29,6 +28,7 @@ from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
 from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
+from mexc_trio.record.together import record_together
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
@@ -76,8 +76,8 @@ async def record(
             if found is None:
                 return 0
             symbols = found
-        connections = most_connections(settings, symbols)
-        allow_connections(connections + settings.store_connections, more=settings.finds)
+        connections = most_connections(settings, symbols) + settings.store_connections
+        allow_connections(connections, more=settings.finds)
         return await _record(settings, symbols, discovery, companions, file)
 
 
@@ -201,53 +201,9 @@ def _begin(
 
 async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
     """Record the symbols of one connection; when no symbol at all is left, end everything."""
-    await _record_together(recording, group)
+    await record_together(recording, group)
     if recording.has_failed:
         everybody.cancel_scope.cancel()  # there may be a list to follow still
-
-
-async def _record_together(recording: Recording, group: Group) -> None:
-    """Be the nursery of the symbols on one connection."""
-    collectors = group.collectors
-    connection = Connection(
-        recording.ways(0, collectors[0], unhurried=group.most > 1),
-        collectors,
-        recording.settings.ping_interval,
-        recording.journal.flush_if_unlocked,
-        recording.pace,
-        recording.deals,
-    )
-    if group.most == 1:
-        await _record_symbol(recording, collectors[0], connection.run)
-        return
-
-    def broken(error: Exception) -> None:
-        for collector in collectors:
-            collector.broken(error)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervise, "connection of several symbols", connection.run, broken)
-        async with trio.open_nursery() as symbols:
-
-            def take_in(collector: Collector) -> None:
-                connection.join(collector)
-                symbols.start_soon(_record_symbol, recording, collector, None)
-
-            for collector in collectors:
-                symbols.start_soon(_record_symbol, recording, collector, None)
-            group.take_in = take_in
-        nursery.cancel_scope.cancel()
-
-
-async def _record_symbol(
-    recording: Recording,
-    collector: Collector,
-    receive: Callable[[], Awaitable[None]] | None,
-) -> None:
-    await collector.run(receive)
-    # It was stopped by its errors. If it was the last one, the program's end says the same.
-    if any(not other.stopped for other in recording.collectors):
-        watch.show(final_report([recording.line(collector)], recording.seconds))
 
 
 def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:

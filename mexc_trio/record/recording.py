@@ -34,6 +34,7 @@ from mexc_trio.record.admission import admit, with_room
 from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
+from mexc_trio.record.lines import Lines
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.routes import Route
@@ -60,6 +61,8 @@ class Recording:
     """Spaces out subscriptions."""
     tallies: dict[tuple[str, str], Tally] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
+    lines: dict[str, Lines] = attrs.field(factory=dict)
+    """The lines of each symbol that has begun."""
     deals: Deals = attrs.field(init=False)
     """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
@@ -72,8 +75,9 @@ class Recording:
         self.deals = Deals(self.settings.deals == "merged")
         # Counters begin with the program, so that the first loss is seen as one.
         for routes in (self.settings.route, *(one.settings.route for one in self.collectors)):
-            for route in routes:
-                self._tally(0, route)
+            for line in range(self.settings.lines):
+                for route in routes:
+                    self._tally(line, route)
 
     @property
     def seconds(self) -> float:
@@ -167,7 +171,13 @@ class Recording:
             collector.queue.backlog,
             max(0.0, time.time() - oldest / 1000) if oldest else 0.0,
             collector.ledger.written.total(),
+            (self.connected_lines(collector), self.settings.lines),
         )
+
+    def connected_lines(self, collector: Collector) -> int:
+        """Return how many of a symbol's lines are connected."""
+        lines = self.lines.get(collector.symbol)
+        return 0 if lines is None or collector.stopped else lines.connected
 
 
 @contextmanager

@@ -145,7 +145,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
     known = {one.symbol: one for one in recording.collectors}
     missing = [s for s in new.symbols if s not in known or known[s].stopped]
     running = sum(not one.stopped for one in recording.collectors)
-    connections = running + most_connections(new, missing)
+    connections = running * new.lines + most_connections(new, missing)
     allow_connections(connections + new.store_connections, more=False)
     added: list[Collector] = []
     try:

@@ -77,7 +77,7 @@ def most_connections(settings: Settings, symbols: Iterable[str]) -> int:
             most += -(-number // (size or 1))
         else:
             most += min(number, MOST_ALONE + -(-number // TOGETHER))
-    return most
+    return most * settings.lines
 
 
 def measured(recording: "Recording") -> dict[str, float]:

@@ -28,7 +28,9 @@ class Counts:
     skipped: int = 0
     """Frames that held nothing to record."""
     errors: int = 0
-    """Errors of the connection."""
+    """Errors of the connection; with several lines, of the last one that was left."""
+    covered: int = 0
+    """Losses of a line while another had the symbol: without a gap."""
 
     @property
     def total(self) -> int:
@@ -37,7 +39,7 @@ class Counts:
 
     def copy(self) -> "Counts":
         """Return the counters as they are now."""
-        return Counts(dict(self.appended), self.skipped, self.errors)
+        return Counts(dict(self.appended), self.skipped, self.errors, self.covered)
 
     def since(self, before: "Counts") -> "Counts":
         """Return what was counted after `before` was copied."""
@@ -45,6 +47,7 @@ class Counts:
             {mt: n - before.appended[mt] for mt, n in self.appended.items()},
             self.skipped - before.skipped,
             self.errors - before.errors,
+            self.covered - before.covered,
         )
 
 
@@ -61,6 +64,8 @@ class Line:
     """Seconds since the oldest of them was received."""
     gaps: int
     """Gaps written in this run."""
+    lines: tuple[int, int] = (1, 1)
+    """Its lines that are connected, and how many there are."""
 
     @property
     def trouble(self) -> float:
@@ -119,6 +124,8 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     if counts.appended[DEAD_LETTER]:
         parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")
     parts += [f"Skipped Messages: {counts.skipped}", f"Errors: {counts.errors}"]
+    if line.lines[1] > 1:
+        parts.append("Lines: {} of {} connected, {} lost".format(*line.lines, counts.covered))
     if line.backlog and (final or line.waiting > LATE):
         parts.append(f"Backlog: {line.backlog} rows, the oldest {duration(line.waiting)} old")
     if line.gaps:

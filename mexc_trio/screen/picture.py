@@ -64,6 +64,10 @@ class Picture:
     """The exchange's socket."""
     connected: int
     """Symbols whose rows are coming."""
+    lines: int = 1
+    """Connections that each symbol is to have."""
+    short: int = 0
+    """Symbols that have fewer at the moment."""
 
 
 def weighed(picture: Picture) -> Picture:
@@ -135,6 +139,10 @@ class Painter:
             backlog=recording.backlog,
             url=mask(recording.settings.url),
             connected=sum(one.connected for one in recorded),
+            lines=recording.settings.lines,
+            short=sum(
+                recording.connected_lines(one) < recording.settings.lines for one in recorded
+            ),
         )
 
     def _symbol(self, collector: Collector, now: float, wall: float) -> SymbolPicture:

@@ -105,6 +105,10 @@ def _head(picture: Picture, width: int) -> Iterator[Text]:
     state, style = f"connected for {picture.connected:,} of {recorded:,} symbols", "yellow"
     if picture.connected == recorded:
         state, style = "connected", "green"
+        if picture.lines > 1:
+            state = f"connected on {picture.lines} lines"
+        if picture.lines > 1 and picture.short:
+            state, style = f"connected; {picture.short:,} lack a line", "yellow"
     elif not picture.connected:
         state, style = "not connected", "red"
     yield _named("exchange", picture.url, state, style, width)

@@ -105,6 +105,11 @@ class Settings:
         parse_channels,
         f"which channels to record: some of {', '.join(ALL)}",
     )
+    lines: int = _setting(
+        "1",
+        whole(1),
+        "connections for each symbol, merged into one stream; they take the routes in turn",
+    )
     linger: float = _setting(
         "1.0",
         seconds(lambda seconds: seconds >= 0, "0 or more"),

@@ -128,6 +128,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "rest_url": "http://localhost:8766",
         "refresh": "60",
         "channels": "deal,funding",
+        "lines": "2",
         "linger": "0",
         "deals": "merged",
         "ping_interval": "5.5",

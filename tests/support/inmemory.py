@@ -54,6 +54,7 @@ class Listener:
     most_errors: int = 1000
     stopped: bool = False
     messages: list[Data] = attrs.field(factory=list)
+    confirmed: list[Channel] = attrs.field(factory=list)
     skips: int = 0
     unread: int = 0
     silences: list[tuple[Channel, float]] = attrs.field(factory=list)
@@ -83,6 +84,10 @@ class Listener:
         """Keep the rows of a frame."""
         self.messages.append(message)
         self._notify()
+
+    def subscribed(self, channel: Channel) -> None:
+        """Keep what was confirmed."""
+        self.confirmed.append(channel)
 
     def skipped(self) -> None:
         """Count a frame."""

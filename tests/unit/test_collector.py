@@ -26,6 +26,7 @@ from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import ERROR_WINDOW, FIRST_PAUSE, LONGEST_PAUSE, Collector
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryGate, dial_of
@@ -61,10 +62,8 @@ class Rig:
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
-        connection = Connection([Way(URL, dial_of(self.line))], collectors, 15, self.journal.flush)
-        if len(collectors) == 1:
-            self.nursery.start_soon(collectors[0].run, connection.run)
-            return
+        feeds = [Lines(one, 1, 15).feeds[0] for one in collectors]
+        connection = Connection([Way(URL, dial_of(self.line))], feeds, 15, self.journal.flush)
         self.nursery.start_soon(connection.run)
         for collector in collectors:
             self.nursery.start_soon(collector.run)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS: Final = 2
 """How long a client may take to answer a close frame."""
+_LATE: Final = 100_000  # writes that wait at the most; the oldest are lost
+_LATE_PAUSE: Final = 0.002  # seconds
 
 
 @attrs.define(eq=False)
@@ -104,6 +106,10 @@ class Connection:
     patience: trio.CancelScope  # its deadline is when the missing ping ends the connection
     subscriptions: dict[str, dict[Channel, Subscription]] = attrs.field(factory=dict)
     turns: deque[str] = attrs.field(factory=deque)  # the symbols, the next one first
+    delay: float = 0.0  # seconds that frames are on their way
+    late: deque[tuple[float, Sequence[str | bytes]]] = attrs.field(
+        factory=lambda: deque(maxlen=_LATE)
+    )
     closing: trio.Event | None = None  # while the exchange closes it: set when that is done
 
     async def send(self, payloads: Sequence[str | bytes]) -> bool:
@@ -117,6 +123,13 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True
+
+    async def send_late(self) -> None:
+        """Send what waits for its time, until cancelled."""
+        while True:
+            while self.late and self.late[0][0] <= trio.current_time():
+                await self.send(self.late.popleft()[1])
+            await trio.sleep(_LATE_PAUSE)
 
     async def close(self, code: int, reason: str | None) -> None:
         """Close with a close frame, and wait a little for the answer."""

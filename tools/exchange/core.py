@@ -19,6 +19,7 @@ from tools.exchange.records import Record, Records
 from tools.exchange.replay import replay
 from tools.exchange.rest import Rest
 from tools.exchange.serving import PATH, serve_websocket
+from tools.exchange.shared import send_shared_deals
 from tools.exchange.tape import Tape
 from tools.market import CHANNELS, Channel, Market, Row, truth, wall_clock_ms
 
@@ -41,11 +42,12 @@ class Exchange:
     - ``withheld_acks``: channels whose subscriptions work but are not acknowledged;
     - ``unmerged_deals``: what becomes of a subscription that asks for them;
     - ``refusal``: what it says of a contract that does not exist;
+    - ``loss``: the share of frames of shared deals that do not reach one of several connections;
     - ``split_bytes``: True sends what new connections get in TCP segments of one byte.
 
     ``accepted`` counts TCP connections since the start, ``requests`` keeps what clients sent, as
-    pairs of connection number and text (if ``keep``). ``rest`` is the REST interface, None without
-    one.
+    pairs of connection number and text (if ``keep``). ``lost`` counts frames that did not reach one
+    of several connections. ``rest`` is the REST interface, None without one.
     """
 
     market: Market
@@ -53,6 +55,9 @@ class Exchange:
     ping_limit: float = 60.0
     listing: Listing = attrs.field(factory=lambda: Listing({}, False, ()))
     split_bytes: bool = False
+    shared: bool = False
+    loss: float = 0.0
+    delays: Sequence[float] = ()
     records: Records = attrs.field(factory=Records)
 
     handshake: Handshake = attrs.field(default="accept", init=False)
@@ -61,6 +66,7 @@ class Exchange:
     unmerged_deals: Unmerged = attrs.field(default="sent", init=False)
     refusal: str = attrs.field(default="Contract [{symbol}] not exists", init=False)
     accepted: int = attrs.field(default=0, init=False)
+    lost: int = attrs.field(default=0, init=False)
     requests: list[tuple[int, str]] = attrs.field(factory=list, init=False)
 
     # What the modules of this package share.
@@ -177,9 +183,12 @@ class Exchange:
 
     # --- Misbehaviour ---
 
-    async def drop(self, *, reset: bool = True) -> None:
-        """Break all connections without a close frame, by TCP reset or by a plain close."""
-        doomed = list(self.opened)
+    async def drop(self, *those: Connection, reset: bool = True) -> None:
+        """Break connections, all if none are given, without a close frame.
+
+        By TCP reset or by a plain close.
+        """
+        doomed = those or list(self.opened)
         for connection in doomed:
             await connection.wire.abort(reset=reset)
         await self.until(lambda: not any(one in self.opened for one in doomed))
@@ -264,6 +273,11 @@ class Exchange:
             await trio.lowlevel.checkpoint()
             return
         self.records.flush()
+        if connection.delay:
+            at = trio.current_time() + connection.delay
+            connection.late.append((at, [record.frame for record in records]))
+            await trio.lowlevel.checkpoint()
+            return
         completed = await connection.send([record.frame for record in records])
         for record in records:
             record.completed = completed
@@ -290,6 +304,9 @@ async def open_exchange(
     log: TextIO | None = None,
     keep: bool = True,
     rest_port: int | None = None,
+    shared: bool = False,
+    loss: float = 0.0,
+    delays: Sequence[float] = (),
 ) -> AsyncIterator[Exchange]:
     """Run an exchange on 127.0.0.1 for as long as the block runs.
 
@@ -299,6 +316,9 @@ async def open_exchange(
     ``unknown`` are patterns of symbols that do not. ``log`` takes one line of JSON for each
     frame. ``keep`` False keeps neither records nor requests in memory. ``rest_port`` adds the REST
     interface on that port, 0 being a free one; it lists ``contracts``, or a few if they are None.
+    ``shared`` sends the same deals to all connections of a symbol, ``loss`` is the share of them
+    that does not reach one of several, and ``delays`` are the seconds by which the frames of
+    connections are late, in turn.
 
     Raises OSError when the port is taken.
     """
@@ -317,6 +337,9 @@ async def open_exchange(
         ping_limit=ping_limit,
         listing=Listing(dict.fromkeys(listed, ON), contracts is not None, unknown),
         split_bytes=split_bytes,
+        shared=shared,
+        loss=loss,
+        delays=delays,
         records=Records(log, keep),
     )
     async with trio.open_nursery() as nursery:
@@ -328,5 +351,7 @@ async def open_exchange(
             exchange.rest = rest = Rest(exchange, keep)
             rest.door = Door(nursery, rest.serve_stream, rest_listeners)
             await rest.door.open()
+        if shared and rate:
+            nursery.start_soon(send_shared_deals, exchange)
         yield exchange
         nursery.cancel_scope.cancel()

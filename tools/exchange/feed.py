@@ -45,6 +45,8 @@ def _draw(exchange: Exchange, connection: Connection) -> Record | None:
     """Make the next automatic frame; None when its channel is not subscribed or silenced."""
     symbol = connection.next_symbol()
     channel = exchange.market.draw_channel(symbol)
+    if exchange.shared and channel == "deal":
+        return None  # everybody gets the same ones
     terms = connection.subscriptions[symbol].get(channel)
     silences = {(symbol, channel), (symbol, None), (None, channel), (None, None)}
     if terms is None or not exchange.silenced.isdisjoint(silences):

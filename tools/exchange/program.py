@@ -48,6 +48,9 @@ def main(
     unknown: _Names = None,
     ping_limit: _Positive = 60.0,
     split_bytes: _Flag = False,
+    shared: _Flag = False,
+    loss: _Share = 0.0,
+    delay: Annotated[list[float] | None, cyclopts.Parameter(negative="")] = None,
     log: Path | None = None,
     replay: Path | None = None,
     replay_loop: _Flag = False,
@@ -80,6 +83,12 @@ def main(
         Seconds without an application ping after which a connection is closed.
     split_bytes
         Send everything in TCP segments of one byte.
+    shared
+        Send the same deals to all connections of a symbol; books are sampled for each.
+    loss
+        Share of the shared deals' frames, 0 to 1, that do not reach one of several connections.
+    delay
+        Seconds by which frames are late; of several, each connection has the next.
     log
         File that gets one line of JSON for each frame, before the frame is sent: n, connection,
         symbol, channel, frame, rows. A line that is there when the recorder was cut off need not
@@ -113,6 +122,9 @@ def main(
                 contracts=listed,
                 unknown=unknown if unknown is not None else ("NOPE*",),
                 split_bytes=split_bytes,
+                shared=shared,
+                loss=loss,
+                delays=delay or (),
                 log=file,
                 keep=False,
                 rest_port=rest_port,

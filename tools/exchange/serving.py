@@ -33,11 +33,15 @@ async def serve_websocket(exchange: Exchange, number: int, wire: Wire) -> None:
             nursery.cancel_scope.cancel()
             return
         patience = trio.CancelScope(deadline=trio.current_time() + exchange.ping_limit)
-        connection = Connection(number, websocket, wire, patience)
+        delays = exchange.delays or (0.0,)
+        delay = delays[number % len(delays)]
+        connection = Connection(number, websocket, wire, patience, delay=delay)
         exchange.opened.append(connection)
         exchange.notify()
         try:
             nursery.start_soon(_watch_pings, exchange, connection)
+            if delay:
+                nursery.start_soon(connection.send_late)
             if exchange.rate:
                 nursery.start_soon(send_automatically, exchange, connection)
             while True:

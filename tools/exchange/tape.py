@@ -55,13 +55,17 @@ class Tape:
     """What was dealt, whoever heard of it.
 
     Where several connections are subscribed to one contract, each gets deals of its own, and all
-    of them are on the tape.
+    of them are on the tape; shared deals are on it once.
     """
 
     _strips: dict[str, _Strip] = attrs.field(factory=dict, init=False)
+    _last: str | bytes = attrs.field(default="", init=False)
 
     def listen(self, record: Record) -> None:
         """Add the deals of a frame that is sent."""
+        if record.frame is self._last:
+            return  # a shared frame goes to one connection after the other
+        self._last = record.frame
         if record.channel in ("deal", None):
             self.add(record.symbol, record.rows or [])
 

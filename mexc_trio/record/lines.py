@@ -1,0 +1,187 @@
+"""The lines of one symbol: what several connections bring goes to its collector as one stream.
+
+With one line there is nothing to merge, and messages go straight on.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from mexc_trio.errors import ExchangeError, UnknownContract, out_of_resources
+from mexc_trio.exchange.lines import Merger, Source
+from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.messages import Data
+from mexc_trio.exchange.session import PONG_TIMEOUT, ClockJumped
+from mexc_trio.record.collector import Collector
+from mexc_trio.rows import Cause, Channel
+
+log = logging.getLogger(__name__)
+
+_SPARE: Final = 20.0
+"""Seconds that a line may lag behind another beside those until a stalled one is given up."""
+
+
+@attrs.define(eq=False)
+class Lines:
+    """All lines of one symbol."""
+
+    collector: Collector
+    number: int
+    """How many there are."""
+    ping_interval: float
+    merger: Merger | None = attrs.field(default=None, init=False)
+    """What makes one stream of several; None for one."""
+    feeds: "list[LineFeed]" = attrs.field(init=False)
+    # Why a line was lost last, for gaps that are found because of it.
+    _why: tuple[Cause, str] = attrs.field(default=(Cause.CONNECTION_LOST, ""), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.number > 1:
+            # What a stalled connection has kept back may come until its ping is overdue.
+            self.merger = Merger(self.ping_interval + PONG_TIMEOUT + _SPARE)
+        self.feeds = [LineFeed(self, str(line + 1)) for line in range(self.number)]
+        for pulse in self.collector.pulses.values():
+            pulse.connected(math.inf)  # what has not been asked for is not silent
+
+    @property
+    def connected(self) -> int:
+        """How many lines are subscribed to something of the symbol."""
+        return sum(feed.is_subscribed for feed in self.feeds)
+
+    def take(self, source: Source, message: Data) -> None:
+        """Hand on what is new of a message."""
+        if self.merger is None or self.collector.stopped:
+            return
+        try:
+            taken = self.merger.take(source, message, trio.current_time())
+        except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
+            self.collector.failed(error)
+        else:
+            self.store(taken)
+
+    def store(self, messages: Sequence[Data]) -> None:
+        """Write down what was missed, and hand on what is to be stored."""
+        if self.merger is None or self.collector.stopped:
+            return
+        for missed in self.merger.missed:
+            self.collector.ledger.note_missed(*self._why, missed.channel, missed.start, missed.end)
+        self.merger.missed.clear()
+        now = trio.current_time()
+        for message in messages:
+            if pulse := self.collector.pulses.get(message.channel or ""):
+                pulse.beat(now)
+            self.collector.data(message)
+
+    def lost(self, source: Source | None, cause: Cause, detail: str) -> None:
+        """Go on without a line, until its next connection."""
+        self._why = cause, detail
+        if self.merger is not None and source is not None:
+            self.store(self.merger.lost(source))
+
+    def silent(self, source: Source, channel: Channel, detail: str) -> None:
+        """Go on without a channel of a line, until its next message."""
+        self._why = Cause.CHANNEL_SILENT, detail
+        if self.merger is not None:
+            self.merger.silent(source, channel)
+            self.store(())
+
+
+@attrs.define(eq=False)
+class LineFeed:
+    """One line of a symbol: a feed for its connections, one after the other."""
+
+    _lines: Lines
+    name: str
+    pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
+    is_subscribed: bool = attrs.field(default=False, init=False)
+    """Whether its connection is subscribed to something of the symbol."""
+    _collector: Collector = attrs.field(init=False)
+    # What the merger knows its present connection as; None before its first acknowledgement.
+    _source: Source | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._collector = self._lines.collector
+        pulses = self._collector.pulses
+        alone = self._lines.merger is None
+        self.pulses = pulses if alone else {channel: Pulse(channel) for channel in pulses}
+
+    @property
+    def symbol(self) -> str:
+        """The symbol, as the exchange writes it."""
+        return self._collector.symbol
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the symbol is recorded no longer."""
+        return self._collector.stopped
+
+    def subscribed(self, channel: Channel) -> None:
+        """Note that the line has a channel from now on."""
+        self.is_subscribed = True
+        merger = self._lines.merger
+        if merger is None:
+            return
+        if not merger.is_had(channel):
+            self._collector.pulses[channel].connected(trio.current_time())
+        merger.subscribed(self._joined(merger), channel)
+
+    def data(self, message: Data) -> None:
+        """Hand on the rows of a frame, as far as no other line has brought them."""
+        merger = self._lines.merger
+        if merger is None:
+            self._collector.data(message)
+        else:
+            self._lines.take(self._joined(merger), message)
+
+    def skipped(self) -> None:
+        """Count a frame that holds nothing to record."""
+        self._collector.skipped()
+
+    def unreadable(self) -> None:
+        """Open a gap: another symbol's dead letter may have been for this one."""
+        self._collector.unreadable()
+
+    def silent(self, channel: Channel, seconds: float) -> None:
+        """Note that a channel of this line has gone silent."""
+        if self._source is None:
+            self._collector.silent(channel, seconds)
+            return
+        text = "%s, line %s: %s silent for %.0f s; subscribing again"
+        log.warning(text, self.symbol, self.name, channel, seconds)
+        self._lines.silent(self._source, channel, f"no {channel} for {seconds:.0f} s")
+
+    def refused(self, error: UnknownContract) -> float:
+        """Note that the exchange does not know the symbol; return the seconds until it is asked."""
+        return self._collector.refused(error, covered=self._others_have)
+
+    def connection_lost(self, error: ExchangeError) -> None:
+        """Count the error; without another line open a gap, and stop if it was one too many."""
+        jumped = isinstance(error, ClockJumped)
+        self._leave(Cause.CLOCK_JUMPED if jumped else Cause.CONNECTION_LOST, error.reason)
+        self._collector.connection_lost(error, covered=self._others_have)
+
+    def broken(self, error: Exception) -> None:
+        """Go on without this line, which an error of this program has ended."""
+        detail = out_of_resources(error) or f"an error of this program: {error!r}"[:200]
+        self._leave(Cause.PROGRAM_FAILED, detail)
+        if not self._others_have:
+            self._collector.broken(error)
+
+    @property
+    def _others_have(self) -> bool:
+        """Whether another line has something of the symbol."""
+        return any(one.is_subscribed for one in self._lines.feeds if one is not self)
+
+    def _joined(self, merger: Merger) -> Source:
+        if self._source is None:
+            self._source = merger.join(self.name)
+        return self._source
+
+    def _leave(self, cause: Cause, detail: str) -> None:
+        source, self._source, self.is_subscribed = self._source, None, False
+        if not self.stopped:
+            self._lines.lost(source, cause, detail)

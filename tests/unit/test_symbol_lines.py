@@ -1,0 +1,208 @@
+"""Two lines of a symbol, in virtual time: one stream is stored, and a gap is what both lacked."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.journal import Journal, open_journal
+from mexc_trio.record.collector import Collector
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.lines import Lines
+from mexc_trio.rows import Gap
+from mexc_trio.settings import SymbolSettings
+from tests.support.inmemory import URL, Line, MemoryGate, dial_of
+from tools.exchange import Exchange, open_exchange
+from tools.market import wall_clock_ms
+
+BTC = "BTC_USDT"
+
+
+@attrs.define(eq=False)
+class Rig:
+    """A symbol with its lines, and an exchange whose deals all of them get."""
+
+    exchange: Exchange
+    lines: Lines
+    journal: Journal
+    gate: MemoryGate
+
+    @property
+    def collector(self) -> Collector:
+        """The symbol."""
+        return self.lines.collector
+
+    def gaps(self) -> list[Gap]:
+        """List the gaps in the ledger."""
+        return [Gap(*row) for row in self.journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+
+    def deals(self) -> set[tuple[int, str, str]]:
+        """Return the deals that were sent."""
+        return {row for row in self.exchange.rows(BTC) if row[1] == "d"}
+
+    async def connected(self, number: int) -> None:
+        """Wait until so many lines are subscribed to everything."""
+        await self.exchange.until(
+            lambda: (
+                sum(len(one.subscriptions.get(BTC, ())) == 3 for one in self.exchange.opened)
+                == number
+            )
+        )
+
+
+@asynccontextmanager
+async def rigged(
+    directory: Path, number: int = 2, max_errors: int = 100, rate: float = 20
+) -> AsyncIterator[Rig]:
+    """Set it all up; leaving cancels what is running, and waits for it."""
+    gate = MemoryGate()
+    with open_journal(directory / "journal.sqlite") as journal:
+        began, start = wall_clock_ms(), trio.current_time()
+
+        def clock() -> int:
+            return began + int((trio.current_time() - start) * 1000)
+
+        async with (
+            open_exchange(rate=rate, shared=True, clock=clock) as exchange,
+            trio.open_nursery() as services,
+        ):
+            services.start_soon(journal.keep_flushing)
+            async with trio.open_nursery() as exchanges, trio.open_nursery() as nursery:
+                settings = SymbolSettings(
+                    symbol=BTC, table="btc", max_errors=max_errors, linger=0.1
+                )
+                queue = journal.queue("btc")
+                ledger = Ledger(BTC, queue, journal.queue("gaps"))
+                lines = Lines(Collector(settings, queue, ledger, gate), number, 15)
+                nursery.start_soon(lines.collector.run)
+                for feed in lines.feeds:
+                    ways = [Way(URL, dial_of(Line(exchanges, exchange)))]
+                    connection = Connection(ways, [feed], 15, journal.flush, name=feed.name)
+                    nursery.start_soon(connection.run)
+                yield Rig(exchange, lines, journal, gate)
+                nursery.cancel_scope.cancel()
+                exchanges.cancel_scope.cancel()
+            services.cancel_scope.cancel()
+
+
+async def test_the_loss_of_one_line_leaves_no_gap(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Every deal is stored once, the books go on, and the loss is counted and nothing else."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        for number in range(10):
+            await trio.sleep(3)
+            await rig.exchange.drop(rig.exchange.opened[number % 2])
+            await rig.connected(2)
+        rig.exchange.silence()
+        await trio.sleep(1)
+        stored = [tuple(row) for row in rig.gate.tables["btc"]]
+        deals = [row for row in stored if row[1] == "d"]
+        assert len(deals) == len(set(deals))
+        assert set(deals) == rig.deals()
+        assert len(deals) > 300
+        assert rig.gaps() == []
+        assert (rig.collector.counts.covered, rig.collector.counts.errors) == (10, 0)
+        assert rig.lines.connected == 2
+
+
+async def test_the_books_of_one_line_alone_are_stored(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """As many as with one line: they are sampled for each connection."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        await trio.sleep(60)
+        rig.exchange.silence()
+        await trio.sleep(1)
+        stored = sum(row[1] == "dp" for row in rig.gate.tables["btc"])
+        sent = sum(row[1] == "dp" for row in rig.exchange.rows(BTC))
+        assert stored == pytest.approx(sent / 2, rel=0.05)
+
+
+async def test_the_loss_of_both_lines_is_a_gap_in_every_channel(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """From the last row that either brought to the first that either brings again."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        await trio.sleep(5)
+        await rig.exchange.drop()
+        await rig.connected(2)
+        await trio.sleep(5)
+        gaps = rig.gaps()
+        assert sorted(gap.channel for gap in gaps) == ["deal", "depth", "ticker"]
+        assert {gap.cause for gap in gaps} == {"connection lost"}
+        assert (rig.collector.counts.covered, rig.collector.counts.errors) == (1, 1)
+        rows = [tuple(row) for row in rig.gate.tables["btc"]]
+        (deal,) = [gap for gap in gaps if gap.channel == "deal"]
+        at = [row[0] for row in rows if row[1] == "d"]
+        assert deal.start in at
+        assert deal.end == at[at.index(deal.start) + 1]
+
+
+async def test_what_a_line_lacked_after_the_other_was_lost_is_a_gap_with_both_ends(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A line that is found dead late: the other one has been back for a while by then."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        await trio.sleep(5)
+        first, second = rig.exchange.opened
+        await rig.exchange.drop(second)
+        first.late.clear()
+        first.delay = 10_000.0  # from here on nothing comes of it, and it is not known to be dead
+        await trio.sleep(5)
+        await rig.exchange.until(lambda: len(rig.exchange.opened) == 2)
+        await trio.sleep(1)
+        assert rig.gaps() == []
+        await rig.exchange.drop(first)
+        await trio.sleep(1)
+        gaps = {gap.channel: gap for gap in rig.gaps()}
+        assert gaps.keys() == {"ticker", "deal", "depth"}
+        assert all(gap.end - gap.start > 500 for gap in gaps.values())
+        assert gaps["deal"].end - gaps["deal"].start < 5000
+
+
+async def test_errors_of_one_line_do_not_stop_a_symbol(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A route that is dead from the start, or cut again and again, is no reason to stop."""
+    async with rigged(tmp_path, max_errors=3) as rig:
+        for _ in range(6):
+            await rig.connected(2)
+            await trio.sleep(1)
+            await rig.exchange.drop(rig.exchange.opened[0])
+        assert not rig.collector.stopped
+
+
+async def test_a_silent_channel_of_one_line_is_no_gap(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The other has it."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        await trio.sleep(30)
+        dead, _ = rig.exchange.opened
+        dead.unsubscribe(BTC, "deal")
+        await rig.connected(2)  # it has been subscribed again
+        await trio.sleep(10)
+        assert rig.gaps() == []
+        deals = [tuple(row) for row in rig.gate.tables["btc"] if row[1] == "d"]
+        assert len(deals) == len(set(deals))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_one_line_goes_through_no_merger(
+    autojump_clock: MockClock, tmp_path: Path, number: int
+) -> None:
+    """What one line costs does not depend on what two need."""
+    async with rigged(tmp_path, number) as rig:
+        await rig.connected(number)
+        assert (rig.lines.merger is None) == (number == 1)

@@ -1,0 +1,65 @@
+"""A market that all connections of a symbol look at, as they do on the real exchange.
+
+Deals are made once and sent to each connection that is subscribed to them; books and tickers are
+sampled for each by itself. A frame of deals may get lost on the way to one connection, never on
+the way to all of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from tools.market import MIX
+
+if TYPE_CHECKING:
+    from tools.exchange.connection import Connection
+    from tools.exchange.core import Exchange
+    from tools.exchange.records import Record
+
+_SHORTEST_PAUSE: Final = 0.002  # seconds between two looks at what is due
+
+
+async def send_shared_deals(exchange: Exchange) -> None:
+    """Send every symbol's deals to all who are subscribed to them, at the exchange's rate."""
+    owed: defaultdict[str, float] = defaultdict(float)
+    pace = exchange.rate * MIX["deal"]
+    last = trio.current_time()
+    while True:
+        await trio.sleep(max(_SHORTEST_PAUSE, 1 / pace))
+        now = trio.current_time()
+        due: defaultdict[Connection, list[Record]] = defaultdict(list)
+        for symbol in exchange.symbols:
+            subscribers = exchange.subscribers(symbol, "deal")
+            owed[symbol] += min(now - last, 1.0) * pace if subscribers else 0.0
+            while owed[symbol] >= 1:
+                owed[symbol] -= 1
+                _deal(exchange, symbol, subscribers, due)
+        last = now
+        # One that does not read must not hold up the others' deals.
+        async with trio.open_nursery() as nursery:
+            for connection, records in due.items():
+                nursery.start_soon(exchange.transmit, connection, records)
+
+
+def _deal(
+    exchange: Exchange,
+    symbol: str,
+    subscribers: list[Connection],
+    due: defaultdict[Connection, list[Record]],
+) -> None:
+    silences = {(symbol, "deal"), (symbol, None), (None, "deal"), (None, None)}
+    if not exchange.silenced.isdisjoint(silences):
+        return
+    merged = all(one.subscriptions[symbol]["deal"].merged for one in subscribers)
+    frame = exchange.market.frame(symbol, "deal", merged=merged)
+    unlucky = None
+    if len(subscribers) > 1 and exchange.chance.random() < exchange.loss:
+        unlucky = exchange.chance.choice(subscribers)
+        exchange.lost += 1
+    for connection in subscribers:
+        if connection is not unlucky:
+            record = exchange.records.add(connection.number, symbol, "deal", frame)
+            due[connection].append(record)

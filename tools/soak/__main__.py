@@ -1,0 +1,63 @@
+"""``python -m tools.soak``: the trials, one command each."""
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+import trio
+
+from tools.clickhouse import ClickHouseServer
+from tools.soak.lines import Trial, try_lines
+
+app = cyclopts.App(
+    name="python -m tools.soak",
+    help="Trials of the recorder as a process, against the simulated exchange.",
+    version_flags=[],
+)
+
+_Flag = Annotated[bool, cyclopts.Parameter(negative="")]
+
+
+@app.command
+def lines(
+    *,
+    lines: int = 2,
+    kills: int = 400,
+    loss: float = 0.0,
+    rate: float = 500.0,
+    seed: int = 1,
+    store: Literal["embedded", "server"] = "embedded",
+) -> int:
+    """Kill the lines of a symbol at random, never all at once, and compare every row.
+
+    Parameters
+    ----------
+    lines
+        Connections of the symbol.
+    kills
+        How often one of them is broken.
+    loss
+        Share of the frames of deals that do not reach one of the lines.
+    rate
+        Messages a second on each line.
+    seed
+        Makes the instants repeatable, as far as processes are.
+    store
+        Where rows go.
+    """
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        target = "mexc-data"
+        if store == "server":
+            target = stack.enter_context(ClickHouseServer()).url
+        trial = Trial(directory, target, lines=lines, kills=kills, loss=loss, rate=rate, seed=seed)
+        result = trio.run(try_lines, trial)
+    print(result)
+    return 1 if result.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,17 @@
+"""The recorder, with pauses between connections that a trial of hundreds of them can wait for.
+
+``python -m tools.soak.hasty`` takes the arguments of ``mexc-trio`` and is otherwise the same.
+"""
+
+import sys
+from typing import Final
+
+from mexc_trio.__main__ import main
+from mexc_trio.exchange import connection
+
+LONGEST: Final = 0.2
+"""Seconds, and as much again at random."""
+
+if __name__ == "__main__":
+    vars(connection).update(SHORTEST_BACKOFF=LONGEST, LONGEST_BACKOFF=LONGEST)
+    sys.exit(main())

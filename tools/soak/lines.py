@@ -1,0 +1,216 @@
+"""Two lines of one symbol, each broken again and again: no deal missing, none twice, no gap.
+
+The exchange runs here, with deals that all connections share and books that are sampled for each;
+the recorder is a process. One line is broken only while another is subscribed and has been heard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from tools.exchange import Exchange, open_exchange
+from tools.market import CHANNELS
+
+if TYPE_CHECKING:
+    from tools.exchange.connection import Connection
+
+SYMBOL: Final = "BTC_USDT"
+ROOT: Final = Path(__file__).resolve().parents[2]
+LONGEST_WAIT: Final = 60.0
+"""Seconds for which anything is waited for."""
+HEARD: Final = 0.3
+"""Seconds after which what a line was sent has been heard, on a machine that has other work."""
+
+Row = tuple[int, str, str]
+
+
+@attrs.frozen
+class Trial:
+    """What is to be done."""
+
+    directory: Path
+    store: str
+    """What `--store` takes; relative to the directory."""
+    lines: int = 2
+    kills: int = 400
+    loss: float = 0.0
+    rate: float = 500.0
+    seconds: float = 0.0
+    """How long to go on after the last kill."""
+    seed: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What came of it."""
+
+    kills: int
+    seconds: float
+    deals: int
+    """Deals that were sent, each once."""
+    lost_on_a_line: int
+    """Frames of deals that one line did not get while it was subscribed."""
+    missing: int
+    twice: int
+    """Deals that are stored more often than they were made."""
+    strange: int
+    """Stored rows that nobody sent."""
+    gaps: Sequence[Sequence[object]]
+    books: int
+    books_back: int
+    """Stored books that are not newer than the one before."""
+    books_sent: int
+    """Books that were sent on the busiest of the lines."""
+    longest_pause: float
+    """Seconds between two stored books, at the most."""
+    exit_code: int
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a promise was broken."""
+        return bool(
+            self.missing or self.twice or self.strange or self.gaps or self.books_back
+            or self.exit_code
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name.replace('_', ' ')}: {value}" for name, value in attrs.asdict(self).items()
+        )
+
+
+async def try_lines(trial: Trial) -> Result:
+    """Do it, and compare."""
+    chance = random.Random(trial.seed)
+    async with open_exchange(
+        rate=trial.rate, seed=trial.seed, shared=True, loss=trial.loss
+    ) as exchange:
+        exchange.silence()
+        with (trial.directory / "log.txt").open("w") as log:
+            recorder = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--lines", str(trial.lines),
+                 "--url", exchange.url, "--store", trial.store, "--stats-interval", "0"],
+                cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        try:
+            began = await _trouble(trial, exchange, recorder, chance)
+            exchange.silence()
+            seconds = trio.current_time() - began
+            await trio.sleep(2 * HEARD)
+            recorder.send_signal(signal.SIGINT)
+            with trio.fail_after(LONGEST_WAIT):
+                exit_code = await recorder.wait()
+        finally:
+            if recorder.poll() is None:
+                recorder.kill()
+                with trio.CancelScope(shield=True):
+                    await recorder.wait()
+        stored = await trio.to_thread.run_sync(_stored, trial)
+        gaps = await trio.to_thread.run_sync(_ask, trial, "SELECT * FROM gaps")
+        return _compared(exchange, trial, stored, gaps, seconds, exit_code)
+
+
+async def _trouble(
+    trial: Trial, exchange: Exchange, recorder: trio.Process, chance: random.Random
+) -> float:
+    """Break lines; return when the market opened."""
+    await _until(exchange, recorder, lambda: len(_lines(exchange)) == trial.lines)
+    began = trio.current_time()
+    exchange.resume()
+    for _ in range(trial.kills):
+        # All have been heard since the last one came back.
+        await trio.sleep(HEARD + chance.random() * HEARD)
+        await exchange.drop(chance.choice(_lines(exchange)))
+        await _until(exchange, recorder, lambda: len(_lines(exchange)) == trial.lines)
+    await trio.sleep(trial.seconds or 2 * HEARD)
+    return began
+
+
+def _lines(exchange: Exchange) -> list[Connection]:
+    """List the connections that are subscribed to everything."""
+    those = exchange.subscribers(SYMBOL)
+    return [one for one in those if len(one.subscriptions[SYMBOL]) == len(CHANNELS)]
+
+
+async def _until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
+    with trio.fail_after(LONGEST_WAIT):
+        while not condition():
+            if recorder.poll() is not None:
+                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
+            with trio.move_on_after(1):
+                await exchange.until(condition)
+
+
+def _environment() -> dict[str, str]:
+    known = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return known | {"PYTHONPATH": str(ROOT)}
+
+
+def _ask(trial: Trial, sql: str) -> list[list[object]]:
+    """Ask the store as a user does."""
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "mexc_trio", "sql", f"{sql} SETTINGS max_threads = 1",
+         "--store", trial.store, "--format", "JSONCompactEachRow"],
+        cwd=trial.directory, env=_environment(), check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _stored(trial: Trial) -> list[Row]:
+    """Return the rows in the order of insertion."""
+    sql = "SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc"
+    return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in _ask(trial, sql)]
+
+
+def _compared(
+    exchange: Exchange,
+    trial: Trial,
+    stored: Sequence[Row],
+    gaps: Sequence[Sequence[object]],
+    seconds: float,
+    exit_code: int,
+) -> Result:
+    """Hold what is stored against what was sent."""
+    sent: dict[Row, set[int]] = {}
+    versions: dict[Row, int] = {}
+    books: Counter[int] = Counter()
+    for record in exchange.sent(SYMBOL):
+        for row in record.rows or ():
+            sent.setdefault(row, set()).add(record.connection)
+            if row[1] == "dp":
+                books[record.connection] += 1
+                versions[row] = json.loads(record.frame)["data"]["version"]
+    deals = {row for row in sent if row[1] == "d"}
+    kept = Counter(stored)
+    order = [row for row in stored if row[1] == "dp"]
+    known = [versions[row] for row in order if row in versions]
+    pauses = [later[0] - earlier[0] for earlier, later in pairwise(order)]
+    return Result(
+        kills=trial.kills,
+        seconds=round(seconds, 1),
+        deals=len(deals),
+        lost_on_a_line=exchange.lost,
+        missing=len(deals - kept.keys()),
+        twice=sum(number - 1 for row, number in kept.items() if row[1] == "d"),
+        strange=sum(number for row, number in kept.items() if row not in sent),
+        gaps=gaps,
+        books=len(order),
+        books_back=sum(later <= earlier for earlier, later in pairwise(known)),
+        books_sent=max(books.values(), default=0),
+        longest_pause=max(pauses, default=0) / 1000,
+        exit_code=exit_code,
+    )
