@@ -60,8 +60,8 @@ class AsyncStore:
     _refusals: dict[tuple[type[StoreError], int], tuple[float, int]] = attrs.field(
         factory=dict, init=False
     )
-    _said: str = attrs.field(default="", init=False)
-    _said_at: float = attrs.field(default=0.0, init=False)
+    # Why the store is away, and when that was said last, since the last INSERT that worked.
+    _said: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         # Not Trio's default limiter, which DNS look-ups share.
@@ -88,7 +88,8 @@ class AsyncStore:
         """
         with self._noticing_outages():
             await self._coalescer.append(table, rows)
-        self._retry, self._said = FIRST_RETRY, ""
+        self._retry = FIRST_RETRY
+        self._said.clear()
 
     async def quiet(self, table: Table) -> None:
         """Wait until no INSERT into the table is running any more.
@@ -229,7 +230,9 @@ class AsyncStore:
                 await trio.to_thread.run_sync(
                     lambda: self.store.query("SELECT 1"), limiter=self._limiter
                 )
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                if str(error) not in self._said:  # it is up, say, and the password is another one
+                    self._say_away(error)
                 continue
             except StoreError as error:
                 # It talks, so let the writers hear what it says.
@@ -254,8 +257,11 @@ class AsyncStore:
         if self.away_since is None:
             self.away_since = time.time()
             # A store may answer and refuse to write, and so come and go for hours.
-            if str(error) != self._said or trio.current_time() - self._said_at > SAY_AGAIN:
-                self._said, self._said_at = str(error), trio.current_time()
-                log.warning("%s; recording goes on into the journal", error)
+            if trio.current_time() - self._said.get(str(error), -math.inf) > SAY_AGAIN:
+                self._say_away(error)
             self._came_back = trio.Event()
             self._went_away.set()
+
+    def _say_away(self, error: StoreUnavailable) -> None:
+        self._said[str(error)] = trio.current_time()
+        log.warning("%s; recording goes on into the journal", error)
