@@ -155,7 +155,7 @@ def drain(*, options: DrainOptions | None = None) -> int:
 
 @app.command
 def reload(*, options: JournalOptions | None = None) -> int:
-    """Have a running recorder read its settings file again: symbols and limits, without a gap.
+    """Have a running recorder read its settings file again, without a gap in what stays.
 
     Also done by SIGHUP. A file that is wrong changes nothing; what takes a restart is told.
     """

@@ -70,6 +70,8 @@ class Collector:
     pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
     """Why the symbol was stopped; None while it is recorded or when all were stopped."""
+    has_successor: bool = attrs.field(default=False, init=False)
+    """Whether another one goes on for this symbol, with other settings."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the nursery has ended, and nothing is written any more."""
     received: dict[Channel | None, int] = attrs.field(init=False)
@@ -245,6 +247,12 @@ class Collector:
         self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
         self._scope.cancel()
 
+    def step_down(self, why: str) -> None:
+        """Stop, for a successor to go on with other settings."""
+        self.has_successor = True
+        self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
+        self._scope.cancel()
+
     def adjust(self, settings: SymbolSettings) -> None:
         """Go on with other limits; the table, the channels and the routes stay."""
         was = self.settings
@@ -254,9 +262,10 @@ class Collector:
         if self._writer is not None:
             self._writer.linger = settings.linger
 
-    def successor(self) -> "Collector":
-        """Return what goes on for this symbol after its end, counting on."""
-        collector = Collector(self.settings, self.queue, self.ledger, self.gate, self.exists)
+    def successor(self, settings: SymbolSettings) -> "Collector":
+        """Return what goes on for this symbol after its end, counting on; the table stays."""
+        self.ledger.record_channels(settings.channels)
+        collector = Collector(settings, self.queue, self.ledger, self.gate, self.exists)
         collector.counts = self.counts
         collector.received = self.received
         collector.frames = self.frames

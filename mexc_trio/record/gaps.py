@@ -74,6 +74,12 @@ class Ledger:
         """Milliseconds: the last row of any channel; 0 if there was none yet."""
         return max(mark.ts for mark in self._marks.values())
 
+    def record_channels(self, channels: Sequence[Channel]) -> None:
+        """Go on with other channels. One that is new has no past in which it was missed."""
+        self._channels = channels
+        self._marks = {name: self._marks.get(name) or _Mark(name, now()) for name in channels}
+        self._queue.marks = self._to_remember()
+
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
         if self._has_history:

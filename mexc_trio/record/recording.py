@@ -105,7 +105,9 @@ class Recording:
         """
         for number, before in enumerate(self.collectors):
             if before.symbol == symbol:
-                self.collectors[number] = before.successor()
+                table = before.settings.table
+                settings = attrs.evolve(self.settings.for_symbol(symbol), table=table)
+                self.collectors[number] = before.successor(await self._with_room(settings))
                 return self.collectors[number]
         settings = self.settings.for_symbol(symbol)
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
@@ -113,13 +115,19 @@ class Recording:
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
             await self.gate.prepare([market_table(settings.table)])
-            types = await self.gate.mt_types([settings.table])
-            (settings,) = with_room([settings], types)
+            settings = await self._with_room(settings)
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels)
         collector = Collector(settings, queue, ledger, self.gate)
         self.collectors.append(collector)
         return collector
+
+    async def _with_room(self, settings: SymbolSettings) -> SymbolSettings:
+        """Return settings with those of the channels that the table has room for."""
+        with suppress(StoreError):  # whoever writes to it meets that, too
+            types = await self.gate.mt_types([settings.table])
+            (settings,) = with_room([settings], types)
+        return settings
 
     def withdraw(self, collector: Collector) -> None:
         """Take back a symbol that was added and has not begun."""

@@ -33,10 +33,11 @@ ANSWER: Final = "settings read again"
 """What the journal calls what became of the last time: `NUMBER ok TEXT` or `NUMBER error TEXT`."""
 WITHOUT: Final = "the settings do not name it any more"
 _BEFORE: Final = "the settings did not name it"
+_ANEW: Final = "its routes or channels were changed"
 
 _LIVE: Final = {
     "symbols", "linger", "max_errors", "min_free_mib", "retention", "log_level",
-    "on_event", "event_after",
+    "on_event", "event_after", "route", "channels",
 }  # fmt: skip
 _LISTED: Final = {"all", "quote", "refresh"}
 """What can be changed as well while a list of contracts is followed."""
@@ -126,6 +127,9 @@ async def _apply(
     gone = [one for one in recording.collectors if one.symbol in unwanted and not one.stopped]
     for collector in gone:
         collector.let_go(WITHOUT)
+    anew = [one for one in recording.collectors if _begins_anew(one, old, new)]
+    for collector in anew:
+        collector.step_down(_ANEW)
     for collector in recording.collectors:
         if collector.symbol in unwanted:
             collector.failure = None  # whatever it was stopped by is nobody's concern any more
@@ -137,7 +141,23 @@ async def _apply(
         for symbol in new.symbols:
             discovery.forget(symbol)  # it is not on the list's account any more
     begin(added)
-    return _told(old, new, changed, added, gone)
+    for collector in anew:
+        await collector.ended.wait()  # it writes to the same table
+    begin([await _successor(recording, collector) for collector in anew])
+    return _told(recording, old, new, changed, added, gone)
+
+
+def _begins_anew(collector: Collector, old: Settings, new: Settings) -> bool:
+    """Whether a symbol goes on with another connection: one of its own routes, or channels."""
+    was, is_now = old.for_symbol(collector.symbol), new.for_symbol(collector.symbol)
+    same = (was.route, was.channels) == (is_now.route, is_now.channels)
+    return not collector.stopped and not same
+
+
+async def _successor(recording: Recording, collector: Collector) -> Collector:
+    successor = await recording.add(collector.symbol)
+    successor.ledger.lost(Cause.SYMBOL_STOPPED, _ANEW)
+    return successor
 
 
 async def _add(recording: Recording, new: Settings) -> list[Collector]:
@@ -176,6 +196,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
 
 
 def _told(
+    recording: Recording,
     old: Settings,
     new: Settings,
     changed: set[str],
@@ -184,23 +205,35 @@ def _told(
 ) -> str:
     parts = []
     if added:
-        parts.append(f"recording {_names(added)}")
+        parts.append(f"recording {_names([one.symbol for one in added])}")
     if gone:
-        parts.append(f"no longer {_names(gone)}")
+        parts.append(f"no longer {_names([one.symbol for one in gone])}")
     keys = sorted(key for key in changed if key != "symbols" and hasattr(new, key))
     took = [key for key in keys if getattr(new, key) != getattr(old, key)]
     texts = values(new)
     parts += [f"{key} = {texts[key]}" for key in took if key != "patterns"]
-    if old.overrides != new.overrides:
-        parts.append("limits of symbols")
-    if left := [key for key in keys if key not in took]:
+    sections = sorted(
+        {
+            symbol
+            for symbol in (*old.overrides, *new.overrides)
+            if old.overrides.get(symbol) != new.overrides.get(symbol)
+        }
+    )
+    if sections:
+        parts.append(f"own settings of {_names(sections)}")
+    left = [key for key in keys if key not in took]
+    left += [
+        f"table of {one.symbol}"
+        for one in recording.collectors
+        if one.settings.table != new.for_symbol(one.symbol).table and not one.stopped
+    ]
+    if left:
         log.warning("settings: %s changed, which takes a restart", ", ".join(left))
         parts.append(f"{', '.join(left)} takes a restart")
     return "; ".join(parts) or "nothing new"
 
 
-def _names(collectors: Sequence[Collector]) -> str:
-    names = [one.symbol for one in collectors]
+def _names(names: Sequence[str]) -> str:
     return (
         " ".join(names)
         if len(names) <= 10

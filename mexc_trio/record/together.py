@@ -67,5 +67,5 @@ def _lines_of(recording: Recording, collector: Collector) -> Lines:
 async def _record_symbol(recording: Recording, collector: Collector) -> None:
     await collector.run()
     # It was stopped by its errors. If it was the last one, the program's end says the same.
-    if any(not other.stopped for other in recording.collectors):
+    if not collector.has_successor and any(not other.stopped for other in recording.collectors):
         watch.show(final_report([recording.line(collector)], recording.seconds))

@@ -15,11 +15,11 @@ from tools.exchange import open_exchange
 ETH, SOL = "ETH_USDT", "SOL_USDT"
 
 
-def write(directory: Path, url: str, symbols: str, **more: object) -> None:
+def write(directory: Path, url: str, symbols: str, sections: str = "", **more: object) -> None:
     """Write the settings file, in one go as editors do."""
     lines = [f"{key} = {value}" for key, value in {"url": url, "symbols": symbols, **more}.items()]
     new = directory / "new"
-    new.write_text("\n".join(["[mexc-trio]", *lines, ""]))
+    new.write_text("\n".join(["[mexc-trio]", *lines, sections, ""]))
     new.replace(directory / "settings.ini")
 
 
@@ -69,6 +69,53 @@ async def test_symbols_come_and_go_while_a_thousand_messages_a_second_flow(tmp_p
             (ETH, "symbol stopped", "the settings do not name it any more"),
             (ETH, "symbol stopped", "the settings did not name it"),
         }
+
+
+async def test_routes_and_channels_change_and_who_keeps_them_is_not_touched(
+    tmp_path: Path,
+) -> None:
+    """One goes on at another exchange, one with other channels, and one notices nothing."""
+
+    def section(symbol: str, **keys: str) -> str:
+        return "\n".join([f"[{symbol}]", *(f"{key} = {text}" for key, text in keys.items())])
+
+    async with open_exchange(rate=50.0) as exchange, open_exchange(rate=50.0) as other:
+        names = f"{BTC} {ETH} {SOL}"
+        write(tmp_path, exchange.url, names, linger=0.2)
+        async with running(tmp_path) as program:
+            for symbol in (BTC, ETH, SOL):
+                await exchange.subscribed(symbol)
+            await program.journaled(300)
+            write(tmp_path, exchange.url, names, linger=0.2, sections=section(
+                BTC, route=f"direct via {other.url}", max_errors="7"
+            ) + "\n" + section(ETH, channels="deal,funding", table="ether"))  # fmt: skip
+            done = await reload(tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.decode().split(": ", 1)[1] == (
+                f"own settings of {BTC} {ETH}; table of {ETH} takes a restart\n"
+            )
+            await other.subscribed(BTC)
+            await other.until(lambda: len(other.rows(BTC)) > 50)
+            await exchange.subscribed(ETH, ("deal", "funding.rate"))
+            exchange.silence()
+            other.silence()
+            await program.journaled(len(exchange.rows(SOL)), "sol")
+            await exchange.push(ETH, "deal")
+            await exchange.push(ETH, "funding.rate")
+            await program.last_journaled(exchange.rows(ETH)[-1][2])
+            assert await program.stop() == 0
+            assert "Traceback" not in program.log
+            assert program.output.count("(Final") <= 3
+    store = Embedded(tmp_path)
+    assert store.rows("sol") == exchange.rows(SOL)
+    moved = store.rows("btc")
+    assert moved[-len(other.rows(BTC)) :] == other.rows(BTC)
+    assert {row[1] for row in store.rows("eth")} == {"t", "d", "dp", "fr"}
+    assert store.rows("eth")[-1][1] == "fr"
+    gaps = set(store.select("symbol, cause, detail", "gaps"))
+    assert gaps == {
+        (symbol, "symbol stopped", "its routes or channels were changed") for symbol in (BTC, ETH)
+    }
 
 
 async def says(program: Program, text: str) -> None:
