@@ -9,14 +9,9 @@ In the store's directory, `engine/` holds the child's configuration and log and 
 which only the user can read.
 """
 
-import importlib.util
 import json
 import logging
-import os
 import secrets
-import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
@@ -28,6 +23,7 @@ import attrs
 
 from mexc_trio.clickhouse import engine_config, stripelog
 from mexc_trio.clickhouse.engine_access import Access as Access
+from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
 from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import quoted
@@ -39,18 +35,15 @@ from mexc_trio.errors import (
     UsageError,
 )
 from mexc_trio.files import write_own
-from mexc_trio.locks import describe_process, hold_file
-from mexc_trio.settings.address import LOOPBACK, Address
+from mexc_trio.locks import hold_file
+from mexc_trio.settings.address import Address
 
 log = logging.getLogger(__name__)
 
-START: Final = 60.0
-"""Seconds that an engine may take until it answers."""
-STOP: Final = 5.0
-"""Seconds that it may take to end by itself."""
 FIND: Final = 10.0
 """Seconds that somebody else's engine may take until it answers."""
-POLL: Final = 0.01
+POLL: Final = 0.1
+_PYTHON_RAISED: Final = 800
 ADDRESS: Final = "http.url"
 """The file in the store's directory that says where a recorder's engine answers readers."""
 
@@ -64,7 +57,7 @@ class Engine:
     """Where readers may come; None if nobody but the user's own commands is to read."""
     reader_password: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     _access: Access | None = attrs.field(default=None, init=False)
-    _child: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
+    _child: EngineChild | None = attrs.field(default=None, init=False)
     _lock_fd: int = attrs.field(default=-1, init=False)
     _holding: ExitStack = attrs.field(factory=ExitStack, init=False)
     _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -85,7 +78,7 @@ class Engine:
         """
         with self._mutex:
             if self._child is not None:
-                code = self._child.poll()
+                code = self._child.exit_code
                 if code is None and self._access is not None:
                     return self._access
                 if code is not None:
@@ -137,7 +130,7 @@ class Engine:
         deadline = time.monotonic() + FIND
         while (access := self._find()) is None:
             # It may be starting, or ending.
-            time.sleep(POLL * 10)
+            time.sleep(POLL)
             if self._holds_or_takes():
                 return self._start()
             if time.monotonic() > deadline:
@@ -160,7 +153,6 @@ class Engine:
         return access
 
     def _start(self) -> Access:
-        module = extension()
         self._end()
         try:
             self._home.mkdir(mode=0o700, exist_ok=True)
@@ -174,12 +166,13 @@ class Engine:
             stripelog.mend_what_would_not_open(tables, self.directory / "damaged")
             for attempt in (1, 2, 3):
                 access = self._configure()
-                self._spawn(module)
+                parts = (self.name, self.directory, self._home, self._lock_fd)
+                self._child = EngineChild.start(*parts)
                 try:
-                    self._wait_for(access)
+                    self._child.wait_for(access.tcp_port)
                     self._open_to_readers(access)
                     self._write_down(access)
-                except _PortTakenError:
+                except PortTakenError:
                     self._access = None
                     if attempt == 3:
                         raise
@@ -221,75 +214,6 @@ class Engine:
         )
         return access
 
-    def _spawn(self, module: Path) -> None:
-        program = Path(engine_config.__file__).with_name("engine_process.py")
-        # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
-        # Nor what is ours to know: passwords of routes and servers.
-        private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
-        with (self._home / "start.log").open("wb") as output:
-            self._child = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-I", "-S", str(program), str(module), self._place],
-                cwd=self._home,
-                env={**environment, "TZ": "UTC"},
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[self._lock_fd],
-                # A Ctrl-C at the terminal is for the recorder.
-                start_new_session=True,
-            )
-
-    @property
-    def _place(self) -> str:
-        """The directory as the engine is told it: to some names it would give another meaning."""
-        return str(self.directory.absolute())
-
-    def _wait_for(self, access: Access) -> None:
-        """Wait until the engine answers its native protocol."""
-        deadline = time.monotonic() + START
-        while True:
-            assert self._child is not None  # noqa: S101 - it was just started
-            if self._child.poll() is not None:
-                raise self._why_it_ended()
-            try:
-                socket.create_connection((LOOPBACK, access.tcp_port), timeout=1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"{self.name}: the engine does not answer after {START:g} s: {self._log()}"
-                    ) from None
-            time.sleep(POLL)
-
-    def _why_it_ended(self) -> StoreError:
-        text = self._log()
-        if "Address already in use" in text:
-            return _PortTakenError(f"{self.name}: no port is free for the engine: {text}")
-        if "Cannot lock file" in text:
-            return StoreLocked(
-                f"{self.name} is open in {self._other_engine()}; close it there, or choose another "
-                f"directory"
-            )
-        return StoreError(f"{self.name}: the engine does not start: {text}")
-
-    def _other_engine(self) -> str:
-        """Return whose ClickHouse has the directory open that is none of this program's."""
-        try:
-            first = (self.directory / "status").read_text().split("\n", 1)[0]
-            return describe_process(int(first.removeprefix("PID: ")))
-        except (OSError, ValueError):
-            return "another program"
-
-    def _log(self) -> str:
-        """Return the last that the engine said."""
-        try:
-            lines = (self._home / "start.log").read_text(errors="replace").splitlines()
-        except OSError:
-            lines = []
-        said = [line for line in lines if line.strip() and not line.startswith("Logging ")]
-        return " / ".join(said[:1] + said[1:][-2:])[:600] or "it said nothing"
-
     def _open_to_readers(self, access: Access) -> None:
         """Let HTTP in, once it is certain that nobody reads more there than is recorded."""
         with closing(ServerStore(access.target(RECORDER), 1, self.name)) as server:
@@ -309,7 +233,7 @@ class Engine:
                 server.query("SYSTEM START LISTEN HTTP")
             except StoreError as error:
                 if "in use" in str(error):
-                    raise _PortTakenError(str(error)) from error
+                    raise PortTakenError(str(error)) from error
                 raise
 
     def _write_down(self, access: Access) -> None:
@@ -326,37 +250,5 @@ class Engine:
 
     def _end(self) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        assert child.stdin is not None  # noqa: S101 - it is a pipe
-        child.stdin.close()
-        try:
-            child.wait(STOP)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-class _PortTakenError(StoreError):
-    """Somebody took a port between our look and the engine's."""
-
-
-_PYTHON_RAISED: Final = 800
-
-
-def extension() -> Path:
-    """Return the file of chdb's extension module, without importing anything.
-
-    Raises:
-        StoreRejected: it is not installed.
-    """
-    spec = importlib.util.find_spec("chdb")
-    found = (
-        [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")
-    )
-    for path in found:
-        return path
-    raise StoreRejected(
-        "the embedded engine is not installed: pip install 'mexc-trio[embedded]', or point "
-        "--store at a server (clickhouse://user@host/mexc_data)"
-    )
+        if child is not None:
+            child.end()

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.clickhouse import engine as engine_module
+from mexc_trio.clickhouse import engine_child
 from mexc_trio.clickhouse.engine import ADDRESS, Access, Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
 from mexc_trio.clickhouse.server import ServerStore
@@ -189,7 +190,7 @@ def test_signals_are_the_parents_business(engine: Engine) -> None:
 
 def test_end_is_quick_even_if_it_is_frozen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that does not end by itself is killed."""
-    monkeypatch.setattr(engine_module, "STOP", 0.2)
+    monkeypatch.setattr(engine_child, "STOP", 0.2)
     engine.access()
     child = child_of(engine)
     os.kill(child, signal.SIGSTOP)
@@ -269,7 +270,7 @@ def test_broken_installation_is_told_apart(
     """A wheel that does not load says why, and not that it is missing."""
     broken = tmp_path / "_chdb.abi3.so"
     broken.write_text("not a library")
-    monkeypatch.setattr(engine_module, "extension", lambda: broken)
+    monkeypatch.setattr(engine_child, "extension", lambda: broken)
     with pytest.raises(StoreError, match=r"does not start: .*_chdb\.abi3\.so"):
         engine.access()
 

@@ -1,0 +1,154 @@
+"""One run of the engine as a child process: how it starts, what it says if it does not, its end."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, Self
+
+import attrs
+
+from mexc_trio.errors import StoreError, StoreLocked, StoreRejected
+from mexc_trio.locks import describe_process
+from mexc_trio.settings.address import LOOPBACK
+
+START: Final = 60.0
+"""Seconds that an engine may take until it answers."""
+STOP: Final = 5.0
+"""Seconds that it may take to end by itself."""
+POLL: Final = 0.01
+
+
+class PortTakenError(StoreError):
+    """Somebody took a port between our look and the engine's."""
+
+
+@attrs.define(eq=False)
+class EngineChild:
+    """A process that serves a store's directory."""
+
+    name: str
+    """What the user knows the store by."""
+    directory: Path
+    home: Path
+    """Where its configuration is, and its log."""
+    _process: "subprocess.Popen[bytes]"
+
+    @classmethod
+    def start(cls, name: str, directory: Path, home: Path, lock_fd: int) -> Self:
+        """Start it. It holds the directory's lock from now on, and ends when we do.
+
+        Raises:
+            StoreRejected: the engine is not installed.
+            OSError: it cannot be started.
+        """
+        program = Path(__file__).with_name("engine_process.py")
+        # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
+        # Nor what is ours to know: passwords of routes and servers.
+        private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
+        with (home / "start.log").open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                # The directory is absolute: to some names the engine would give another meaning.
+                [sys.executable, "-I", "-S", program, extension(), directory.absolute()],
+                cwd=home,
+                env={**environment, "TZ": "UTC"},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[lock_fd],
+                # A Ctrl-C at the terminal is for the recorder.
+                start_new_session=True,
+            )
+        return cls(name, directory, home, process)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with; None while it runs."""
+        return self._process.poll()
+
+    def wait_for(self, port: int) -> None:
+        """Wait until it answers its native protocol at a port.
+
+        Raises:
+            PortTakenError: it found the port taken.
+            StoreLocked: another program has the directory open.
+            StoreError: it ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + START
+        while True:
+            if self.exit_code is not None:
+                raise self._why_it_ended()
+            try:
+                socket.create_connection((LOOPBACK, port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"{self.name}: the engine does not answer after {START:g} s: {self._log()}"
+                    ) from None
+            time.sleep(POLL)
+
+    def end(self) -> None:
+        """End it, by force if it does not end by itself."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _why_it_ended(self) -> StoreError:
+        text = self._log()
+        if "Address already in use" in text:
+            return PortTakenError(f"{self.name}: no port is free for the engine: {text}")
+        if "Cannot lock file" in text:
+            return StoreLocked(
+                f"{self.name} is open in {self._other_engine()}; close it there, or choose another "
+                f"directory"
+            )
+        return StoreError(f"{self.name}: the engine does not start: {text}")
+
+    def _other_engine(self) -> str:
+        """Return whose ClickHouse has the directory open that is none of this program's."""
+        try:
+            first = (self.directory / "status").read_text().split("\n", 1)[0]
+            return describe_process(int(first.removeprefix("PID: ")))
+        except (OSError, ValueError):
+            return "another program"
+
+    def _log(self) -> str:
+        """Return the last that the engine said."""
+        try:
+            lines = (self.home / "start.log").read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        said = [line for line in lines if line.strip() and not line.startswith("Logging ")]
+        return " / ".join(said[:1] + said[1:][-2:])[:600] or "it said nothing"
+
+
+def extension() -> Path:
+    """Return the file of chdb's extension module, without importing anything.
+
+    Raises:
+        StoreRejected: it is not installed.
+    """
+    spec = importlib.util.find_spec("chdb")
+    found = (
+        [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")
+    )
+    for path in found:
+        return path
+    raise StoreRejected(
+        "the embedded engine is not installed: pip install 'mexc-trio[embedded]', or point "
+        "--store at a server (clickhouse://user@host/mexc_data)"
+    )
