@@ -23,6 +23,10 @@ OPTIONAL_TYPES: Final = tuple(channels.ALL[name].mt for name in channels.OPTIONA
 """The values of the channels that are recorded on request."""
 
 
+RowTuple: TypeAlias = tuple[int | float | str, ...]
+"""A row as the stores take it: `Row` and `Gap` are such tuples."""
+
+
 class Row(NamedTuple):
     """One row of a symbol's table."""
 

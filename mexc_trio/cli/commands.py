@@ -96,7 +96,7 @@ def setup(
     settings = begin(options, symbols)
     if not settings.symbols:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT")
-    from mexc_trio.setup import setup
+    from mexc_trio.operate.setup import setup
 
     return setup(settings, settings.symbols, drop_system_logs=drop_system_logs)
 

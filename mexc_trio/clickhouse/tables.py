@@ -6,9 +6,7 @@ from typing import Final
 import attrs
 
 from mexc_trio import channels
-
-RowTuple = tuple[int | float | str, ...]
-"""A row as the stores take it: `Row` and `Gap` are such tuples."""
+from mexc_trio.rows import RowTuple as RowTuple
 
 
 class TableEngine(StrEnum):

@@ -11,9 +11,9 @@ import attrs
 import msgspec
 import trio
 
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal.file import State, Stored
 from mexc_trio.journal.outbox import RETRY, Outbox
+from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 
 REMEMBERED: Final = 50_000

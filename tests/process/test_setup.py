@@ -13,9 +13,9 @@ from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import columns
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, UsageError
 from mexc_trio.locks import hold_file
+from mexc_trio.operate.setup import setup
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
-from mexc_trio.setup import setup
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tools.clickhouse import ClickHouseServer
 
@@ -202,7 +202,7 @@ class NewServer:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, store: NewServer) -> Settings:
     """Make the command use the given store."""
-    monkeypatch.setattr("mexc_trio.setup.open_store", lambda settings: store)
+    monkeypatch.setattr("mexc_trio.operate.setup.open_store", lambda settings: store)
     return Settings(store=parse_store("clickhouse://reader@host"))
 
 

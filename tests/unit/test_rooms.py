@@ -1,34 +1,156 @@
-"""What a user does is in a package of its own, which needs none of its kind."""
+"""The house's rules about its rooms: who may know whom, no circles, short modules, a true map."""
 
 import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
 import mexc_trio
 
 ROOT: Final = Path(mexc_trio.__file__).parent
-ROOMS: Final = ("query", "verify", "export", "backup", "report", "screen", "metrics")
+MAP: Final = ROOT / "ARCHITECTURE.md"
+LEAVES: Final = "the modules on top"
+"""What every room may know: they know no room."""
+
+_COMMAND: Final = {"settings", "clickhouse", "read"}
+MAY_KNOW: Final[Mapping[str, set[str]]] = {
+    LEAVES: set(),
+    "settings": set(),
+    "journal": set(),
+    "exchange": {"settings"},
+    "clickhouse": {"settings"},
+    "read": {"settings", "clickhouse"},
+    "analysis": {"clickhouse"},
+    "record": {"settings", "exchange", "journal", "clickhouse"},
+    # What a user does, each in a room of its own that knows none of the others.
+    "query": _COMMAND,
+    "export": _COMMAND,
+    "backup": _COMMAND | {"journal"},
+    "report": _COMMAND | {"analysis"},
+    "verify": _COMMAND | {"analysis", "exchange", "journal"},
+    "operate": {"settings", "clickhouse", "journal", "record"},
+    "screen": {"settings", "record"},
+    "metrics": {"clickhouse", "exchange", "record"},
+    "cli": {
+        "settings", "record", "query", "export", "backup", "report", "verify", "operate", "screen",
+        "metrics",
+    },
+}  # fmt: skip
+FRONT_DOORS: Final = {"mexc_trio", "mexc_trio.__main__"}
+"""They hand on to a room, when somebody asks, and belong to none."""
+
+LONGEST: Final = 300
+LONG: Final = {"exchange/contracts.py", "exchange/session.py", "record/recording.py"}
+"""Modules that are to be cut. This becomes shorter, and never longer."""
 
 
-def imported(file: Path) -> set[str]:
-    """Return the packages of ours that a module imports, wherever in it."""
-    names = []
-    for node in ast.walk(ast.parse(file.read_text())):
+@cache
+def modules() -> Mapping[str, Path]:
+    """Return all modules of the package by name."""
+    found = {}
+    for file in ROOT.rglob("*.py"):
+        parts = file.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = file
+    return found
+
+
+def room(module: str) -> str:
+    """Return where a module is."""
+    parts = modules()[module].relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else LEAVES
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the modules of ours that one imports, wherever in it, also to be checked only."""
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return {name.split(".")[1] for name in names if name.startswith("mexc_trio.")}
+            yield from (alias.name for alias in node.names if alias.name in modules())
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module in modules():
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in modules() else node.module
 
 
-def test_no_room_imports_another() -> None:
-    """What two of them need is below them, so that each can be read alone."""
+def arrows() -> Iterator[tuple[str, str]]:
+    """Yield who imports whom; to ask the package for its version is no import of what it offers."""
+    for module in modules().keys() - FRONT_DOORS:
+        for other in imports(module):
+            if other not in (module, "mexc_trio"):
+                yield module, other
+
+
+def test_imports_point_one_way() -> None:
+    """A room knows those that the table says, and its own modules."""
     found = {
-        f"{file.relative_to(ROOT)} imports {other}"
-        for room in ROOMS
-        for file in (ROOT / room).rglob("*.py")
-        for other in imported(file) & set(ROOMS) - {room}
+        f"{module} imports {other}"
+        for module, other in arrows()
+        if room(other) not in {room(module), LEAVES, *MAY_KNOW[room(module)]}
     }
     assert not found
+    assert MAY_KNOW.keys() == {room(module) for module in modules()}
     # The test sees imports at all, also those inside functions.
-    assert "export" in imported(ROOT / "cli" / "files.py")
+    assert ("mexc_trio.cli.files", "mexc_trio.export.export") in set(arrows())
+
+
+def test_the_table_has_no_circle() -> None:
+    """Rooms can be read one after the other, from the bottom."""
+    assert list(TopologicalSorter(MAY_KNOW).static_order())
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Each can be read after those that it needs."""
+    graph: dict[str, set[str]] = {}
+    for module, other in arrows():
+        graph.setdefault(module, set()).add(other)
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_no_module_is_too_long_to_be_read_in_one_sitting() -> None:
+    """Who makes one longer cuts it by idea."""
+    long = {
+        str(file.relative_to(ROOT))
+        for file in modules().values()
+        if len(file.read_text().splitlines()) > LONGEST
+    }
+    assert long <= LONG
+    assert long == LONG, "what has been cut leaves the list"
+
+
+def defined(file: Path) -> set[str]:
+    """Return what a module defines: functions, classes, methods with their class, constants."""
+    names = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{one.name}"
+                for one in node.body
+                if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
+
+
+def test_the_map_is_true() -> None:
+    """Every file, room and function that ARCHITECTURE.md names is there."""
+    text = MAP.read_text()
+    hops = re.findall(r"^\| (\d+) \| `([\w/]+\.py)` \| `([\w.]+)` \|", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in hops] == list(range(1, len(hops) + 1))
+    assert 5 <= len(hops) <= 10
+    missing = {f"{file}: {name}" for _, file, name in hops if name not in defined(ROOT / file)}
+    everything = set().union(*(defined(file) for file in modules().values()))
+    for word in set(re.findall("`([^`\n]+)`", text)):
+        if re.fullmatch(r"\w+/", word):
+            missing |= {word} - {f"{one}/" for one in MAY_KNOW}
+        elif "/" in word or word.endswith(".py"):
+            if not any((root / word).exists() for root in (ROOT, ROOT.parent)):
+                missing.add(word)
+        elif re.fullmatch(r"_?[A-Z]\w*(\.\w+)?", word):
+            missing |= {word} - everything
+    assert not missing
+    assert {f"{one}/" for one in MAY_KNOW if one != LEAVES} <= set(re.findall(r"`(\w+/)`", text))
