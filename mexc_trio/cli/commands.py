@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mexc_trio.cli.app import app
+from mexc_trio.cli.completion import words
 from mexc_trio.cli.options import (
     FILES,
     PROGRAM,
@@ -179,6 +180,7 @@ def sql(
             group=FILES,
             metavar="FORMAT",
             show_default=False,
+            completer=words("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical"),
         ),
     ] = None,
     options: CommonOptions | None = None,

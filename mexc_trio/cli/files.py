@@ -22,7 +22,10 @@ def export(
     kind: Annotated[
         str | None,
         file_option(
-            "--kind", "deals, tickers, depths, candles, gaps, or raw, the table's rows.", "KIND"
+            "--kind",
+            "deals, tickers, depths, candles, gaps, or raw, the table's rows.",
+            "KIND",
+            choices=("deals", "tickers", "depths", "candles", "gaps", "raw"),
         ),
     ] = None,
     file_format: Annotated[
@@ -32,6 +35,7 @@ def export(
             "parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them. "
             "[default: as the file's name ends, else parquet]",
             "FORMAT",
+            choices=("parquet", "csv", "jsonl", "hftbacktest", "nautilus"),
         ),
     ] = None,
     numbers: Annotated[
@@ -41,6 +45,7 @@ def export(
             "float: the nearest double; exact: Decimals; text: the exchange's digits. "
             "[default: float]",
             "WHICH",
+            choices=("float", "exact", "text"),
         ),
     ] = None,
     amounts: Annotated[
@@ -50,6 +55,7 @@ def export(
             "contracts, as the exchange counts, or coins: times the contract's size. "
             "[default: contracts]",
             "UNIT",
+            choices=("contracts", "coins"),
         ),
     ] = None,
     start: Annotated[
@@ -61,7 +67,12 @@ def export(
     ] = None,
     interval: Annotated[
         str | None,
-        file_option("--interval", "Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]", "LENGTH"),
+        file_option(
+            "--interval",
+            "Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]",
+            "LENGTH",
+            choices=("1s", "1m", "5m", "1h", "4h", "1d"),
+        ),
     ] = None,
     by_day: Annotated[
         bool,

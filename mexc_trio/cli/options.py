@@ -1,10 +1,13 @@
 """The options that are settings, in the settings' own words, and how they become `Settings`."""
 
-from typing import Annotated, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeAlias
 
 import attrs
 from cyclopts import Group, Parameter
 
+from mexc_trio.channels import ALL
+from mexc_trio.cli.completion import symbols, words
 from mexc_trio.errors import UsageError
 from mexc_trio.logs import start_logging
 from mexc_trio.settings import SETTINGS, Settings
@@ -17,6 +20,14 @@ PROGRAM = Group("Program", sort_key=4)
 FILES = Group("Files", sort_key=0)
 
 
+_CHOICES: Final = {
+    "log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json"),
+    "deals": ("all", "merged"), "channels": tuple(ALL), "listen": ("off",), "metrics": ("off",),
+    "route": ("direct", "socks5://", "http://", "from:"),
+}  # fmt: skip
+"""What Tab offers for the value of an option."""
+
+
 def _option(key: str, group: Group, metavar: str) -> Parameter:
     """Describe the option that sets `key` in the words of Settings itself."""
     about, default = (SETTINGS[key].metadata[name] for name in ("about", "text"))
@@ -26,6 +37,7 @@ def _option(key: str, group: Group, metavar: str) -> Parameter:
         group=group,
         metavar=metavar,
         show_default=False,
+        completer=words(*_CHOICES[key]) if key in _CHOICES else None,
     )
 
 
@@ -35,6 +47,7 @@ Symbols: TypeAlias = Annotated[
         name="SYMBOL",
         help="Contracts such as BTC_USDT, in upper or lower case. Recording also takes patterns"
         " such as '*STOCK_USDT', which stand for all listed contracts that match.",
+        completer=symbols,
     ),
 ]
 
@@ -108,11 +121,13 @@ class RecordOptions(DrainOptions):
     min_free_mib: Annotated[str | None, _option("min_free_mib", LIMITS, "MIB")] = None
 
 
-def file_option(name: str, text: str, metavar: str = "", *, hyphen: bool = False) -> Parameter:
+def file_option(
+    name: str, text: str, metavar: str = "", *, hyphen: bool = False, choices: Sequence[str] = ()
+) -> Parameter:
     """Describe an option that is no setting; its value may begin with a hyphen if `hyphen`."""
     return Parameter(
         name=name, help=text, group=FILES, metavar=metavar, negative=(), show_default=False,
-        allow_leading_hyphen=hyphen,
+        allow_leading_hyphen=hyphen, completer=words(*choices) if choices else None,
     )  # fmt: skip
 
 
