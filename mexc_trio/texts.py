@@ -1,5 +1,6 @@
 """Numbers, times and tables as texts for people, in the terminal's plain letters."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -7,6 +8,8 @@ from typing import Final
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
 
 UNKNOWN: Final = "-"
+WIDTH: Final = 80
+"""Letters of a line, of which every terminal has so many."""
 
 
 def aligned(lines: Iterable[Sequence[str]], texts: int = 1) -> list[str]:
@@ -20,6 +23,36 @@ def aligned(lines: Iterable[Sequence[str]], texts: int = 1) -> list[str]:
         ).rstrip()
         for line in cells
     ]
+
+
+def fitted(lines: Iterable[Sequence[str]], texts: int = 1, *, keys: int = 1) -> list[str]:
+    """Return a table as `aligned` does, in parts below each other if it is wider than `WIDTH`.
+
+    Each part begins with the first `keys` columns, by which a line is known.
+    """
+    cells = list(lines)
+    widths = [max(map(len, column)) + 2 for column in zip(*cells, strict=True)]
+    found: list[str] = []
+    first = keys
+    while first < len(widths):
+        end, used = first, sum(widths[:keys]) - 2
+        while end < len(widths) and (end == first or used + widths[end] <= WIDTH):
+            used += widths[end]
+            end += 1
+        part = [[*line[:keys], *line[first:end]] for line in cells]
+        found += [*([""] if found else []), *aligned(part, keys + max(0, min(end, texts) - first))]
+        first = end
+    return found
+
+
+def wrapped(line: str) -> list[str]:
+    """Return a sentence as lines of `WIDTH` letters; a long name or path stays whole."""
+    if len(line) <= WIDTH:
+        return [line]
+    margin = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def number_of(number: int, noun: str, nouns: str = "") -> str:

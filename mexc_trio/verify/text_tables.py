@@ -13,12 +13,14 @@ from typing import Final
 from mexc_trio.analysis.coverage import Coverage, Day
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import DAY
-from mexc_trio.texts import UNKNOWN, aligned, duration, percent, printable, time_text
+from mexc_trio.texts import UNKNOWN, WIDTH, duration, fitted, percent, printable, time_text
 from mexc_trio.verify.completeness import Different
 from mexc_trio.verify.findings import SymbolFacts
 
 DAYS: Final = 7
 """How many of the last days are shown."""
+DAYS_OF_MANY: Final = 6
+"""The same where each symbol has one line."""
 FEW: Final = 4
 """Up to so many symbols have a line for each day; more have one line each."""
 MINUTES: Final = 20
@@ -52,20 +54,20 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
                 for name in CHANNELS
             ]
             lines.append([symbol, "all", strip, duration(covered.recorded), live, *shares])
-    return aligned(lines, texts=3)
+    return fitted(lines, texts=3, keys=2)
 
 
 def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
     last = max(covered.days[-1].number for _, covered in known)
-    numbers = range(last - DAYS + 1, last + 1)
+    numbers = range(last - DAYS_OF_MANY + 1, last + 1)
     titles = [_date(number)[5:] for number in numbers]
     lines = [["coverage", *titles, "recorded", "live"]]
     for symbol, covered in known:
-        by_number = {day.number: day for day in covered.days[-DAYS:]}
+        by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
         strips = [_short(by_number.get(number)) for number in numbers]
         live = percent(covered.live, covered.recorded)
         lines.append([symbol, *strips, duration(covered.recorded), live])
-    return aligned(lines, texts=1 + DAYS)
+    return fitted(lines, texts=1 + DAYS_OF_MANY)
 
 
 def _short(day: Day | None) -> str:
@@ -104,7 +106,7 @@ def rates(symbols: Sequence[SymbolFacts]) -> list[str]:
                 share = f"{rate.last / rate.usual:.0%}"
             line = [_rate(rate.average), _rate(rate.usual), _rate(rate.last), share]
             lines.append([one.symbol, name, *line])
-    return aligned(lines, texts=2) if len(lines) > 1 else []
+    return fitted(lines, texts=2, keys=2) if len(lines) > 1 else []
 
 
 def _rate(rows: float | None) -> str:
@@ -119,7 +121,7 @@ def dead_letters(symbols: Sequence[SymbolFacts]) -> list[str]:
     if len(lines) == 1:
         return []
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in lines]
+    return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}"[:WIDTH] for a, b, c in lines]
 
 
 def compared(symbols: Sequence[SymbolFacts]) -> list[str]:
@@ -140,9 +142,9 @@ def compared(symbols: Sequence[SymbolFacts]) -> list[str]:
         minutes += [_minute(symbol, minute) for minute in result.different[:MINUTES]]
         hidden += len(result.different[MINUTES:])
     if len(minutes) == 1:
-        return aligned(lines)
+        return fitted(lines)
     more = [f"and {hidden:,} more; --json has them all"] if hidden else []
-    return [*aligned(lines), "", *aligned(minutes, texts=2), *more]
+    return [*fitted(lines), "", *fitted(minutes, texts=2, keys=2), *more]
 
 
 def _minute(symbol: str, minute: Different) -> list[str]:

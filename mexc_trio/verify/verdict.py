@@ -8,12 +8,13 @@ from mexc_trio.channels import BY_TYPE
 from mexc_trio.rows import DEAD_LETTER, MESSAGE_TYPES
 from mexc_trio.texts import (
     UNKNOWN,
-    aligned,
+    fitted,
     number_of,
     printable,
     seconds,
     size,
     time_text,
+    wrapped,
 )
 from mexc_trio.verify import text_tables
 from mexc_trio.verify.facts import Facts, JournalFacts
@@ -33,7 +34,7 @@ def report(facts: Facts) -> str:
         parts.append(_gaps(facts.gaps))
     parts += [text_tables.dead_letters(facts.symbols), text_tables.compared(facts.symbols)]
     text = "\n\n".join("\n".join(part) for part in parts if part)
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(part for line in text.split("\n") for part in wrapped(printable(line)))
 
 
 def _verdict(facts: Facts) -> list[str]:
@@ -103,7 +104,7 @@ def _rows(tables: Sequence[Survey]) -> list[str]:
                 time_text(max(newest, default=None)),
             ]
         )
-    return aligned([head, *lines])
+    return fitted([head, *lines])
 
 
 def _storage(facts: Facts) -> list[str]:
@@ -121,7 +122,7 @@ def _storage(facts: Facts) -> list[str]:
     if facts.volume is not None:
         parts = [UNKNOWN] * 2 * files + [size(facts.volume), UNKNOWN]
         lines.append(["whole volume", *parts, *_growth(facts.disk.all_a_day or None)])
-    text = aligned(lines)
+    text = fitted(lines)
     if facts.index_memory:
         inserts = number_of(sum(table.inserts for table in facts.read), "INSERT")
         text.append(f"{inserts}, for which the engine takes {size(facts.index_memory)} of memory")
@@ -153,16 +154,15 @@ def _gaps(gaps: GapSummary) -> list[str]:
         for line in gaps.causes
     ]
     causes.append(["all", "", f"{number:,}", ""])
-    longest = [["longest gaps", "cause", "channels", "seconds", "from", "to"]]
+    longest = [["longest gaps", "from", "seconds", "cause", "channels"]]
     longest += [
         [
             gap.symbol,
+            time_text(gap.start),
+            seconds(gap.end - gap.start),
             gap.cause,
             " ".join(sorted(gap.channels)),
-            seconds(gap.end - gap.start),
-            time_text(gap.start),
-            time_text(gap.end),
         ]
         for gap in gaps.longest
     ]
-    return [*aligned(causes, texts=2), "", *aligned(longest, texts=3)]
+    return [*fitted(causes, texts=2), "", *fitted(longest, texts=2, keys=2)]

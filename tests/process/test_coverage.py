@@ -184,7 +184,8 @@ def test_the_exit_code_is_of_the_symbols_asked_for(
     assert verify(settings, ("CLEAN_USDT", "TOLD_USDT", "HALF_USDT", "DEAD_USDT")) == 0
     assert ", sound\n" in capsys.readouterr().out
     assert verify(settings, ("CLEAN_USDT", "TICKER_USDT")) == 1
-    assert "\n  table ticker has 1 row twice (ticker 1), the first of " in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert " table ticker has 1 row twice (ticker 1), the first of " in said
 
 
 def test_a_silence_without_a_gap(facts: Facts) -> None:
@@ -225,10 +226,10 @@ def test_a_day_half_covered(facts: Facts) -> None:
     assert second.recorded == 12 * HOUR - 500
     assert second.live == 6 * HOUR - 500
     assert second.channels == dict.fromkeys(CHANNELS, 6 * HOUR - 500)
-    (*_, line) = [one for one in days([of(facts, "half")]) if "2024-10-04" in one]
-    assert line.split() == [
-        "HALF_USDT", "2024-10-04", "······██████", "12.0", "h", *["49.9", "%"] * 4
-    ]  # fmt: skip
+    line, more = [one for one in days([of(facts, "half")]) if "2024-10-04" in one]
+    known = ["HALF_USDT", "2024-10-04"]
+    assert line.split() == [*known, "······██████", "12.0", "h", *["49.9", "%"] * 2]
+    assert more.split() == [*known, *["49.9", "%"] * 2]
 
 
 def test_a_batch_that_is_there_twice(facts: Facts) -> None:
