@@ -3,18 +3,18 @@
 import fcntl
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from mexc_trio.backup.checksum import Checksum
 from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_of
 from mexc_trio.backup.stored import Types, select_rows
+from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import FileError, UsageError
@@ -27,7 +27,6 @@ from mexc_trio.settings import Settings
 log = logging.getLogger(__name__)
 
 # What a repair put aside: it could not be read.
-_PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")
 
 
 def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
@@ -79,7 +78,7 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
                 raise UsageError(f"{symbol} was not recorded in {reader.name}: no table {table}")
         names = [*wanted.values(), *(OF_ALL.keys() & ours.keys())]
     else:
-        names = sorted(name for name in ours if not _PUT_ASIDE.fullmatch(name))
+        names = sorted(name for name in ours if not is_beside(name))
         for name in sorted(ours.keys() - set(names)):
             log.warning("table %s was put aside because it is damaged, and is left out", name)
     if not names:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from mexc_trio.clickhouse import repair, schema, views
+from mexc_trio.clickhouse import compaction, repair, schema, views
 from mexc_trio.clickhouse.coalescer import Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
 from mexc_trio.clickhouse.tally import InsertTally
@@ -35,7 +35,7 @@ FIRST_PAUSE: Final = 0.02
 """Seconds between two looks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 2.0
 STOP_AGAIN: Final = 0.2
-"""Seconds until a read that did not end is ended once more."""
+"""Seconds until a statement that did not end is ended once more."""
 SAY_AGAIN: Final = 60.0
 """Seconds until the same trouble with a store that comes and goes is worth another line."""
 
@@ -150,36 +150,48 @@ class AsyncStore:
 
         Whoever is cancelled does not wait for the end of it: the read is ended in the engine.
         """
+        async with self._limiter:
+            return await self._long(
+                lambda: repair.make_sound(self.store, table),
+                lambda: repair.stop_reading(self.store, table.name),
+            )
+
+    async def compact(self, table: str, least_free: int) -> compaction.Compacted:
+        """Rewrite a table; see `compaction.compact`. Ends soon when it is cancelled, as the above.
+
+        It has a connection of its own, so that INSERTs into other tables do not wait for it.
+        """
+        return await self._long(
+            lambda: compaction.compact(self.store, table, least_free),
+            lambda: compaction.stop(self.store, table),
+        )
+
+    async def _long(self, call: Callable[[], T], stop: Callable[[], None]) -> T:
+        """Make a call that takes minutes; `stop` ends it in the engine when we are cancelled."""
         ended = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
-        def read() -> repair.Soundness:
+        def run() -> T:
             try:
-                return repair.make_sound(self.store, table)
+                return call()
             finally:
                 token.run_sync_soon(ended.set)
 
-        async with self._limiter:
-            # No cancellation comes between this and the thread, which sets the event in any case.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                with self._noticing_outages():
-                    return await trio.to_thread.run_sync(
-                        read, abandon_on_cancel=True, limiter=self._unlimited
-                    )
-            except trio.Cancelled:
-                with trio.CancelScope(shield=True):
-                    await self._stop_reading(table, ended)
-                raise
-
-    async def _stop_reading(self, table: Table, ended: trio.Event) -> None:
-        while not ended.is_set():  # the engine may not have begun it, or begin the next one
-            with suppress(StoreError):
-                await trio.to_thread.run_sync(
-                    lambda: repair.stop_reading(self.store, table), limiter=self._unlimited
+        # No cancellation comes between this and the thread, which sets the event in any case.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            with self._noticing_outages():
+                return await trio.to_thread.run_sync(
+                    run, abandon_on_cancel=True, limiter=self._unlimited
                 )
-            with trio.move_on_after(STOP_AGAIN):
-                await ended.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                while not ended.is_set():  # it may not have begun, or go on to the next statement
+                    with suppress(StoreError):
+                        await trio.to_thread.run_sync(stop, limiter=self._unlimited)
+                    with trio.move_on_after(STOP_AGAIN):
+                        await ended.wait()
+            raise
 
     async def put_aside(self, table: Table) -> str:
         """Put an empty table in the place of one; return the name that it has now."""

@@ -146,6 +146,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
     </access_control_improvements>
     <mark_cache_size>16777216</mark_cache_size>
     <query_cache><max_size_in_bytes>16777216</max_size_in_bytes></query_cache>
+    <database_atomic_delay_before_drop_table_sec>0</database_atomic_delay_before_drop_table_sec>
     <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
 </clickhouse>
 """

@@ -5,6 +5,7 @@ CHECK TABLE and the next INSERT all succeed (measured). Only reading it in full 
 table is read once after each restart of its engine, before anything is appended to it.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -26,7 +27,9 @@ from mexc_trio.clickhouse.schema import (
 from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
 from mexc_trio.spans import EARLIEST, LATEST
 
-_READ_IN_FULL: Final = "SELECT count(), sum(cityHash64"
+PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")
+"""Names of tables that a repair has left."""
+READ_IN_FULL: Final = "SELECT count(), sum(cityHash64"
 
 
 @attrs.frozen
@@ -108,13 +111,13 @@ def _look(store: Store, table: Table) -> tuple[int | None, str, str]:
             drop, mended = max(1, drop * 2), mended or kept
 
 
-def stop_reading(store: Store, table: Table) -> None:
+def stop_reading(store: Store, table: str) -> None:
     """End the full reads of a table that are under way; those who wait for them get an error.
 
     Raises:
         StoreError: there was no answer, or no right to do this.
     """
-    reads, place = literal(_READ_IN_FULL), literal(f"{qualified(store, table.name)} LIMIT ")
+    reads, place = literal(READ_IN_FULL), literal(f"{qualified(store, table)} LIMIT ")
     store.query(
         f"KILL QUERY WHERE startsWith(query, {reads}) AND position(query, {place}) > 0 "
         f"AND user = currentUser()"
@@ -127,7 +130,7 @@ def unreadable(store: Readable, table: Table, rows: int) -> str:
     try:
         # A hash of every column, so that the engine cannot leave one unread.
         read = store.query(
-            f"{_READ_IN_FULL}({hashed})) FROM "
+            f"{READ_IN_FULL}({hashed})) FROM "
             f"(SELECT {hashed} FROM {qualified(store, table.name)} LIMIT {rows} "
             f"SETTINGS max_threads = 1)"
             if rows

@@ -201,15 +201,18 @@ def count(store: Readable, table: str) -> int:
 
 
 def inserting(store: Readable, table: str) -> bool:
-    """Return whether an INSERT into a table is running, whoever sent it.
+    """Return whether an INSERT into a table is running, or its exchange, whoever sent it.
 
     A client sends its rows after the server has begun the statement, and a statement stays in the
     list until its rows are in the table. So what is neither in the list nor in the table will
     never be. A StripeLog table is locked meanwhile, which has the same effect, so a user without
     the right to look is no worse off; a table of another engine, made by hand, is not.
     """
-    statement = literal(f"INSERT INTO {qualified(store, table)} ")
-    sql = f"SELECT count() FROM system.processes WHERE position(query, {statement}) = 1"
+    statements = [
+        f"startsWith(query, {literal(f'{what} {qualified(store, table)} ')})"
+        for what in ("INSERT INTO", "EXCHANGE TABLES")
+    ]
+    sql = f"SELECT count() FROM system.processes WHERE {' OR '.join(statements)}"
     try:
         return bool(int(store.query(sql)[0][0]))
     except StoreRejected:

@@ -59,6 +59,8 @@ class Queue:
     verified: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
+    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Held by whoever changes the table: its writer at each step, or what rewrites it."""
     _is_held: bool = attrs.field(default=False, init=False)
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""

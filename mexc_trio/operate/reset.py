@@ -5,13 +5,10 @@ against each other are held here. What is not ours, such as tables of another fo
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
 
 import attrs
 
-from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import (
     Store,
     columns,
@@ -25,11 +22,9 @@ from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
-from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.finding import choose
-from mexc_trio.locks import hold_tables
+from mexc_trio.journal import Journal
+from mexc_trio.operate.holding import held, recorded_tables
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 
 
@@ -68,8 +63,12 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
     """
     if bool(symbols) == all_data:
         raise UsageError("name symbols, or give --all-data")
-    with _held(settings) as (store, journal, hold):
-        names = _ours(store) if all_data else [settings.for_symbol(one).table for one in symbols]
+    with held(settings) as (store, journal, hold):
+        names = (
+            recorded_tables(store)
+            if all_data
+            else [settings.for_symbol(one).table for one in symbols]
+        )
         hold([name for name in names if name not in OF_ALL])
         doomed = _look(store, journal, names)
         if not doomed:
@@ -92,34 +91,6 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
                 journal.flush()
         _say("Removed; the next recording begins anew.")
     return 0
-
-
-@contextmanager
-def _held(
-    settings: Settings,
-) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
-    """Open store and journal against recorders; give also what holds tables against others."""
-    with ExitStack() as stack:
-        store = stack.enter_context(closing(open_store(settings)))
-        identity = identity_of(store)
-        path = choose(settings.journal_path, identity.lasting, settings.store.identity).path
-        journal = stack.enter_context(open_journal(path)) if path.exists() else None
-        names = {settings.store.identity}
-        if not isinstance(settings.store, EmbeddedTarget):
-            names.add(identity.here)
-        yield store, journal, stack.enter_context(hold_tables(store.name, names)).hold
-
-
-def _ours(store: Store) -> list[str]:
-    """Return all tables that recorders write to, those of all symbols last."""
-    found = columns(store) or {}
-    kinds = engines(store, list(found))
-    market = [
-        name
-        for name in sorted(found)
-        if not why_unsuitable(market_table(name).columns, found[name], kinds.get(name, ""))
-    ]
-    return [*market, *(name for name in found if name in OF_ALL)]
 
 
 def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:

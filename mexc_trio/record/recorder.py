@@ -19,6 +19,7 @@ from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
+from mexc_trio.record.compaction import compact_when_asked
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
@@ -178,7 +179,9 @@ async def _run(
         if settings.duration is not None:
             running.deadline = trio.current_time() + settings.duration
         with running:
-            async with trio.open_nursery() as nursery:
+            # A signal ends a compaction together with the symbols, whose writers may wait for it.
+            compacting = alone("compaction", partial(compact_when_asked, recording))
+            async with beside(compacting), trio.open_nursery() as nursery:
                 begin = partial(_begin, recording, Groups(recording), nursery)
                 begin(recording.collectors)
                 if discovery is not None:

@@ -200,6 +200,10 @@ class Writer:
             await trio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 10)))
 
     async def _step(self) -> None:
+        async with self.queue.turn:
+            await self._take_a_step()
+
+    async def _take_a_step(self) -> None:
         if not self._in_sync:
             await self._reconciler.reconcile()
             self._in_sync = True
@@ -229,8 +233,9 @@ class Writer:
 
     async def _seal(self) -> None:
         """Spare the next run the full read, if nobody touches the table's files until then."""
-        if self._in_sync and (seal := await self.store.seal(self.table)):
-            self.queue.checked(seal)
+        async with self.queue.turn:
+            if self._in_sync and (seal := await self.store.seal(self.table)):
+                self.queue.checked(seal)
 
 
 class SharedWriter(Writer):

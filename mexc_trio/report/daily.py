@@ -21,6 +21,7 @@ from mexc_trio.analysis.minutes import (
     pauses,
 )
 from mexc_trio.analysis.survey import sizes, time_sql
+from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import GAPS, count, market_table, qualified, recorded_columns
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
@@ -31,7 +32,6 @@ from mexc_trio.spans import DAY, MINUTE, Span
 
 _COLUMNS: Final = frozenset(market_table("").column_names)
 _SYMBOL: Final = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")
-_PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")
 
 
 @attrs.frozen(kw_only=True)
@@ -203,7 +203,7 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Daily:
                 + (f"; there are {there}" if there else "")
             )
     if not symbols:
-        tables = [name for name in sorted(ours) if not _PUT_ASIDE.fullmatch(name)]
+        tables = [name for name in sorted(ours) if not is_beside(name)]
         chosen = {_symbol_of(table, settings, ledger): table for table in tables}
     if not chosen:
         raise StoreRejected(f"{reader.name} has no tables of symbols to report on")

@@ -10,7 +10,6 @@ Known gaps and dead letters are not wrong: they are what an honest recorder writ
 
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Container, Mapping, Sequence
@@ -24,8 +23,10 @@ from mexc_trio.analysis.gaps import (
 )
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.survey import Size, Survey, sizes, survey
+from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.embedded import DATABASE
 from mexc_trio.clickhouse.identity import identity_of
+from mexc_trio.clickhouse.repair import PUT_ASIDE
 from mexc_trio.clickhouse.schema import GAPS, Readable, Table, market_table, recorded_columns
 from mexc_trio.clickhouse.stripelog import needs_mending
 from mexc_trio.errors import (
@@ -47,7 +48,6 @@ from mexc_trio.verify.verdict import report
 log = logging.getLogger(__name__)
 
 _COLUMNS: Final = frozenset(market_table("").column_names)
-_PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")
 
 
 def verify(
@@ -111,7 +111,7 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
             tables,
             gaps,
             missing,
-            [name for name in sorted(found) if _PUT_ASIDE.fullmatch(name)] + _kept(directory),
+            [name for name in sorted(found) if PUT_ASIDE.fullmatch(name)] + _kept(directory),
             known,
             _volume(directory, known),
             _journal_facts(chosen.path),
@@ -148,7 +148,7 @@ def _choose(
     """Return the symbols' tables, and a sentence for each that should be there and is not."""
     ours = [name for name in sorted(found) if found[name].keys() >= _COLUMNS]
     if not symbols:
-        return [name for name in ours if not _PUT_ASIDE.fullmatch(name)], []
+        return [name for name in ours if not is_beside(name)], []
     names, missing = [], []
     for symbol in symbols:
         name = settings.for_symbol(symbol).table
