@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +22,12 @@ import trio
 from tests.support.faults import TALLY
 from tests.support.running import BTC, DEADLINE, Embedded, Program, Served, environment, running
 from tools.clickhouse import ClickHouseServer
-from tools.exchange import open_exchange
+from tools.exchange import Exchange, open_exchange
 
 INFRA: Final = Path(__file__).parents[2] / "infra"
 ETH, NOPE = "ETH_USDT", "NOPE_USDT"
 
-pytestmark = pytest.mark.skipif(
+whole_day = pytest.mark.skipif(
     "MEXC_TRIO_TEST_MONITORING" not in os.environ,
     reason="a day of faults, a minute run as a second, wants a machine to itself",
 )
@@ -54,6 +54,12 @@ class Prometheus:
         found = await self.ask("query", query=expression)
         assert isinstance(found["result"], list)
         return found["result"]
+
+    async def until(self, condition: Callable[[list[Any]], bool], expression: str) -> None:
+        """Wait until a condition holds for the samples of an expression."""
+        with trio.fail_after(DEADLINE):
+            while not condition(await self.query(expression)):
+                await trio.sleep(0.3)
 
     async def firing(self) -> set[str]:
         """Return the alerts that fire now."""
@@ -138,6 +144,67 @@ def scraped(program: Program) -> str:
     return url.removeprefix("http://").removesuffix("/metrics\n")
 
 
+@attrs.frozen
+class Operator:
+    """Whoever changes the recorder's settings."""
+
+    directory: Path
+    exchange: Exchange
+    store: str
+
+    def write(self, **more: object) -> None:
+        """Write the settings file."""
+        lines = {
+            "url": self.exchange.url, "rest_url": self.exchange.rest and self.exchange.rest.url,
+            "store": self.store, "symbols": f"{BTC} {ETH}", "ping_interval": 1,
+            "min_free_mib": 1, "linger": 0.2, "max_errors": 1000, **more,
+        }  # fmt: skip
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        (self.directory / "settings.ini").write_text(f"[mexc-trio]\n{text}")
+
+    async def reload(self, **more: object) -> None:
+        """Write it, and have it read again."""
+        self.write(**more)
+        words = [sys.executable, "-m", "mexc_trio", "reload", "--config", "settings.ini"]
+        await trio.run_process(words, cwd=self.directory, env=environment(), capture_stdout=True)
+
+    async def fill_the_disk(self) -> None:
+        """Leave less than twice of what is to be left free."""
+        free = shutil.disk_usage(self.directory).free >> 20
+        await self.reload(min_free_mib=free * 2 // 3)
+
+
+async def test_the_alerts_that_fire_within_seconds(
+    clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
+    """A real Prometheus sees a real recorder well, and four of its troubles, and no other."""
+    store = Served(clickhouse_server)
+    store.create("btc", "eth")
+    async with open_exchange(rate=10.0, rest_port=0, contracts=[BTC, ETH]) as exchange:
+        operator = Operator(tmp_path, exchange, store.url)
+        operator.write()
+        async with running(tmp_path) as program:
+            await exchange.subscribed(BTC)
+            await exchange.subscribed(ETH)
+            await program.until((tmp_path / "mexc-data" / "metrics.url").exists)
+            async with watching(tmp_path, scraped(program)) as prometheus:
+                await prometheus.until(lambda found: len(found) == 1, "mexc_trio_ready == 1")
+                await prometheus.until(lambda found: len(found) == 3, "mexc_trio_frames_total > 5")
+                assert await prometheus.firing() == set()
+                await exchange.send(BTC, '{"channel":"push.deal","symbol":"BTC_USDT","data":7}')
+                await operator.fill_the_disk()
+                clickhouse_server.kill()
+                told = {"MexcTrioDeadLetters", "MexcTrioDiskLow", "MexcTrioStoreAway"}
+                await prometheus.until_firing(*told)
+                # What was not well for ten of these minutes follows from it.
+                assert await prometheus.firing() - {"MexcTrioNotReady"} == told
+                clickhouse_server.start()
+                assert await program.stop() == 0
+                await prometheus.until_firing("MexcTrioDown")
+                TALLY.fault("a minute's faults for Prometheus", 4)
+
+
+@whole_day
 @pytest.mark.timeout(600)
 async def test_each_fault_of_a_day_fires_its_alerts_and_no_other(
     clickhouse_server: ClickHouseServer, tmp_path: Path
@@ -148,23 +215,8 @@ async def test_each_fault_of_a_day_fires_its_alerts_and_no_other(
     told: set[str] = set()
 
     async with open_exchange(rate=10.0, rest_port=0, contracts=[BTC, ETH]) as exchange:
-        assert exchange.rest is not None
-        settings = tmp_path / "settings.ini"
-
-        def write(**more: object) -> None:
-            lines = {
-                "url": exchange.url, "rest_url": exchange.rest and exchange.rest.url,
-                "store": store.url, "symbols": f"{BTC} {ETH}", "ping_interval": 1,
-                "min_free_mib": 1, "linger": 0.2, "max_errors": 1000, **more,
-            }  # fmt: skip
-            text = "".join(f"{key} = {value}\n" for key, value in lines.items())
-            settings.write_text(f"[mexc-trio]\n{text}")
-
-        async def reload() -> None:
-            words = [sys.executable, "-m", "mexc_trio", "reload", "--config", "settings.ini"]
-            await trio.run_process(words, cwd=tmp_path, env=environment(), capture_stdout=True)
-
-        write()
+        operator = Operator(tmp_path, exchange, store.url)
+        operator.write()
         async with running(tmp_path) as program:
             await exchange.subscribed(BTC)
             await exchange.subscribed(ETH)
@@ -191,20 +243,15 @@ async def test_each_fault_of_a_day_fires_its_alerts_and_no_other(
                 clickhouse_server.start()
                 await prometheus.until_quiet()
 
-                free = shutil.disk_usage(tmp_path).free >> 20
-                write(min_free_mib=free * 2 // 3)
-                await reload()
+                await operator.fill_the_disk()
                 await day("a disk that is nearly full", "MexcTrioDiskLow")
-                write()
-                await reload()
+                await operator.reload()
                 await prometheus.until_quiet()
 
-                write(symbols=f"{BTC} {ETH} {NOPE}")
-                await reload()
+                await operator.reload(symbols=f"{BTC} {ETH} {NOPE}")
                 await day("a symbol that does not exist", "MexcTrioSymbolStopped")
                 await prometheus.until_firing("MexcTrioNotReady")
-                write()
-                await reload()
+                await operator.reload()
                 await prometheus.until_quiet()
 
                 await exchange.stop_listening()
