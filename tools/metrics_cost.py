@@ -1,7 +1,8 @@
 """What a scrape of the metrics costs a recorder: ``python -m tools.metrics_cost``.
 
 A recorder of many symbols is made, each with frames of all channels and rows that wait, and is
-scraped. Trio tells how long each step of the scraping task took, in which nobody else had a turn.
+scraped. Trio tells how much processor time each step of the scraping task took, in which nobody
+else had a turn; what other programs take of the machine does not count.
 """
 
 import math
@@ -42,12 +43,12 @@ class Steps(trio.abc.Instrument):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Start the watch."""
-        self._began = time.perf_counter()
+        self._began = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Note a step of ours."""
         if task is self.task and not math.isnan(self._began):
-            self.taken.append(time.perf_counter() - self._began)
+            self.taken.append(time.thread_time() - self._began)
 
 
 class _NoStore:

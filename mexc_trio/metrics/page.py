@@ -26,7 +26,7 @@ from prometheus_client.exposition import generate_latest
 from mexc_trio import __version__
 from mexc_trio.clickhouse.tally import BOUNDS, Outcome
 from mexc_trio.errors import Loss
-from mexc_trio.metrics.survey import State, Survey, pieces, state_of
+from mexc_trio.metrics.survey import State, Survey, pieces
 from mexc_trio.record.collector import Collector
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Cause
 
@@ -58,7 +58,9 @@ def _parts(survey: Survey, collectors: Sequence[Collector]) -> Iterator[bytes]:
     for name, kind, about, lines in _SYMBOL_FAMILIES:
         yield f"# HELP {_PREFIX}{name} {about}\n# TYPE {_PREFIX}{name} {kind}\n".encode()
         for some in pieces(collectors, PIECE):
-            yield "".join([line for collector in some for line in lines(collector)]).encode()
+            yield "".join(
+                [line for collector in some for line in lines(collector, survey)]
+            ).encode()
 
 
 @attrs.frozen(eq=False)
@@ -216,13 +218,13 @@ def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: _Labelled
 # The symbols' own, in the form of the page.
 
 
-def _ready(collector: Collector) -> Iterator[str]:
-    state, trouble = state_of(collector, trio.current_time())
-    if state is not State.LEFT:
-        yield (f'{_PREFIX}symbol_ready{{symbol="{collector.symbol}"}} {0 if trouble else 1}\n')
+def _ready(collector: Collector, survey: Survey) -> Iterator[str]:
+    if collector.failure is not None or not collector.stopped:  # else nobody wants it any more
+        ready = 0 if collector.symbol in survey.troubled else 1
+        yield f'{_PREFIX}symbol_ready{{symbol="{collector.symbol}"}} {ready}\n'
 
 
-def _rows(collector: Collector) -> Iterator[str]:
+def _rows(collector: Collector, _: Survey) -> Iterator[str]:
     for channel in CHANNELS:
         yield (
             f'{_PREFIX}symbol_rows_total{{symbol="{collector.symbol}",channel="{channel}"}} '
@@ -230,7 +232,7 @@ def _rows(collector: Collector) -> Iterator[str]:
         )
 
 
-def _last(collector: Collector) -> Iterator[str]:
+def _last(collector: Collector, _: Survey) -> Iterator[str]:
     to_wall = time.time() - trio.current_time()
     for channel in CHANNELS:
         if (heard := collector.heard.get(channel)) is not None:
@@ -240,20 +242,22 @@ def _last(collector: Collector) -> Iterator[str]:
             )
 
 
-def _backlog(collector: Collector) -> Iterator[str]:
+def _backlog(collector: Collector, _: Survey) -> Iterator[str]:
     yield (
         f'{_PREFIX}symbol_backlog_rows{{symbol="{collector.symbol}"}} {collector.queue.backlog}\n'
     )
 
 
-def _written(collector: Collector) -> Iterator[str]:
+def _written(collector: Collector, _: Survey) -> Iterator[str]:
     yield (
         f'{_PREFIX}symbol_gaps_total{{symbol="{collector.symbol}"}} '
         f"{collector.ledger.written.total()}\n"
     )
 
 
-_SYMBOL_FAMILIES: Final[tuple[tuple[str, str, str, Callable[[Collector], Iterator[str]]], ...]] = (
+_SYMBOL_FAMILIES: Final[
+    tuple[tuple[str, str, str, Callable[[Collector, Survey], Iterator[str]]], ...]
+] = (
     ("symbol_ready", "gauge", "Whether the symbol has fresh data.", _ready),
     ("symbol_rows_total", "counter", "Rows that came.", _rows),
     ("symbol_last_frame_timestamp_seconds", "gauge", "When the last frame came.", _last),
