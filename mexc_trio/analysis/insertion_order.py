@@ -12,7 +12,7 @@ What counts as what:
 - Time may run *backwards* by `TOLERANCE` between two rows of a type. Deals of one moment come from
   several machines of the exchange, in frames that may overtake one another. A step back from the
   last row before a gap of the ledger is no fault: a new connection may begin with what was sent
-  last.
+  last. Nor is one to the first of the deals that were fetched for a gap afterwards.
 - A ticker or a book is *repeated* if a row with its time and its text stands before it: the
   exchange stamps each with a time of its own. At the start of a gap it counts as *resent*, for the
   same reason. The same text with another time is the exchange's own business.
@@ -108,7 +108,9 @@ def why_not(store: Readable) -> str:
     return ""
 
 
-def read_order(store: Readable, source: str, ts: str, starts: Mapping[Channel, str]) -> Order:
+def read_order(
+    store: Readable, source: str, ts: str, starts: Mapping[Channel, str], fills: str
+) -> Order:
     """Read a table in the order of insertion.
 
     Args:
@@ -116,11 +118,16 @@ def read_order(store: Readable, source: str, ts: str, starts: Mapping[Channel, s
         source: the SQL for the table, to stand behind FROM.
         ts: the SQL for a row's time in milliseconds.
         starts: for each channel the SQL of a SELECT for the starts of its gaps in milliseconds.
+        fills: the same for the first deals that were fetched for gaps.
 
     Raises:
         StoreError: there was no answer.
     """
-    found = {name: _steps(store, source, ts, name, starts[name]) for name in CHANNELS}
+    none = "SELECT toInt64(0)"
+    found = {
+        name: _steps(store, source, ts, name, starts[name], fills if name == "deal" else none)
+        for name in CHANNELS
+    }
     return Order(
         {name: steps.pauses for name, steps in found.items()},
         {name: steps.backwards for name, steps in found.items()},
@@ -128,20 +135,23 @@ def read_order(store: Readable, source: str, ts: str, starts: Mapping[Channel, s
     )
 
 
-def _steps(store: Readable, source: str, ts: str, channel: Channel, starts: str) -> _Steps:
+def _steps(
+    store: Readable, source: str, ts: str, channel: Channel, starts: str, fills: str
+) -> _Steps:
     hashed = channel == "deal"
-    wrong = f"(back > {TOLERANCE[channel]} AND before NOT IN ({starts}))"
+    far = f"back > {TOLERANCE[channel]}"
+    wrong = f"({far} AND before NOT IN ({starts}) AND at NOT IN ({fills}))"
     pause = f"back < -{PAUSE[channel]}"
     row = store.query(
-        f"SELECT countIf({wrong}), maxIf(back, {wrong}), argMaxIf(before, back, {wrong}), "
-        f"countIf({_suspicious(channel)}), "
+        f"SELECT countIf({far}), countIf({wrong}), maxIf(back, {wrong}), "
+        f"argMaxIf(before, back, {wrong}), countIf({_suspicious(channel)}), "
         f"{'countIf(back = 0 AND h = h_before)' if hashed else '0'}, "
         f"groupArrayIf({MOST_PAUSES})(before, {pause}), groupArrayIf({MOST_PAUSES})(at, {pause}) "
         f"FROM ({_beside(source, ts, channel, hashed=hashed)}) {_ONE_THREAD}"
     )[0]
-    steps, furthest, at, suspicious, alike = (int(value) for value in row[:5])
-    pauses = [(int(a), int(b)) for a, b in zip(row[5], row[6], strict=True)]
-    if steps:
+    all_steps, steps, furthest, at, suspicious, alike = (int(value) for value in row[:6])
+    pauses = [(int(a), int(b)) for a, b in zip(row[6], row[7], strict=True)]
+    if all_steps:
         pauses = _empty(store, source, ts, channel, pauses)
     wrongs = Backwards(steps, furthest, at) if steps else Backwards(0, 0, 0)
     return _Steps(pauses, wrongs, suspicious, alike)

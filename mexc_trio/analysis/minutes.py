@@ -11,8 +11,10 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.analysis.gaps import filled_from
 from mexc_trio.analysis.survey import time_sql
 from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.filled import FILLED_SQL
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import MINUTE, Span
 
@@ -79,6 +81,8 @@ class MarkedGap:
     start: int
     end: int
     cause: str
+    filled_from: int | None = None
+    """From when on its deals were fetched afterwards; None if they were not."""
 
 
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
@@ -164,10 +168,13 @@ def marked_gaps(
     """
     start, end = time_sql("from", types["from"]), time_sql("to", types["to"])
     found = store.query(
-        f"SELECT channel, {start} AS a, {end} AS b, cause FROM {source} "
-        f"WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
+        f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "
+        f"FROM {source} WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
     )
-    return [MarkedGap(str(name), int(a), int(b), str(why)) for name, a, b, why in found]
+    return [
+        MarkedGap(str(name), int(a), int(b), str(why), filled_from(int(a), text))
+        for name, a, b, why, text in found
+    ]
 
 
 def marked_symbols(store: Readable, source: str) -> list[str]:

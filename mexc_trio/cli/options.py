@@ -103,6 +103,7 @@ class RecordOptions(DrainOptions):
     refresh: Annotated[str | None, _option("refresh", RECORD, "SECONDS")] = None
     channels: Annotated[str | None, _option("channels", RECORD, "NAMES")] = None
     lines: Annotated[str | None, _option("lines", RECORD, "NUMBER")] = None
+    backfill: Annotated[bool | None, _option("backfill", RECORD, "")] = None
     linger: Annotated[str | None, _option("linger", RECORD, "SECONDS")] = None
     deals: Annotated[str | None, _option("deals", RECORD, "all|merged")] = None
     ping_interval: Annotated[str | None, _option("ping_interval", RECORD, "SECONDS")] = None

@@ -24,8 +24,15 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
 
 
-Marks = Mapping[str, tuple[int, int]]
-"""Time and version of each channel's last row: what the gap ledger remembers."""
+class Marks(msgspec.Struct, array_like=True, frozen=True):
+    """What the gap ledger remembers of one table's channels."""
+
+    last: Mapping[str, tuple[int, int]]
+    """Time and version of each channel's last row."""
+    until: int = 0
+    """The rows before this position are considered in that."""
+    held: Sequence[tuple[int | str, ...]] = ()
+    """Gaps that have ended and are not yet written."""
 
 
 class Entry(NamedTuple):
@@ -113,6 +120,11 @@ class Queue:
         self.marks = self.marks if marks is None else marks
         self._collect(rows, version)
         self._outbox.appended()
+
+    def remember(self, marks: Marks) -> None:
+        """Write what the gap ledger remembers in one transaction with what is collected next."""
+        self.marks = marks
+        self._outbox.changed(self)
 
     def collect(self, rows: Sequence[RowTuple]) -> None:
         """Put rows at the end of the queue that come with no frame; see `Journal.keep_flushing`.

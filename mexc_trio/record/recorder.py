@@ -216,6 +216,8 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.journal_sync:
         yield alone("journal", journal.keep_syncing)
     yield alone("journal", journal.keep_purging)
+    if recording.settings.fills:
+        yield alone("backfill", recording.backfill.run)
     yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
@@ -271,6 +273,8 @@ def _open_gaps(recording: Recording) -> None:
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
+        if collector.ledger.held:
+            recording.backfill.want(collector)
     recording.journal.remember(_END, _RUNNING)
 
 

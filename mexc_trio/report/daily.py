@@ -236,7 +236,9 @@ def _covered(
         {name: {} for name in CHANNELS},
         {name: _pauses(name, known.get(name), by_minute) for name in CHANNELS},
         [
-            LedgerGap(gap.channel, gap.start, gap.end, gap.cause == Cause.CHANNEL_SILENT)
+            LedgerGap(
+                gap.channel, gap.start, gap.end, gap.cause == Cause.CHANNEL_SILENT, gap.filled_from
+            )
             for gap in ledger
         ],
     )

@@ -110,6 +110,11 @@ class Settings:
         whole(1),
         "connections for each symbol, merged into one stream; they take the routes in turn",
     )
+    backfill: bool = _setting(
+        "yes",
+        yes_or_no,
+        "fetch deals that fell into a gap from the REST interface, as far as it still tells them",
+    )
     linger: float = _setting(
         "1.0",
         seconds(lambda seconds: seconds >= 0, "0 or more"),
@@ -224,6 +229,12 @@ class Settings:
     def finds(self) -> bool:
         """Whether contracts are recorded because they are listed."""
         return self.all or bool(self.patterns)
+
+    @property
+    def fills(self) -> bool:
+        """Whether deals of gaps are fetched: not from one exchange for another one's socket."""
+        same = self.url == SETTINGS["url"].default or self.rest_url != SETTINGS["rest_url"].default
+        return self.backfill and same
 
     @property
     def state_directory(self) -> Path:
