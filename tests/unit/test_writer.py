@@ -240,7 +240,7 @@ def numbered(first: int, n: int) -> list[RowTuple]:
     return [(1000 + i, "d", f"{i}|x") for i in range(first, first + n)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     outcomes=st.lists(
         st.sampled_from(("stored", "lost", "unheard", "partly", "late", "damaged")), max_size=8
@@ -831,7 +831,7 @@ def gaps(first: int, n: int, symbol: str = "BTC_USDT") -> list[RowTuple]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     outcomes=st.lists(st.sampled_from(("stored", "lost", "unheard", "partly", "late")), max_size=6),
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8),
