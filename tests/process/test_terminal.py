@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -94,31 +94,74 @@ async def test_a_terminal_that_stands_still(
         assert trio.current_time() - began < 15
 
 
-async def test_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
-    """Promises 5 and 6: the same for `| less`, and for a log collector that has died."""
+def unread() -> int:
+    """Open a pipe that somebody holds and nobody reads: `| less`, a log collector that hangs."""
+    ours, theirs = os.pipe()
+    os.set_inheritable(ours, True)  # by the program itself, so that it stays open as long
+    return theirs
+
+
+def gone() -> int:
+    """Open a pipe whose reader has gone: `| head`, a log collector that has died."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    return theirs
+
+
+def full() -> int:
+    """Open a file on a disk that is full."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def window() -> int:
+    """Open a terminal whose window is never looked at, as over a hung SSH."""
+    ours, theirs = pty.openpty()
+    os.set_inheritable(ours, True)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    return theirs
+
+
+Opened = Callable[[], int]
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "options"),
+    [
+        (unread, unread, ()),
+        (unread, unread, ("--live", "--log-format", "json")),
+        (gone, gone, ()),
+        (full, full, ()),
+        (window, unread, ("--live",)),
+        (window, full, ("--live",)),
+        (window, gone, ("--live",)),
+        (gone, window, ()),
+        (window, window, ("--live", "--log-file", "the.log")),
+    ],
+)
+async def test_output_that_is_not_taken(
+    tmp_path: Path, output: Opened, errors: Opened, options: Sequence[str]
+) -> None:
+    """Promises 5 and 6: all is recorded, and SIGTERM ends the program within its bound."""
     async with open_exchange(rate=RATE) as exchange:
+        ends = output(), errors()
         process = await trio.lowlevel.open_process(
             [
-                sys.executable,
-                "-m",
-                "mexc_trio",
-                BTC,
-                "--url",
-                exchange.url,
-                *OFTEN,
-                "--log-level",
-                "debug",
+                sys.executable, "-m", "mexc_trio", BTC, "--url", exchange.url, *OFTEN,
+                "--log-level", "debug", *options,
             ],
             cwd=tmp_path,
-            env=environment(),
+            env=environment(TERM="xterm"),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+            stdout=ends[0],
+            stderr=ends[1],
+            close_fds=False,
+        )  # fmt: skip
+        for end in ends:
+            os.close(end)
         (tmp_path / "log.txt").touch()
         program = Program(process, tmp_path)
         try:
-            await program.journaled(1500)
+            await program.journaled(1000)
             began = trio.current_time()
             assert await program.stop(signal.SIGTERM) == 0
             assert trio.current_time() - began < 15
