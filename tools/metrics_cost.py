@@ -25,6 +25,7 @@ from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
 from mexc_trio.metrics.page import render
 from mexc_trio.metrics.survey import survey
+from mexc_trio.record.backfill import Backfill
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.recording import Recording
@@ -84,7 +85,9 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)
         journal.flush()
-        yield Recording(settings, journal, gate, made, gaps, [], TableLocks("none", [], -1))
+        yield Recording(
+            settings, journal, gate, made, gaps, [], TableLocks("none", [], -1), Backfill("")
+        )
 
 
 async def measure(symbols: int, scrapes: int) -> None:

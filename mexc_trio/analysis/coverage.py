@@ -4,7 +4,8 @@ The time that counts begins with the first row of the symbol and ends with its l
 their channels; so a day that is not over counts as far as there are rows. *Live* is that time
 without the gaps. A channel's gaps are those that the ledger has for it or for `all`, and its
 silences that are unaccounted or open. The symbol is live while none of its three channels has a
-gap: a minute without books is no complete minute, even if deals came.
+gap: a minute without books is no complete minute, even if deals came. What of a gap in deals was
+filled afterwards is none.
 
 A silence is the time between two rows of a channel, or from the symbol's first row to the channel's
 own. It is *unaccounted* if a part of it that is in no gap lasts longer than `PATIENCE` and longer
@@ -14,14 +15,14 @@ silence after a channel's last row is *open*: its gap is written when it ends, o
 stops.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
 
 import attrs
 
-from mexc_trio.analysis.gaps import LedgerGap
+from mexc_trio.analysis.gaps import LedgerGap, gaps_of, missed, near
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, SECOND, Span, cut, length, union, without
 
@@ -126,7 +127,7 @@ def coverage(
     if not there:
         return None
     start, end = min(span[0] for span in there), max(span[1] for span in there)
-    gaps = {name: _gaps(ledger, name) for name in CHANNELS}
+    gaps = {name: gaps_of(ledger, name) for name in CHANNELS}
     silences: dict[Channel, list[Span]] = {name: [] for name in CHANNELS}
     if pauses is not None:
         for name in CHANNELS:
@@ -135,7 +136,7 @@ def coverage(
     dark = {
         name: union(
             [
-                *gaps[name],
+                *missed(ledger, name),
                 *silences[name],
                 *([(max(open_[name], start), end)] if name in open_ else []),
             ]
@@ -157,15 +158,6 @@ def coverage(
     )
 
 
-def deal_gaps(ledger: Iterable[LedgerGap]) -> list[Span]:
-    """Return when deals are known to be missing, in order and without overlaps."""
-    return _gaps(ledger, "deal")
-
-
-def _gaps(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:
-    return union((h.start, h.end) for h in ledger if h.channel in (channel, "all"))
-
-
 def _unaccounted(
     channel: Channel,
     start: int,
@@ -175,17 +167,17 @@ def _unaccounted(
 ) -> list[Span]:
     if span is None:
         return []  # open from the first row on
-    known = _gaps(ledger, channel)
+    known = gaps_of(ledger, channel)
     # An outage says nothing about a channel's rhythm.
-    outages = _gaps((gap for gap in ledger if not gap.rhythm), channel)
+    outages = gaps_of((gap for gap in ledger if not gap.rhythm), channel)
     rhythm: list[Span] = []
     found = []
     for pause in sorted([*pauses, (start, span[0])]):
         allowed = min(max(PATIENCE[channel], FACTOR * _longest(rhythm, pause[0])), MOST)
-        left = max(without(pause, _near(known, pause)), key=_length, default=None)
+        left = max(without(pause, near(known, pause)), key=_length, default=None)
         if left is not None and _length(left) > allowed:
             found.append(left)
-        elif without(pause, _near(outages, pause)):
+        elif without(pause, near(outages, pause)):
             rhythm.append(pause)
     return found
 
@@ -194,12 +186,6 @@ def _longest(rhythm: Sequence[Span], at: int) -> int:
     """Return the longest pause of those, in order, that tell a channel's rhythm at a time."""
     first = bisect_left(rhythm, at - BEFORE, key=lambda pause: pause[1])
     return max(map(_length, rhythm[min(first, max(len(rhythm) - LEAST_BEFORE, 0)) :]), default=0)
-
-
-def _near(gaps: Sequence[Span], span: Span) -> Sequence[Span]:
-    """Return those of the ordered gaps that can overlap the span."""
-    first = bisect_right(gaps, span[0], key=lambda gap: gap[1])
-    return gaps[first : bisect_left(gaps, span[1], key=lambda gap: gap[0])]
 
 
 def _length(span: Span) -> int:

@@ -1,6 +1,7 @@
 """The ledger of gaps, read: how many for which cause, and the longest."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +9,9 @@ import attrs
 
 from mexc_trio.analysis.survey import Survey, survey, time_sql
 from mexc_trio.clickhouse.schema import GAPS, Readable, Table, literal
+from mexc_trio.filled import DEALS_SQL, FILLED_SQL, FIRST_SQL, WHOLE_SQL, Filled
 from mexc_trio.rows import Cause, Channel
+from mexc_trio.spans import Span, union, without
 
 LONGEST: Final = 5
 """How many of the longest gaps are told one by one."""
@@ -48,6 +51,18 @@ class LedgerGap:
     end: int
     rhythm: bool
     """Whether it was written because the channel was silent, and for no other reason."""
+    filled_from: int | None = None
+    """From when on its deals were fetched afterwards, in milliseconds; None if they were not."""
+
+
+@attrs.frozen
+class FilledGaps:
+    """Gaps in deals of which deals were fetched afterwards."""
+
+    gaps: int
+    whole: int
+    """Those of them of which nothing is missing any more."""
+    deals: int
 
 
 @attrs.frozen
@@ -57,6 +72,7 @@ class GapSummary:
     table: Survey
     causes: Sequence[GapsOfACause]
     longest: Sequence[FoundGap]
+    filled: FilledGaps = FilledGaps(0, 0, 0)
 
 
 def read_gaps(
@@ -92,12 +108,17 @@ def read_gaps(
         f"SELECT symbol, channel, {start} AS a, {end} AS b, cause, detail FROM {table.source} "
         f"{where} ORDER BY b - a DESC, a, symbol, channel LIMIT {LONGEST * 4}"
     )
+    filled = store.query(
+        f"SELECT count(), countIf({WHOLE_SQL}), sum({DEALS_SQL}) FROM {table.source} "
+        f"WHERE {FILLED_SQL}{f' AND {_among(symbols)}' if symbols else ''}"
+    )[0]
     return GapSummary(
         table,
         [GapsOfACause(symbol, cause, int(n), int(ms)) for symbol, cause, n, ms in causes],
         _merged(
             [FoundGap(s, (c,), int(a), int(b), why, text) for s, c, a, b, why, text in longest]
         ),
+        FilledGaps(*map(int, filled)),
     )
 
 
@@ -121,10 +142,27 @@ def of_one(
         return []
     start, end = _times(types)
     found = store.query(
-        f"SELECT channel, {start}, {end}, cause = {literal(Cause.CHANNEL_SILENT)} "
-        f"FROM {gaps.table.source} WHERE {_among(names)}"
+        f"SELECT channel, {start}, {end}, cause = {literal(Cause.CHANNEL_SILENT)}, "
+        f"if({FILLED_SQL}, detail, '') FROM {gaps.table.source} WHERE {_among(names)}"
     )
-    return [LedgerGap(str(c), int(a), int(b), bool(silent)) for c, a, b, silent in found]
+    return [
+        LedgerGap(str(c), int(a), int(b), bool(silent), filled_from(int(a), text))
+        for c, a, b, silent, text in found
+    ]
+
+
+def filled_from(start: int, detail: str) -> int | None:
+    """Return from when on a gap was filled, by its start and detail; None if it was not."""
+    filled = Filled.of(detail)
+    return None if filled is None else filled.since(start)
+
+
+def fills_sql(gaps: GapSummary, names: Sequence[str]) -> str:
+    """Return the SELECT for the first deals that were fetched for gaps, in milliseconds."""
+    return (
+        f"SELECT toUnixTimestamp64Milli(parseDateTime64BestEffortOrZero({FIRST_SQL}, 3, 'UTC')) "
+        f"FROM {gaps.table.source} WHERE {_among(names)} AND {FILLED_SQL}"
+    )
 
 
 def starts_sql(
@@ -136,6 +174,33 @@ def starts_sql(
         f"SELECT {start} FROM {gaps.table.source} WHERE {_among(names)} "
         f"AND channel IN ('{channel}', 'all')"
     )
+
+
+def gaps_of(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:
+    """Return a channel's gaps, in order and without overlaps."""
+    return union((h.start, h.end) for h in ledger if h.channel in (channel, "all"))
+
+
+def missed(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:
+    """Return a channel's gaps without the time that was filled afterwards."""
+    gaps = [gap for gap in ledger if gap.channel in (channel, "all")]
+    filled = union(
+        (gap.filled_from, gap.end)
+        for gap in gaps
+        if gap.channel == channel and gap.filled_from is not None
+    )
+    left = []
+    for gap in gaps:
+        span = gap.start, gap.end
+        # The store's own gaps are in all channels: it may have lost what was filled as well.
+        left += [span] if gap.channel == "all" else without(span, near(filled, span))
+    return union(left)
+
+
+def near(gaps: Sequence[Span], span: Span) -> Sequence[Span]:
+    """Return those of the ordered gaps that can overlap the span."""
+    first = bisect_right(gaps, span[0], key=lambda gap: gap[1])
+    return gaps[first : bisect_left(gaps, span[1], key=lambda gap: gap[0])]
 
 
 def _times(types: Mapping[str, str]) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.analysis.gaps import filled_from
 from mexc_trio.analysis.survey import time_sql
 from mexc_trio.clickhouse.schema import Readable, literal
-from mexc_trio.clickhouse.tables import NUMBER
+from mexc_trio.filled import FILLED_SQL
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import MINUTE, Span
 
@@ -80,6 +81,8 @@ class MarkedGap:
     start: int
     end: int
     cause: str
+    filled_from: int | None = None
+    """From when on its deals were fetched afterwards; None if they were not."""
 
 
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
@@ -136,24 +139,19 @@ def minutes(store: Readable, source: str, ts: str, span: Span) -> dict[int, Minu
     return {int(line[0]): _minute(line[1:]) for line in found}
 
 
-def pauses(
-    store: Readable, source: str, ts: str, span: Span, *, numbered: bool = False
-) -> dict[int, int]:
+def pauses(store: Readable, source: str, ts: str, span: Span) -> dict[int, int]:
     """Return the longest pause that ended in each minute, in milliseconds, by minutes since 1970.
 
     A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
-    Arguments as for `around`, and whether each row bears its number. The store must be one of which
-    `order.why_not` has nothing to say.
+    Arguments as for `around`. The store must be one of which `order.why_not` has nothing to say.
 
     Raises:
         StoreError: there was no answer.
     """
-    order, column = (f"ORDER BY {NUMBER} ", f", {NUMBER}") if numbered else ("", "")
     found = store.query(
         f"SELECT intDiv(at, {MINUTE}) AS minute, max(at - newest) FROM ("
-        f"SELECT at, max(at) OVER ({order}ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) "
-        f"AS newest "
-        f"FROM ({_rows(source, ts, span, column)}) WHERE k != '{DEAD_LETTER}') "
+        f"SELECT at, max(at) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest "
+        f"FROM ({_rows(source, ts, span)}) WHERE k != '{DEAD_LETTER}') "
         f"WHERE newest > 0 AND at > newest GROUP BY minute ORDER BY minute "
         f"SETTINGS max_threads = 1"
     )
@@ -170,10 +168,13 @@ def marked_gaps(
     """
     start, end = time_sql("from", types["from"]), time_sql("to", types["to"])
     found = store.query(
-        f"SELECT channel, {start} AS a, {end} AS b, cause FROM {source} "
-        f"WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
+        f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "
+        f"FROM {source} WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
     )
-    return [MarkedGap(str(name), int(a), int(b), str(why)) for name, a, b, why in found]
+    return [
+        MarkedGap(str(name), int(a), int(b), str(why), filled_from(int(a), text))
+        for name, a, b, why, text in found
+    ]
 
 
 def marked_symbols(store: Readable, source: str) -> list[str]:
@@ -186,9 +187,9 @@ def marked_symbols(store: Readable, source: str) -> list[str]:
     return [str(symbol) for (symbol,) in found]
 
 
-def _rows(source: str, ts: str, span: Span, more: str = "") -> str:
+def _rows(source: str, ts: str, span: Span) -> str:
     return (
-        f"SELECT {ts} AS at, toString(mt) AS k, m{more} FROM {source} "
+        f"SELECT {ts} AS at, toString(mt) AS k, m FROM {source} "
         f"WHERE {ts} >= {span[0]} AND {ts} < {span[1]}"
     )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from uuid import uuid4
 
 import attrs
 
@@ -20,7 +19,6 @@ from mexc_trio.backup.manifest import Entry, check_file, read_manifest, read_row
 from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
-from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Store,
@@ -29,7 +27,7 @@ from mexc_trio.clickhouse.schema import (
     prepare,
     qualified,
 )
-from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
+from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
@@ -38,7 +36,6 @@ from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
-from mexc_trio.settings.definitions import STRIPELOG
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +82,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             _refuse_rows(store, moves, append=append)
             with progress(f"restore into {store.name}", sum(e.rows for e in entries)) as bar:
                 for move in moves:
-                    name = move.entry.table
-                    engine = STRIPELOG if name in OF_ALL else settings.engine_of(name)
-                    _fill(store, move, source, bar, engine, exists=name in found)
+                    _fill(store, move, source, bar, exists=move.entry.table in found)
         for move in moves:
             _compare(settings, move)
         with _open(settings) as store:
@@ -146,11 +141,9 @@ def _refuse_rows(store: Store, moves: Sequence[_Move], *, append: bool) -> None:
         )
 
 
-def _fill(
-    store: Store, move: _Move, source: Path, bar: Progress, engine: str, *, exists: bool
-) -> None:
-    """Insert a table's rows in their order; if it is missing, into one of that engine."""
-    table = attrs.evolve(table_of(move.entry.table), name=move.into, engine=TableEngine(engine))
+def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: bool) -> None:
+    """Insert a table's rows in their order."""
+    table = attrs.evolve(table_of(move.entry.table), name=move.into)
     if not move.before:
         into = qualified(store, move.into)
         store.query(f"DROP TABLE IF EXISTS {into}")  # of a restore that was killed
@@ -159,8 +152,6 @@ def _fill(
             store.query(f"CREATE TABLE {into} AS {qualified(store, move.entry.table)}")
         else:
             prepare(store, [table])
-    numbered = is_numbered((columns(store, tables=[move.into]) or {}).get(move.into, {}))
-    number = end_of(store, move.into) if numbered else 0
     try:
         for batch in read_rows(source, move.entry):
             values = (
@@ -169,9 +160,7 @@ def _fill(
             )
             rows: Iterator[RowTuple] = zip(*values, strict=True)
             while part := list(islice(rows, BATCH)):
-                numbers = range(number, number + len(part))
-                store.append(table, part, Numbering(numbers, uuid4().hex) if numbered else None)
-                number += len(part)
+                store.append(table, part)
                 bar(len(part))
     except BaseException:
         _clean_up(store, move)
@@ -240,10 +229,7 @@ def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
     """
     for queue in journal.queues() if journal else ():
         rows = totals.get(queue.name)
-        if rows is None:
-            continue
-        queue.renumber()  # rows of a backup are numbered as they come
-        if queue.table_rows is not None and queue.table_rows < rows:
+        if rows is not None and queue.table_rows is not None and queue.table_rows < rows:
             queue.settle(queue.acked, rows)
 
 

@@ -20,7 +20,6 @@ from mexc_trio.cli.options import (
     DrainOptions,
     JournalOptions,
     RecordOptions,
-    SetupOptions,
     Symbols,
     VerifyOptions,
     begin,
@@ -84,7 +83,7 @@ def _refuse_command(text: str) -> None:
 @app.command
 def setup(
     *symbols: Symbols,
-    options: SetupOptions | None = None,
+    options: CommonOptions | None = None,
     drop_system_logs: Annotated[
         bool,
         Parameter(

@@ -66,14 +66,6 @@ class CommonOptions:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class SetupOptions(CommonOptions):
-    """Options of setup."""
-
-    engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
 class JournalOptions(CommonOptions):
     """Options of the commands that look at the journal."""
 
@@ -102,7 +94,6 @@ class DrainOptions(JournalOptions):
 class RecordOptions(DrainOptions):
     """Options of recording: all of them."""
 
-    engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
     log_file: Annotated[str | None, _option("log_file", PROGRAM, "FILE")] = None
     url: Annotated[str | None, _option("url", RECORD, "URL")] = None
     route: Annotated[tuple[str, ...] | None, _option("route", RECORD, "ROUTE")] = None
@@ -112,6 +103,7 @@ class RecordOptions(DrainOptions):
     refresh: Annotated[str | None, _option("refresh", RECORD, "SECONDS")] = None
     channels: Annotated[str | None, _option("channels", RECORD, "NAMES")] = None
     lines: Annotated[str | None, _option("lines", RECORD, "NUMBER")] = None
+    backfill: Annotated[bool | None, _option("backfill", RECORD, "")] = None
     linger: Annotated[str | None, _option("linger", RECORD, "SECONDS")] = None
     deals: Annotated[str | None, _option("deals", RECORD, "all|merged")] = None
     ping_interval: Annotated[str | None, _option("ping_interval", RECORD, "SECONDS")] = None

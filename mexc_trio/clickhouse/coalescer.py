@@ -14,7 +14,6 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
-from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
@@ -26,7 +25,6 @@ LONGEST: Final = 16
 class _Insert:
     table: Table
     rows: Sequence[RowTuple]
-    numbering: Numbering | None
     error: StoreError | None = attrs.field(
         factory=lambda: StoreUnavailable("this INSERT was not tried")
     )
@@ -69,9 +67,7 @@ class Coalescer:
     def __attrs_post_init__(self) -> None:
         self._threads = trio.CapacityLimiter(self._limiter.total_tokens)
 
-    async def append(
-        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
-    ) -> None:
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
         Raises:
@@ -79,7 +75,7 @@ class Coalescer:
                 since another one had met with that in the meantime.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        insert = _Insert(table, rows, numbering)
+        insert = _Insert(table, rows)
         while True:
             batch = self._assembling
             if batch is None:
@@ -143,7 +139,7 @@ class Coalescer:
                 continue
             began = time.monotonic()
             try:
-                self._store.append(insert.table, insert.rows, insert.numbering)
+                self._store.append(insert.table, insert.rows)
                 insert.error = None
             except StoreUnavailable as error:
                 self._outage = error

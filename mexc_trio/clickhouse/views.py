@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from mexc_trio.clickhouse.schema import Store, columns, literal, qualified
-from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
 from mexc_trio.errors import StoreError
@@ -50,12 +49,11 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
     terms = read_terms(store, tables)
     created: list[str] = []
     for table in tables:
-        source, types = qualified(store, table), present.get(table, {})
-        ts_type, has_numbers = types.get("ts", ""), is_numbered(types)
+        source, ts_type = qualified(store, table), present.get(table, {}).get("ts", "")
         selects = [
             _with_terms(view, select[view], terms.get(table, ()), numbers)
             for numbers in (FLOATS, EXACT)
-            for select in (definitions(source, ts_type, numbers, numbered=has_numbers),)
+            for select in (definitions(source, ts_type, numbers),)
             for view in VIEWS
         ]
         for view, select in zip([*VIEWS, *EXACT_VIEWS], selects, strict=True):

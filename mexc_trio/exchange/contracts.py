@@ -13,7 +13,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Final, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 import attrs
 import httpx2
@@ -51,6 +51,15 @@ MOST_CANDLES: Final = 2000
 _THROTTLED: Final = 510
 _NO_CONTRACT: Final = 1001
 _PREFIX: Final = "/api/v1/contract/"
+
+
+class Limits(NamedTuple):
+    """What a request may take."""
+
+    seconds: float
+    """For the whole of it, its answer included."""
+    size: int
+    """Bytes of the answer, unpacked."""
 
 
 class RestError(ExchangeError):
@@ -147,26 +156,28 @@ class Client:
 
     url: str
     _http: httpx2.AsyncClient
+    _pace: RateLimiter
+    _limits: Limits | None = None
     _told: set[str] = attrs.field(factory=set, init=False)
     """How entries begin that were not understood in the last list."""
-    _pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(PACE), init=False)
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
-        """Ask once, not sooner than `PACE` after the request before; return the answer's data.
+        """Ask once, not sooner than the pace allows; return the answer's data.
 
         Args:
             path: what follows `/api/v1/contract/`.
             query: the parameters.
 
         Raises:
-            RestError: there was no useful answer within `TIMEOUT`.
+            RestError: there was no useful answer within the limits.
         """
         await self._pace.turn()
+        seconds = self._bounds.seconds
         try:
-            with trio.fail_after(TIMEOUT):
+            with trio.fail_after(seconds):
                 status, body = await self._fetch(path, query)
         except trio.TooSlowError:
-            raise RestError(f"{self.url} did not answer within {TIMEOUT:g} s") from None
+            raise RestError(f"{self.url} did not answer within {seconds:g} s") from None
         except httpx2.HTTPError as error:
             raise RestError(f"{self.url}: {_why(error)}") from error
         return self._data(status, body)
@@ -224,16 +235,20 @@ class Client:
             raise RestError(f"{self.url}: the candles of {symbol} are none: {error}") from error
         return sorted((Candle(*row) for row in rows), key=lambda candle: candle.time)
 
+    @property
+    def _bounds(self) -> Limits:
+        return self._limits or Limits(TIMEOUT, MOST_BYTES)
+
     async def _fetch(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
-        body = bytearray()
+        body, most = bytearray(), self._bounds.size
         async with self._http.stream("GET", f"{self.url}{_PREFIX}{path}", params=query) as answer:
             # Cancelled and not left, because the client does not close the generators beneath.
             with trio.CancelScope() as reading:
                 async for piece in answer.aiter_raw():
                     body += piece
-                    if len(body) > MOST_BYTES:
+                    if len(body) > most:
                         reading.cancel()
-            if len(body) > MOST_BYTES:
+            if len(body) > most:
                 raise self._too_long()
             if answer.headers.get("Content-Encoding") == "gzip":
                 return answer.status_code, self._unpacked(body)
@@ -243,7 +258,7 @@ class Client:
         # Not by the client, which would unpack without a bound.
         unpacker = zlib.decompressobj(zlib.MAX_WBITS + 16)  # 16 is gzip
         try:
-            unpacked = unpacker.decompress(body, MOST_BYTES)
+            unpacked = unpacker.decompress(body, self._bounds.size)
         except zlib.error as error:
             raise RestError(f"{self.url}: an answer that cannot be unpacked: {error}") from error
         if unpacker.unconsumed_tail:
@@ -251,7 +266,7 @@ class Client:
         return unpacked
 
     def _too_long(self) -> RestError:
-        return RestError(f"{self.url}: an answer of more than {MOST_BYTES >> 20} MiB")
+        return RestError(f"{self.url}: an answer of more than {self._bounds.size >> 20} MiB")
 
     def _data(self, status: int, body: bytes) -> msgspec.Raw:
         if status == httpx2.codes.FORBIDDEN:
@@ -273,8 +288,20 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(url: str, route: Route = DIRECT) -> AsyncIterator[Client]:
-    """Open a client of the REST interface at `url`, such as https://contract.mexc.com."""
+async def open_client(
+    url: str,
+    route: Route = DIRECT,
+    pace: RateLimiter | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Client]:
+    """Open a client of a REST interface.
+
+    Args:
+        url: where it is, such as https://contract.mexc.com.
+        route: how it is reached.
+        pace: spaces out requests; of all clients on a route, if they share it.
+        limits: for each request; None is those that suit the list of contracts.
+    """
     proxy = (
         httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
         if route.proxy_url
@@ -295,7 +322,7 @@ async def open_client(url: str, route: Route = DIRECT) -> AsyncIterator[Client]:
         verify=trusting(),
         headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
     ) as http:
-        yield Client(url.rstrip("/"), http)
+        yield Client(url.rstrip("/"), http, pace or RateLimiter(PACE), limits)
 
 
 async def list_contracts(client: Client) -> Sequence[Contract]:

@@ -75,6 +75,23 @@ def decode_any(frame: bytes, received: int) -> Message:
     return _dead(frame, at, envelope.symbol, known, missed if known is None else (known,))
 
 
+def decode_deals(symbol: str, data: Raw) -> Data:
+    """Return deals that were asked for, in the form of a push.
+
+    Raises:
+        Malformed: this is no list of deals of this symbol.
+    """
+    try:
+        if any(one.symbol not in ("", symbol) for one in _decode_named(data)):
+            raise Malformed("it has deals of another symbol")
+        deals = _deals(_Envelope("push.deal", symbol, data), None, 0)
+    except _UNDECODABLE as error:
+        raise Malformed("it is no list of deals") from error
+    if deals.dead:
+        raise Malformed(f"it has a deal that is none: {deals.rows[-1].m[:60]}")
+    return deals
+
+
 def dead_letter(frame: bytes, symbol: str, received: int, missed: tuple[Channel, ...]) -> Data:
     """Return a message as a dead letter, whatever it means: it came where it does not belong."""
     frame = _unzipped(frame)
@@ -118,6 +135,10 @@ class _Deal(msgspec.Struct):
     i: Raw = _ABSENT
 
 
+class _Named(msgspec.Struct):
+    symbol: str = ""
+
+
 class _Depth(msgspec.Struct):
     bids: Raw = _ABSENT
     asks: Raw = _ABSENT
@@ -130,6 +151,7 @@ _decode_ticker = msgspec.json.Decoder(_Ticker).decode
 _decode_deal = msgspec.json.Decoder(_Deal).decode
 _decode_depth = msgspec.json.Decoder(_Depth).decode
 _decode_values = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_named = msgspec.json.Decoder(list[_Named]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 

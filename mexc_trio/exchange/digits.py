@@ -30,7 +30,7 @@ _DIGITS: Final = b"-0123456789."
 _KEPT_LEVELS: Final = re.compile(rb"\s*+\[(?:[^][]*+\[[^][]*+\]){%d}" % DEPTH_LIMIT)
 
 
-class Malformed(Exception):  # noqa: N818 - never leaves the decoder
+class Malformed(Exception):  # noqa: N818 - of pushes it never leaves the decoder
     """A value, or a frame, is not what its channel promises."""
 
 

@@ -115,17 +115,6 @@ class Merger:
                 return self._sampled[channel].take(source, message, now)
         return self._once.take(source, message, now)
 
-    def backfill(self, source: Source, message: Data, now: float) -> Data | None:
-        """Return what is new of deals that were asked for afterwards; None if nothing is.
-
-        Args:
-            source: one that was never joined, the same for all answers to one question.
-            message: the deals.
-            now: Trio's time.
-        """
-        taken = self._once.take(source, message, now)
-        return taken[0] if taken else None
-
     def lost(self, source: Source) -> Sequence[Data]:
         """Take leave of a source whose connection has ended.
 

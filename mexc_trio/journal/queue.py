@@ -3,14 +3,14 @@
 Positions count the rows that were ever journaled for the table, from 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
+import msgspec
 import trio
 
-from mexc_trio.journal.entries import Entry, Marks, decode, encode
 from mexc_trio.journal.file import State, Stored
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
@@ -19,6 +19,28 @@ from mexc_trio.spans import now
 REMEMBERED: Final = 50_000
 """Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
 heads from the file would take a quarter of the time that their INSERTs take."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
+
+
+class Marks(msgspec.Struct, array_like=True, frozen=True):
+    """What the gap ledger remembers of one table's channels."""
+
+    last: Mapping[str, tuple[int, int]]
+    """Time and version of each channel's last row."""
+    until: int = 0
+    """The rows before this position are considered in that."""
+    held: Sequence[tuple[int | str, ...]] = ()
+    """Gaps that have ended and are not yet written."""
+
+
+class Entry(NamedTuple):
+    """Rows of one table that were written to the journal together."""
+
+    rows: list[RowTuple]
+    version: int
+    """Depth: the highest version among them; 0 if there is none."""
 
 
 @attrs.define(eq=False)
@@ -36,12 +58,6 @@ class Queue:
     """The engine's `server_start_id` when the table was last read in full, or the table's seal."""
     after_reboot: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
-    base: int | None
-    """The number in the table of the row at position 0; None if its rows are not numbered, or
-    nobody has looked yet."""
-    sent: int
-    """The position up to which rows were sent to a table of numbered rows. Those between `acked`
-    and this are one batch, which goes again as it is until the store has acknowledged it."""
     stored_marks: bytes
     """The ledger's marks as an earlier run wrote them; empty if there was none."""
     id: int
@@ -105,6 +121,11 @@ class Queue:
         self._collect(rows, version)
         self._outbox.appended()
 
+    def remember(self, marks: Marks) -> None:
+        """Write what the gap ledger remembers in one transaction with what is collected next."""
+        self.marks = marks
+        self._outbox.changed(self)
+
     def collect(self, rows: Sequence[RowTuple]) -> None:
         """Put rows at the end of the queue that come with no frame; see `Journal.keep_flushing`.
 
@@ -145,7 +166,7 @@ class Queue:
             return self._recent[remembered : remembered + limit]
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
-            rows += decode(stored.rows)[max(0, position - stored.first) :]
+            rows += _decode(stored.rows)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
         return rows[:limit]
@@ -162,35 +183,12 @@ class Queue:
     @property
     def began(self) -> int | None:
         """When the table's first row was, in milliseconds, as far as that was ever known."""
-        known = self.recall("first row")
+        known = self._outbox.file.fact(f"first row of {self.name}")
         return int(known) if known else None
 
     @began.setter
     def began(self, at: int) -> None:
-        self.remember("first row", str(at))
-
-    def recall(self, what: str) -> str:
-        """Return what was remembered of the table; empty if nothing was."""
-        return self._outbox.file.fact(f"{what} of {self.name}")
-
-    def remember(self, what: str, value: str) -> None:
-        """Remember something of the table, at once."""
-        self._outbox.file.remember(f"{what} of {self.name}", value)
-
-    def number(self, position: int) -> int:
-        """Return the number in the table of the row at a position."""
-        assert self.base is not None  # noqa: S101 - the writer reconciles before it appends
-        return self.base + position
-
-    def token(self) -> str:
-        """Return what no other batch of any journal has, nor ever had, as the one that is sent."""
-        return f"{self._outbox.file.identity} {self.name} {self.base} {self.acked} {self.sent}"
-
-    def send(self, rows: int) -> None:
-        """Write down that the first so many rows are about to be sent as one batch."""
-        self.sent = self.acked + rows
-        self._outbox.changed(self)
-        self._outbox.flush()
+        self._outbox.file.remember(f"first row of {self.name}", str(at))
 
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
@@ -200,20 +198,13 @@ class Queue:
     def settle(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
         self.acked, self.table_rows, self.after_reboot = acked, table_rows, False
-        self.sent = acked
         self._forget(len(self._recent) - self.backlog)
-        self._outbox.changed(self)
-
-    def renumber(self) -> None:
-        """Forget the rows' numbers in the table: it was filled by somebody else."""
-        self.base = None
         self._outbox.changed(self)
 
     def begin_anew(self) -> None:
         """Forget the table, which is gone by somebody's wish, with what waited for it."""
         self._forget(len(self._recent))
         self.acked, self.table_rows, self.engine = self.end, None, ""
-        self.base, self.sent = None, self.end
         self.after_reboot, self.stored_marks, self.marks = False, b"", None
         self._outbox.changed(self)
 
@@ -260,7 +251,7 @@ class Queue:
         """Yield what was journaled from a position on; the first entry may begin before it."""
         if position < self.end:
             for stored in self._outbox.file.read(self.id, position):
-                yield Entry(decode(stored.rows), stored.version)
+                yield Entry(_decode(stored.rows), stored.version)
 
     def oldest_waiting(self) -> int | None:
         """Return when the first waiting row was received, in milliseconds; None if none waits."""
@@ -283,16 +274,13 @@ class Queue:
         """Return what was collected, as the file takes it."""
         rows = self._pending
         return Stored(
-            self.id, self.end - len(rows), len(rows), at, self._version, encode(rows)
+            self.id, self.end - len(rows), len(rows), at, self._version, _encode(rows)
         )  # fmt: skip
 
     def state(self) -> State:
         """Return what is remembered, as the file takes it."""
-        marks = self.stored_marks if self.marks is None else encode(self.marks)
-        return State(
-            self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot,
-            self.base, self.sent,
-        )  # fmt: skip
+        marks = self.stored_marks if self.marks is None else _encode(self.marks)
+        return State(self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
 
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""

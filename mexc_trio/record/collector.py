@@ -66,6 +66,8 @@ class Collector:
     gate: AsyncStore
     exists: Exists = nobody_knows
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
+    wants_deals: "Callable[[Collector], None]" = lambda collector: None
+    """Called when gaps in deals are held until they are filled."""
     counts: Counts = attrs.field(factory=Counts, init=False)
     pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
@@ -153,6 +155,8 @@ class Collector:
             self.latest[channel] = message
             marks = self.ledger.received(message)
             self.queue.append(message.rows, message.version, marks)
+            if self.ledger.held:
+                self.wants_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
@@ -265,7 +269,9 @@ class Collector:
     def successor(self, settings: SymbolSettings) -> "Collector":
         """Return what goes on for this symbol after its end, counting on; the table stays."""
         self.ledger.record_channels(settings.channels)
-        collector = Collector(settings, self.queue, self.ledger, self.gate, self.exists)
+        collector = Collector(
+            settings, self.queue, self.ledger, self.gate, self.exists, self.wants_deals
+        )
         collector.counts = self.counts
         collector.received = self.received
         collector.frames = self.frames
@@ -273,7 +279,7 @@ class Collector:
         return collector
 
     async def _write(self) -> None:
-        table = market_table(self.settings.table, self.settings.engine)
+        table = market_table(self.settings.table)
         linger, gap = self.settings.linger, self.ledger.record
         self._writer = Writer(table, self.queue, self.gate, linger, self._acknowledged, gap)
         await self._writer.run()

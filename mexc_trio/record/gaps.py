@@ -4,22 +4,27 @@ A gap has two ends, and both are rows: the last one of its channel before, and t
 So a gap is opened when something goes wrong, and written when the channel's next row comes, into
 the journal in the same transaction as that row. The ledger remembers each channel's last row in the
 journal, which lets the next start of the program write the gap since then.
+
+Where deals can be fetched afterwards, a gap in them that has ended is held until they are, or until
+that has proved impossible. The journal knows of it from the row on that ended it, and has the
+fetched deals, the gap's row and that it is held no longer in one transaction.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
-import msgspec
 
-from mexc_trio.channels import BY_TYPE
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
-from mexc_trio.rows import CHANNELS, Cause, Channel, Gap
-from mexc_trio.spans import EARLIEST, LATEST, now, steady
+from mexc_trio.record.remembered import earlier_deals, possible, remembered
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
+from mexc_trio.spans import now, steady
 
-_MARKS = dict[Channel, tuple[int, int]]
-"""The ledger's marks as the journal keeps them."""
+_ROOM_TO_FILL: Final = 20 * MOST_DEALS
+"""Deals that are known while some are fetched; seconds of the busiest contract."""
 
 
 @attrs.define
@@ -55,19 +60,33 @@ class Ledger:
     _gaps: Queue
     _channels: Sequence[Channel] = CHANNELS
     """Those that are recorded."""
+    fills: bool = False
+    """Whether deals can be fetched afterwards."""
+    known: Known = attrs.field(factory=Known, init=False)
+    """The last deals, if others can be fetched."""
+    held: list[Gap] = attrs.field(factory=list, init=False)
+    """Gaps in deals that have ended and are to be filled before they are written."""
+    filled: Counter[str] = attrs.field(factory=Counter, init=False)
+    """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
     # Since when a channel without any row has been missed when it is: since the program was last
     # known to listen. 0 is since now, which the machine's clock may not know yet.
     _since: int = attrs.field(init=False)
     _began: int = attrs.field(factory=steady, init=False)
     _has_history: bool = attrs.field(init=False)
+    # The position before which rows were looked through for deals of earlier runs.
+    _recalled: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: _Mark(channel) for channel in self._channels}
-        self._recall()
+        last, self.held = remembered(self._queue, self._channels)
+        for name, (ts, version) in last.items():
+            self._marks[name].ts, self._marks[name].version = ts, version
         self._since = self.newest
         self._has_history = self.newest > 0
         self._queue.marks = self._to_remember()
+        if not self.fills:
+            self.give_up()  # an earlier run would have filled them
 
     @property
     def newest(self) -> int:
@@ -118,7 +137,8 @@ class Ledger:
             self.lost(cause, detail, channel)
         else:
             gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
-            self._put(gap)
+            self._ended(gap)
+            self._queue.remember(self._to_remember())
 
     def received(self, message: Data) -> Marks:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
@@ -128,17 +148,24 @@ class Ledger:
         channel = message.channel
         good = len(message.rows) - message.dead
         mark = self._marks[channel] if good and channel in self._marks else None
+        held = len(self.held)
         if mark is not None:
-            self._end_gap(mark, _possible(message.rows[0].ts), message.version)
+            self._end_gap(mark, possible(message.rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
             self.lost(
                 Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
             )
         if mark is not None:
-            mark.ts = _possible(message.rows[good - 1].ts)
+            mark.ts = possible(message.rows[good - 1].ts)
             mark.version = message.version
-        return self._to_remember()
+            if self.fills and channel == "deal":
+                self.known.room = _ROOM_TO_FILL if self.held else MOST_DEALS
+                self.known.note(message)
+        marks = self._to_remember(len(message.rows))
+        if len(self.held) > held:
+            self._queue.remember(marks)
+        return marks
 
     def unreadable(self) -> None:
         """Open a gap in all channels: a dead letter of another symbol may have been for this."""
@@ -157,54 +184,91 @@ class Ledger:
         at = now()
         for mark in self._marks.values():
             self._end_gap(mark, at, 0)
+        self.give_up()
+
+    def fill(self, answer: Sequence[Deal]) -> int:
+        """Journal what of the exchange's last deals was missed, and write the gaps it belongs to.
+
+        Gaps that the answer says nothing of stay held. Returns how many deals there were.
+
+        Args:
+            answer: oldest first.
+        """
+        missed: list[Row] = []
+        left: list[Gap] = []
+        for gap in self.held:
+            fill = fall_into((gap.start, gap.end), self.known, answer)
+            if fill is None:
+                left.append(gap)
+                continue
+            detail = gap.detail
+            if fill.filled is not None:
+                detail += fill.filled.text()
+                self.filled.update(gaps=1, whole=fill.filled.whole, deals=fill.filled.deals)
+            self._put(gap._replace(detail=detail))
+            self.known.filled.extend(fill.deals)
+            missed += [row for row, _ in fill.deals]
+        self.held = left
+        marks = self._to_remember(len(missed))
+        self._queue.remember(marks)
+        self._queue.append(missed, 0, marks)
+        return len(missed)
+
+    def give_up(self, *, until: int | None = None) -> list[Gap]:
+        """Write gaps that were held as they are: those that ended by then, or all.
+
+        Returns them.
+        """
+        given_up = [gap for gap in self.held if until is None or gap.end <= until]
+        if given_up:
+            self.held = [gap for gap in self.held if gap not in given_up]
+            for gap in given_up:
+                self._put(gap)
+            self._queue.remember(self._to_remember())
+        return given_up
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
-    def _end_gap(self, mark: _Mark, end: int, version: int) -> None:
+    def _end_gap(self, mark: _Mark, end: int, version: int, *, ended: bool = False) -> None:
         gap = mark.gap
         if gap is None:
             return
         mark.gap = None
         start = gap.start or end - (steady() - self._began)
-        self._put(
-            Gap(
-                self.symbol,
-                mark.channel,
-                start,
-                # The exchange may send the last book again on a new connection: before the start.
-                max(start, end),
-                gap.cause.value,
-                gap.detail,
-                gap.version,
-                version,
-            )
+        row = Gap(
+            self.symbol,
+            mark.channel,
+            start,
+            # The exchange may send the last book again on a new connection: before the start.
+            max(start, end),
+            gap.cause.value,
+            gap.detail,
+            gap.version,
+            version,
         )
+        if ended:
+            self._ended(row)
+        else:
+            self._put(row)
+
+    def _ended(self, gap: Gap) -> None:
+        """Write a gap whose end is a row, or hold it if it may be filled."""
+        if not self.fills or gap.channel != "deal":
+            self._put(gap)
+            return
+        if self._recalled < self._queue.earlier:
+            self._recalled = self._queue.earlier
+            self.known.note_earlier(earlier_deals(self._queue))
+        self.held.append(gap)
 
     def _put(self, gap: Gap) -> None:
         self._gaps.collect([gap])
         self.written[gap.cause] += 1
         self.missed[gap.cause] += gap.end - gap.start
 
-    def _to_remember(self) -> Marks:
-        return {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
-
-    def _recall(self) -> None:
-        if self._queue.stored_marks:
-            for name, last in msgspec.msgpack.decode(self._queue.stored_marks, type=_MARKS).items():
-                if name in self._marks:  # else it is recorded no longer
-                    self._marks[name].ts, self._marks[name].version = last
-        # They are written whenever `acked` is, and what came later is still in the queue.
-        for entry in self._queue.since(self._queue.acked):
-            for ts, mt, _ in entry.rows:
-                known = BY_TYPE.get(str(mt))
-                if known in self._marks:
-                    self._marks[known].ts = _possible(int(ts))
-            if entry.version and "depth" in self._marks:
-                self._marks["depth"].version = entry.version
-
-
-def _possible(ts: int) -> int:
-    """Return a row's time, or this machine's where the exchange cannot mean what it says."""
-    return ts if EARLIEST <= ts < LATEST else now()
+    def _to_remember(self, new: int = 0) -> Marks:
+        """Return what is to be remembered once so many new rows are in the queue."""
+        last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
+        return Marks(last, self._queue.end + new, self.held)

@@ -198,7 +198,7 @@ def _begin(
     """Start the nurseries of symbols, a group for each connection; their views come later."""
     for group in groups.place(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
-    tables = [market_table(one.settings.table, one.settings.engine) for one in collectors]
+    tables = [one.settings.table for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
 
@@ -216,6 +216,8 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.journal_sync:
         yield alone("journal", journal.keep_syncing)
     yield alone("journal", journal.keep_purging)
+    if recording.settings.fills:
+        yield alone("backfill", recording.backfill.run)
     yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
@@ -251,8 +253,7 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
 
 def _writer(recording: Recording, queue: Queue) -> Writer:
     """Return a writer for a table that no symbol of this run has: the ledger, or a leftover."""
-    engine = recording.settings.engine_of(queue.name)
-    table = GAPS if queue.name == GAPS.name else market_table(queue.name, engine)
+    table = GAPS if queue.name == GAPS.name else market_table(queue.name)
 
     def gap(cause: Cause, detail: str, start: int, end: int) -> None:
         recording.gaps.collect(
@@ -272,6 +273,8 @@ def _open_gaps(recording: Recording) -> None:
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
+        if collector.ledger.held:
+            recording.backfill.want(collector)
     recording.journal.remember(_END, _RUNNING)
 
 

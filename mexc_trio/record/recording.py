@@ -31,6 +31,7 @@ from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.finding import SPELT, STORE, Found, choose
 from mexc_trio.locks import TableLocks, hold_tables
 from mexc_trio.record.admission import admit, with_room
+from mexc_trio.record.backfill import Backfill
 from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
@@ -57,6 +58,8 @@ class Recording:
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
     locks: TableLocks
     """Of the tables that are recorded."""
+    backfill: Backfill
+    """Fetches the deals of gaps, if that is wanted."""
     pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
     tallies: dict[tuple[str, str], Tally] = attrs.field(factory=dict)
@@ -114,11 +117,12 @@ class Recording:
         check_tables({**tables, symbol: settings.table})
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
-            await self.gate.prepare([market_table(settings.table, settings.engine)])
+            await self.gate.prepare([market_table(settings.table)])
             settings = await self._with_room(settings)
         queue = self.journal.queue(settings.table)
-        ledger = Ledger(symbol, queue, self.gaps, settings.channels)
-        collector = Collector(settings, queue, ledger, self.gate)
+        ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
+        wants_deals = self.backfill.want
+        collector = Collector(settings, queue, ledger, self.gate, wants_deals=wants_deals)
         self.collectors.append(collector)
         return collector
 
@@ -215,7 +219,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
             new_tables = [one.table for one in new]
-            tables = [*(market_table(one.table, one.engine) for one in new), GAPS]
+            tables = [*map(market_table, new_tables), GAPS]
             listed = any(one.symbol not in settings.symbols for one in new)
             _make_ready(settings, store, tables, first_start=first_start, found=listed)
             locks.hold(new_tables)
@@ -238,10 +242,12 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         with suppress(StoreError):  # it has been said
             chosen = with_room(chosen, mt_types(store, [one.table for one in chosen]))
         exists = KnownContracts(settings.rest_url, settings.route[0]).has
+        backfill = Backfill(settings.rest_url)
         collectors = [
             Collector(
-                s, queue := journal.queue(s.table), Ledger(s.symbol, queue, gaps, s.channels), gate,
-                exists if s.symbol in settings.symbols else nobody_knows,
+                s, queue := journal.queue(s.table),
+                Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), gate,
+                exists if s.symbol in settings.symbols else nobody_knows, backfill.want,
             )
             for s in chosen
         ]  # fmt: skip
@@ -250,7 +256,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
         recorded = {GAPS.name, *(one.table for one in chosen)}
         leftovers = [queue for queue in waiting if queue.name not in recorded]
-        yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks)
+        yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks, backfill)
 
 
 def has_journal(settings: Settings) -> bool:

@@ -23,7 +23,6 @@ from mexc_trio.analysis.minutes import (
 from mexc_trio.analysis.survey import sizes, time_sql
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import GAPS, count, market_table, qualified, recorded_columns
-from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
 from mexc_trio.rows import CHANNELS, Cause, Channel
@@ -130,9 +129,7 @@ class Daily:
         if not self._why_no_pauses:
             longest = {
                 number - first: pause
-                for number, pause in pauses(
-                    self.reader, source, ts, span, numbered=is_numbered(self._tables[table])
-                ).items()
+                for number, pause in pauses(self.reader, source, ts, span).items()
                 if number >= first
             }
         ledger = self._gaps(table, symbol)
@@ -239,7 +236,9 @@ def _covered(
         {name: {} for name in CHANNELS},
         {name: _pauses(name, known.get(name), by_minute) for name in CHANNELS},
         [
-            LedgerGap(gap.channel, gap.start, gap.end, gap.cause == Cause.CHANNEL_SILENT)
+            LedgerGap(
+                gap.channel, gap.start, gap.end, gap.cause == Cause.CHANNEL_SILENT, gap.filled_from
+            )
             for gap in ledger
         ],
     )

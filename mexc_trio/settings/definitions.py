@@ -31,8 +31,6 @@ from mexc_trio.settings.values import (
 from mexc_trio.settings.words import parse_channels, parse_quotes, parse_rest_url, parse_symbol_list
 from mexc_trio.symbols import parse_table, table_name
 
-STRIPELOG: Final = "stripelog"
-MERGETREE: Final = "mergetree"
 DEFAULT: Final = "default"
 """The source of a setting that no source gives."""
 
@@ -60,7 +58,6 @@ class SymbolSettings:
     linger: float
     route: tuple[Route, ...] = (DIRECT,)
     channels: tuple[str, ...] = USUAL
-    engine: str = STRIPELOG
 
 
 @attrs.frozen(kw_only=True)
@@ -112,6 +109,11 @@ class Settings:
         "1",
         whole(1),
         "connections for each symbol, merged into one stream; they take the routes in turn",
+    )
+    backfill: bool = _setting(
+        "yes",
+        yes_or_no,
+        "fetch deals that fell into a gap from the REST interface, as far as it still tells them",
     )
     linger: float = _setting(
         "1.0",
@@ -197,12 +199,6 @@ class Settings:
         "symbols that share one connection to the exchange, or auto: of more than twenty symbols"
         " the quiet ones share",
     )
-    engine: str = _setting(
-        STRIPELOG,
-        choice(STRIPELOG, MERGETREE),
-        "how new tables of symbols keep their rows: stripelog, one file that grows at its end, or"
-        " mergetree, with an index of times; tables that are there stay as they are",
-    )
     store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(
         "info",
@@ -235,6 +231,12 @@ class Settings:
         return self.all or bool(self.patterns)
 
     @property
+    def fills(self) -> bool:
+        """Whether deals of gaps are fetched: not from one exchange for another one's socket."""
+        same = self.url == SETTINGS["url"].default or self.rest_url != SETTINGS["rest_url"].default
+        return self.backfill and same
+
+    @property
     def state_directory(self) -> Path:
         """Where the journal lives, whether that was set or not."""
         if self.state_dir is not None:
@@ -264,17 +266,9 @@ class Settings:
             "linger": self.linger,
             "route": self.route,
             "channels": self.channels,
-            "engine": self.engine,
         }
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
-
-    def engine_of(self, table: str) -> str:
-        """Return the engine with which a table is made if it is missing, whosever it is."""
-        for symbol in self.overrides:
-            if (one := self.for_symbol(symbol)).table == table:
-                return one.engine
-        return self.engine
 
 
 SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
@@ -288,6 +282,5 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "linger": SETTINGS["linger"].metadata["parse"],
     "route": parse_routes,
     "channels": SETTINGS["channels"].metadata["parse"],
-    "engine": SETTINGS["engine"].metadata["parse"],
 }
 """The keys of a symbol's own section in the settings file."""

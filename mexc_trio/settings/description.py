@@ -12,6 +12,7 @@ def values(settings: Settings) -> dict[str, str]:
     shown["symbols"] = " ".join((*settings.symbols, *settings.patterns))
     shown["all"] = "yes" if settings.all else "no"
     shown["symbols_per_connection"] = settings.symbols_per_connection or "auto"
+    shown["backfill"] = "yes" if settings.backfill else "no"
     shown["live"] = "yes" if settings.live else "no"
     shown["listen"] = settings.listen or "off"
     shown["metrics"] = settings.metrics or "off"

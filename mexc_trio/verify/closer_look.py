@@ -7,13 +7,20 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from mexc_trio.analysis.coverage import coverage, deal_gaps
-from mexc_trio.analysis.gaps import GapSummary, LedgerGap, of_one, recorded_symbols, starts_sql
-from mexc_trio.analysis.insertion_order import Source, read_order
+from mexc_trio.analysis.coverage import coverage
+from mexc_trio.analysis.gaps import (
+    GapSummary,
+    LedgerGap,
+    fills_sql,
+    missed,
+    of_one,
+    recorded_symbols,
+    starts_sql,
+)
+from mexc_trio.analysis.insertion_order import read_order
 from mexc_trio.analysis.row_counts import dealt, hours, only, shapes
 from mexc_trio.analysis.survey import Survey, time_sql
 from mexc_trio.clickhouse.schema import GAPS, Readable
-from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, EARLIEST, now
@@ -64,8 +71,7 @@ class Look:
         order = None
         if self.in_order:
             starts = {name: self._starts(table.name, name) for name in CHANNELS}
-            numbered = is_numbered(self.found[table.name])
-            order = read_order(self.store, Source(source, ts, numbered), starts)
+            order = read_order(self.store, source, ts, starts, self._fills(table.name))
         return SymbolFacts(
             self._symbol(table.name),
             table.name,
@@ -95,7 +101,7 @@ class Look:
                 one.table,
                 (one.coverage.start, one.coverage.end),
                 partial(dealt, self.store, table.source, self._ts(table)),
-                deal_gaps(self._ledger(one.table)),
+                missed(self._ledger(one.table), "deal"),
             )
             for one, table in zip(looked_at, tables, strict=True)
             if one.coverage is not None
@@ -122,6 +128,11 @@ class Look:
         if self.gaps is None:
             return []
         return of_one(self.store, self.found[GAPS.name], self.gaps, self._names(table))
+
+    def _fills(self, table: str) -> str:
+        if self.gaps is None or not self.gaps.table.rows:
+            return "SELECT toInt64(0)"
+        return fills_sql(self.gaps, self._names(table))
 
     def _starts(self, table: str, channel: Channel) -> str:
         if self.gaps is None or not self.gaps.table.rows:

@@ -154,6 +154,13 @@ def _gaps(gaps: GapSummary) -> list[str]:
         for line in gaps.causes
     ]
     causes.append(["all", "", f"{number:,}", ""])
+    filled: list[str] = []
+    if gaps.filled.gaps:
+        known = gaps.filled
+        filled = [
+            f"{number_of(known.gaps, 'gap')} in deals filled afterwards, {known.whole:,} whole",
+            f"with {number_of(known.deals, 'deal')}; filled time counts as covered for deals",
+        ]
     longest = [["longest gaps", "from", "seconds", "cause", "channels"]]
     longest += [
         [
@@ -165,4 +172,4 @@ def _gaps(gaps: GapSummary) -> list[str]:
         ]
         for gap in gaps.longest
     ]
-    return [*fitted(causes, texts=2), "", *fitted(longest, texts=2, keys=2)]
+    return [*fitted(causes, texts=2), *filled, "", *fitted(longest, texts=2, keys=2)]

@@ -22,6 +22,7 @@ from mexc_trio.errors import (
 )
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.targets import EmbeddedTarget
+from tests.support.running import running
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"password", "reader_password"}
@@ -406,3 +407,11 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
             check=False,
         )
     assert (result.stderr, result.returncode) == ("", 1)
+
+
+async def test_a_drain_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    """A misspelt --store is not answered with a new, empty one."""
+    async with running(tmp_path, "drain", "--store", "mexc-dta") as program:
+        assert await program.ended() == 0
+        assert "nothing waits: there is no journal of this store in mexc-dta" in program.log
+    assert not (tmp_path / "mexc-dta").exists()

@@ -7,12 +7,15 @@ since the kernel holds what comes; long ones the connection, with a row in `gaps
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+from mexc_trio.journal import open_journal
 from tests.support.faults import (
     TALLY,
     Recorder,
@@ -120,3 +123,19 @@ def test_kill_9_while_locked(tmp_path: Path) -> None:
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, None))
         compare_gaps(found.segments, stored_gaps(recorder, None))
+
+
+def test_a_sync_keeps_the_locks_of_the_journal(tmp_path: Path) -> None:
+    """Promise 1: another program that reads the journal, as one may, takes nothing away from it."""
+    reading = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute('SELECT count(*) FROM entries').fetchone(); db.close()"
+    )
+    with open_journal(tmp_path / "journal.sqlite") as journal:
+        queue = journal.queue("btc")
+        for n in range(3):
+            queue.append([(n, "d", "1|1|1")])
+            journal.flush()
+            journal.file.sync()
+            subprocess.run([sys.executable, "-c", reading, journal.path], check=True)
+            journal.file.check_in_place()

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from mexc_trio.record.limits import SPARE
-from tests.support.running import BTC, Program, environment
+from tests.support.running import BTC, Program, environment, running
 from tools.exchange import open_exchange
 
 ROOT = Path(__file__).parents[2]
@@ -112,3 +112,15 @@ def _children(pid: int) -> list[int]:
 def _soft_limit(pid: int) -> int:
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     return int(next(line for line in lines if "open files" in line).split()[3])
+
+
+async def test_a_disk_that_is_too_full_is_no_place_to_start(tmp_path: Path) -> None:
+    """The line says how much is free and how much must be; the next run knows of the gap."""
+    async with running(
+        tmp_path, BTC, "--url", "ws://127.0.0.1:1", "--min-free-mib", "999999999"
+    ) as program:
+        assert await program.ended() == 1
+        line = program.log.splitlines()[-1]
+        assert line.startswith("mexc-trio: error: only ")
+        assert "the bound is 999999999 MiB: recording stops" in line
+        assert "Traceback" not in program.log

@@ -29,7 +29,7 @@ from tools.market import Channel, Row
 
 ETH = "ETH_USDT"
 SYMBOLS = (BTC, ETH)
-HOURS = 0.5 * REPEAT
+HOURS = 0.25 * REPEAT
 BEAT = 4.0
 """Seconds between two frames of each channel."""
 SEED = int(os.environ.get("MEXC_TRIO_TEST_SEED", "0")) or random.SystemRandom().randrange(10**6)
@@ -283,5 +283,5 @@ def check(rig: Rig, market: Market) -> None:
         )
     ]
     assert unexplained == []
-    assert len(lost) > 20, "nothing was attacked"
+    assert len(lost) > 5, "nothing was attacked"
     assert sum(len(market.sent[symbol]) for symbol in SYMBOLS) > len(lost), "nothing got through"

@@ -4,26 +4,17 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 import pytest
-import trio
 
 from mexc_trio.analysis.row_counts import DealtMinute
 from mexc_trio.backoff import Backoff
-from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.exchange.contracts import PACE, RestError, open_client
-from mexc_trio.rows import Gap, Row
-from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
+from mexc_trio.rows import Row
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
 from mexc_trio.verify import completeness
 from mexc_trio.verify.completeness import ATTEMPTS, Completeness, Recorded, compare
-from mexc_trio.verify.text_tables import compared
-from mexc_trio.verify.verdict import report
-from mexc_trio.verify.verify import gather
 from tools.exchange import Exchange, Rest, open_exchange
 
 START = (int(time.time() * SECOND) - 3 * HOUR) // MINUTE * MINUTE
@@ -244,42 +235,3 @@ async def test_candles_digit_for_digit(exchange: Exchange, rest: Rest) -> None:
             (candle,) = await client.candles("BTC_USDT", 0, 60)
     assert (candle.time, candle.volume) == (60, Decimal("61062435.67181"))
     assert (candle.high, candle.low) == (Decimal("0.0000001"), Decimal("12345678901234567890.1"))
-
-
-async def test_a_store_against_the_exchange(exchange: Exchange, rest: Rest, tmp_path: Path) -> None:
-    """From the rows of a real store: exact sums, gaps of the ledger, words and exit code."""
-    rows = deals()
-    exchange.tape.add("BTC_USDT", plain(rows))
-    settings = Settings(store=EmbeddedTarget(tmp_path / "data"), rest_url=rest.url)
-
-    def fill_and_look(*gone: int) -> str:
-        store = open_store(settings)
-        try:
-            store.query("DROP DATABASE IF EXISTS mexc_data")
-            prepare(store, [market_table("btc"), GAPS])
-            ends = [Row(START - 10_000, "t", "1||||"), Row(START + LENGTH + 10_000, "t", "1||||")]
-            kept = [row for i, row in enumerate(rows) if i not in gone]
-            store.append(market_table("btc"), [ends[0], *kept, ends[1]])
-            gaps = [
-                Gap("BTC_USDT", "all", START - 10_000, START + 15_000, "connection lost", "", 0, 0),
-                Gap("BTC_USDT", "ticker", START, START + LENGTH + 10_000, "test", "", 0, 0),
-            ]
-            store.append(GAPS, gaps)
-        finally:
-            store.close()
-        facts = gather(settings, (), lambda *asked: trio.run(compare, *asked))
-        (symbol,) = facts.symbols
-        assert compared([symbol])
-        return report(facts)
-
-    sound = await trio.to_thread.run_sync(fill_and_look)
-    assert sound.startswith(f"1 table, {len(rows) + 2} rows, sound\n")
-    assert "against the exchange  minutes  different  in gaps" in sound
-    said = await trio.to_thread.run_sync(fill_and_look, 0, 99, 100)
-    said = " ".join(said.split())
-    assert (
-        "1 problem: BTC_USDT: the deals of 1 minute are not what the exchange's candles say, "
-        "and no gap in the ledger says why; the first is "
-    ) in said
-    assert " BTC_USDT: the deals of 1 minute in known gaps are not what the exchange" in said
-    assert "in a gap" in said

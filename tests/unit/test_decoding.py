@@ -588,7 +588,7 @@ near_frames = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(near_frames, st.data())
 def test_no_json_is_too_much(value: Any, data: st.DataObject) -> None:
     """Anything that resembles a frame, whole or cut off, is rows, an answer or nothing."""

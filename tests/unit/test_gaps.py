@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -47,10 +48,10 @@ def full(ts: int) -> int:
 class Recorder:
     """A ledger beside the queues it writes to, used as a collector does."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, fills: bool = False) -> None:
         self.queue = journal.queue("btc")
         self.gaps = journal.queue("gaps")
-        self.ledger = Ledger("BTC_USDT", self.queue, self.gaps)
+        self.ledger = Ledger("BTC_USDT", self.queue, self.gaps, fills=fills)
 
     def frame(
         self, channel: Channel | None, *times: int, version: int = 0, dead: int = 0,
@@ -404,3 +405,121 @@ def _copied(path: Path, target: Path) -> Path:
     for suffix in ("", "-wal"):
         shutil.copy(path.with_name(path.name + suffix), target.with_name(target.name + suffix))
     return target
+
+
+def told(*times: int) -> list[tuple[Row, int]]:
+    """Return deals as the exchange tells them afterwards."""
+    return [(Row(full(ts), "d", f"{ts}"), 0) for ts in times]
+
+
+def with_a_held_gap(journal: Journal) -> Recorder:
+    """Return a recorder that has missed deals, and tickers, between 100 and 200."""
+    recorder = Recorder(journal, fills=True)
+    recorder.frame("deal", 90, 100)
+    recorder.frame("ticker", 100)
+    recorder.ledger.lost(Cause.CONNECTION_LOST, "closed")
+    recorder.frame("deal", 200)
+    recorder.frame("ticker", 200)
+    return recorder
+
+
+def test_a_gap_in_deals_is_filled_before_it_is_written(journal_path: Path) -> None:
+    """The row says how far; what is there already is not stored again, nor what is older."""
+    with open_journal(journal_path) as journal:
+        recorder = with_a_held_gap(journal)
+        assert [gap.channel for gap in recorder.written] == ["ticker"]
+        assert len(recorder.ledger.held) == 1
+        recorder.frame("deal", 210)
+        assert recorder.ledger.fill(told(80, 90, 100, 110, 150, 200, 210, 220)) == 2
+        assert rows_of(recorder.queue)[-2:] == [row for row, _ in told(110, 150)]
+        (gap,) = recorder.written[1:]
+        assert (gap.channel, gap.start, gap.end, gap.cause) == (
+            "deal", full(100), full(200), Cause.CONNECTION_LOST
+        )  # fmt: skip
+        assert gap.detail == "closed; filled whole: 2 deals from 2026-09-15T18:46:40.110Z"
+        # The next gap begins where the newest deal was, and not at one that was fetched.
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "again", "deal")
+        recorder.frame("deal", 300)
+        assert recorder.ledger.held[0].start == full(210)
+        assert recorder.ledger.fill(told(110, 150, 200, 210, 250, 300)) == 1
+        assert recorder.written[2].detail.startswith("again; filled whole: 1 deal from ")
+
+
+def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path) -> None:
+    """It is filled by a later one, or given up, and is a row in any case."""
+    with open_journal(journal_path) as journal:
+        recorder = with_a_held_gap(journal)
+        assert recorder.ledger.fill(told(90, 100, 110)) == 0
+        assert recorder.ledger.fill([]) == 0
+        assert len(recorder.ledger.held) == 1
+        assert recorder.ledger.give_up(until=full(199)) == []
+        assert len(recorder.ledger.give_up(until=full(200))) == 1
+        assert recorder.ledger.give_up() == []
+        assert [gap.detail for gap in recorder.written] == ["closed", "closed"]
+        assert recorder.ledger.fill(told(100, 150, 200)) == 0, "nothing is to be filled"
+
+
+def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
+    """Nobody fills it any more; the next run does not write it again."""
+    with open_journal(journal_path) as journal:
+        recorder = with_a_held_gap(journal)
+        recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "enough")
+        journal.flush()
+        channels = sorted(gap.channel for gap in recorder.written if gap.detail == "closed")
+        assert channels == ["deal", "depth", "ticker"]
+        written = len(recorder.written)
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        assert recorder.ledger.held == []
+        assert len(recorder.written) == written
+
+
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_held_gap_outlives_the_program(
+    journal_path: Path, tmp_path: Path, *, fills: bool
+) -> None:
+    """Killed at any instant: it is held again from the row on that ended it, until it is written.
+
+    Its row and the deals that fill it are there together or not at all.
+    """
+    killed = tmp_path / "killed"
+    with open_journal(journal_path) as journal:
+        recorder = with_a_held_gap(journal)
+        journal.flush()
+        shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed", "*.lock"))
+        recorder.ledger.fill(told(100, 150, 200))
+        journal.flush()
+    with open_journal(killed / journal_path.name) as journal:
+        recorder = Recorder(journal, fills=fills)
+        assert len(recorder.ledger.held) == fills
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "killed")
+        recorder.frame("deal", 400)
+        deals = recorder.ledger.fill(told(90, 100, 150, 200, 300, 400))
+        assert deals == (2 if fills else 0)
+        recorder.ledger.close()
+        gaps = [gap for gap in recorder.written if gap.channel == "deal"]
+        assert [(gap.start, gap.end) for gap in gaps] == [
+            (full(100), full(200)), (full(200), full(400))
+        ]  # fmt: skip
+        assert all("; filled whole: 1 deal from" in gap.detail for gap in gaps) == fills
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        assert recorder.ledger.held == [], "it was filled"
+        # The last row is not the newest; the gap since begins at the newest all the same.
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
+        recorder.frame("deal", 400)
+        assert recorder.ledger.held[0].start == full(200)
+        assert recorder.ledger.fill(told(100, 150, 200, 300, 400)) == 1, "150 is known"
+
+
+def test_what_an_earlier_version_remembers_is_read(journal_path: Path) -> None:
+    """Its journal has the channels' last rows and nothing else."""
+    with open_journal(journal_path) as journal:
+        queue = journal.queue("btc")
+        queue.stored_marks = msgspec.msgpack.encode({"deal": (full(100), 0), "gone": (1, 2)})
+        ledger = Ledger("BTC_USDT", queue, journal.queue("gaps"))
+        ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
+        message = Data("BTC_USDT", "deal", [Row(full(200), "d", "7|1|1")])
+        queue.append(message.rows, 0, ledger.received(message))
+        (gap,) = rows_of(journal.queue("gaps"))
+        assert gap[1:4] == ("deal", full(100), full(200))

@@ -78,11 +78,10 @@ def test_equal_deals_without_ids_are_counted() -> None:
 
 
 def test_what_lacks_ids_is_the_same_as_what_has_them() -> None:
-    """The REST interface's deals have none: only what is more than known is new."""
-    merger, (a, _) = lines()
+    """Where one line has none: only what is more than known is new."""
+    merger, (a, b) = lines()
     merger.take(a, deals(1, 1, 2, ids=[4, 5, 6]), 0.0)
-    rest = Source("REST")
-    assert merger.backfill(rest, deals(1, 1, 2, 3, ids=[]), 1.0) == deals(3, ids=[])
+    assert merger.take(b, deals(1, 1, 2, 3, ids=[]), 1.0) == (deals(3, ids=[]),)
     assert merger.take(a, deals(3), 2.0) == ()
     assert merger.take(a, later := deals(4), 2.0) == (later,)
 

@@ -214,8 +214,8 @@ async def test_limits_change_while_the_table_and_what_needs_a_restart_stay(
         overrides={"BTC_USDT": {"table": "other", "linger": 0.25}},
     )  # fmt: skip
     assert said == (
-        "ok max_errors = 7; min_free_mib = 3; retention = 1.5; limits of symbols; "
-        "ping_interval takes a restart"
+        "ok max_errors = 7; min_free_mib = 3; retention = 1.5; own settings of BTC_USDT "
+        "CLASH_USDT; ping_interval, table of BTC_USDT takes a restart"
     )
     (btc,) = recording.collectors
     assert (btc.settings.max_errors, btc.settings.linger, btc.settings.table) == (7, 0.25, "btc")

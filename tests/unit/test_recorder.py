@@ -1,5 +1,6 @@
 """How a recorder starts and ends: what it needs at the first start, and what it leaves behind."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
 from mexc_trio.record import recording
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import ServerTarget
-from tests.support.running import BTC, running
+from tests.support.running import BTC
 
 
 @attrs.define(eq=False)
@@ -49,8 +50,8 @@ class Refusing:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Return settings for a server."""
-    return Settings(store=ServerTarget(host="host"), state_dir=tmp_path / "state")
+    """Return settings for a server that no other run of the tests has: its tables are locked."""
+    return Settings(store=ServerTarget(host=f"host-{os.getpid()}"), state_dir=tmp_path / "state")
 
 
 def start(
@@ -109,26 +110,3 @@ def test_a_later_start_records_whatever_the_store_says(
     monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
     with recording.open_recording(settings, [BTC]) as opened:
         assert [collector.symbol for collector in opened.collectors] == [BTC]
-
-
-# What a run leaves behind.
-
-
-async def test_a_disk_that_is_too_full_is_no_place_to_start(tmp_path: Path) -> None:
-    """The line says how much is free and how much must be; the next run knows of the gap."""
-    async with running(
-        tmp_path, BTC, "--url", "ws://127.0.0.1:1", "--min-free-mib", "999999999"
-    ) as program:
-        assert await program.ended() == 1
-        line = program.log.splitlines()[-1]
-        assert line.startswith("mexc-trio: error: only ")
-        assert "the bound is 999999999 MiB: recording stops" in line
-        assert "Traceback" not in program.log
-
-
-async def test_a_drain_of_nothing_makes_nothing(tmp_path: Path) -> None:
-    """A misspelt --store is not answered with a new, empty one."""
-    async with running(tmp_path, "drain", "--store", "mexc-dta") as program:
-        assert await program.ended() == 0
-        assert "nothing waits: there is no journal of this store in mexc-dta" in program.log
-    assert not (tmp_path / "mexc-dta").exists()

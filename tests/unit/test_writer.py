@@ -16,10 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import Hole, Numbers
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import (
     StoreError,
     StoreRejected,
@@ -85,11 +83,8 @@ class FakeGate:
         self.away_since = trio.current_time()
         return StoreUnavailable(text)
 
-    async def append(
-        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
-    ) -> None:
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Insert."""
-        assert numbering is None
         await trio.sleep(0.001)
         self.inserts.append((trio.current_time(), len(rows)))
         outcome = self.outcomes.pop(0) if self.outcomes else "stored"
@@ -117,22 +112,6 @@ class FakeGate:
                 raise TableMissing("no table")
             case _:
                 stored += rows
-
-    async def engine(self, table: Table) -> TableEngine:
-        """Keep rows in the order of insertion."""
-        return TableEngine.STRIPELOG
-
-    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def numbers(self, table: Table) -> Numbers | None:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def holes(self, table: Table) -> list[Hole]:
-        """Rows have no numbers."""
-        raise NotImplementedError
 
     async def quiet(self, table: Table) -> None:
         """Wait for INSERTs that come late."""
@@ -261,7 +240,7 @@ def numbered(first: int, n: int) -> list[RowTuple]:
     return [(1000 + i, "d", f"{i}|x") for i in range(first, first + n)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     outcomes=st.lists(
         st.sampled_from(("stored", "lost", "unheard", "partly", "late", "damaged")), max_size=8
@@ -852,7 +831,7 @@ def gaps(first: int, n: int, symbol: str = "BTC_USDT") -> list[RowTuple]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     outcomes=st.lists(st.sampled_from(("stored", "lost", "unheard", "partly", "late")), max_size=6),
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8),

@@ -14,7 +14,6 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table, prepare
-from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.exchange.decoding import decode
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue, open_journal
@@ -128,12 +127,10 @@ class DirectGate(AsyncStore):
 
     inserts: int = attrs.field(default=0, init=False)
 
-    async def append(
-        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
-    ) -> None:
+    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Count the INSERT and do it."""
         self.inserts += 1
-        await self._run(lambda: self.store.append(table, rows, numbering))
+        await self._run(lambda: self.store.append(table, rows))
 
     async def _run(self, call: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()

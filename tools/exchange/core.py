@@ -20,7 +20,7 @@ from tools.exchange.replay import replay
 from tools.exchange.rest import Rest
 from tools.exchange.serving import PATH, serve_websocket
 from tools.exchange.shared import send_shared_deals
-from tools.exchange.tape import Tape
+from tools.exchange.tape import Tape, ids_of
 from tools.market import CHANNELS, Channel, Market, Row, truth, wall_clock_ms
 
 _FEW: Final = 12
@@ -230,8 +230,8 @@ class Exchange:
 
     def trade_unheard(self, symbol: str) -> None:
         """Let a contract be dealt in, as it is while nobody listens: only REST tells of it."""
-        rows = truth(self.market.frame(symbol, "deal", oddity=""))
-        self.tape.add(symbol, rows or [])
+        frame = self.market.frame(symbol, "deal", oddity="")
+        self.tape.add(symbol, truth(frame) or [], ids_of(frame))
 
     # --- Connections ---
 

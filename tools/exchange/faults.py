@@ -33,8 +33,12 @@ _REST_TROUBLES: Final[dict[str, Trouble]] = {
     "restbroken": "broken",
     "restendless": "endless",
     "resthangup": "hangup",
+    "restempty": "empty",
+    "restforeign": "foreign",
+    "restlong": "long",
 }
 _SLOW_SECONDS: Final = 60.0
+_LAG_SECONDS: Final = 5.0
 FAULTS: Final = {
     "drop": "break all connections by TCP reset",
     "close": "close all connections with a close frame",
@@ -61,6 +65,10 @@ FAULTS: Final = {
     "restbroken": "answer REST requests with JSON that is cut off",
     "restendless": "answer REST requests with a body that has no end",
     "resthangup": "break REST connections in the middle of an answer",
+    "restempty": "answer REST requests for deals with an empty list",
+    "restforeign": "answer REST requests for deals with another contract's",
+    "restlong": "answer REST requests for deals with 10 MB of them",
+    "restlag": f"answer REST requests for deals without those of the last {_LAG_SECONDS:g} seconds",
 }
 """What each kind of fault does, by name."""
 
@@ -152,6 +160,10 @@ class Fault:
             await rest.go_down()
             await trio.sleep(self.duration)
             await rest.come_back()
+        elif self.kind == "restlag":
+            rest.lag = _LAG_SECONDS
+            await trio.sleep(self.duration)
+            rest.lag = 0.0
         elif self.kind == "restslow":
             rest.delay = _SLOW_SECONDS
             await trio.sleep(self.duration)

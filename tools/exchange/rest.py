@@ -25,12 +25,15 @@ from tools.exchange.tape import MOST_DEALS
 if TYPE_CHECKING:
     from tools.exchange.core import Exchange
 
-Trouble = Literal["none", "throttled", "html", "error", "broken", "endless", "hangup"]
+Trouble = Literal[
+    "none", "throttled", "html", "error", "broken", "endless", "hangup", "empty", "foreign", "long"
+]
 """What requests meet: answers, or one failure of them.
 
 ``throttled`` is the exchange's own complaint, ``html`` a firewall's page with HTTP 403, ``error``
 HTTP 500 with a page, ``broken`` JSON that is cut off, ``endless`` a body without an end, ``hangup``
-the end of the connection in the middle of an answer.
+the end of the connection in the middle of an answer. Of deals, ``empty`` is a list of none,
+``foreign`` that of another contract, and ``long`` one of 10 MB.
 """
 
 PREFIX: Final = "/api/v1/contract/"
@@ -40,6 +43,7 @@ _THROTTLED: Final = (
     b'{"success":false,"code":510,"message":"Requests are too frequent, please try again later"}'
 )
 _PIECE: Final = 65536
+_LONG: Final = 10_000_000
 _SMALL: Final = 1024  # bytes; what is longer is compressed for those who can read it
 
 
@@ -49,7 +53,9 @@ class Rest:
 
     - ``trouble``: what requests meet;
     - ``delay``: seconds before an answer;
-    - ``most``: requests in one second that are answered; those above are throttled.
+    - ``most``: requests in one second that are answered; those above are throttled;
+    - ``lag``: seconds for which deals are not told yet;
+    - ``ids``: whether deals have their ids, which MEXC's documentation shows them without.
 
     ``requests`` keeps the time on Trio's clock and the target of each (if ``keep``).
     """
@@ -59,6 +65,8 @@ class Rest:
     trouble: Trouble = attrs.field(default="none", init=False)
     delay: float = attrs.field(default=0.0, init=False)
     most: int = attrs.field(default=20, init=False)
+    lag: float = attrs.field(default=0.0, init=False)
+    ids: bool = attrs.field(default=False, init=False)
     requests: list[tuple[float, str]] = attrs.field(factory=list, init=False)
     door: Door = attrs.field(init=False)
     _recent: deque[float] = attrs.field(factory=deque, init=False)
@@ -178,10 +186,20 @@ class Rest:
         return _BAD
 
     def _deals(self, symbol: str, limit: int) -> str:
+        tape = self._exchange.tape
+        until = self._exchange.market.clock() - int(self.lag * 1000) if self.lag else None
+        if self.trouble == "foreign":
+            symbol = next((other for other in tape.symbols if other != symbol), "")
+        listed = tape.deals(symbol, limit, until)
+        if self.trouble == "empty":
+            listed = []
         deals = []
-        for t, _, text in self._exchange.tape.deals(symbol, limit):
+        for (t, _, text), id_ in listed:
             p, v, side = text.split("|")
-            deals.append(f'{{"p":{p},"v":{v},"T":{side},"O":3,"M":1,"t":{t}}}')
+            i = f',"i":"{id_}"' if self.ids and id_ else ""
+            deals.append(f'{{"p":{p},"v":{v},"T":{side},"O":3,"M":1,"t":{t}{i}}}')
+        if self.trouble == "long" and deals:
+            deals *= _LONG // len(deals[0])
         return f"[{','.join(deals)}]"
 
     def _book(self, symbol: str, limit: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from collections.abc import Sequence
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from tools.market import Row
 
 MOST_DEALS: Final = 100
+"""In one answer."""
+_KEPT: Final = 10 * MOST_DEALS  # of each contract, for answers that lag behind
 MOST_CANDLES: Final = 2_000
 """Of each contract, in one answer as in memory."""
 MINUTE: Final = 60
@@ -44,9 +48,9 @@ class Candle:
 
 @attrs.define
 class _Strip:
-    """One contract's deals, newest first, and its candles by minute, oldest first."""
+    """One contract's deals with their ids, newest first, and its candles, oldest first."""
 
-    deals: deque[Row] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS))
+    deals: deque[tuple[Row, str]] = attrs.field(factory=lambda: deque(maxlen=_KEPT))
     candles: dict[int, Candle] = attrs.field(factory=dict)
 
 
@@ -61,22 +65,29 @@ class Tape:
     _strips: dict[str, _Strip] = attrs.field(factory=dict, init=False)
     _last: str | bytes = attrs.field(default="", init=False)
 
+    @property
+    def symbols(self) -> list[str]:
+        """What was dealt in."""
+        return list(self._strips)
+
     def listen(self, record: Record) -> None:
         """Add the deals of a frame that is sent."""
         if record.frame is self._last:
             return  # a shared frame goes to one connection after the other
         self._last = record.frame
         if record.channel in ("deal", None):
-            self.add(record.symbol, record.rows or [])
+            self.add(record.symbol, record.rows or [], ids_of(record.frame))
 
-    def add(self, symbol: str, rows: list[Row]) -> None:
-        """Add deals, oldest first, by the rows that they mean."""
+    def add(self, symbol: str, rows: Sequence[Row], ids: Sequence[str] = ()) -> None:
+        """Add deals, oldest first, by the rows that they mean, with their ids if they have some."""
         deals = [row for row in rows if row[1] == "d"]
+        if len(ids) != len(deals):
+            ids = [""] * len(deals)
         if not deals:
             return
         strip = self._strips.setdefault(symbol, _Strip())
-        for deal in deals:
-            strip.deals.appendleft(deal)
+        for deal, id_ in zip(deals, ids, strict=True):
+            strip.deals.appendleft((deal, id_))
             milliseconds, _, text = deal
             price, volume = map(Decimal, text.split("|")[:2])
             time = milliseconds // 1000 // MINUTE * MINUTE
@@ -87,10 +98,11 @@ class Tape:
                     del strip.candles[next(iter(strip.candles))]
             candle.add(price, volume)
 
-    def deals(self, symbol: str, limit: int) -> list[Row]:
-        """List the newest deals, newest first."""
+    def deals(self, symbol: str, limit: int, until: int | None = None) -> list[tuple[Row, str]]:
+        """List the newest deals with their ids, newest first, none of them later than `until`."""
         strip = self._strips.get(symbol)
-        return list(strip.deals)[:limit] if strip else []
+        deals = strip.deals if strip else ()
+        return [one for one in deals if until is None or one[0][0] <= until][:limit]
 
     def candles(self, symbol: str, start: int | None, end: int) -> list[Candle]:
         """List the candles whose minutes begin between two seconds, both included.
@@ -137,6 +149,15 @@ class Tape:
         }
         texts = {name: [double(number) for number in numbers] for name, numbers in columns.items()}
         return {"time": [str(c.time) for c in candles], **texts}
+
+
+def ids_of(frame: str | bytes) -> list[str]:
+    """List the ids of the deals of a frame, oldest first; "" for one without."""
+    try:
+        data = json.loads(frame)["data"]
+        return [str(deal.get("i", "")) for deal in reversed(data)]
+    except (ValueError, TypeError, KeyError, AttributeError):  # no deals in an array
+        return []
 
 
 def double(number: Decimal) -> str:

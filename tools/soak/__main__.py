@@ -10,6 +10,7 @@ import cyclopts
 import trio
 
 from tools.clickhouse import ClickHouseServer
+from tools.soak.backfill import Cuts, try_backfill
 from tools.soak.lines import Trial, try_lines
 
 app = cyclopts.App(
@@ -55,6 +56,53 @@ def lines(
             target = stack.enter_context(ClickHouseServer()).url
         trial = Trial(directory, target, lines=lines, kills=kills, loss=loss, rate=rate, seed=seed)
         result = trio.run(try_lines, trial)
+    print(result)
+    return 1 if result.wrong else 0
+
+
+@app.command
+def backfill(
+    *,
+    cuts: int = 100,
+    longest: float = 5.0,
+    rate: float = 10.0,
+    ids: _Flag = False,
+    lag: float = 0.0,
+    most: int = 20,
+    seed: int = 1,
+    store: Literal["embedded", "server"] = "embedded",
+) -> int:
+    """Cut the one line of a contract, and compare every deal and every gap.
+
+    Parameters
+    ----------
+    cuts
+        How often it is cut.
+    longest
+        Seconds of the longest cut; the shortest has one.
+    rate
+        Deals a second.
+    ids
+        Let the REST interface tell deals' ids.
+    lag
+        Seconds by which the REST interface lags behind.
+    most
+        Requests a second that the REST interface answers.
+    seed
+        Makes the instants repeatable, as far as processes are.
+    store
+        Where rows go.
+    """
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        target = "mexc-data"
+        if store == "server":
+            target = stack.enter_context(ClickHouseServer()).url
+        trial = Cuts(
+            directory=directory, store=target, cuts=cuts, longest=longest, rate=rate, ids=ids,
+            lag=lag, most=most, seed=seed,
+        )  # fmt: skip
+        result = trio.run(try_backfill, trial)
     print(result)
     return 1 if result.wrong else 0
 

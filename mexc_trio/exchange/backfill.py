@@ -1,0 +1,131 @@
+"""What of the exchange's last deals falls into a gap, and is not there yet. No I/O.
+
+The REST interface tells a contract's last hundred deals, in their order and without a hole. So two
+things are known of an answer that has one of the deals that have come since the gap: it is of the
+right contract, and what stands before that deal and is not there yet was missed. Whether it reaches
+back to the beginning of the gap is seen at its other end.
+
+Which deals are the same is what `exchange.merging.Once` says, as for the lines of a symbol. REST
+may write a number with other zeros at its end than the socket, which then makes no difference.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice, repeat
+from typing import Final, NamedTuple, TypeAlias
+
+import attrs
+
+from mexc_trio.exchange.merging import Once
+from mexc_trio.exchange.messages import Data
+from mexc_trio.filled import Filled
+from mexc_trio.rows import Row
+from mexc_trio.spans import SECOND, Span
+
+MOST_DEALS: Final = 100
+"""In one answer."""
+
+Deal: TypeAlias = tuple[Row, int]
+"""A deal's row, and the exchange's number of it; 0 where there is none."""
+
+
+class Fill(NamedTuple):
+    """What falls into a gap."""
+
+    deals: Sequence[Deal]
+    """Those that are not there yet, oldest first."""
+    filled: Filled | None
+    """How far the gap is then filled; None if the answer does not reach it."""
+
+
+@attrs.define(eq=False)
+class Known:
+    """The last deals of a symbol that are there: at least as many as an answer can have."""
+
+    room: int = MOST_DEALS
+    """How many are kept. More while an answer is waited for, which may be old when it comes."""
+    received: deque[Deal] = attrs.field(factory=deque, init=False)
+    """In their order."""
+    filled: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
+    """Those that were fetched afterwards."""
+
+    def note_earlier(self, rows: Sequence[Row]) -> None:
+        """Note deals that were received before all others, oldest first."""
+        room = max(0, MOST_DEALS - len(self.received))
+        self.received.extendleft((row, 0) for row in islice(reversed(rows), room))
+
+    def note(self, message: Data) -> None:
+        """Note the deals of a frame."""
+        good = len(message.rows) - message.dead
+        self.received.extend(zip(message.rows[:good], message.ids or repeat(0), strict=False))
+        while len(self.received) > self.room:
+            self.received.popleft()
+
+    def goes_back_to(self, ts: int) -> bool:
+        """Whether all deals of a millisecond that were received are here."""
+        return any(row.ts < ts for row, _ in self.received) or (
+            len(self.received) < MOST_DEALS and any(row.ts == ts for row, _ in self.received)
+        )
+
+    @property
+    def oldest(self) -> int:
+        """The time before which no answer reaches any more, in milliseconds; 0 is not known."""
+        if len(self.received) < MOST_DEALS:
+            return 0
+        return min(row.ts for row, _ in islice(reversed(self.received), MOST_DEALS))
+
+    @property
+    def rate(self) -> float:
+        """Deals a second, by those that were received last."""
+        if not self.received:
+            return 0.0
+        lasted = self.received[-1][0].ts - self.received[0][0].ts
+        return len(self.received) * SECOND / max(1, lasted)
+
+
+def fall_into(gap: Span, known: Known, answer: Sequence[Deal]) -> Fill | None:
+    """Return what of an answer falls into a gap.
+
+    Args:
+        gap: from the last row before to the first row after.
+        known: the deals that are there.
+        answer: the exchange's last deals, oldest first.
+
+    Returns:
+        None if the answer has none of the deals that have come since the gap: it is older than
+        they are, or of something else.
+    """
+    start, end = gap
+    once = Once(math.inf)
+    for row, id_ in (*known.filled, *known.received):
+        _is_new(once, "received", row, id_)
+    # From the newest on: where deals are alike, the last of them are those that came since.
+    new = [_is_new(once, "asked for", row, id_) for row, id_ in reversed(answer)][::-1]
+    since = {_key(row) for row, _ in known.received if row.ts >= end}
+    reached = [n for n, (row, _) in enumerate(answer) if not new[n] and _key(row) in since]
+    if not reached:
+        return None
+    # What stands before the last of the first moment that came: of that moment all that does.
+    reach = max((n for n in reached if answer[n][0].ts == end), default=reached[0])
+    earlier = list(zip(answer[:reach], new, strict=False))
+    # What else there was in the first and the last millisecond is known or not to be told.
+    earliest = start if known.goes_back_to(start) else start + 1
+    latest = end if known.goes_back_to(end) else end - 1
+    missed = [deal for deal, is_new in earlier if is_new and earliest <= deal[0].ts <= latest]
+    whole = any(row.ts < start or (row.ts == start and not is_new) for (row, _), is_new in earlier)
+    if not whole and not missed:
+        return Fill((), None)
+    return Fill(missed, Filled(len(missed), missed[0][0].ts if missed else 0, whole))
+
+
+def _is_new(once: Once, source: str, row: Row, id_: int) -> bool:
+    return bool(once.take(source, Data("", "deal", [_key(row)], ids=[id_]), 0.0))
+
+
+def _key(row: Row) -> Row:
+    """Return a row whose numbers have no zeros at their ends."""
+    if "." not in row.m:
+        return row
+    parts = (part.rstrip("0").rstrip(".") if "." in part else part for part in row.m.split("|"))
+    return Row(row.ts, row.mt, "|".join(parts))

@@ -1,0 +1,249 @@
+"""Asks the exchange for the deals that fell into gaps, the busiest symbol's first.
+
+It tells only the last hundred of each contract, so a second counts; and it answers so many requests
+a second from one address. So symbols of the same routes wait for their turn together, and whoever
+has the most deals a second comes next, as nothing is lost of a quiet one meanwhile.
+
+A gap is filled once or, when that has failed a few times or for too long, written as it is. What
+the exchange says may lag behind its socket, and is then asked for again.
+"""
+
+import importlib
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import attrs
+import trio
+
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal
+from mexc_trio.exchange.decoding import decode_deals
+from mexc_trio.exchange.digits import Malformed
+from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.record.collector import Collector
+from mexc_trio.settings.routes import Route
+from mexc_trio.texts import number_of, time_text
+
+if TYPE_CHECKING:
+    from mexc_trio.exchange.contracts import Client
+
+log = logging.getLogger(__name__)
+
+SETTLE: Final = 1.0
+"""Seconds after the end of a gap in which the socket may still bring deals of its last moment."""
+ATTEMPTS: Final = 4
+"""How often the exchange is asked for one symbol's deals."""
+LONGEST: Final = 300.0
+"""Seconds after which a gap is written as it is, whoever has not yet been asked."""
+TIMEOUT: Final = 10.0
+"""Seconds for a request, its answer included."""
+MOST_BYTES: Final = 2**20
+"""Of an answer, which usually has 10 KB."""
+_SWEEP: Final = 1.0
+_LAGS: Final = "the exchange's list has none of the deals that have come since"
+
+
+@attrs.define(eq=False)
+class _Wish:
+    """A symbol with gaps to fill."""
+
+    collector: Collector
+    until: float
+    """When it is given up."""
+    due: float
+    """When it may be asked for."""
+    settled: float
+    """When the last of its gaps has settled."""
+    gaps: int
+    attempts: int = 0
+    is_asked: bool = False
+    """Whether an answer is waited for, or about to be used."""
+
+
+class _GivenUp(NamedTuple):
+    symbol: str
+    start: int
+
+
+@attrs.define(eq=False)
+class Backfill:
+    """Fills the gaps of all symbols."""
+
+    url: str
+    """The REST interface."""
+    _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
+    _paces: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
+    _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def want(self, collector: Collector) -> None:
+        """Fill the gaps that a symbol holds; may be called again and again."""
+        now, gaps = trio.current_time(), len(collector.ledger.held)
+        wish = self._wishes.get(collector.symbol)
+        if wish is None or wish.collector is not collector:
+            wish = _Wish(collector, now + LONGEST, now, now + SETTLE, gaps)
+            self._wishes[collector.symbol] = wish
+            self._notify()
+        elif gaps > wish.gaps:
+            wish.settled, wish.gaps = now + SETTLE, gaps
+
+    async def run(self) -> None:
+        """Fill what is wanted, until cancelled."""
+        self._served.clear()
+        for wish in self._wishes.values():
+            wish.is_asked = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            while True:
+                wanted = {wish.collector.settings.route for wish in self._wishes.values()}
+                for routes in wanted - self._served:
+                    self._served.add(routes)
+                    nursery.start_soon(self._serve, nursery, routes)
+                await self._changed.wait()
+
+    async def _serve(self, nursery: trio.Nursery, routes: tuple[Route, ...]) -> None:
+        """Ask for the symbols of some routes until none waits."""
+        # In a thread, because the HTTP client takes a while to load, and most do without it.
+        loaded = partial(importlib.import_module, "mexc_trio.exchange.contracts")
+        contracts = await trio.to_thread.run_sync(loaded)
+        backoff, place, failures = contracts.new_backoff(), 0, 0
+        limits = contracts.Limits(TIMEOUT, MOST_BYTES)
+        async with AsyncExitStack() as stack:
+            clients: dict[Route, Client] = {}
+            while (wish := await self._next(routes)) is not None:
+                route = routes[place]
+                if route not in clients:
+                    pace = self._pace(route, contracts.PACE)
+                    opened = contracts.open_client(self.url, route, pace, limits)
+                    clients[route] = await stack.enter_async_context(opened)
+                wish.is_asked = True
+                wish.attempts += 1
+                try:
+                    answer = await _deals(clients[route], wish.collector.symbol)
+                except contracts.NoContract as error:
+                    self._end(wish, error.reason)
+                except contracts.RestError as error:
+                    failures, place = failures + 1, (place + 1) % len(routes)
+                    # The next route is tried at once; when all have failed it is time to wait.
+                    pause = 0.0 if failures % len(routes) else error.pause(backoff)
+                    self._again(wish, pause, error.reason)
+                    await trio.sleep(pause)
+                except Malformed as error:
+                    self._again(wish, _later(wish), f"its answer is none: {error}")
+                else:
+                    failures = 0
+                    backoff.reset()
+                    nursery.start_soon(self._use, wish, answer)
+            self._served.discard(routes)
+
+    async def _next(self, routes: tuple[Route, ...]) -> _Wish | None:
+        """Return who comes next, once it is time; None if nobody waits any more."""
+        while wishes := [
+            wish for wish in self._wishes.values() if wish.collector.settings.route == routes
+        ]:
+            now = trio.current_time()
+            waiting = [wish for wish in wishes if not wish.is_asked]
+            ready = [wish for wish in waiting if wish.due <= now]
+            if ready:
+                return max(ready, key=lambda wish: wish.collector.ledger.known.rate)
+            with trio.move_on_at(min((wish.due for wish in waiting), default=now + LONGEST)):
+                await self._changed.wait()
+        return None
+
+    async def _use(self, wish: _Wish, answer: Sequence[Deal]) -> None:
+        """Fill gaps with an answer."""
+        await trio.sleep_until(wish.settled)
+        collector = wish.collector
+        before = len(collector.ledger.held)
+        deals = collector.ledger.fill(answer) if before else 0
+        collector.received["deal"] += deals
+        held = len(collector.ledger.held)
+        if before > held:
+            log.info(
+                "%s: %s of %s fetched afterwards",
+                collector.symbol, number_of(deals, "deal"), number_of(before - held, "gap"),
+            )  # fmt: skip
+        if held:
+            self._again(wish, _later(wish), _LAGS)
+        else:
+            self._forget(wish)
+
+    def _again(self, wish: _Wish, pause: float, why: str) -> None:
+        """Ask once more for a symbol after a pause, unless it was asked for too often."""
+        if wish.attempts >= ATTEMPTS:
+            self._end(wish, why)
+            return
+        log.info("%s: no deals of a gap yet: %s", wish.collector.symbol, why)
+        wish.is_asked, wish.due = False, trio.current_time() + pause
+        self._notify()
+
+    def _end(self, wish: _Wish, why: str) -> None:
+        _tell(_give_up(wish.collector), why)
+        self._forget(wish)
+
+    def _forget(self, wish: _Wish) -> None:
+        if self._wishes.get(wish.collector.symbol) is wish:
+            del self._wishes[wish.collector.symbol]
+        self._notify()
+
+    async def _sweep(self) -> None:
+        """Give up what has become useless to wait for."""
+        while True:
+            await trio.sleep(_SWEEP)
+            now = trio.current_time()
+            late: list[_GivenUp] = []
+            past: list[_GivenUp] = []
+            for wish in list(self._wishes.values()):
+                collector = wish.collector
+                if wish.is_asked:
+                    continue
+                if now >= wish.until:
+                    late += _give_up(collector)
+                else:
+                    past += _give_up(collector, until=collector.ledger.known.oldest)
+                if not collector.ledger.held:
+                    self._forget(wish)
+            _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
+            _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
+
+    def _pace(self, route: Route, interval: float) -> RateLimiter:
+        address = attrs.evolve(route, via=None)  # of ours, which is what the exchange counts by
+        return self._paces.setdefault(address, RateLimiter(interval))
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _deals(client: "Client", symbol: str) -> list[Deal]:
+    """Ask for a symbol's last deals; return them, oldest first.
+
+    Raises:
+        RestError: there was no useful answer.
+        Malformed: it was none.
+    """
+    deals = decode_deals(symbol, await client.get(f"deals/{symbol}"))
+    return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
+
+
+def _later(wish: _Wish) -> float:
+    return 2.0 ** (wish.attempts - 1)
+
+
+def _give_up(collector: Collector, until: int | None = None) -> list[_GivenUp]:
+    gaps = collector.ledger.give_up(until=until)
+    return [_GivenUp(collector.symbol, gap.start) for gap in gaps]
+
+
+def _tell(given_up: Sequence[_GivenUp], why: str, level: int = logging.WARNING) -> None:
+    """Say in one line which gaps are not filled."""
+    if not given_up:
+        return
+    which = f"{given_up[0].symbol}: the gap in deals from {time_text(given_up[0].start)} is"
+    if len(given_up) > 1:
+        symbols = dict.fromkeys(one.symbol for one in given_up)
+        few = ", ".join(list(symbols)[:3]) + (" ..." if len(symbols) > 3 else "")
+        which = f"{number_of(len(given_up), 'gap')} in deals ({few}) are"
+    log.log(level, "%s not filled: %s", which, why)

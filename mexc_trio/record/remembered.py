@@ -1,0 +1,54 @@
+"""What the journal remembers of a symbol from earlier runs, for its ledger of gaps."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from mexc_trio.channels import BY_TYPE
+from mexc_trio.exchange.backfill import MOST_DEALS
+from mexc_trio.journal import Marks, Queue
+from mexc_trio.rows import DEAL, Channel, Gap, Row
+from mexc_trio.spans import EARLIEST, LATEST, now
+
+_MARKS = Marks | dict[Channel, tuple[int, int]]
+"""The ledger's marks as the journal keeps them, and as earlier versions did."""
+_LOOKED_THROUGH: Final = 10 * MOST_DEALS
+"""Rows in which the last deals are looked for."""
+
+
+def remembered(
+    queue: Queue, channels: Sequence[Channel]
+) -> tuple[dict[Channel, tuple[int, int]], list[Gap]]:
+    """Return time and version of the channels' last rows, and the gaps that are not yet written."""
+    last: dict[Channel, tuple[int, int]] = {}
+    held: list[Gap] = []
+    until = queue.acked
+    if queue.stored_marks:
+        stored = msgspec.msgpack.decode(queue.stored_marks, type=_MARKS)
+        marks = stored if isinstance(stored, Marks) else Marks(stored)
+        # One that is not recorded any more is left out.
+        last = {name: one for name, one in marks.last.items() if name in channels}
+        held = [Gap(*gap) for gap in marks.held]  # type: ignore[arg-type]
+        until = max(until, marks.until)
+    # They are written whenever `acked` is, and what came later is still in the queue.
+    for entry in queue.since(until):
+        for ts, mt, _ in entry.rows:
+            known = BY_TYPE.get(str(mt))
+            if known is not None and known in channels:
+                last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
+        if entry.version and "depth" in last:
+            last["depth"] = last["depth"][0], entry.version
+    return last, held
+
+
+def earlier_deals(queue: Queue) -> list[Row]:
+    """Return the last deals of earlier runs, as far as the journal still has them."""
+    first = max(queue.first_kept(), queue.earlier - _LOOKED_THROUGH)
+    rows = queue.rows(first, queue.earlier - first)
+    return [Row(int(ts), DEAL, str(m)) for ts, mt, m in rows if mt == DEAL]
+
+
+def possible(ts: int) -> int:
+    """Return a row's time, or this machine's where the exchange cannot mean what it says."""
+    return ts if EARLIEST <= ts < LATEST else now()

@@ -1,0 +1,262 @@
+"""One line, cut again and again: every deal of the cuts is fetched afterwards, and stored once.
+
+The exchange runs here and goes on dealing while nobody hears it; the recorder is a process that
+fetches afterwards what it missed. In the end every deal is held against what is stored, and every
+row of the ledger against what was missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mexc_trio.filled import Filled
+from tools.exchange import Exchange, open_exchange
+from tools.exchange.tape import ids_of
+from tools.market import CHANNELS, Row, truth
+
+SYMBOL: Final = "BTC_USDT"
+ROOT: Final = Path(__file__).resolve().parents[2]
+LONGEST_WAIT: Final = 60.0
+"""Seconds for which anything is waited for."""
+SETTLED: Final = 4.0
+"""Seconds after the last cut in which its deals are fetched."""
+_DEALS_A_FRAME: Final = 1.6  # as the market makes them, on average
+
+
+@attrs.frozen(kw_only=True)
+class Cuts:
+    """What is to be done."""
+
+    directory: Path
+    store: str = "mexc-data"
+    """What `--store` takes; relative to the directory."""
+    cuts: int = 100
+    longest: float = 5.0
+    """Seconds of a cut; the shortest has one."""
+    rate: float = 10.0
+    """Deals a second."""
+    ids: bool = False
+    """Whether the exchange's REST interface tells deals' ids."""
+    lag: float = 0.0
+    """Seconds by which it lags behind."""
+    most: int = 20
+    """Requests a second that it answers."""
+    options: Sequence[str] = ()
+    """Of the recorder."""
+    seed: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What came of it."""
+
+    cuts: int
+    seconds: float
+    deals: int
+    """Deals that were made, each once."""
+    unheard: int
+    """Those that no connection brought."""
+    missing: int
+    """Deals that are not stored."""
+    unaccounted: int
+    """Those of them that the ledger does not say are missing."""
+    twice: int
+    strange: int
+    """Stored rows that nobody made."""
+    gaps: int
+    """Of deals, in the ledger."""
+    whole: int
+    """Those that were filled whole."""
+    filled: int
+    """Deals that the ledger says were fetched."""
+    untrue: Sequence[str]
+    """What the ledger says and is not so."""
+    sound: bool
+    """What `mexc-trio verify` says."""
+    exit_code: int
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a promise was broken."""
+        return bool(
+            self.unaccounted or self.twice or self.strange or self.untrue or not self.sound
+            or self.exit_code
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in attrs.asdict(self).items())
+
+
+@attrs.define(eq=False)
+class _Market:
+    """A contract that is dealt in, whoever hears it."""
+
+    exchange: Exchange
+    rate: float
+    deals: list[Row] = attrs.field(factory=list)
+    rows: list[Row] = attrs.field(factory=list)
+    """Of all other channels."""
+
+    async def run(self) -> None:
+        """Deal until cancelled."""
+        pause = _DEALS_A_FRAME / self.rate
+        while True:
+            frame = self.exchange.market.frame(SYMBOL, "deal", oddity="")
+            self.deals += (rows := truth(frame) or [])
+            if self.exchange.subscribers(SYMBOL, "deal"):
+                await self.exchange.send(SYMBOL, frame)
+            else:
+                self.exchange.tape.add(SYMBOL, rows, ids_of(frame))
+            for channel in ("ticker", "depth.full"):
+                if self.exchange.subscribers(SYMBOL, channel):
+                    record = await self.exchange.push(SYMBOL, channel)
+                    self.rows += record.rows or []
+            await trio.sleep(pause)
+
+
+async def try_backfill(trial: Cuts) -> Result:
+    """Do it, and compare."""
+    async with open_exchange(seed=trial.seed, rest_port=0) as exchange, trio.open_nursery() as it:
+        if (rest := exchange.rest) is None:
+            raise RuntimeError("an exchange with a port for it has a REST interface")
+        rest.ids, rest.lag, rest.most = trial.ids, trial.lag, trial.most
+        market = _Market(exchange, trial.rate)
+        with (trial.directory / "log.txt").open("w") as log:
+            recorder = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--url", exchange.url,
+                 "--rest-url", rest.url, "--store", trial.store, "--stats-interval", "0",
+                 "--max-errors", "1000000", *trial.options],
+                cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        try:
+            await _until(exchange, recorder, lambda: _is_whole(exchange))
+            it.start_soon(market.run)
+            began = trio.current_time()
+            await _cut(trial, exchange, recorder)
+            it.cancel_scope.cancel()
+            seconds = trio.current_time() - began
+            with trio.CancelScope(shield=True), trio.fail_after(LONGEST_WAIT):
+                recorder.send_signal(signal.SIGINT)
+                exit_code = await recorder.wait()
+        finally:
+            if recorder.poll() is None:
+                recorder.kill()
+                with trio.CancelScope(shield=True):
+                    await recorder.wait()
+    return _compared(trial, market, seconds, exit_code)
+
+
+async def _cut(trial: Cuts, exchange: Exchange, recorder: trio.Process) -> None:
+    """Cut the line, let the market go on, and let the recorder come back."""
+    chance = random.Random(trial.seed)
+    for _ in range(trial.cuts):
+        await trio.sleep(0.5 + 2 * chance.random())
+        await exchange.stop_listening()
+        await exchange.drop()
+        await trio.sleep(1 + chance.random() * (trial.longest - 1))
+        await exchange.listen()
+        await _until(exchange, recorder, lambda: _is_whole(exchange))
+    await trio.sleep(SETTLED + 2 * trial.lag)
+
+
+def _is_whole(exchange: Exchange) -> bool:
+    """Whether there is a connection that is subscribed to everything."""
+    those = exchange.subscribers(SYMBOL)
+    return any(len(one.subscriptions[SYMBOL]) == len(CHANNELS) for one in those)
+
+
+async def _until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
+    with trio.fail_after(LONGEST_WAIT):
+        while not condition():
+            if recorder.poll() is not None:
+                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
+            with trio.move_on_after(1):
+                await exchange.until(condition)
+
+
+def _environment() -> dict[str, str]:
+    known = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return known | {"PYTHONPATH": str(ROOT)}
+
+
+def _run(trial: Cuts, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "mexc_trio", *arguments, "--store", trial.store],
+        cwd=trial.directory, env=_environment(), check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def _ask(trial: Cuts, sql: str) -> list[list[object]]:
+    """Ask the store as a user does."""
+    sql += " SETTINGS max_threads = 1"
+    done = _run(trial, "sql", sql, "--format", "JSONCompactEachRow")
+    done.check_returncode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> Result:
+    """Hold what is stored against what was dealt, and the ledger against what was missed."""
+    found = _ask(trial, "SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
+    stored = [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+    ledger = [
+        (int(str(start)), int(str(end)), str(detail))
+        for start, end, detail in _ask(
+            trial,
+            "SELECT toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), detail "
+            "FROM gaps WHERE channel = 'deal'",
+        )
+    ]
+    heard = {row for record in market.exchange.sent(SYMBOL) for row in record.rows or ()}
+    kept = Counter(stored)
+    missing = [deal for deal in market.deals if deal not in kept]
+    verdict = json.loads(_run(trial, "verify", "--json").stdout)
+    told = [filled for _, _, detail in ledger if (filled := Filled.of(detail))]
+    return Result(
+        cuts=trial.cuts,
+        seconds=round(seconds, 1),
+        deals=len(market.deals),
+        unheard=sum(deal not in heard for deal in market.deals),
+        missing=len(missing),
+        unaccounted=sum(not _is_told(deal[0], ledger) for deal in missing),
+        twice=sum(number - 1 for row, number in kept.items() if row[1] == "d"),
+        strange=sum(row not in {*market.deals, *market.rows} for row in kept),
+        gaps=len(ledger),
+        whole=sum(one.whole for one in told),
+        filled=sum(one.deals for one in told),
+        untrue=[text for gap in ledger if (text := _untrue(gap, market.deals))],
+        sound=bool(verdict["sound"]),
+        exit_code=exit_code,
+    )
+
+
+def _is_told(at: int, ledger: Sequence[tuple[int, int, str]]) -> bool:
+    """Whether the ledger says that something is missing at a time."""
+    for start, end, detail in ledger:
+        filled = Filled.of(detail)
+        if start <= at < (end if filled is None else filled.since(start)):
+            return True
+    return False
+
+
+def _untrue(gap: tuple[int, int, str], deals: Sequence[Row]) -> str:
+    """Return what a row of the ledger says of its filling, if it is not so."""
+    start, end, detail = gap
+    filled = Filled.of(detail)
+    if filled is None:
+        return ""
+    since = start + 1 if filled.whole else filled.first
+    there = sum(since <= at < end for at, _, _ in deals)  # no two have one millisecond
+    return "" if there == filled.deals else f"{start} to {end}: {detail}; there were {there}"
