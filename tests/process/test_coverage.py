@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_trio.analysis.coverage import FACTOR, PATIENCE, Coverage, Silence, coverage
-from mexc_trio.analysis.gaps import LedgerGap
+from mexc_trio.analysis.gaps import FilledGaps, LedgerGap, missed
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
+from mexc_trio.filled import Filled
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -417,3 +418,51 @@ def test_spans_are_sets_of_instants(spans: list[Span], whole: Span) -> None:
     parts = cut(left, 7)
     assert instants([span for some in parts.values() for span in some]) == instants(left)
     assert all(a // 7 == (b - 1) // 7 == n for n, some in parts.items() for a, b in some)
+
+
+def test_what_was_filled_is_no_gap_in_deals() -> None:
+    """From when on the ledger says; of the other channels, and of what the store lost, nothing."""
+    deals = [
+        LedgerGap("deal", 0, 10 * HOUR, rhythm=False),  # written at the end of a run
+        LedgerGap("deal", 0, 11 * HOUR, rhythm=False, filled_from=2 * HOUR),
+        LedgerGap("deal", 20 * HOUR, 21 * HOUR, rhythm=False, filled_from=20 * HOUR),
+        LedgerGap("ticker", 0, 11 * HOUR, rhythm=False),
+    ]
+    assert missed(deals, "deal") == [(0, 2 * HOUR)]
+    assert missed(deals, "ticker") == [(0, 11 * HOUR)]
+    lost = LedgerGap("all", HOUR, 3 * HOUR, rhythm=False)
+    assert missed([*deals, lost], "deal") == [(0, 3 * HOUR)]
+    spans: dict[str, Span] = dict.fromkeys(CHANNELS, (0, DAY))
+    found = coverage(spans, {name: {} for name in CHANNELS}, None, deals)
+    assert found is not None
+    assert dict(found.days[0].channels) == {
+        "ticker": 13 * HOUR, "deal": 22 * HOUR, "depth": 24 * HOUR
+    }  # fmt: skip
+
+
+def test_a_long_silence_that_was_filled_is_accounted_for(tmp_path: Path) -> None:
+    """Few dealt, and the ledger says that it was asked; nor is the step back a fault."""
+    settings = Settings(store=EmbeddedTarget(tmp_path / "data"))
+    store = open_store(settings)
+    prepare(store, [market_table("btc"), GAPS])
+    start, end = NOON, NOON + HOUR
+    append(store, "btc", *[(start - i * 1000, "d", f"{i}|1|1") for i in range(99, -1, -1)])
+    append(store, "btc", (end, "d", "7|1|1"))
+    append(store, "btc", *[(end - 60_000 * i, "d", f"8.{i}|1|1") for i in range(9, 0, -1)])
+    append(store, "btc", *[(end + 1000 * i, "d", f"9.{i}|1|1") for i in range(1, 99)])
+    filled = Filled(9, end - 9 * 60_000, whole=True)
+    row = gap("BTC_USDT", "deal", start, end)
+    store.append(GAPS, [row._replace(detail=f"closed{filled.text()}")])
+    store.close()
+    facts = gather(settings, ())
+    assert [one.kind for one in facts.findings] == ["silent", "silent"]
+    assert facts.gaps is not None
+    assert facts.gaps.filled == FilledGaps(gaps=1, whole=1, deals=9)
+    assert "1 gap in deals filled afterwards, 1 whole" in report(facts)
+    # The same rows without such a word are out of order.
+    store = open_store(settings)
+    store.query("TRUNCATE TABLE mexc_data.gaps")
+    store.append(GAPS, [row])
+    store.close()
+    findings = gather(settings, ()).findings
+    assert [one.kind for one in findings] == ["out of order", "silent", "silent"]
