@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[int], None]
-"""Takes the number of rows that were done since the last call."""
+"""Takes the number, of rows mostly, that were done since the last call."""
 
 
 @contextmanager
-def progress(title: str, rows: int) -> Iterator[Progress]:
-    """Show how many of `rows` are done, for as long as the block runs."""
+def progress(title: str, rows: int, unit: str = "rows") -> Iterator[Progress]:
+    """Show how many of `rows`, or of another unit, are done, for as long as the block runs."""
     if not sys.stderr.isatty():
         yield lambda rows: None
         return
@@ -22,7 +22,7 @@ def progress(title: str, rows: int) -> Iterator[Progress]:
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.TaskProgressColumn(),
-        rich.TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
+        rich.TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
         rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

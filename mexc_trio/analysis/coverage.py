@@ -102,6 +102,8 @@ class Coverage:
     rates: Mapping[Channel, Rate]
     rows_a_day: float
     """By the last `RECENT` days, as far as they are live."""
+    lit: Sequence[Span] = attrs.field(repr=False)
+    """When no channel has a gap."""
 
     @property
     def recorded(self) -> int:
@@ -155,6 +157,7 @@ def coverage(
         open_,
         {name: _rate(hours[name], live[name]) for name in CHANNELS},
         _rows_a_day(days, hours, live),
+        both,
     )
 
 

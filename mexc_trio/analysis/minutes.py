@@ -1,6 +1,6 @@
-"""One day of a table, added up minute by minute by the engine.
+"""A range of a table, added up by the engine in steps: minutes, unless others are asked for.
 
-However many rows the day has, 1,440 lines come back, and a few more from the hours before it, which
+However many rows a day has, 1,440 lines come back, and a few more from the hours before it, which
 tell the rhythm of the channels. The SQL is such as ClickHouse has had since 18; only the pauses
 need window functions. Numbers are Decimals; one that does not fit is left out, as in `store.tally`.
 """
@@ -24,7 +24,7 @@ _FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
 
 @attrs.frozen
 class Spread:
-    """Best ask minus best bid of the books of one minute that have both sides."""
+    """Best ask minus best bid of the books of one step that have both sides."""
 
     mean: Decimal
     low: Decimal
@@ -33,7 +33,7 @@ class Spread:
 
 @attrs.frozen
 class Price:
-    """What was traded at in one minute, by deals and by the tickers' last price."""
+    """What was traded at in one step, by deals and by the tickers' last price."""
 
     last: Decimal
     """The one with the newest time."""
@@ -43,7 +43,7 @@ class Price:
 
 @attrs.frozen
 class Minute:
-    """What one minute has."""
+    """What one step has."""
 
     rows: Mapping[Channel, int]
     dead: int
@@ -111,8 +111,10 @@ def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, A
     }
 
 
-def minutes(store: Readable, source: str, ts: str, span: Span) -> dict[int, Minute]:
-    """Add up a range's rows by minutes since 1970. Arguments as for `around`.
+def minutes(
+    store: Readable, source: str, ts: str, span: Span, step: int = MINUTE
+) -> dict[int, Minute]:
+    """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`.
 
     Raises:
         StoreError: there was no answer.
@@ -130,7 +132,7 @@ def minutes(store: Readable, source: str, ts: str, span: Span) -> dict[int, Minu
         f"toString(minIf({price}, price != '')), toString(maxIf({price}, price != '')), "
         f"countIf({both}), toString(sumIf({spread}, {both})), "
         f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both})) "
-        f"FROM (SELECT intDiv(at, {MINUTE}) AS minute, at, k, length(m) AS long, "
+        f"FROM (SELECT intDiv(at, {step}) AS minute, at, k, length(m) AS long, "
         f"if(k IN ('{TICKER}', '{DEAL}'), {_number('^', '[|]')}, '') AS price, "
         f"if(k = '{DEPTH}', {_number('^[[]', ',')}, '') AS bid, "
         f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask "
@@ -139,8 +141,8 @@ def minutes(store: Readable, source: str, ts: str, span: Span) -> dict[int, Minu
     return {int(line[0]): _minute(line[1:]) for line in found}
 
 
-def pauses(store: Readable, source: str, ts: str, span: Span) -> dict[int, int]:
-    """Return the longest pause that ended in each minute, in milliseconds, by minutes since 1970.
+def pauses(store: Readable, source: str, ts: str, span: Span, step: int = MINUTE) -> dict[int, int]:
+    """Return the longest pause that ended in each step, in milliseconds, by steps since 1970.
 
     A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
     Arguments as for `around`. The store must be one of which `order.why_not` has nothing to say.
@@ -149,7 +151,7 @@ def pauses(store: Readable, source: str, ts: str, span: Span) -> dict[int, int]:
         StoreError: there was no answer.
     """
     found = store.query(
-        f"SELECT intDiv(at, {MINUTE}) AS minute, max(at - newest) FROM ("
+        f"SELECT intDiv(at, {step}) AS minute, max(at - newest) FROM ("
         f"SELECT at, max(at) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest "
         f"FROM ({_rows(source, ts, span)}) WHERE k != '{DEAD_LETTER}') "
         f"WHERE newest > 0 AND at > newest GROUP BY minute ORDER BY minute "

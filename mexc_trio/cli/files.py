@@ -153,20 +153,28 @@ def report(
     day: Annotated[
         str | None, file_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
     ] = None,
+    start: Annotated[
+        str | None,
+        file_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME"),
+    ] = None,
+    end: Annotated[
+        str | None, file_option("--to", "Up to this time, with --from. [default: now]", "TIME")
+    ] = None,
     png: Annotated[
         str | None, file_option("--png", "A directory for the plots as PNG files, too.", "DIR")
     ] = None,
     force: Annotated[bool, file_option("--force", "Write over files that are there.")] = False,
     options: CommonOptions | None = None,
 ) -> int:
-    """Draw one day as a page: price with its gaps, rates, pauses, spread, growth.
+    """Draw a day, or any time, as a page: price with its gaps, rates, pauses, spread, growth.
 
-    Without symbols, all of that day. Works while a recorder runs. The page needs no network.
+    Without symbols, all of that time; of more than four, each has a page of its own. Works while a
+    recorder runs. The pages need no network.
     """
     settings = begin(options, symbols)
-    from mexc_trio.report.report import parse_day, report
+    from mexc_trio.report.report import parse_range, report
 
     return report(
-        settings, settings.symbols if symbols else (), parse_day(day), Path(out),
+        settings, settings.symbols if symbols else (), parse_range(day, start, end), Path(out),
         pictures=None if png is None else Path(png), force=force,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""A symbol's day as plots; the only user of the plotting library.
+"""A symbol's range as plots; the only user of the plotting library.
 
 On the page a plot is SVG whose colours are the page's own, so that it follows light and dark. As a
-file it is a PNG on white. Until here prices are Decimals; a pixel needs no more than a float.
+file it is a PNG on white. A phone has plots of its own: fewer steps and labels, letters as big.
 """
 
 import io
@@ -9,13 +9,15 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from mexc_trio.analysis.minutes import MarkedGap
 from mexc_trio.errors import UsageError
-from mexc_trio.report.daily import SymbolDay
-from mexc_trio.rows import CHANNELS, Channel
-from mexc_trio.spans import HOUR, SECOND, Span
+from mexc_trio.report.axis import finish, positions, unit, with_commas
+from mexc_trio.report.recorded import Recorded
+from mexc_trio.report.series import Band, coarser, growth, pauses, prices, rates, spreads
+from mexc_trio.rows import CHANNELS
+from mexc_trio.spans import SECOND, Span, union
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +35,17 @@ COLOURS: Final[Mapping[str, str]] = {
 """The colours in light; the page has a variable of each name, with another value in the dark."""
 
 PLOTS: Final = ("price", "rate", "pause", "spread", "storage")
-"""The plots of a day, in their order."""
+"""The plots of a range, in their order."""
 
-_MINUTES: Final = 24 * 60
-_HOURS: Final = [minute / 60 for minute in range(_MINUTES)]
+UNITS: Final[Mapping[str, str]] = {
+    "price": "{quote}", "rate": "rows/s", "pause": "s", "spread": "{quote}", "storage": "rows",
+}  # fmt: skip
+"""What the numbers of each plot are."""
+MOST_SHADES: Final = 300
+"""Gaps that are shaded one by one."""
+NARROW_STEPS: Final = 360
+"""Steps that a phone has room for."""
+
 _NOTHING: Final = float("nan")
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # texts stay texts, in the page's own letters
@@ -85,47 +94,57 @@ def plain(name: str) -> str:
     return re.sub(r"\W", "-", name)
 
 
-def svg(day: SymbolDay, plot: str) -> str:
-    """Return one of `PLOTS` as an SVG element for a page."""
+def svg(range_: Recorded, plot: str, *, narrow: bool = False) -> str:
+    """Return one of `PLOTS` as an SVG element for a page, or for a phone."""
     file = io.StringIO()
-    _save(day, plot, file, "svg", title="")
+    shown = coarser(range_, NARROW_STEPS) if narrow else range_
+    _save(shown, plot, file, "svg", narrow=narrow)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     # Several of them share a page, and an id belongs to one element.
-    text = _ID.sub(rf"\g<1>{plot}-{plain(day.symbol)}-", text)
+    prefix = f"{'narrow-' if narrow else ''}{plot}-{plain(range_.symbol)}-"
+    text = _ID.sub(rf"\g<1>{prefix}", text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     return text.strip()
 
 
-def png(day: SymbolDay, plot: str, title: str) -> bytes:
+def png(range_: Recorded, plot: str, title: str) -> bytes:
     """Return one of `PLOTS` as a PNG file."""
     file = io.BytesIO()
-    _save(day, plot, file, "png", title)
+    _save(range_, plot, file, "png", title)
     return file.getvalue()
 
 
 def _save(
-    day: SymbolDay, plot: str, file: "io.StringIO | io.BytesIO", form: str, title: str
+    range_: Recorded,
+    plot: str,
+    file: "io.StringIO | io.BytesIO",
+    form: str,
+    title: str = "",
+    *,
+    narrow: bool = False,
 ) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # No pyplot: it would look for a screen, and keep every figure.
     with mpl.rc_context(_STYLE):
-        height = 3.2 if plot == "price" else 2.1
-        figure = Figure(figsize=(10, height + (0.3 if title else 0)))
-        top = 1 - (0.6 if title else 0.25) / figure.get_figheight()
+        width, height = (4.6, 2.2) if narrow else (10.0, 3.2 if plot == "price" else 2.1)
+        figure = Figure(figsize=(width, height + (0.3 if title else 0)))
+        top = 1 - (0.6 if title else 0.3) / figure.get_figheight()
         figure.subplots_adjust(
-            left=0.075, right=0.94, bottom=0.32 / figure.get_figheight(), top=top
+            left=0.72 / width, right=1 - 0.6 / width, bottom=0.32 / figure.get_figheight(), top=top
         )
         axes = figure.add_subplot()
-        _DRAW[plot](axes, day)
-        _shade(axes, day)
-        _finish(axes)
+        _DRAW[plot](axes, range_)
+        quote = range_.symbol.rpartition("_")[2]
+        unit(axes, UNITS[plot].format(quote=quote), COLOURS["muted"])
+        _shade(axes, range_)
+        finish(axes, range_, COLOURS["muted"], narrow=narrow)
         if title:
-            figure.suptitle(title, x=0.075, ha="left", fontsize=10, fontweight="bold")
+            figure.suptitle(title, x=0.072, ha="left", fontsize=10, fontweight="bold")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else None
         figure.savefig(
             file,
@@ -136,85 +155,39 @@ def _save(
         )
 
 
-def prices(day: SymbolDay) -> tuple[list[float], list[float], list[float]]:
-    """Return last, lowest and highest price of each minute of the day; NaN without any."""
-    found = [minute.price if (minute := day.minutes.get(n)) else None for n in range(_MINUTES)]
-    return (
-        [_float(one.last if one else None) for one in found],
-        [_float(one.low if one else None) for one in found],
-        [_float(one.high if one else None) for one in found],
-    )
+def _price(axes: "Axes", range_: Recorded) -> None:
+    _band(axes, range_, prices(range_), COLOURS["deal"], "last")
 
 
-def spreads(day: SymbolDay) -> tuple[list[float], list[float], list[float]]:
-    """Return mean, lowest and highest spread of each minute of the day; NaN without any."""
-    found = [minute.spread if (minute := day.minutes.get(n)) else None for n in range(_MINUTES)]
-    return (
-        [_float(one.mean if one else None) for one in found],
-        [_float(one.low if one else None) for one in found],
-        [_float(one.high if one else None) for one in found],
-    )
-
-
-def rates(day: SymbolDay, channel: Channel) -> list[float]:
-    """Return a channel's rows a second in each minute of the day; 0 without any."""
-    return [
-        minute.rows[channel] / 60 if (minute := day.minutes.get(n)) else 0.0
-        for n in range(_MINUTES)
-    ]
-
-
-def pauses(day: SymbolDay) -> list[float]:
-    """Return the longest pause that ended in each minute of the day, in seconds; NaN without."""
-    known = day.pauses or {}
-    return [known[n] / SECOND if n in known else _NOTHING for n in range(_MINUTES)]
-
-
-def growth(day: SymbolDay) -> list[int]:
-    """Return the rows of the day that there were after each minute."""
-    total, found = 0, []
-    for n in range(_MINUTES):
-        total += minute.total if (minute := day.minutes.get(n)) else 0
-        found.append(total)
-    return found
-
-
-def _price(axes: "Axes", day: SymbolDay) -> None:
-    _band(axes, prices(day), COLOURS["deal"])
-
-
-def _spread(axes: "Axes", day: SymbolDay) -> None:
-    _band(axes, spreads(day), COLOURS["depth"])
+def _spread(axes: "Axes", range_: Recorded) -> None:
+    _band(axes, range_, spreads(range_), COLOURS["depth"], "mean")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
 
-def _rate(axes: "Axes", day: SymbolDay) -> None:
+def _rate(axes: "Axes", range_: Recorded) -> None:
     for channel in CHANNELS:
-        axes.plot(_HOURS, rates(day, channel), lw=0.9, color=COLOURS[channel], label=channel)
+        axes.plot(
+            positions(range_), rates(range_, channel), lw=0.9, color=COLOURS[channel], label=channel
+        )
     axes.set_ylim(bottom=0)
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 0.99), ncols=3, fontsize=8.5, borderaxespad=0,
-        handlelength=1.2, columnspacing=1.4,
-    )  # fmt: skip
-    for line in legend.get_lines():
-        line.set_linewidth(2.5)
+    _key(axes)
 
 
-def _pause(axes: "Axes", day: SymbolDay) -> None:
-    values = pauses(day)
+def _pause(axes: "Axes", range_: Recorded) -> None:
+    values = pauses(range_)
     axes.set_yscale("log")
-    axes.plot(_HOURS, values, lw=0, marker=".", ms=2.2, color=COLOURS["ink"])
+    axes.plot(positions(range_), values, lw=0, marker=".", ms=2.2, color=COLOURS["ink"])
     known = [value for value in values if not math.isnan(value)]
     axes.set_ylim(min([*known, 0.1]) / 2, max([*known, 10.0]) * 2)
 
 
-def _storage(axes: "Axes", day: SymbolDay) -> None:
-    rows = growth(day)
-    axes.fill_between(_HOURS, rows, color=COLOURS["deal"], alpha=0.12, lw=0)
-    axes.plot(_HOURS, rows, lw=1.2, color=COLOURS["deal"])
+def _storage(axes: "Axes", range_: Recorded) -> None:
+    rows = growth(range_)
+    axes.fill_between(positions(range_), rows, color=COLOURS["deal"], alpha=0.12, lw=0)
+    axes.plot(positions(range_), rows, lw=1.2, color=COLOURS["deal"])
     axes.set_ylim(bottom=0)
-    if day.bytes_a_row:
-        each = day.bytes_a_row / 1e6
+    if range_.bytes_a_row:
+        each = range_.bytes_a_row / 1e6
 
         def megabytes(rows: Any) -> Any:
             return rows * each
@@ -225,60 +198,67 @@ def _storage(axes: "Axes", day: SymbolDay) -> None:
         other = axes.secondary_yaxis("right", functions=(megabytes, rows_of))
         other.set_ylabel("MB", rotation=0, ha="left", va="bottom")
         other.yaxis.set_label_coords(1.012, 1.02)
-        other.yaxis.set_major_formatter(_with_commas)
+        other.yaxis.set_major_formatter(with_commas)
         other.spines["right"].set_visible(False)
 
 
-def _band(
-    axes: "Axes", series: tuple[Sequence[float], Sequence[float], Sequence[float]], colour: str
-) -> None:
-    """Draw a line, and behind it how far it went within each minute."""
+def _band(axes: "Axes", range_: Recorded, series: Band, colour: str, name: str) -> None:
+    """Draw a line, and behind it how far it went within each step."""
+    at = positions(range_)
     middle, low, high = series
-    axes.fill_between(_HOURS, low, high, color=colour, alpha=0.22, lw=0)
-    axes.plot(_HOURS, middle, lw=1.0, color=colour)
-    # A line needs two points: a minute between two without any has a dot.
+    axes.plot(at, middle, lw=1.0, color=colour, label=name)
+    axes.fill_between(at, low, high, color=colour, alpha=0.22, lw=0, label="low to high")
+    # A line needs two points: a step between two without any has a dot.
     around = zip([_NOTHING, *middle[:-1]], [*middle[1:], _NOTHING], strict=True)
     alone = [all(map(math.isnan, neighbours)) for neighbours in around]
     dots = [value if lone else _NOTHING for value, lone in zip(middle, alone, strict=True)]
-    axes.plot(_HOURS, dots, lw=0, marker=".", ms=2.2, color=colour)
+    axes.plot(at, dots, lw=0, marker=".", ms=2.2, color=colour)
+    _key(axes)
 
 
-def _shade(axes: "Axes", day: SymbolDay) -> None:
+def _key(axes: "Axes") -> None:
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 0.99), ncols=3, fontsize=8.5, borderaxespad=0,
+        handlelength=1.2, columnspacing=1.4,
+    )  # fmt: skip
+    for line in legend.get_lines():
+        line.set_linewidth(2.5)
+
+
+def _shade(axes: "Axes", range_: Recorded) -> None:
     """Shade each gap of the ledger, the more channels miss the darker, and each silence."""
-    for number, gap in enumerate(day.gaps):
+    for number, gap in enumerate(_apart(range_)):
         shade = _SHADE * 2.5 if gap.channel == "all" else _SHADE
-        _span(axes, day, (gap.start, gap.end), f"gap-{number}", COLOURS["gap"], shade)
-    for number, silence in enumerate(day.unaccounted):
+        _span(axes, range_, (gap.start, gap.end), f"gap-{number}", COLOURS["gap"], shade)
+    for number, silence in enumerate(range_.unaccounted[:MOST_SHADES]):
         span = (silence.start, silence.end)
-        _span(axes, day, span, f"silence-{number}", COLOURS["unknown"], _SHADE * 2)
+        _span(axes, range_, span, f"silence-{number}", COLOURS["unknown"], _SHADE * 2)
 
 
-def _span(axes: "Axes", day: SymbolDay, span: Span, name: str, colour: str, shade: float) -> None:
-    start, end = ((time - day.start) / HOUR for time in span)
+def _apart(range_: Recorded) -> Sequence[MarkedGap]:
+    """Return the gaps; where they are very many, those that no eye can tell apart as one."""
+    if len(range_.gaps) <= MOST_SHADES:
+        return range_.gaps
+    width = max(range_.step, (range_.end - range_.start) // MOST_SHADES)
+    return [
+        MarkedGap(channel, start, end, "")
+        for channel in ("all", "")
+        for start, end in union(
+            (gap.start // width * width, -(-gap.end // width) * width)
+            for gap in range_.gaps
+            if (gap.channel == "all") == (channel == "all")
+        )
+    ]
+
+
+def _span(axes: "Axes", range_: Recorded, span: Span, name: str, colour: str, shade: float) -> None:
+    length = (range_.end - range_.start) / SECOND
+    start, end = (min(max((time - range_.start) / SECOND, 0.0), length) for time in span)
     # Without a line around it, one of seconds would not be seen.
-    axes.axvspan(
-        max(start, 0.0), min(end, 24.0), color=colour, alpha=shade, lw=0.6, gid=name, zorder=0.5
-    )
+    axes.axvspan(start, end, color=colour, alpha=shade, lw=0.6, gid=name, zorder=0.5)
 
 
-def _finish(axes: "Axes") -> None:
-    axes.set_xlim(0, 24)
-    axes.set_xticks(range(0, 25, 2), [*(f"{hour:02}:00" for hour in range(0, 24, 2)), "24:00 UTC"])
-    axes.yaxis.set_major_formatter(_with_commas)
-    axes.yaxis.minorticks_off()
-    axes.grid(visible=False, axis="x")
-
-
-def _with_commas(value: float, _: object = None) -> str:
-    """Return a tick's number as people write it."""
-    return f"{Decimal(f'{value:.10g}'):,f}"
-
-
-def _float(value: Decimal | None) -> float:
-    return _NOTHING if value is None else float(value)
-
-
-_DRAW: Final[Mapping[str, "Callable[[Axes, SymbolDay], None]"]] = {
+_DRAW: Final[Mapping[str, "Callable[[Axes, Recorded], None]"]] = {
     "price": _price,
     "rate": _rate,
     "pause": _pause,

@@ -1,25 +1,79 @@
-"""The command `report`: one day of recording as a page that a browser shows without a network.
+"""The command `report`: a day, or any range, as pages that a browser shows without a network.
 
-The store adds up the day minute by minute and symbols are drawn one after the other, so memory
-grows neither with rows nor with plots. The head of the page comes from the numbers of its plots.
+The store adds up the range step by step and symbols are drawn one after the other, so memory grows
+neither with rows nor with plots. The head of the page comes from the numbers of its plots.
 """
 
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+from urllib.parse import quote
+
+import attrs
 
 from mexc_trio.errors import FileError, MexcTrioError, UsageError
 from mexc_trio.files import refuse_existing, whole_file
+from mexc_trio.progress import progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import page, plots
-from mexc_trio.report.daily import Daily, Summary, SymbolDay, choose
+from mexc_trio.report.recorded import Recorded, Summary
+from mexc_trio.report.source import Source, choose
 from mexc_trio.settings import Settings
+from mexc_trio.spans import DAY, EARLIEST, LATEST, Span, now
 from mexc_trio.texts import number_of, percent, size, time_text
+from mexc_trio.times import parse_time, time_name
+
+FEW: Final = 4
+"""Up to so many symbols are on one page; of more, each has a page of its own."""
+
+
+@attrs.frozen
+class Asked:
+    """The range that a report is about, in milliseconds since 1970."""
+
+    span: Span
+    name: str
+    """For the page: a day, or two times."""
+
+    @property
+    def file_name(self) -> str:
+        """The same as a part of a file's name."""
+        return self.name.replace(":", "").replace(" ", "-")
+
+
+def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
+    """Return the range that the command line names; without a name it is yesterday in UTC.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if day is not None and (start or end):
+        raise UsageError("--day is a range of its own; give it, or --from and --to")
+    if start is None and end is None:
+        date = parse_day(day)
+        first = int(datetime(date.year, date.month, date.day, tzinfo=UTC).timestamp()) * 1000
+        return Asked((first, first + DAY), date.isoformat())
+    if start is None:
+        raise UsageError("--to goes with --from: a report begins somewhere")
+    times = []
+    for option, text in (("--from", start), ("--to", end)):
+        try:
+            times.append(now() if text is None else parse_time(text))
+        except UsageError as error:
+            raise UsageError(f"{option} {error}") from error
+    first, last = times
+    if not EARLIEST <= first < last <= LATEST:
+        raise UsageError(f"--from {start} is not before --to {end or 'now'}")
+    began, ended = (time_name(time).removesuffix(":00") for time in times)
+    if began[:10] == ended[:10]:
+        ended = ended[11:]
+    return Asked((first, last), f"{began} to {ended}")
 
 
 def parse_day(text: str | None) -> date:
@@ -42,19 +96,19 @@ def parse_day(text: str | None) -> date:
 def report(
     settings: Settings,
     symbols: Sequence[str],
-    day: date,
+    asked: Asked,
     out: Path,
     *,
     pictures: Path | None = None,
     force: bool = False,
 ) -> int:
-    """Write the page of a day; return the exit code.
+    """Write the page of a range, or of many symbols an index and a page each; return the exit code.
 
     Args:
         settings: the store.
-        symbols: whose day; without any, all that the store has.
-        day: in UTC.
-        out: the page.
+        symbols: what of it; without any, all that the store has.
+        asked: the range.
+        out: the page. Pages of many symbols are in a directory beside it, of the same name.
         pictures: a directory for the plots as PNG files; None for no such files.
         force: whether files may be written over.
 
@@ -63,60 +117,114 @@ def report(
     """
     plots.need_plots()
     refuse_existing(out, replace=force)
-    start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     with open_reader(settings) as reader:
-        daily = choose(reader, settings, symbols)
+        source = choose(reader, settings, symbols)
         if pictures is not None:
-            for symbol in daily.symbols:
+            for symbol in source.symbols:
                 for plot in plots.PLOTS:
-                    refuse_existing(_picture(pictures, symbol, day, plot), replace=force)
+                    refuse_existing(_picture(pictures, symbol, asked, plot), replace=force)
+        pages = _Pages(out, asked, force) if len(source.symbols) > FEW else None
         with whole_file(out, replace=force) as file, _scratch(out) as sections:
             heads: list[Summary] = []
-            for symbol in daily.symbols:
-                found = daily.of(symbol, start)
-                if not found.rows and not symbols:
-                    continue  # recorded on other days
-                sections.write(page.section(found, _draw(found)).encode())
-                if pictures is not None:
-                    _write_pictures(found, day, pictures, force=force)
-                heads.append(found.summary())
+            with progress("report", len(source.symbols), "symbols") as bar:
+                for symbol in source.symbols:
+                    found = source.of(symbol, asked.span)
+                    bar(1)
+                    if not found.rows and not symbols:
+                        continue  # recorded at other times
+                    text = page.section(found, partial(_draw, found))
+                    if pages is None:
+                        sections.write(text.encode())
+                    else:
+                        pages.write(symbol, text)
+                    if pictures is not None:
+                        _write_pictures(found, asked, pictures, force=force)
+                    heads.append(found.summary())
             rows = sum(one.rows for one in heads)
             if not rows:
-                raise MexcTrioError(_nothing(daily, day))
+                raise MexcTrioError(_nothing(source, asked))
             made = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
-            file.write(page.head(day.isoformat(), reader.name, made, heads).encode())
+            links = {"link": pages.link} if pages else {}
+            file.write(page.head(asked.name, reader.name, made, heads, **links).encode())
             sections.seek(0)
             shutil.copyfileobj(sections, file)
             file.write(page.tail().encode())
     recorded = sum(one.covered.recorded for one in heads if one.covered)
     live = sum(one.covered.live for one in heads if one.covered)
     sys.stdout.write(
-        f"{out}: {day} of {number_of(len(heads), 'symbol')}, {percent(live, recorded)} covered, "
-        f"{number_of(rows, 'row')}, {number_of(sum(one.gaps for one in heads), 'gap')}, "
-        f"{size(out.stat().st_size)}\n"
+        f"{out}: {asked.name} of {number_of(len(heads), 'symbol')}, "
+        f"{percent(live, recorded)} covered, {number_of(rows, 'row')}, "
+        f"{number_of(sum(one.gaps for one in heads), 'gap')}, {size(out.stat().st_size)}\n"
     )
+    if pages:
+        sys.stdout.write(
+            f"{pages.directory}: a page for each symbol, {size(pages.written)} in all\n"
+        )
     return 0
 
 
-def _draw(day: SymbolDay) -> Mapping[str, str]:
-    return {plot: plots.svg(day, plot) for plot in plots.PLOTS}
+@attrs.define
+class _Pages:
+    """The symbols' own pages, beside the index."""
+
+    index: Path
+    asked: Asked
+    force: bool
+    written: int = attrs.field(default=0, init=False)
+    """Bytes."""
+    _before: str = attrs.field(default="", init=False)
+
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        return self.index.with_suffix("") if self.index.suffix else Path(f"{self.index}-symbols")
+
+    def link(self, symbol: str) -> str:
+        """Return where a symbol's page is, as the index says it."""
+        return f"{quote(self.directory.name)}/{self._file(symbol)}"
+
+    def write(self, symbol: str, section: str) -> None:
+        """Write a symbol's page."""
+        try:
+            self.directory.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the directory {self.directory}: {error.strerror}"
+            ) from error
+        around = {
+            "all symbols": f"../{quote(self.index.name)}",
+            f"← {self._before}": self._file(self._before) if self._before else "",
+        }
+        text = page.alone(self.asked.name, symbol, around) + section + page.tail()
+        with whole_file(self.directory / self._file(symbol), replace=self.force) as file:
+            file.write(text.encode())
+        self.written += len(text)
+        self._before = symbol
+
+    @staticmethod
+    def _file(symbol: str) -> str:
+        return f"{plots.plain(symbol)}.html"
 
 
-def _write_pictures(day: SymbolDay, date_: date, directory: Path, *, force: bool) -> None:
+def _draw(found: Recorded, plot: str, narrow: bool) -> str:
+    return plots.svg(found, plot, narrow=narrow)
+
+
+def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bool) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from error
     for plot in plots.PLOTS:
-        if plot == "pause" and day.pauses is None:
+        if plot == "pause" and found.pauses is None:
             continue
-        title = f"{day.symbol} · {date_}, UTC · {page.TITLES[plot]}"
-        with whole_file(_picture(directory, day.symbol, date_, plot), replace=force) as file:
-            file.write(plots.png(day, plot, title))
+        title = f"{found.symbol} · {asked.name}, UTC · {page.TITLES[plot]}"
+        with whole_file(_picture(directory, found.symbol, asked, plot), replace=force) as file:
+            file.write(plots.png(found, plot, title))
 
 
-def _picture(directory: Path, symbol: str, day: date, plot: str) -> Path:
-    return directory / f"{plots.plain(symbol)}-{day}-{plot}.png"
+def _picture(directory: Path, symbol: str, asked: Asked, plot: str) -> Path:
+    return directory / f"{plots.plain(symbol)}-{asked.file_name}-{plot}.png"
 
 
 @contextmanager
@@ -129,10 +237,11 @@ def _scratch(out: Path) -> Iterator[IO[bytes]]:
         raise FileError(f"cannot write into {out.parent}: {error.strerror or error}") from error
 
 
-def _nothing(daily: Daily, day: date) -> str:
-    """Return the error for a day without rows."""
-    whole = daily.recorded()
-    text = f"{daily.reader.name} has no rows of {' or '.join(list(daily.symbols)[:5])} on {day}"
+def _nothing(source: Source, asked: Asked) -> str:
+    """Return the error for a range without rows."""
+    whole = source.recorded()
+    symbols = " or ".join(list(source.symbols)[:5])
+    text = f"{source.reader.name} has no rows of {symbols} on {asked.name}"
     if whole is None:
         return text
     return f"{text}, only between {time_text(whole[0])} and {time_text(whole[1])}"

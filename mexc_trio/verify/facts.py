@@ -167,13 +167,13 @@ def as_json(facts: Facts) -> str:
 
 
 def _plain(value: object) -> Any:
-    """Return a value as JSON has it. The SQL in a survey is nobody's business."""
+    """Return a value as JSON has it: no SQL of a survey, and of coverage the days suffice."""
     if attrs.has(type(value)):
         fields = attrs.fields(type(value))  # type: ignore[arg-type]
         return {
             field.name: _plain(getattr(value, field.name))
             for field in fields
-            if field.name != "source"
+            if field.name not in ("source", "lit")
         }
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

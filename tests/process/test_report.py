@@ -21,12 +21,13 @@ from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.read.reading import open_reader
-from mexc_trio.report import plots
-from mexc_trio.report.daily import Daily, SymbolDay, choose
+from mexc_trio.report import plots, series
+from mexc_trio.report.recorded import Recorded
+from mexc_trio.report.source import Source, choose
 from mexc_trio.rows import CHANNELS
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
-from mexc_trio.spans import DAY, HOUR, MINUTE
+from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
 from tests.support.running import environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
@@ -149,7 +150,7 @@ def test_the_page_is_sound_and_whole(page: str) -> None:
     # What it refers to inside is there.
     used = {*outline.references, *re.findall(r"url\((#[^)]*)\)", page)}
     assert used <= {f"#{name}" for name in outline.ids}
-    assert page.count("<svg") == 2 * len(plots.PLOTS)
+    assert page.count("<svg") == 2 * 2 * len(plots.PLOTS)  # for a screen and for a phone
 
 
 def test_each_hole_of_the_day_is_shaded_in_each_plot(page: str) -> None:
@@ -172,7 +173,7 @@ def test_a_symbol_that_was_idle(directory: Path, tmp_path: Path) -> None:
         "IDLE_USDT",
         "BTC_USDT",
     ]
-    assert outline.texts.count("Nothing was recorded of it on this day.") == 1
+    assert outline.texts.count("Nothing was recorded of it in this time.") == 1
 
 
 def test_colours_follow_light_and_dark(page: str) -> None:
@@ -198,10 +199,10 @@ def test_pictures(page: str, directory: Path) -> None:
 # --- The numbers ---------------------------------------------------------------------------------
 
 
-def the_day(settings: Settings, symbol: str) -> SymbolDay:
+def the_day(settings: Settings, symbol: str) -> Recorded:
     """Return what the plots of a symbol are drawn from."""
     with open_reader(settings) as reader:
-        return choose(reader, settings, [symbol]).of(symbol, MIDNIGHT)
+        return choose(reader, settings, [symbol]).of(symbol, (MIDNIGHT, MIDNIGHT + DAY))
 
 
 def decimal(text: str) -> Decimal | None:
@@ -220,12 +221,12 @@ def by_minute(rows: Sequence[Row]) -> dict[int, list[Row]]:
     return found
 
 
-def check(day: SymbolDay, rows: Sequence[Row]) -> None:
+def check(day: Recorded, rows: Sequence[Row]) -> None:
     """Compare the day, minute by minute, with a count of its rows that has no SQL in it."""
     expected = by_minute(rows)
-    assert set(day.minutes) == set(expected)
+    assert set(day.steps) == set(expected)
     for number, group in expected.items():
-        minute = day.minutes[number]
+        minute = day.steps[number]
         types = [mt for _, mt, _ in group]
         assert [*minute.rows.values(), minute.dead] == [
             types.count(k) for k in ("t", "d", "dp", "dl")
@@ -278,18 +279,18 @@ def test_what_is_drawn_is_the_numbers(directory: Path) -> None:
             sum(mt == ("t", "d", "dp")[number] for _, mt, _ in grouped.get(n, [])) / 60
             for n in range(1440)
         ]
-        assert plots.rates(day, channel) == wanted
-    growth = plots.growth(day)
+        assert series.rates(day, channel) == wanted
+    growth = series.growth(day)
     assert growth[-1] == day.rows == sum(map(len, grouped.values()))
     assert [b - a for a, b in pairwise([0, *growth])] == [
         len(grouped.get(n, [])) for n in range(1440)
     ]
-    for series in (*plots.prices(day), *plots.spreads(day), plots.pauses(day)):
-        assert len(series) == 1440
+    for values in (*series.prices(day), *series.spreads(day), series.pauses(day)):
+        assert len(values) == 1440
         empty = [n for n in range(1440) if n not in grouped]
         assert empty
-        assert all(math.isnan(series[n]) for n in empty)
-    assert plots.prices(day)[2][700] == float(day.minutes[700].price.high)  # type: ignore[union-attr]
+        assert all(math.isnan(values[n]) for n in empty)
+    assert series.prices(day)[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
 
 
 def test_coverage_counts_holes_and_silences(directory: Path) -> None:
@@ -365,6 +366,118 @@ async def test_while_a_recorder_runs(tmp_path: Path) -> None:
     assert "BTC_USDT" in Outline((tmp_path / "x.html").read_text()).ids
 
 
+# --- Other ranges than a day, and many symbols ---------------------------------------------------
+
+
+def test_an_hour_fits_the_page(directory: Path, tmp_path: Path) -> None:
+    """A short range has short steps, its axis begins and ends with it, and labels are its own."""
+    out, span = tmp_path / "x.html", (NOON - HOUR // 2, NOON + HOUR // 2)
+    times = [f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M}" for ms in span]
+    command = ["report", "BTC_USDT", "--store", str(directory), "--out", str(out)]
+    assert main([*command, "--from", times[0], "--to", times[1]]) == 0
+    text = out.read_text()
+    assert "<h1>2026-11-21 11:30 to 12:30</h1>" in text
+    assert "each 5 seconds" in text
+    outline = Outline(text)
+    assert {"11:30", "12:00", "12:25"} <= set(outline.texts)
+    assert not {"10:00", "24:00"} & set(outline.texts)
+    assert outline.texts.count("UTC") == 2 * len(plots.PLOTS)
+    with open_reader(Settings(store=EmbeddedTarget(directory))) as reader:
+        found = choose(reader, Settings(), ["BTC_USDT"]).of("BTC_USDT", span)
+    assert (found.start, found.end, found.step) == (*span, 5 * SECOND)
+    there = [row for row in ROWS["btc"] if span[0] <= row[0] < span[1]]
+    assert found.rows == len(there)
+    assert series.growth(found)[-1] == len(there)
+    assert found.covered is not None
+    assert (found.covered.recorded, found.covered.live) == (HOUR, HOUR)
+
+
+def test_the_axis_fits_what_is_there(directory: Path) -> None:
+    """Of a range of weeks only the part between the first and the last row is drawn."""
+    with open_reader(Settings(store=EmbeddedTarget(directory))) as reader:
+        found = choose(reader, Settings(), ["ETH_USDT"]).of(
+            "ETH_USDT", (MIDNIGHT - 9 * DAY, MIDNIGHT + 9 * DAY)
+        )
+    first, last = (pick(ts for ts, mt, _ in ROWS["eth"] if mt != "dl") for pick in (min, max))
+    assert found.start <= first < found.start + found.step
+    assert found.end - found.step <= last < found.end
+    assert found.step == 5 * MINUTE
+    assert found.number <= 1440
+    assert found.covered is not None
+    assert found.covered.recorded == last - first
+    # Silences are looked for minute by minute all the same.
+    assert any(abs(one.start - SILENCE[0]) < MINUTE for one in found.unaccounted)
+
+
+def test_fewer_steps_say_the_same(directory: Path) -> None:
+    """What a phone is shown has the same rows, extremes and last price in fewer steps."""
+    day = the_day(Settings(store=EmbeddedTarget(directory)), "BTC_USDT")
+    fewer = series.coarser(day, 360)
+    assert (fewer.step, fewer.number) == (4 * MINUTE, 360)
+    assert fewer.rows == day.rows
+    assert series.growth(fewer) == series.growth(day)[3::4]
+    for n in range(360):
+        four = [day.steps[m].price for m in range(4 * n, 4 * n + 4) if m in day.steps]
+        prices = [price for price in four if price]
+        shown = fewer.steps[n].price if n in fewer.steps else None
+        assert (shown is None) == (not prices)
+        if shown:
+            assert shown.high == max(price.high for price in prices)
+            assert shown.last == prices[-1].last
+    assert max(series.rates(fewer, "deal")) <= max(series.rates(day, "deal"))
+
+
+def test_many_symbols_have_a_page_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The index links to them and they to each other; nothing links elsewhere."""
+    names = [f"c{n:02}" for n in range(7)]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [*map(market_table, names), GAPS])
+        for name in names:
+            store.append(market_table(name), [row for row in ROWS["btc"] if row[0] < MIDNIGHT])
+        many = [
+            ("C03_USDT", "deal", ms, ms + 900, "x", "", 0, 0)
+            for ms in range(MIDNIGHT - 2 * HOUR, MIDNIGHT - HOUR, 1000)
+        ]
+        store.append(GAPS, many)
+    out = tmp_path / "my report.html"
+    command = ["report", "--store", str(tmp_path / "data"), "--day", "2026-11-20"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "a page for each symbol" in capsys.readouterr().out
+    pages = sorted((tmp_path / "my report").iterdir())
+    assert [page.name for page in pages] == [f"{name.upper()}_USDT.html" for name in names]
+    index = Outline(out.read_text())
+    assert index.references == [f"my%20report/{page.name}" for page in pages]
+    assert "7 symbols" in "".join(index.texts)
+    for number, page in enumerate(pages):
+        outline = Outline(page.read_text())
+        links = [reference for reference in outline.references if not reference.startswith("#")]
+        assert links == ["../my%20report.html", *([pages[number - 1].name] if number else [])]
+        assert page.stat().st_size < 1_500_000  # of 3,600 gaps, too
+    assert main([*command, "--out", str(out)]) == 2
+    assert main([*command, "--out", str(out), "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--from", "2026-11-21", "--day", DATE], "give it, or --from and --to"),
+        (["--to", "2026-11-21"], "--to goes with --from"),
+        (["--from", "soon"], "--from 'soon' is no time"),
+        (["--from", "2026-11-22", "--to", "2026-11-21"], "is not before --to"),
+        (["--from", "1969-11-22"], "is before 1970"),
+    ],
+)
+def test_ranges_that_are_none(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], text: str,
+) -> None:  # fmt: skip
+    """One line, and no file."""
+    out = tmp_path / "x.html"
+    assert main(["report", "--store", str(directory), "--out", str(out), *arguments]) == 2
+    assert text in capsys.readouterr().err
+    assert not out.exists()
+
+
 # --- What goes wrong -----------------------------------------------------------------------------
 
 
@@ -436,14 +549,14 @@ def test_a_store_that_goes_away(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the second symbol cannot be read, there is no half of a page."""
-    original = Daily.of
+    original = Source.of
 
-    def failing(self: Daily, symbol: str, start: int) -> SymbolDay:
+    def failing(self: Source, symbol: str, span: Span) -> Recorded:
         if symbol == "ETH_USDT":
             raise StoreUnavailable("the store went away")
-        return original(self, symbol, start)
+        return original(self, symbol, span)
 
-    monkeypatch.setattr(Daily, "of", failing)
+    monkeypatch.setattr(Source, "of", failing)
     assert run(directory, "--out", tmp_path / "x.html") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -1,13 +1,13 @@
-"""One day of one symbol: its minutes, its gaps, and how much of it was recorded."""
+"""Reads ranges of symbols: steps, gaps, and how much of them was recorded."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from mexc_trio.analysis.coverage import BEFORE, Day, Silence, coverage
+from mexc_trio.analysis.coverage import BEFORE, Silence, coverage
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import (
@@ -25,82 +25,19 @@ from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import GAPS, count, market_table, qualified, recorded_columns
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
+from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded
 from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from mexc_trio.spans import DAY, MINUTE, Span
+from mexc_trio.spans import MINUTE, Span
 
 _COLUMNS: Final = frozenset(market_table("").column_names)
 _SYMBOL: Final = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")
 
 
-@attrs.frozen(kw_only=True)
-class Summary:
-    """A symbol's day in a few numbers."""
-
-    symbol: str
-    covered: Day | None
-    """As in `SymbolDay`."""
-    channels: Mapping[Channel, int]
-    """Rows."""
-    dead: int
-    """Dead letters."""
-    gaps: int
-    longest: int | None
-    """Milliseconds of the longest gap; None without any."""
-    silences: int
-    """Those that no gap accounts for."""
-
-    @property
-    def rows(self) -> int:
-        """All rows of the day."""
-        return sum(self.channels.values()) + self.dead
-
-
-@attrs.frozen(kw_only=True)
-class SymbolDay:
-    """What was recorded of a symbol on one day, in UTC."""
-
-    symbol: str
-    start: int
-    """The day's first millisecond since 1970."""
-    minutes: Mapping[int, Minute]
-    """By minute of the day, 0 to 1,439; minutes without rows are left out."""
-    pauses: Mapping[int, int] | None
-    """The longest pause that ended in each minute, in milliseconds; None where it is not known."""
-    why_no_pauses: str
-    """Why it is not known; empty if it is."""
-    gaps: Sequence[MarkedGap]
-    """Those of the ledger that touch the day, oldest first, with their own ends."""
-    unaccounted: Sequence[Silence]
-    """Silences that no gap accounts for and that touch the day; see `analysis.coverage`."""
-    covered: Day | None
-    """How much was recorded; None if the day lies before the first row or after the last."""
-    bytes_a_row: float | None
-    """What a row of the table takes on disk on average; None where the size is not known."""
-
-    @property
-    def rows(self) -> int:
-        """All rows of the day."""
-        return sum(minute.total for minute in self.minutes.values())
-
-    def summary(self) -> Summary:
-        """Return the day without its minutes, of which a thousand symbols have many."""
-        minutes = self.minutes.values()
-        return Summary(
-            symbol=self.symbol,
-            covered=self.covered,
-            channels={name: sum(one.rows[name] for one in minutes) for name in CHANNELS},
-            dead=sum(one.dead for one in minutes),
-            gaps=len(self.gaps),
-            longest=max((gap.end - gap.start for gap in self.gaps), default=None),
-            silences=len(self.unaccounted),
-        )
-
-
 @attrs.frozen
-class Daily:
-    """Looks at the days of a store's symbols."""
+class Source:
+    """Looks at ranges of a store's symbols."""
 
     reader: Reader
     symbols: Mapping[str, str]
@@ -111,36 +48,40 @@ class Daily:
     """The ledger's names for each table."""
     _why_no_pauses: str
 
-    def of(self, symbol: str, start: int) -> SymbolDay:
-        """Read one symbol's day that begins at `start`, milliseconds since 1970.
+    def of(self, symbol: str, span: Span) -> Recorded:
+        """Read one symbol's range.
 
         Raises:
             StoreError: there was no answer.
         """
         table = self.symbols[symbol]
         source, ts = qualified(self.reader, table), time_sql("ts", self._tables[table]["ts"])
-        end = start + DAY
         # What went before tells the rhythm, by which a silence is usual or not.
-        span = (start - BEFORE, end)
-        by_minute = minutes(self.reader, source, ts, span)
-        known = around(self.reader, source, ts, span)
-        first = start // MINUTE
+        longer = (span[0] - BEFORE, span[1])
+        known = around(self.reader, source, ts, longer)
+        fitted, step = _fitted(span, [one.span for one in known.values()])
+        first, last = fitted[0] // step, fitted[1] // step
+        steps = minutes(self.reader, source, ts, longer, step)
+        # Of longer steps the first and last rows do not tell every pause that matters.
+        finer = steps if step <= MINUTE else minutes(self.reader, source, ts, longer)
         longest = None
         if not self._why_no_pauses:
             longest = {
                 number - first: pause
-                for number, pause in pauses(self.reader, source, ts, span).items()
-                if number >= first
+                for number, pause in pauses(self.reader, source, ts, longer, step).items()
+                if first <= number < last
             }
         ledger = self._gaps(table, symbol)
-        covered, unaccounted = _covered(known, by_minute, ledger, (start, end))
-        return SymbolDay(
+        covered, unaccounted = _covered(known, finer, ledger, span)
+        return Recorded(
             symbol=symbol,
-            start=start,
-            minutes={n - first: minute for n, minute in by_minute.items() if n >= first},
+            start=fitted[0],
+            end=fitted[1],
+            step=step,
+            steps={n - first: one for n, one in steps.items() if first <= n < last},
             pauses=longest,
             why_no_pauses=self._why_no_pauses,
-            gaps=[gap for gap in ledger if gap.start < end and gap.end >= start],
+            gaps=[gap for gap in ledger if gap.start < span[1] and gap.end >= span[0]],
             unaccounted=unaccounted,
             covered=covered,
             bytes_a_row=self._bytes_a_row(table),
@@ -180,7 +121,7 @@ class Daily:
         return known.total / rows if known and rows else None
 
 
-def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Daily:
+def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Source:
     """Find the tables of these symbols; without any, all that there are.
 
     Raises:
@@ -207,7 +148,7 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Daily:
         chosen = {_symbol_of(table, settings, ledger): table for table in tables}
     if not chosen:
         raise StoreRejected(f"{reader.name} has no tables of symbols to report on")
-    return Daily(reader, chosen, settings, found, ledger, why_not(reader))
+    return Source(reader, chosen, settings, found, ledger, why_not(reader))
 
 
 def _symbol_of(table: str, settings: Settings, ledger: Mapping[str, Sequence[str]]) -> str:
@@ -220,13 +161,25 @@ def _symbol_of(table: str, settings: Settings, ledger: Mapping[str, Sequence[str
     return table
 
 
+def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:
+    """Return the part of a range in which there can be rows, in whole steps, and the step."""
+    start, end = span
+    if rows:
+        first, last = min(a for a, _ in rows), max(b for _, b in rows) + 1
+        if first < end and last > start:
+            start, end = max(start, first), min(end, last)
+    long_enough = (step for step in STEPS if end - start <= step * MOST)
+    step = next(long_enough, STEPS[-1])
+    return (start // step * step, -(-end // step) * step), step
+
+
 def _covered(
     known: Mapping[Channel, Around],
     by_minute: Mapping[int, Minute],
     ledger: Sequence[MarkedGap],
-    day: Span,
-) -> tuple[Day | None, list[Silence]]:
-    """Return how much of the day was recorded, and its silences that nothing accounts for.
+    span: Span,
+) -> tuple[Covered | None, list[Silence]]:
+    """Return how much of a range was recorded, and its silences that nothing accounts for.
 
     A pause that is long enough to matter ends in another minute than it began, so the first and
     last rows of the minutes tell all of them.
@@ -244,13 +197,18 @@ def _covered(
     )
     if found is None:
         return None, []
-    days = {one.number: one for one in found.days}
     unaccounted = [
         silence
         for silence in found.unaccounted or ()
-        if silence.start < day[1] and silence.end > day[0]
+        if silence.start < span[1] and silence.end > span[0]
     ]
-    return days.get(day[0] // DAY), unaccounted
+    recorded = _within([(found.start, found.end)], span)
+    return Covered(recorded, _within(found.lit, span)) if recorded else None, unaccounted
+
+
+def _within(spans: Iterable[Span], span: Span) -> int:
+    """Return how many milliseconds of ordered spans lie in another one."""
+    return sum(max(0, min(end, span[1]) - max(start, span[0])) for start, end in spans)
 
 
 def _pauses(channel: Channel, known: Around | None, by_minute: Mapping[int, Minute]) -> list[Span]:

@@ -1,0 +1,113 @@
+"""The numbers of a range's plots, step by step; a pixel needs no more than a float.
+
+There are as many as the range has steps. Where there is nothing, prices and pauses are no number.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+import attrs
+
+from mexc_trio.analysis.minutes import Minute, Price, Spread
+from mexc_trio.report.recorded import Recorded
+from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.spans import SECOND
+
+Band: TypeAlias = tuple[list[float], list[float], list[float]]
+"""What is in the middle, the lowest and the highest of each step."""
+
+_NOTHING: Final = math.nan
+
+
+def prices(range_: Recorded) -> Band:
+    """Return last, lowest and highest price of each step."""
+    found = [one.price if one else None for one in _steps(range_)]
+    return (
+        [_float(one.last if one else None) for one in found],
+        [_float(one.low if one else None) for one in found],
+        [_float(one.high if one else None) for one in found],
+    )
+
+
+def spreads(range_: Recorded) -> Band:
+    """Return mean, lowest and highest spread of each step."""
+    found = [one.spread if one else None for one in _steps(range_)]
+    return (
+        [_float(one.mean if one else None) for one in found],
+        [_float(one.low if one else None) for one in found],
+        [_float(one.high if one else None) for one in found],
+    )
+
+
+def rates(range_: Recorded, channel: Channel) -> list[float]:
+    """Return a channel's rows a second in each step; 0 without any."""
+    seconds = range_.step / SECOND
+    return [one.rows[channel] / seconds if one else 0.0 for one in _steps(range_)]
+
+
+def pauses(range_: Recorded) -> list[float]:
+    """Return the longest pause that ended in each step, in seconds."""
+    known = range_.pauses or {}
+    return [known[n] / SECOND if n in known else _NOTHING for n in range(range_.number)]
+
+
+def growth(range_: Recorded) -> list[int]:
+    """Return the rows of the range that there were after each step."""
+    total, found = 0, []
+    for one in _steps(range_):
+        total += one.total if one else 0
+        found.append(total)
+    return found
+
+
+def coarser(range_: Recorded, most: int) -> Recorded:
+    """Return the same range in steps that are so long that there are not more of them."""
+    together = -(-range_.number // most)
+    if together <= 1:
+        return range_
+    groups: dict[int, list[Minute]] = {}
+    for number, one in sorted(range_.steps.items()):
+        groups.setdefault(number // together, []).append(one)
+    longest: dict[int, int] = {}
+    for number, pause in (range_.pauses or {}).items():
+        longest[number // together] = max(pause, longest.get(number // together, 0))
+    step = range_.step * together
+    return attrs.evolve(
+        range_,
+        step=step,
+        end=range_.start + -(-range_.number // together) * step,
+        steps={number: _sum(those) for number, those in groups.items()},
+        pauses=None if range_.pauses is None else longest,
+    )
+
+
+def _sum(those: Sequence[Minute]) -> Minute:
+    traded = [one.price for one in those if one.price]
+    books = [(one.spread, one.rows["depth"]) for one in those if one.spread]
+    weight = sum(rows for _, rows in books)
+    return Minute(
+        {name: sum(one.rows[name] for one in those) for name in CHANNELS},
+        sum(one.dead for one in those),
+        {},
+        sum(one.text for one in those),
+        Price(traded[-1].last, min(p.low for p in traded), max(p.high for p in traded))
+        if traded
+        else None,
+        Spread(
+            sum((spread.mean * rows for spread, rows in books), Decimal()) / weight,
+            min(spread.low for spread, _ in books),
+            max(spread.high for spread, _ in books),
+        )
+        if weight
+        else None,
+    )
+
+
+def _steps(range_: Recorded) -> Iterable[Minute | None]:
+    return (range_.steps.get(n) for n in range(range_.number))
+
+
+def _float(value: Decimal | None) -> float:
+    return _NOTHING if value is None else float(value)
