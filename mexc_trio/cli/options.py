@@ -119,6 +119,7 @@ class RecordOptions(DrainOptions):
     event_after: Annotated[str | None, _option("event_after", PROGRAM, "SECONDS")] = None
     journal_sync: Annotated[bool | None, _option("journal_sync", LIMITS, "")] = None
     max_errors: Annotated[str | None, _option("max_errors", LIMITS, "NUMBER")] = None
+    compact_mib: Annotated[str | None, _option("compact_mib", LIMITS, "MIB")] = None
     min_free_mib: Annotated[str | None, _option("min_free_mib", LIMITS, "MIB")] = None
 
 

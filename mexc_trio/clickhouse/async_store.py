@@ -156,6 +156,14 @@ class AsyncStore:
                 lambda: repair.stop_reading(self.store, table.name),
             )
 
+    async def engines(self, tables: Sequence[str]) -> dict[str, str]:
+        """See `schema.engines`."""
+        return await self._run(lambda: schema.engines(self.store, tables))
+
+    async def inserts(self, table: str) -> int:
+        """See `Store.inserts`."""
+        return await self._run(lambda: self.store.inserts(table))
+
     async def compact(self, table: str, least_free: int) -> compaction.Compacted:
         """Rewrite a table; see `compaction.compact`. Ends soon when it is cancelled, as the above.
 

@@ -162,7 +162,7 @@ def _check_kind(store: Readable, table: str) -> None:
     if engine is None:
         raise TableMissing(f"{store.name} has no table {table}")
     if engine != ENGINE:
-        raise StoreRejected(f"table {table} is a {engine}; only a {ENGINE} is compacted")
+        raise StoreRejected(f"table {table} is a {engine.split()[0]}; only a {ENGINE} is compacted")
     (kind,) = store.query(
         f"SELECT engine FROM system.databases WHERE name = {literal(store.database)}"
     )[0]

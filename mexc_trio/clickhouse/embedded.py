@@ -15,6 +15,7 @@ from mexc_trio.clickhouse import stripelog
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import DATABASE as DATABASE
 from mexc_trio.clickhouse.engine_config import RECORDER
+from mexc_trio.clickhouse.index_memory import inserts_by_file
 from mexc_trio.clickhouse.schema import qualified
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
@@ -76,6 +77,10 @@ class EmbeddedStore(ServerStore):
         finally:
             self.query(f"ATTACH TABLE {name}")
         return "" if kept is None else str(kept)
+
+    def inserts(self, table: str) -> int:
+        """See `Store.inserts`; a look at a file."""
+        return inserts_by_file(self._files(table))
 
     def close(self) -> None:
         """Close the connections, and the engine if it is ours."""

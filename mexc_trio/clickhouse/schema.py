@@ -73,6 +73,13 @@ class Store(Readable, Protocol):
         empty if there is nothing to cut, or the files are the server's.
         """
 
+    def inserts(self, table: str) -> int:
+        """Return about how many INSERTs a table has had, small ones; may read a column of it.
+
+        Raises:
+            StoreError: as for `query`.
+        """
+
     def close(self) -> None:
         """Let go of connections, files and locks."""
 

@@ -12,6 +12,7 @@ from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 
 from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Table,
@@ -116,6 +117,10 @@ class ServerStore:
     def mend(self, table: str, drop: int) -> str:
         """See `Store.mend`."""
         return ""
+
+    def inserts(self, table: str) -> int:
+        """See `Store.inserts`."""
+        return inserts_of(self, qualified(self, table))
 
     def close(self) -> None:
         """Close the connections that no call is using."""

@@ -66,6 +66,8 @@ class Queue:
     verified: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
+    inserts: int = attrs.field(default=0, init=False)
+    """INSERTs since the table was rewritten, as far as is known in this run."""
     turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     """Held by whoever changes the table: its writer at each step, or what rewrites it."""
     _is_held: bool = attrs.field(default=False, init=False)
@@ -193,6 +195,7 @@ class Queue:
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
         assert self.table_rows is not None  # noqa: S101 - the writer reconciles before it appends
+        self.inserts += 1
         self.settle(self.acked + rows, self.table_rows + rows)
 
     def settle(self, acked: int, table_rows: int) -> None:

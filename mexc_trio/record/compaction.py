@@ -1,4 +1,4 @@
-"""Tables are rewritten in large blocks while recording goes on, when somebody asks for it.
+"""Tables are rewritten in large blocks while they are recorded: when it is worth it, or asked for.
 
 What comes meanwhile is received into the journal; the table's writer waits for its turn and writes
 it afterwards. Nothing has to be told to the writer: the table has as many rows as before, and the
@@ -19,10 +19,12 @@ import trio
 from trio_util import periodic
 
 from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.compaction import ENGINE
 from mexc_trio.clickhouse.schema import market_table
-from mexc_trio.errors import StoreError, StoreRejected, UsageError
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import write_own
 from mexc_trio.journal import Queue
+from mexc_trio.record.growth import INTERVAL, Growth
 from mexc_trio.record.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -95,14 +97,29 @@ def _read(journal: Path) -> Request | None:
         return None
 
 
-async def compact_when_asked(recording: Recording) -> None:
-    """Do what is asked for, one request after the other. Runs until cancelled."""
-    path = recording.journal.path
+async def keep_compact(recording: Recording) -> None:
+    """Rewrite tables: what is asked for, and what `growth` says. Runs until cancelled."""
+    path, growth, next_look = recording.journal.path, Growth(recording), 0.0
     async with aclosing(periodic(LOOK)) as looks:
-        async for _ in looks:
+        async for elapsed, _ in looks:
             if (request := _read(path)) is not None:
                 await _answer(recording, request)
                 request.take_back(path)
+            # Nothing is known of a table before its writer has compared it with the journal.
+            if elapsed >= next_look and any(one.queue.verified for one in recording.collectors):
+                next_look = elapsed + INTERVAL
+                await _do_what_is_due(recording, growth)
+
+
+async def _do_what_is_due(recording: Recording, growth: Growth) -> None:
+    with suppress(StoreUnavailable):  # it has been said, and passes
+        for queue in await growth.due():
+            try:
+                await compact(recording, queue)
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                growth.failed(queue, error)
 
 
 async def _answer(recording: Recording, request: Request) -> None:
@@ -112,7 +129,11 @@ async def _answer(recording: Recording, request: Request) -> None:
         recording.journal.remember(ANSWER, json.dumps(attrs.asdict(answer)))
 
     queues = {one.symbol: one.queue for one in recording.collectors}
-    for symbol in request.symbols or queues:
+    symbols = request.symbols
+    if not symbols:
+        kinds = await recording.gate.engines([queue.name for queue in queues.values()])
+        symbols = tuple(one for one, queue in queues.items() if kinds.get(queue.name) == ENGINE)
+    for symbol in symbols:
         tell()
         if symbol not in queues:
             answer.failed.append(f"{symbol} is not recorded by this process")
@@ -139,6 +160,7 @@ async def compact(recording: Recording, queue: Queue) -> str:
             if await _is_settled(gate, queue):
                 log.info("table %s: rewriting it; what comes waits in the journal", queue.name)
                 done = await gate.compact(queue.name, least_free)
+                queue.inserts = 0
                 said = f"table {queue.name}: {done}"
                 log.info("%s", said)
                 return said

@@ -19,7 +19,7 @@ from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.compaction import compact_when_asked
+from mexc_trio.record.compaction import keep_compact
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
@@ -180,7 +180,7 @@ async def _run(
             running.deadline = trio.current_time() + settings.duration
         with running:
             # A signal ends a compaction together with the symbols, whose writers may wait for it.
-            compacting = alone("compaction", partial(compact_when_asked, recording))
+            compacting = alone("compaction", partial(keep_compact, recording))
             async with beside(compacting), trio.open_nursery() as nursery:
                 begin = partial(_begin, recording, Groups(recording), nursery)
                 begin(recording.collectors)
@@ -221,7 +221,6 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
-    yield alone("index", partial(watch.watch_index, recording))
     yield alone("outages", partial(watch.report_outages, recording))
 
 

@@ -36,7 +36,7 @@ _BEFORE: Final = "the settings did not name it"
 _ANEW: Final = "its routes or channels were changed"
 
 _LIVE: Final = {
-    "symbols", "linger", "max_errors", "min_free_mib", "retention", "log_level",
+    "symbols", "linger", "max_errors", "min_free_mib", "compact_mib", "retention", "log_level",
     "on_event", "event_after", "route", "channels",
 }  # fmt: skip
 _LISTED: Final = {"all", "quote", "refresh"}

@@ -1,4 +1,4 @@
-"""What runs beside the symbols: statistics, a word about outages and the engine's memory."""
+"""What runs beside the symbols: statistics, and a word about outages."""
 
 import logging
 import sys
@@ -8,17 +8,11 @@ from typing import Final
 
 from trio_util import periodic
 
-from mexc_trio.clickhouse.index_memory import MUCH, WHEN_LOADED, WHILE_RUNNING, inserts_by_files
-from mexc_trio.clickhouse.tally import Outcome
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.stats import duration, interval_report
-from mexc_trio.settings.targets import EmbeddedTarget
-from mexc_trio.texts import size
 
 log = logging.getLogger(__name__)
 
-INDEX_INTERVAL: Final = 600.0
-"""Seconds between two looks at the engine's index."""
 OUTAGE_INTERVAL: Final = 60.0
 """Seconds between two lines about a store that stays away."""
 
@@ -45,25 +39,6 @@ async def print_statistics(recording: Recording) -> None:
             show(interval_report(lines, now - since))
             before = {one.symbol: one.counts.copy() for one in recording.collectors}
             since = now
-
-
-async def watch_index(recording: Recording) -> None:
-    """Say what the engine keeps in memory of all INSERTs, once that is much, and as it grows."""
-    target, before = recording.settings.store, 0
-    if isinstance(target, EmbeddedTarget):
-        tables = target.directory / "data" / recording.gate.store.database
-        before = WHEN_LOADED * inserts_by_files(tables)  # a look at sizes, microseconds a table
-    said = 0
-    async with aclosing(periodic(INDEX_INTERVAL)) as ticks:
-        async for _ in ticks:
-            stored = recording.gate.insert_tally.outcomes[Outcome.STORED]
-            memory = before + WHILE_RUNNING * stored
-            if memory >= said + MUCH:
-                said = memory
-                log.warning(
-                    "the engine keeps an index entry of every INSERT: about %s of its memory; a "
-                    "longer --linger makes fewer", size(memory),
-                )  # fmt: skip
 
 
 async def report_outages(recording: Recording) -> None:

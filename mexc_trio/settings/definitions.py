@@ -193,6 +193,12 @@ class Settings:
     min_free_mib: int = _setting(
         "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
     )
+    compact_mib: int = _setting(
+        "64",
+        whole(0),
+        "MiB of the engine's memory for INSERTs, from which on tables are rewritten in large blocks"
+        " while recording; 0 for never",
+    )
     symbols_per_connection: int = _setting(
         "auto",
         automatic(whole(1)),
@@ -257,6 +263,11 @@ class Settings:
     def min_free(self) -> int:
         """Bytes of disk to leave free."""
         return self.min_free_mib * 2**20
+
+    @property
+    def compact_bytes(self) -> int:
+        """Bytes of the engine's memory that INSERTs may take; 0 for any number."""
+        return self.compact_mib * 2**20
 
     def for_symbol(self, symbol: str) -> SymbolSettings:
         """Return what holds for `symbol`, its own section of the file considered."""

@@ -93,7 +93,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     commands = Commands()
     modules: dict[str, dict[str, Callable[..., object]]] = {
         "record.recorder": {"record": commands.record, "drain": commands.drain},
-        "setup": {"setup": commands.setup},
+        "operate.setup": {"setup": commands.setup},
         "verify.verify": {"verify": commands.verify},
     }
     for name, functions in modules.items():
@@ -143,6 +143,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "listen": "127.0.0.1:8123",
         "metrics": "127.0.0.1:9648",
         "min_free_mib": "1",
+        "compact_mib": "5",
         "symbols_per_connection": "2",
         "store_connections": "2",
         "log_level": "debug",
@@ -150,14 +151,16 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "log_file": "recorder.log",
         "config": str(ROOT / "settings.ini"),
     }
-    assert texts.keys() == SETTINGS.keys() - {*SECRETS, "symbols", "all", "journal_sync", "live"}
+    switches = {"all", "journal_sync", "live", "backfill"}
+    assert texts.keys() == SETTINGS.keys() - {*SECRETS, *switches, "symbols"}
     arguments = [f"--{key.replace('_', '-')}={text}" for key, text in texts.items()]
-    assert main(["BTC_USDT", *arguments, "--all", "--journal-sync", "--live"]) == 0
+    assert main(["BTC_USDT", *arguments, "--all", "--journal-sync", "--live", "--no-backfill"]) == 0
     for key, text in texts.items():
         assert getattr(commands.settings, key) == SETTINGS[key].metadata["parse"](text)
     assert commands.settings.all is True
     assert commands.settings.journal_sync is True
     assert commands.settings.live is True
+    assert commands.settings.backfill is False
 
 
 def test_a_switch_can_be_turned_off(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
+import trio
 
 from mexc_trio.clickhouse import compaction, repair, schema
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import compact, copy_of
 from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.index_memory import WHILE_RUNNING
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
 from mexc_trio.errors import (
     StoreError,
@@ -21,9 +24,15 @@ from mexc_trio.errors import (
     TableDamaged,
     TableMissing,
 )
-from tests.support.faults import TALLY
+from mexc_trio.journal import Journal, Queue, open_journal
+from mexc_trio.record.compaction import keep_compact
+from mexc_trio.settings import Settings
+from tests.support.faults import TALLY, until
 from tests.support.running import server_store
 from tools.clickhouse import DATABASE, ClickHouseServer
+
+if TYPE_CHECKING:
+    from mexc_trio.record.recording import Recording
 
 BTC = market_table("btc")
 COPY = copy_of("btc")
@@ -363,3 +372,44 @@ def test_tables_beside_a_symbols_are_known_by_their_names() -> None:
     beside: Sequence[str] = (COPY, "btc_damaged_20261121_101112", "eth_repaired_20261121_101112")
     assert all(map(compaction.is_beside, beside))
     assert not any(map(compaction.is_beside, ("btc", "btc_usd", "compacting", "damaged_btc")))
+
+
+@attrs.define
+class Collected:
+    """A symbol, as far as it is looked at."""
+
+    queue: Queue
+
+
+@attrs.define
+class Parts:
+    """A recording, as far as it is looked at."""
+
+    journal: Journal
+    gate: AsyncStore
+    collectors: list[Collected]
+    settings: Settings = attrs.field(factory=lambda: Settings(compact_mib=1, min_free_mib=0))
+    backlog: int = 0
+
+
+async def test_tables_are_rewritten_by_themselves(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When INSERTs take more memory than they may; those of earlier runs are known by the store."""
+    monkeypatch.setattr("mexc_trio.record.compaction.LOOK", 0.05)
+    monkeypatch.setattr("mexc_trio.record.compaction.INTERVAL", 0.1)
+    rows = fill(store)
+    with open_journal(tmp_path / "journal.sqlite") as journal:
+        queue = journal.queue("btc")
+        queue.settle(0, len(rows))
+        parts = Parts(journal, AsyncStore(store), [Collected(queue)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_compact, cast("Recording", parts))
+            queue.verified = True
+            await until("it is looked at", lambda: queue.inserts >= 38)
+            assert blocks(store) == 40
+            queue.inserts += 2**20 // WHILE_RUNNING
+            await until("it is rewritten", lambda: queue.inserts == 0)
+            nursery.cancel_scope.cancel()
+    assert blocks(store) == 1
+    assert content(store) == rows

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.compaction import compact
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table, prepare
 from mexc_trio.exchange.decoding import decode
 from mexc_trio.exchange.messages import Data
@@ -73,6 +74,12 @@ def storage(
                     report.note(f"{case}: a row", volume.row, "bytes")
                     report.note(f"{case}: tables, a day", volume.day, "MB")
                     report.note(
+                        f"{case}: tables after a compaction, a day",
+                        volume.day_compacted,
+                        "MB",
+                        Goal(120, at_least=False),
+                    )
+                    report.note(
                         f"{case}: whole volume, a day",
                         volume.day_whole,
                         "MB",
@@ -98,6 +105,7 @@ class Volume:
     inserts: int
     table_bytes: int
     whole_bytes: int
+    compacted_bytes: int
     seconds: float
 
     @property
@@ -120,16 +128,21 @@ class Volume:
         """Megabytes a day on the volume."""
         return self.whole_bytes * _DAY / self.seconds / 1e6
 
+    @property
+    def day_compacted(self) -> float:
+        """Megabytes a day in the tables' files, after they were rewritten in large blocks."""
+        return self.compacted_bytes * _DAY / self.seconds / 1e6
+
 
 @attrs.define(eq=False)
 class DirectGate(AsyncStore):
     """The real gate without its threads, which virtual time would not wait for."""
 
-    inserts: int = attrs.field(default=0, init=False)
+    made: int = attrs.field(default=0, init=False)
 
     async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
         """Count the INSERT and do it."""
-        self.inserts += 1
+        self.made += 1
         await self._run(lambda: self.store.append(table, rows))
 
     async def _run(self, call: Callable[[], T]) -> T:
@@ -152,13 +165,12 @@ def _simulate(url: str, place: Path, seconds: float, linger: float | None, seed:
                 _record, store, tables, seconds, linger, seed,
                 clock=MockClock(autojump_threshold=0),
             )  # fmt: skip
-        return Volume(
-            rows,
-            inserts,
-            sum(_size(place, table.name) for table in tables.values()),
-            _allocated(place) - before,
-            seconds,
-        )
+        table_bytes = sum(_size(place, table.name) for table in tables.values())
+        whole_bytes = _allocated(place) - before
+        for table in tables.values():
+            compact(store, table.name, 0)
+        compacted = sum(_size(place, table.name) for table in tables.values())
+        return Volume(rows, inserts, table_bytes, whole_bytes, compacted, seconds)
 
 
 def _market_rows(symbol: str, seed: int) -> Iterator[tuple[float, list[Row], int]]:
@@ -212,7 +224,7 @@ async def _record(
                     writer = Writer(table, queue, gate, linger, acknowledged, lambda *_: None)
                     nursery.start_soon(writer.run)
                     nursery.start_soon(feed, symbol, queue)
-        return gate.inserts, stored
+        return gate.made, stored
 
 
 def _allocated(place: Path) -> int:

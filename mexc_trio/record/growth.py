@@ -1,0 +1,145 @@
+"""When a table is rewritten by itself: the rule, and what it is measured by.
+
+The engine keeps an entry in memory of every INSERT, so what is bounded is what those of all tables
+take together. When it is more than `compact_mib`, the tables with most INSERTs are rewritten, one
+after another, until it is half of that.
+
+To rewrite a table costs what all its rows cost. Done whenever a bound is reached, that would grow
+with the square of the time: each day's INSERTs would have all the days before rewritten. So a table
+must have had an INSERT for every `WORTH` of its rows. Then no more than so many rows are ever
+rewritten for an INSERT, and what the engine keeps stays under the bound of 64 MiB until the tables
+have about 460 million rows; from then on it may be 0.15 bytes a row.
+"""
+
+import logging
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from mexc_trio.clickhouse.compaction import ENGINE
+from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
+from mexc_trio.errors import StoreError
+from mexc_trio.journal import Queue
+from mexc_trio.record.reconcile import BATCH
+from mexc_trio.record.recording import Recording
+from mexc_trio.texts import size
+
+log = logging.getLogger(__name__)
+
+WORTH: Final = 2_000
+"""Rows of a table for each of its INSERTs, at the most, for it to be worth rewriting."""
+FEW: Final = 1_000
+"""INSERTs that are not worth a rewriting, which takes a fifth of a second for any table."""
+INTERVAL: Final = 60.0
+"""Seconds between two looks."""
+REMEMBERED: Final = 60
+"""Looks with which the present one is compared."""
+PATIENCE: Final = 3600.0
+"""Seconds to wait for a quiet moment, and after a failure."""
+
+
+@attrs.frozen
+class Grown:
+    """A table, and what has come into it."""
+
+    table: str
+    inserts: int
+    """Those since it was rewritten."""
+    rows: int
+    """All of them."""
+
+
+def worth_rewriting(tables: Sequence[Grown], bound: int) -> list[str]:
+    """Return which tables to rewrite, and in which order; none while the bound is kept.
+
+    Args:
+        tables: all tables.
+        bound: bytes of the engine's memory for INSERTs; 0 for no bound.
+    """
+    left = sum(one.inserts for one in tables) * WHILE_RUNNING
+    chosen: list[str] = []
+    if not bound or left <= bound:
+        return chosen
+    for one in sorted(tables, key=lambda one: one.inserts, reverse=True):
+        if left <= bound // 2 or one.inserts < FEW:
+            break
+        if one.rows <= WORTH * one.inserts:
+            chosen.append(one.table)
+            left -= one.inserts * WHILE_RUNNING
+    return chosen
+
+
+@attrs.define(eq=False)
+class Growth:
+    """Watches the tables of a recorder."""
+
+    recording: Recording
+    _known: dict[str, bool] = attrs.field(factory=dict, init=False)
+    """Tables whose INSERTs of earlier runs were asked for, and whether they can be rewritten."""
+    _later: dict[str, float] = attrs.field(factory=dict, init=False)
+    """When a table that could not be rewritten is tried again, in Trio's time."""
+    _came: deque[int] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
+    """How many rows came between looks."""
+    _ends: int | None = attrs.field(default=None, init=False)
+    _due_since: float | None = attrs.field(default=None, init=False)
+    _said: int = attrs.field(default=0, init=False)
+
+    async def due(self) -> list[Queue]:
+        """Look at the tables; return the queues of those that are to be rewritten now.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        verified = [one.queue for one in self.recording.collectors if one.queue.verified]
+        for queue in verified:
+            if queue.name not in self._known:
+                await self._ask(queue)
+        queues = {one.name: one for one in verified if self._known[one.name]}
+        grown = [Grown(one.name, one.inserts, one.table_rows or 0) for one in queues.values()]
+        self._say(sum(one.inserts for one in grown) * WHILE_RUNNING)
+        quiet, now = self._is_quiet(), trio.current_time()
+        tried = [one for one in grown if self._later.get(one.table, now) <= now]
+        chosen = worth_rewriting(tried, self.recording.settings.compact_bytes)
+        if not chosen:
+            self._due_since = None
+        elif self._due_since is None:
+            self._due_since = now
+        if not quiet and (self._due_since is None or now < self._due_since + PATIENCE):
+            return []
+        return [queues[name] for name in chosen]
+
+    async def _ask(self, queue: Queue) -> None:
+        gate = self.recording.gate
+        kind = (await gate.engines([queue.name])).get(queue.name)
+        if kind == ENGINE:
+            queue.inserts = await gate.inserts(queue.name)
+        self._known[queue.name] = kind == ENGINE
+
+    def failed(self, queue: Queue, error: StoreError) -> None:
+        """Take note that a table could not be rewritten; it is tried again in an hour."""
+        self._later[queue.name] = trio.current_time() + PATIENCE
+        log.warning("%s; it is tried again in an hour", error)
+
+    def _is_quiet(self) -> bool:
+        """Whether no more comes than usually, and what came is written."""
+        ends = sum(one.queue.end for one in self.recording.collectors)
+        came, self._ends = 0 if self._ends is None else ends - self._ends, ends
+        usual = statistics.median(self._came) if self._came else came
+        self._came.append(came)
+        caught_up = self.recording.gate.away_since is None and self.recording.backlog < BATCH
+        return caught_up and came <= usual
+
+    def _say(self, memory: int) -> None:
+        if memory < self._said:
+            self._said = memory - memory % MUCH
+        if memory >= self._said + MUCH:
+            self._said = memory
+            log.warning(
+                "the engine keeps an index entry of every INSERT: about %s of its memory; "
+                "mexc-trio compact makes it next to nothing, and a longer --linger makes fewer",
+                size(memory),
+            )

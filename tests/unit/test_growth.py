@@ -1,0 +1,210 @@
+"""Tables are rewritten as often as the engine's memory needs, and only when it is worth it."""
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
+from mexc_trio.errors import StoreRejected
+from mexc_trio.record.growth import FEW, PATIENCE, WORTH, Grown, Growth, worth_rewriting
+from mexc_trio.settings import Settings
+
+if TYPE_CHECKING:
+    from mexc_trio.journal import Queue
+    from mexc_trio.record.recording import Recording
+
+BOUND = 64 * 2**20
+MOST = BOUND // WHILE_RUNNING
+"""INSERTs that the bound allows."""
+
+
+@given(
+    tables=st.lists(
+        st.builds(Grown, st.text("abc", min_size=1), st.integers(0, MOST), st.integers(0, 10**9)),
+        unique_by=lambda one: one.table,
+    ),
+    bound=st.sampled_from((0, BOUND, BOUND // 1000)),
+)
+def test_what_is_rewritten_is_worth_it(tables: list[Grown], bound: int) -> None:
+    """Nothing within the bound or without one; the largest first, and none more than is needed."""
+    chosen = worth_rewriting(tables, bound)
+    memory = sum(one.inserts for one in tables) * WHILE_RUNNING
+    by_name = {one.table: one for one in tables}
+    if not bound or memory <= bound:
+        assert not chosen
+    inserts = [by_name[name].inserts for name in chosen]
+    assert inserts == sorted(inserts, reverse=True)
+    for name in chosen:
+        assert by_name[name].rows <= WORTH * by_name[name].inserts
+        assert by_name[name].inserts >= FEW
+        assert memory > bound // 2
+        memory -= by_name[name].inserts * WHILE_RUNNING
+    others = [one for one in tables if one.table not in chosen]
+    if bound and chosen and memory > bound // 2:
+        assert not [one for one in others if one.inserts >= FEW and one.rows <= WORTH * one.inserts]
+
+
+@pytest.mark.parametrize("rows_an_insert", [1, 13, 100])
+@pytest.mark.parametrize("years", [1, 10])
+def test_the_work_of_years_grows_with_their_rows_and_not_with_their_square(
+    years: int, rows_an_insert: int
+) -> None:
+    """Three symbols with an INSERT a second: memory and rewritten rows, an hour at a time."""
+    tables = [Grown(name, 0, 0) for name in ("btc", "eth", "sol")]
+    rewritten = 0
+    for _ in range(years * 365 * 24):
+        tables = [
+            attrs.evolve(
+                one, inserts=one.inserts + 3600, rows=one.rows + 3600 * rows_an_insert
+            )
+            for one in tables
+        ]  # fmt: skip
+        for name in worth_rewriting(tables, BOUND):
+            rewritten += next(one.rows for one in tables if one.table == name)
+            tables = [attrs.evolve(one, inserts=0) if one.table == name else one for one in tables]
+        rows, inserts = (sum(getattr(one, what) for one in tables) for what in ("rows", "inserts"))
+        hour = 3 * 3600
+        assert inserts <= max(MOST, 3 * FEW, rows / WORTH) + hour
+    total = years * 365 * 24 * 3 * 3600
+    assert rewritten <= WORTH * total
+
+
+class Gate:
+    """A store that knows of 10,000 INSERTs of earlier runs into each table."""
+
+    away_since: float | None = None
+    kind = "StripeLog"
+
+    async def engines(self, tables: list[str]) -> dict[str, str]:
+        """Say of what engine tables are."""
+        await trio.lowlevel.checkpoint()
+        return dict.fromkeys(tables, self.kind)
+
+    async def inserts(self, table: str) -> int:
+        """Say how many INSERTs a table has had."""
+        await trio.lowlevel.checkpoint()
+        return 10_000
+
+
+@attrs.define
+class Rows:
+    """A queue, as far as it is looked at."""
+
+    name: str = "btc"
+    verified: bool = True
+    inserts: int = 0
+    table_rows: int = 1000
+    end: int = 0
+
+
+@attrs.define
+class Collected:
+    """A symbol, as far as it is looked at."""
+
+    queue: Rows = attrs.field(factory=Rows)
+
+
+@attrs.define
+class Parts:
+    """A recording, as far as it is looked at."""
+
+    collectors: list[Collected] = attrs.field(factory=lambda: [Collected()])
+    gate: Gate = attrs.field(factory=Gate)
+    settings: Settings = attrs.field(factory=lambda: Settings(compact_mib=64))
+    backlog: int = 0
+
+
+async def due(watched: Growth) -> list[str]:
+    """Return which tables are to be rewritten now."""
+    return [queue.name for queue in await watched.due()]
+
+
+async def test_what_earlier_runs_left_counts_once(autojump_clock: MockClock) -> None:
+    """It is asked for when the table is known to be sound; then what this run does is added."""
+    parts = Parts()
+    queue = parts.collectors[0].queue
+    queue.verified = False
+    watched = Growth(cast("Recording", parts))
+    assert await due(watched) == []
+    assert queue.inserts == 0
+    queue.verified = True
+    assert await due(watched) == []
+    assert queue.inserts == 10_000
+    queue.inserts += MOST
+    assert await due(watched) == ["btc"]
+    assert queue.inserts == 10_000 + MOST
+
+
+async def test_tables_of_other_engines_are_left_alone(autojump_clock: MockClock) -> None:
+    """They keep no entry of an INSERT."""
+    parts = Parts()
+    parts.gate.kind = "MergeTree"
+    parts.collectors[0].queue.inserts = 2 * MOST
+    assert await due(Growth(cast("Recording", parts))) == []
+
+
+async def test_it_waits_for_a_quiet_moment_but_not_for_ever(autojump_clock: MockClock) -> None:
+    """Not while more comes than usually, nor while it is catching up; an hour at the most."""
+    parts = Parts()
+    queue = parts.collectors[0].queue
+    watched = Growth(cast("Recording", parts))
+    for _ in range(10):
+        queue.end += 100
+        assert await due(watched) == []
+    queue.inserts = 2 * MOST
+    queue.end += 1000
+    assert await due(watched) == []
+    parts.backlog = 50_000
+    assert await due(watched) == []
+    parts.backlog = 0
+    parts.gate.away_since = 1.0
+    assert await due(watched) == []
+    await trio.sleep(PATIENCE)
+    assert await due(watched) == ["btc"]
+    parts.gate.away_since = None
+    queue.end += 100
+    assert await due(Growth(cast("Recording", parts))) == []  # a new one begins to count anew
+    queue.inserts = 2 * MOST
+    queue.end += 100
+    assert await due(watched) == ["btc"]
+
+
+async def test_what_could_not_be_done_is_tried_again_in_an_hour(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And said once each time."""
+    parts = Parts()
+    queue = parts.collectors[0].queue
+    watched = Growth(cast("Recording", parts))
+    await watched.due()
+    queue.inserts = 2 * MOST
+    assert await due(watched) == ["btc"]
+    watched.failed(cast("Queue", queue), StoreRejected("no room"))
+    assert "no room; it is tried again in an hour" in caplog.text
+    assert await due(watched) == []
+    await trio.sleep(PATIENCE)
+    assert await due(watched) == ["btc"]
+
+
+async def test_much_memory_is_told_once_for_each_gibibyte(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing for a day of one symbol; and again when it has grown after it had been made small."""
+    parts = Parts(settings=Settings(compact_mib=0))
+    queue = parts.collectors[0].queue
+    gibibyte = MUCH // WHILE_RUNNING + 1
+    with caplog.at_level(logging.WARNING):
+        watched = Growth(cast("Recording", parts))
+        for inserts in (86_400, gibibyte, gibibyte + 10, 2 * gibibyte, 0, gibibyte, gibibyte + 10):
+            await watched.due()
+            queue.inserts = inserts
+            await watched.due()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert "the engine keeps an index entry of every INSERT: about 1.1 GB of its memory" in lines[0]
