@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mexc_trio.exchange.contracts import Client, NoContract, RestError
+from mexc_trio.exchange.rest import Client, NoContract, RestError
 
 FEW: Final = 10
 """Contracts that are asked for one by one, 2 KB each. For more of them it is the list, 2 MB."""

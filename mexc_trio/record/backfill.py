@@ -27,7 +27,7 @@ from mexc_trio.settings.routes import Route
 from mexc_trio.texts import number_of, time_text
 
 if TYPE_CHECKING:
-    from mexc_trio.exchange.contracts import Client
+    from mexc_trio.exchange.rest import Client
 
 log = logging.getLogger(__name__)
 
@@ -106,25 +106,25 @@ class Backfill:
     async def _serve(self, nursery: trio.Nursery, routes: tuple[Route, ...]) -> None:
         """Ask for the symbols of some routes until none waits."""
         # In a thread, because the HTTP client takes a while to load, and most do without it.
-        loaded = partial(importlib.import_module, "mexc_trio.exchange.contracts")
-        contracts = await trio.to_thread.run_sync(loaded)
-        backoff, place, failures = contracts.new_backoff(), 0, 0
-        limits = contracts.Limits(TIMEOUT, MOST_BYTES)
+        loaded = partial(importlib.import_module, "mexc_trio.exchange.rest")
+        rest = await trio.to_thread.run_sync(loaded)
+        backoff, place, failures = rest.new_backoff(), 0, 0
+        limits = rest.Limits(TIMEOUT, MOST_BYTES)
         async with AsyncExitStack() as stack:
             clients: dict[Route, Client] = {}
             while (wish := await self._next(routes)) is not None:
                 route = routes[place]
                 if route not in clients:
-                    pace = self._pace(route, contracts.PACE)
-                    opened = contracts.open_client(self.url, route, pace, limits)
+                    pace = self._pace(route, rest.PACE)
+                    opened = rest.open_client(self.url, route, pace, limits)
                     clients[route] = await stack.enter_async_context(opened)
                 wish.is_asked = True
                 wish.attempts += 1
                 try:
                     answer = await _deals(clients[route], wish.collector.symbol)
-                except contracts.NoContract as error:
+                except rest.NoContract as error:
                     self._end(wish, error.reason)
-                except contracts.RestError as error:
+                except rest.RestError as error:
                     failures, place = failures + 1, (place + 1) % len(routes)
                     # The next route is tried at once; when all have failed it is time to wait.
                     pause = 0.0 if failures % len(routes) else error.pause(backoff)

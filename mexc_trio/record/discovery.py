@@ -16,14 +16,8 @@ import attrs
 import trio
 
 from mexc_trio.errors import UsageError
-from mexc_trio.exchange.contracts import (
-    ON,
-    Client,
-    Contract,
-    RestError,
-    list_contracts,
-    open_client,
-)
+from mexc_trio.exchange.contracts import ON, Contract, contracts_of, list_contracts
+from mexc_trio.exchange.rest import Client, RestError, open_client
 from mexc_trio.settings import Settings
 from mexc_trio.spans import now
 
@@ -67,7 +61,7 @@ class Discovery:
         if named:
             try:
                 with trio.fail_after(PATIENCE):
-                    contracts = await self._client.contracts()
+                    contracts = await contracts_of(self._client)
             except (RestError, trio.TooSlowError) as error:
                 reason = str(error) or f"no answer within {PATIENCE:g} s"
                 log.warning("no list of contracts: %s; recording begins with the others", reason)

@@ -40,11 +40,12 @@ class KnownContracts:
 
     async def _ask(self) -> set[str] | None:
         # Here, because the HTTP client takes a while to load, and most do without it.
-        from mexc_trio.exchange.contracts import RestError, open_client
+        from mexc_trio.exchange.contracts import contracts_of
+        from mexc_trio.exchange.rest import RestError, open_client
 
         try:
             async with open_client(self.url, self.route) as client:
-                return {contract.symbol for contract in await client.contracts()}
+                return {contract.symbol for contract in await contracts_of(client)}
         except RestError as error:
             log.info("whether a contract exists cannot be found out: %s", error)
             return None

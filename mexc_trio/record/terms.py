@@ -40,7 +40,7 @@ async def keep_terms(recording: Recording) -> None:
     await trio.sleep(BEGIN)
     # In a thread, because the HTTP client takes a while to load.
     await trio.to_thread.run_sync(importlib.import_module, "mexc_trio.exchange.terms")
-    from mexc_trio.exchange.contracts import RestError, new_backoff, open_client
+    from mexc_trio.exchange.rest import RestError, new_backoff, open_client
     from mexc_trio.exchange.terms import ask_terms
 
     backoff, said, all_again = new_backoff(), "", 0.0

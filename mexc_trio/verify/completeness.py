@@ -17,15 +17,8 @@ import attrs
 import trio
 
 from mexc_trio.analysis.row_counts import DealtMinute
-from mexc_trio.exchange.contracts import (
-    MOST_CANDLES,
-    Candle,
-    Client,
-    NoContract,
-    RestError,
-    new_backoff,
-    open_client,
-)
+from mexc_trio.exchange.contracts import MOST_CANDLES, Candle, candles_of
+from mexc_trio.exchange.rest import Client, NoContract, RestError, new_backoff, open_client
 from mexc_trio.spans import DAY, MINUTE, SECOND, Span, now, without
 
 log = logging.getLogger(__name__)
@@ -145,7 +138,7 @@ async def _candles(client: Client, symbol: str, start: int, end: int) -> list[Ca
     backoff = new_backoff()
     for attempt in range(ATTEMPTS):
         try:
-            return await client.candles(symbol, start, end)
+            return await candles_of(client, symbol, start, end)
         except NoContract:
             raise
         except RestError as error:

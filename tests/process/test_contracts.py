@@ -140,7 +140,7 @@ async def test_many_are_asked_for_by_the_list_and_trouble_passes(
 ) -> None:
     """A REST interface that is in trouble is asked again; a line says so, once."""
     monkeypatch.setattr(terms, "BEGIN", 0)
-    monkeypatch.setattr("mexc_trio.exchange.contracts.RestError.pause", lambda *_: 0.01)
+    monkeypatch.setattr("mexc_trio.exchange.rest.RestError.pause", lambda *_: 0.01)
     symbols = [f"{chr(65 + n)}{chr(65 + n)}X_USDT" for n in range(15)]
     with closing(EmbeddedStore(tmp_path)) as store, caplog.at_level(logging.INFO):
         async with open_exchange(contracts=symbols, rest_port=0) as exchange:

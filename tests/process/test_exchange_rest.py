@@ -14,7 +14,8 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection
 
-from mexc_trio.exchange.contracts import Client, RestError, open_client
+from mexc_trio.exchange.contracts import contracts_of
+from mexc_trio.exchange.rest import Client, RestError, open_client
 from tests.support import client as sockets
 from tools.exchange import SYMBOL, Exchange, Rest, believable, open_exchange
 from tools.exchange.tape import MINUTE, MOST_CANDLES, Tape, double
@@ -330,12 +331,12 @@ async def test_program_lists_delists_and_fails_on_time() -> None:
     with program("--rest-port", "0", "--contracts", "30", *arguments) as (process, url):
         async with open_client(url) as client:
             with pytest.raises(RestError, match="HTTP 403"):
-                await client.contracts()
+                await contracts_of(client)
             listed: set[str] = set()
             with trio.fail_after(10):
                 while not listed:
                     with contextlib.suppress(RestError):
-                        listed = {one.symbol for one in await client.contracts()}
+                        listed = {one.symbol for one in await contracts_of(client)}
         assert len(listed) == 30
         assert "NEW_USDT" in listed
         assert BTC not in listed

@@ -15,7 +15,8 @@ import trio
 
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange import route as routes
-from mexc_trio.exchange.contracts import RestError, open_client
+from mexc_trio.exchange.contracts import contracts_of
+from mexc_trio.exchange.rest import RestError, open_client
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.settings.routes import Route, parse_routes
 from tests.support.running import Embedded, running
@@ -92,7 +93,7 @@ async def test_rest_takes_the_route_too(exchange: Exchange) -> None:
         open_forwarder("socks5", user=USER, password=SECRET) as forwarder,
         open_client(exchange.rest.url, route_of(forwarder.url)) as client,
     ):
-        assert [one.symbol for one in await client.contracts()] == ["BTC_USDT"]
+        assert [one.symbol for one in await contracts_of(client)] == ["BTC_USDT"]
         assert len(forwarder.asked) == 1
 
 
@@ -174,7 +175,7 @@ async def test_from_an_address_of_ours(exchange: Exchange) -> None:
         await reason_of(f"ws://{HOST}:{port}/edge", route)
         with pytest.raises(RestError):
             async with open_client(f"http://{HOST}:{port}", route) as client:
-                await client.contracts()
+                await contracts_of(client)
         nursery.cancel_scope.cancel()
     assert seen == ["127.0.0.2", "127.0.0.2"]
     assert b'"pong"' in await pong(exchange.url, route)
@@ -266,7 +267,7 @@ async def both_work(exchange: Exchange, route: str, wrong: str) -> None:
     assert exchange.rest is not None
     assert b'"pong"' in await pong(exchange.url, route_of(route))
     async with open_client(exchange.rest.url, route_of(route)) as client:
-        assert [one.symbol for one in await client.contracts()] == ["BTC_USDT"]
+        assert [one.symbol for one in await contracts_of(client)] == ["BTC_USDT"]
     assert "does not connect" in await reason_of(exchange.url, route_of(wrong))
 
 

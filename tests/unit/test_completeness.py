@@ -10,7 +10,8 @@ import pytest
 
 from mexc_trio.analysis.row_counts import DealtMinute
 from mexc_trio.backoff import Backoff
-from mexc_trio.exchange.contracts import PACE, RestError, open_client
+from mexc_trio.exchange.contracts import candles_of
+from mexc_trio.exchange.rest import PACE, RestError, open_client
 from mexc_trio.rows import Row
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
 from mexc_trio.verify import completeness
@@ -232,6 +233,6 @@ async def test_candles_digit_for_digit(exchange: Exchange, rest: Rest) -> None:
     async with open_client(rest.url) as client:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(client), "get", get)
-            (candle,) = await client.candles("BTC_USDT", 0, 60)
+            (candle,) = await candles_of(client, "BTC_USDT", 0, 60)
     assert (candle.time, candle.volume) == (60, Decimal("61062435.67181"))
     assert (candle.high, candle.low) == (Decimal("0.0000001"), Decimal("12345678901234567890.1"))

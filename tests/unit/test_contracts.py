@@ -6,15 +6,17 @@ import ssl
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 import trustme
 
-from mexc_trio.exchange import contracts
-from mexc_trio.exchange.contracts import Client, Contract, RestError, list_contracts, open_client
+from mexc_trio.exchange import rest as rest_module
+from mexc_trio.exchange.contracts import contracts_of, list_contracts
+from mexc_trio.exchange.rest import Client, RestError, open_client
 from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
 
 SYMBOLS = ["BTC_USDT", "BTC_USDC", "BTC_USD", "1000000MOG_USDT"]
@@ -72,16 +74,16 @@ async def test_a_private_authority_vouches_for_rest_too(
     async with behind_tls(rest, authority) as url:
         async with open_client(url) as client:
             with pytest.raises(RestError, match="certificate verify failed"):
-                await client.contracts()
+                await contracts_of(client)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         async with open_client(url) as client:
-            assert len(await client.contracts()) == len(SYMBOLS)
+            assert len(await contracts_of(client)) == len(SYMBOLS)
 
 
 async def test_contracts_with_their_exact_numbers(exchange: Exchange, client: Client) -> None:
     """The list has symbol, quote, state and size; no number goes through a float."""
     exchange.list_contract("ETH_USDT", state=4)
-    listed = await client.contracts()
+    listed = await contracts_of(client)
     assert [(one.symbol, one.quote, one.state, one.size) for one in listed] == [
         ("BTC_USDT", "USDT", 0, Decimal("0.0001")),
         ("BTC_USDC", "USDC", 0, Decimal("0.00001")),
@@ -107,13 +109,13 @@ async def test_what_is_no_answer_is_one_error(
     """Each says in a line what happened and how long to stay away; the next request works."""
     rest.trouble = trouble
     with pytest.raises(RestError) as caught:
-        await client.contracts()
+        await contracts_of(client)
     assert text in str(caught.value)
     assert rest.url in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.first == first
     rest.trouble = "none"
-    assert len(await client.contracts()) == len(SYMBOLS)
+    assert len(await contracts_of(client)) == len(SYMBOLS)
 
 
 def answer(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
@@ -172,7 +174,7 @@ async def test_whatever_answers_is_one_line(
     port = listeners[0].socket.getsockname()[1]
     async with open_client(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(RestError) as caught:
-            await client.contracts()
+            await contracts_of(client)
     said = [str(caught.value), *caplog.messages]
     assert all(text.isprintable() and len(text) <= 400 for text in said)
     nursery.cancel_scope.cancel()
@@ -186,12 +188,12 @@ async def test_unknown_contract_is_the_exchanges_word(client: Client) -> None:
 
 async def test_interface_that_is_down_and_comes_back(rest: Rest, client: Client) -> None:
     """Neither a refused connection nor the dead one in the pool does lasting harm."""
-    await client.contracts()
+    await contracts_of(client)
     await rest.go_down()
     with pytest.raises(RestError, match="all attempts to connect"):
-        await client.contracts()
+        await contracts_of(client)
     await rest.come_back()
-    assert len(await client.contracts()) == len(SYMBOLS)
+    assert len(await contracts_of(client)) == len(SYMBOLS)
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:{port}", "http://nosuchhost.invalid"])
@@ -199,49 +201,49 @@ async def test_addresses_where_nobody_answers(rest: Rest, url: str) -> None:
     """TLS where there is none, and a name that nobody has."""
     async with open_client(url.format(port=rest.door.port)) as client:
         with pytest.raises(RestError):
-            await client.contracts()
+            await contracts_of(client)
 
 
 async def test_slow_answer_is_not_waited_for(
     rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bound is on the whole request."""
-    monkeypatch.setattr(contracts, "TIMEOUT", 0.1)
+    monkeypatch.setattr(rest_module, "TIMEOUT", 0.1)
     rest.delay = 60
     with trio.fail_after(5), pytest.raises(RestError, match=r"did not answer within 0.1 s"):
-        await client.contracts()
+        await contracts_of(client)
 
 
 async def test_answer_without_an_end_is_left(
     rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is bounded, and the connection closed at once."""
-    monkeypatch.setattr(contracts, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(rest_module, "MOST_BYTES", 2**20)
     rest.trouble = "endless"
     with pytest.raises(RestError, match="an answer of more than 1 MiB"):
-        await client.contracts()
+        await contracts_of(client)
 
 
 async def test_packed_answer_is_bounded_unpacked(
     exchange: Exchange, rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small answer must not unpack to a huge one."""
-    monkeypatch.setattr(contracts, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(rest_module, "MOST_BYTES", 2**20)
     for symbol in believable(1200):
         exchange.list_contract(symbol)
     with pytest.raises(RestError, match="an answer of more than 1 MiB"):
-        await client.contracts()
+        await contracts_of(client)
 
 
 async def test_requests_keep_their_pace(rest: Rest, client: Client) -> None:
     """However many ask at once, four requests a second leave the program."""
     async with trio.open_nursery() as nursery:
         for _ in range(4):
-            nursery.start_soon(client.contracts)
+            nursery.start_soon(contracts_of, client)
     times = [time for time, _ in rest.requests]
     assert len(times) == 4
     # Each leaves at its time and may arrive a little later.
-    assert times[-1] - times[0] > 3 * contracts.PACE - 0.1
+    assert times[-1] - times[0] > 3 * rest_module.PACE - 0.1
 
 
 async def test_entries_that_are_not_understood_are_left_out(
@@ -249,9 +251,9 @@ async def test_entries_that_are_not_understood_are_left_out(
 ) -> None:
     """One odd entry must not hide a thousand good ones; the log tells."""
     exchange.list_contract("btc_usdt")
-    assert [one.symbol for one in await client.contracts()] == SYMBOLS
+    assert [one.symbol for one in await contracts_of(client)] == SYMBOLS
     assert "lists 1 contracts that are not understood, such as" in caplog.text
-    await client.contracts()
+    await contracts_of(client)
     assert len(caplog.messages) == 1, "the same is not said at each refresh"
 
 
@@ -260,14 +262,14 @@ async def test_empty_list_is_no_list(exchange: Exchange, client: Client) -> None
     for symbol in SYMBOLS:
         exchange.delist(symbol)
     with pytest.raises(RestError, match="lists no contract at all"):
-        await client.contracts()
+        await contracts_of(client)
 
 
 async def test_cancelled_request_leaves_nothing_open(rest: Rest, client: Client) -> None:
     """Ctrl-C ends a request at once; a connection left open would be an error of the test run."""
     rest.delay = 60
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.contracts)
+        nursery.start_soon(contracts_of, client)
         with trio.fail_after(10):
             while not rest.requests:
                 await trio.testing.wait_all_tasks_blocked(0.01)
@@ -302,11 +304,12 @@ async def test_pauses_grow_and_stay_bounded(
 
     class Blocked:
         attempts = 0
+        told: ClassVar[set[str]] = set()
 
-        async def contracts(self) -> list[Contract]:
+        async def get(self, path: str) -> msgspec.Raw:
             self.attempts += 1
             if self.attempts > 8:
-                return []
+                return msgspec.Raw(b'[{"symbol":"BTC_USDT"}]')
             raise RestError.blocked("HTTP 403")
 
     before = trio.current_time()

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from mexc_trio.errors import UsageError
-from mexc_trio.exchange.contracts import Client, Contract, RestError
+from mexc_trio.exchange.rest import Client, RestError
 from mexc_trio.record.discovery import PATIENCE, Change, Discovery
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
@@ -27,15 +28,19 @@ class Listing:
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
 
-    async def contracts(self) -> list[Contract]:
-        """Stand in for Client.contracts."""
+        self.told: set[str] = set()
+
+    async def get(self, path: str) -> msgspec.Raw:
+        """Stand in for Client.get."""
+        assert path == "detail"
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, RestError):
             raise answer
         if answer is None:
             await trio.sleep_forever()
             raise AssertionError
-        return [Contract(text.strip("!"), 4 if "!" in text else 0, None) for text in answer]
+        listed = [{"symbol": text.strip("!"), "state": 4 if "!" in text else 0} for text in answer]
+        return msgspec.Raw(msgspec.json.encode(listed))
 
 
 def discovery(listing: Listing, **settings: Any) -> Discovery:

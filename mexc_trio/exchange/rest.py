@@ -1,0 +1,236 @@
+"""The exchange's REST interface: a question, and its answer or what went wrong.
+
+The only user of the HTTP client.
+
+An answer is HTTP 200 with `success`, and so is most of what goes wrong: the throttle is code 510. A
+firewall in front of it answers 403 with a page of HTML. `Client.get` makes one `RestError` of
+whatever happens, with the seconds after which it is worth asking again.
+
+httpx2 is the maintained line of httpx, whose last release was in 2024; it runs on Trio itself and
+has types.
+"""
+
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple, Self, TypeVar
+
+import attrs
+import httpx2
+import msgspec
+import trio
+
+from mexc_trio import __version__
+from mexc_trio.backoff import Backoff
+from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.tls import trusting, without_source
+from mexc_trio.settings.routes import DIRECT, Route
+from mexc_trio.texts import one_line
+
+T = TypeVar("T")
+# It logs every request at INFO.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+logging.getLogger("httpcore2").setLevel(logging.WARNING)
+
+PACE: Final = 0.25
+"""Seconds between the beginnings of two requests: four a second from one address are clean."""
+TIMEOUT: Final = 30.0
+"""Seconds for a whole request, its answer included."""
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""An answer may be so long, unpacked. The list of 1,200 contracts has 2.3 MB."""
+
+_THROTTLED: Final = 510
+_NO_CONTRACT: Final = 1001
+_PREFIX: Final = "/api/v1/contract/"
+
+
+class Limits(NamedTuple):
+    """What a request may take."""
+
+    seconds: float
+    """For the whole of it, its answer included."""
+    size: int
+    """Bytes of the answer, unpacked."""
+
+
+class RestError(ExchangeError):
+    """A request had no answer that is of use. It may have one later.
+
+    `first` and `longest` are seconds: the pause after it, and what that may grow to.
+    """
+
+    def __init__(self, reason: str, first: float = 1.0, longest: float = 60.0) -> None:
+        super().__init__(reason)
+        self.first = first
+        self.longest = longest
+
+    def pause(self, backoff: Backoff) -> float:
+        """Return the seconds to wait before the next attempt; `backoff` counts those in a row."""
+        backoff.first, backoff.longest = self.first, self.longest
+        return backoff.next()
+
+    @classmethod
+    def throttled(cls, reason: str) -> Self:
+        """Return the error for too many requests."""
+        return cls(reason, 5.0, 120.0)
+
+    @classmethod
+    def blocked(cls, reason: str) -> Self:
+        """Return the error of a firewall, which lets go only of those who stay away."""
+        return cls(reason, 60.0, 900.0)
+
+
+def new_backoff() -> Backoff:
+    """Return what `RestError.pause` takes before the first attempt."""
+    return Backoff(1.0, 60.0, jitter=0.5)
+
+
+class NoContract(RestError):  # noqa: N818 - says what is wrong
+    """The exchange does not list the contract that was asked for."""
+
+
+class _Answer(msgspec.Struct):
+    success: bool
+    code: int = 0
+    message: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@attrs.define(eq=False)
+class Client:
+    """Asks one exchange. Get one from `open_client`."""
+
+    url: str
+    _http: httpx2.AsyncClient
+    _pace: RateLimiter
+    _limits: Limits | None = None
+    told: set[str] = attrs.field(factory=set, init=False)
+    """What of its last list was not understood, by how it begins."""
+
+    async def get(self, path: str, **query: str | int) -> msgspec.Raw:
+        """Ask once, not sooner than the pace allows; return the answer's data.
+
+        Args:
+            path: what follows `/api/v1/contract/`.
+            query: the parameters.
+
+        Raises:
+            RestError: there was no useful answer within the limits.
+        """
+        await self._pace.turn()
+        seconds = self._bounds.seconds
+        try:
+            with trio.fail_after(seconds):
+                status, body = await self._fetch(path, query)
+        except trio.TooSlowError:
+            raise RestError(f"{self.url} did not answer within {seconds:g} s") from None
+        except httpx2.HTTPError as error:
+            raise RestError(f"{self.url}: {_why(error)}") from error
+        return self._data(status, body)
+
+    @property
+    def _bounds(self) -> Limits:
+        return self._limits or Limits(TIMEOUT, MOST_BYTES)
+
+    async def _fetch(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
+        body, most = bytearray(), self._bounds.size
+        async with self._http.stream("GET", f"{self.url}{_PREFIX}{path}", params=query) as answer:
+            # Cancelled and not left, because the client does not close the generators beneath.
+            with trio.CancelScope() as reading:
+                async for piece in answer.aiter_raw():
+                    body += piece
+                    if len(body) > most:
+                        reading.cancel()
+            if len(body) > most:
+                raise self._too_long()
+            if answer.headers.get("Content-Encoding") == "gzip":
+                return answer.status_code, self._unpacked(body)
+            return answer.status_code, bytes(body)
+
+    def _unpacked(self, body: bytearray) -> bytes:
+        # Not by the client, which would unpack without a bound.
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS + 16)  # 16 is gzip
+        try:
+            unpacked = unpacker.decompress(body, self._bounds.size)
+        except zlib.error as error:
+            raise RestError(f"{self.url}: an answer that cannot be unpacked: {error}") from error
+        if unpacker.unconsumed_tail:
+            raise self._too_long()
+        return unpacked
+
+    def _too_long(self) -> RestError:
+        return RestError(f"{self.url}: an answer of more than {self._bounds.size >> 20} MiB")
+
+    def _data(self, status: int, body: bytes) -> msgspec.Raw:
+        if status == httpx2.codes.FORBIDDEN:
+            raise RestError.blocked(f"{self.url} answers HTTP 403: a firewall keeps us out")
+        if status == httpx2.codes.TOO_MANY_REQUESTS:
+            raise RestError.throttled(f"{self.url} answers HTTP 429: too many requests")
+        if status != httpx2.codes.OK:
+            raise RestError(f"{self.url} answers HTTP {status}; is --rest-url right?")
+        try:
+            answer = decode(body, _Answer)
+        except msgspec.DecodeError as error:
+            raise RestError(f"{self.url} answers what is no JSON of its kind: {error}") from error
+        if answer.success:
+            return answer.data
+        said = f"{self.url} says: {answer.message[:200] or 'nothing'} (code {answer.code})"
+        if answer.code == _NO_CONTRACT:
+            raise NoContract(said)
+        raise RestError.throttled(said) if answer.code == _THROTTLED else RestError(said)
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    route: Route = DIRECT,
+    pace: RateLimiter | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Client]:
+    """Open a client of a REST interface.
+
+    Args:
+        url: where it is, such as https://contract.mexc.com.
+        route: how it is reached.
+        pace: spaces out requests; of all clients on a route, if they share it.
+        limits: for each request; None is those that suit the list of contracts.
+    """
+    proxy = (
+        httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
+        if route.proxy_url
+        else None
+    )
+    transport = None
+    if route.kind == "from":
+        transport = httpx2.AsyncHTTPTransport(
+            verify=trusting(), trust_env=False, local_address=route.host
+        )
+    # The environment's proxies are not those of the socket to the exchange, so not these either.
+    async with httpx2.AsyncClient(
+        proxy=proxy,
+        transport=transport,
+        timeout=None,  # Client.get bounds the whole of it
+        follow_redirects=True,
+        trust_env=False,
+        verify=trusting(),
+        headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
+    ) as http:
+        yield Client(url.rstrip("/"), http, pace or RateLimiter(PACE), limits)
+
+
+def _why(error: BaseException) -> str:
+    """Return what an error says, or else what was behind it: the client's own are often silent."""
+    behind: BaseException | None = error
+    while behind is not None and not (text := one_line(str(behind))):
+        behind = behind.__cause__ or behind.__context__
+    return type(error).__name__ if behind is None else without_source(text)
+
+
+def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
+    """Return JSON as a type. Whatever is wrong with it is a `msgspec.DecodeError`."""
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from error
