@@ -164,6 +164,10 @@ class AsyncStore:
         """See `Store.inserts`."""
         return await self._run(lambda: self.store.inserts(table))
 
+    async def remove_leftover(self, table: str) -> bool:
+        """See `compaction.remove_leftover`."""
+        return await self._run(lambda: compaction.remove_leftover(self.store, table))
+
     async def compact(self, table: str, least_free: int) -> compaction.Compacted:
         """Rewrite a table; see `compaction.compact`. Ends soon when it is cancelled, as the above.
 

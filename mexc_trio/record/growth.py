@@ -22,7 +22,7 @@ import trio
 
 from mexc_trio.clickhouse.compaction import ENGINE
 from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
-from mexc_trio.errors import StoreError
+from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.journal import Queue
 from mexc_trio.record.reconcile import BATCH
 from mexc_trio.record.recording import Recording
@@ -117,6 +117,11 @@ class Growth:
         kind = (await gate.engines([queue.name])).get(queue.name)
         if kind == ENGINE:
             queue.inserts = await gate.inserts(queue.name)
+            try:
+                if await gate.remove_leftover(queue.name):
+                    log.info("table %s: what a compaction that died had left is gone", queue.name)
+            except StoreRejected as error:
+                log.warning("%s", error)
         self._known[queue.name] = kind == ENGINE
 
     def failed(self, queue: Queue, error: StoreError) -> None:
