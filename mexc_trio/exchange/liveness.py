@@ -36,6 +36,8 @@ class Pulse:
     """The rhythm of one channel of one symbol, over all its connections. Times are Trio's."""
 
     channel: Channel
+    heard: float | None = attrs.field(default=None, init=False)
+    """When the last frame came; None before the first."""
     _last: float = attrs.field(default=0.0, init=False)
     _beats: int = attrs.field(default=0, init=False)  # on this connection
     _known: bool = attrs.field(default=False, init=False)
@@ -68,12 +70,11 @@ class Pulse:
     def beat(self, now: float) -> None:
         """Note a frame of this channel."""
         pause = now - self._last
-        if pause < 0:  # it was not asked for yet
-            pause = 0.0
-        fade = 1 - pause / _FADE_SECONDS
-        faded = self._longest * (fade if fade > _FADE_PER_BEAT else _FADE_PER_BEAT)
-        self._longest = pause if pause > faded else faded
-        self._last = now
+        if pause > 0:  # neither in the same read as the one before, nor not asked for yet
+            fade = 1 - pause / _FADE_SECONDS
+            faded = self._longest * (fade if fade > _FADE_PER_BEAT else _FADE_PER_BEAT)
+            self._longest = pause if pause > faded else faded
+        self._last = self.heard = now
         self._asked = False
         self._beats += 1
         if self._beats == BEATS_TO_LEARN:

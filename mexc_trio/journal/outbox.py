@@ -11,7 +11,7 @@ from mexc_trio.errors import JournalBusy
 from mexc_trio.journal.file import JournalFile, State, Stored
 from mexc_trio.spans import now
 
-GROUP: Final = 64
+GROUP: Final = 256
 """Frames that are collected at the most before they are written."""
 
 

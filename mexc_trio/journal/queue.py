@@ -24,7 +24,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
 
 
-class Marks(msgspec.Struct, array_like=True, frozen=True):
+class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the gap ledger remembers of one table's channels."""
 
     last: Mapping[str, tuple[int, int]]
@@ -119,7 +119,8 @@ class Queue:
         Raises:
             DiskFull, JournalError: writing a full group failed.
         """
-        self.marks = self.marks if marks is None else marks
+        if marks is not None:
+            self.marks = marks
         self._collect(rows, version)
         self._outbox.appended()
 
@@ -139,18 +140,20 @@ class Queue:
     def _collect(self, rows: Sequence[RowTuple], version: int) -> None:
         if not rows:
             return
+        outbox = self._outbox
         if not self._pending:
-            self._outbox.touched.append(self)
-        if not self.backlog:
+            outbox.touched.append(self)
+        if self.end == self.acked:
             with suppress(trio.WouldBlock):  # it has rung already
                 self._bell.send_nowait(None)
         self._pending += rows
         self._recent += rows
         self.end += len(rows)
-        self._outbox.remembered += len(rows)
-        if self._outbox.remembered > REMEMBERED:
+        outbox.remembered += len(rows)
+        if outbox.remembered > REMEMBERED:
             self._forget(len(self._recent))
-        self._version = max(self._version, version)
+        if version > self._version:
+            self._version = version
 
     def head(self, limit: int) -> list[RowTuple]:
         """Return the first rows from `acked` on, in the order of receipt, and leave them here.

@@ -235,7 +235,7 @@ def _rows(collector: Collector, _: Survey) -> Iterator[str]:
 def _last(collector: Collector, _: Survey) -> Iterator[str]:
     to_wall = time.time() - trio.current_time()
     for channel in CHANNELS:
-        if (heard := collector.heard.get(channel)) is not None:
+        if (heard := collector.heard(channel)) is not None:
             yield (
                 f'{_PREFIX}symbol_last_frame_timestamp_seconds{{symbol="{collector.symbol}",'
                 f'channel="{channel}"}} {heard + to_wall:.3f}\n'

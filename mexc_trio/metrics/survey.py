@@ -165,7 +165,7 @@ def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> Non
     if collector.connected and not collector.stopped:
         found.connected.update(one for one in found.tallies if one.symbols[collector.symbol] > 0)
     for channel in CHANNELS:
-        if (heard := collector.heard.get(channel)) is not None:
+        if (heard := collector.heard(channel)) is not None:
             at = heard + to_wall
             found.last[channel] = max(found.last.get(channel, 0.0), at)
             if now - heard < LATELY:

@@ -74,6 +74,8 @@ class Collector:
     """Why the symbol was stopped; None while it is recorded or when all were stopped."""
     has_successor: bool = attrs.field(default=False, init=False)
     """Whether another one goes on for this symbol, with other settings."""
+    stopped: bool = attrs.field(default=False, init=False)
+    """Whether it is recorded no longer; its scope, which knows, looks at the clock each time."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when the nursery has ended, and nothing is written any more."""
     received: dict[Channel | None, int] = attrs.field(init=False)
@@ -82,8 +84,6 @@ class Collector:
     """Frames with rows that came in this run, in the same way."""
     dead: int = attrs.field(default=0, init=False)
     """Dead letters that came in this run."""
-    heard: dict[Channel | None, float] = attrs.field(factory=dict, init=False)
-    """When the last frame of each channel came, in Trio's time."""
     latest: dict[Channel | None, Data] = attrs.field(factory=dict, init=False)
     """The last frame of each channel that has had one."""
     _errors: deque[float] = attrs.field(factory=deque, init=False)
@@ -97,7 +97,7 @@ class Collector:
     # Until then no more is said of dead letters.
     _silent_until: float = attrs.field(default=-math.inf, init=False)
     # Until then its messages are not taken, because the last one broke the program.
-    _deaf_until: float = attrs.field(default=-math.inf, init=False)
+    _deaf_until: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pulses = {channel: Pulse(channel) for channel in self.settings.channels}
@@ -111,10 +111,9 @@ class Collector:
         """The symbol, as the exchange writes it."""
         return self.settings.symbol
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the symbol is recorded no longer, although the others may be."""
-        return self._scope.cancel_called
+    def heard(self, channel: Channel) -> float | None:
+        """Return when the last frame of a channel came that was taken; None if none has."""
+        return self.pulses[channel].heard if channel in self.latest else None
 
     @property
     def refusal(self) -> StoreError | None:
@@ -139,28 +138,30 @@ class Collector:
 
     def data(self, message: Data) -> None:
         """Put the rows of a frame in the journal."""
-        now = trio.current_time()
-        if self.stopped or now < self._deaf_until:
+        if self.stopped or (self._deaf_until and trio.current_time() < self._deaf_until):
             return
         try:
-            channel = message.channel
-            self.received[channel] += len(message.rows)
+            rows, channel = message.rows, message.channel
+            self.received[channel] += len(rows)
             self.frames[channel] += 1
-            self.dead += message.dead
-            if message.dead and now >= self._silent_until:
-                self._silent_until = now + DEAD_LETTER_PAUSE
-                text = "%s: cannot be read, kept as a dead letter (%d in this run): %s"
-                log.warning(text, self.symbol, self.dead, one_line(message.rows[-1].m, 200))
-            self.heard[channel] = now
+            if message.dead:
+                self._say_unreadable(message)
             self.latest[channel] = message
-            marks = self.ledger.received(message)
-            self.queue.append(message.rows, message.version, marks)
+            self.queue.append(rows, message.version, self.ledger.received(message))
             if self.ledger.held:
                 self.wants_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
             self.failed(error)
+
+    def _say_unreadable(self, message: Data) -> None:
+        self.dead += message.dead
+        now = trio.current_time()
+        if now >= self._silent_until:
+            self._silent_until = now + DEAD_LETTER_PAUSE
+            text = "%s: cannot be read, kept as a dead letter (%d in this run): %s"
+            log.warning(text, self.symbol, self.dead, one_line(message.rows[-1].m, 200))
 
     def failed(self, error: Exception) -> None:
         """Hear nothing for a while: a message has met with an error of this program."""
@@ -240,21 +241,23 @@ class Collector:
             return
         self.failure = error
         log.error("%s: %s; this symbol stops", self.symbol, error)
-        self.ledger.stopped(Cause.SYMBOL_STOPPED, str(error))
-        self._scope.cancel()
+        self._end(str(error))
 
     def let_go(self, why: str) -> None:
         """Stop this symbol without a failure: nobody lists it, or wants it, any more."""
         if self.stopped:
             return
         log.info("%s: %s; it is recorded no longer", self.symbol, why)
-        self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
-        self._scope.cancel()
+        self._end(why)
 
     def step_down(self, why: str) -> None:
         """Stop, for a successor to go on with other settings."""
         self.has_successor = True
+        self._end(why)
+
+    def _end(self, why: str) -> None:
         self.ledger.stopped(Cause.SYMBOL_STOPPED, why)
+        self.stopped = True
         self._scope.cancel()
 
     def adjust(self, settings: SymbolSettings) -> None:

@@ -69,6 +69,9 @@ class Ledger:
     filled: Counter[str] = attrs.field(factory=Counter, init=False)
     """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
     _marks: dict[Channel, _Mark] = attrs.field(init=False)
+    # Time and version of each of them: one object that is kept up to date, as to make one for each
+    # frame takes a microsecond.
+    _last: dict[Channel, tuple[int, int]] = attrs.field(init=False)
     # Since when a channel without any row has been missed when it is: since the program was last
     # known to listen. 0 is since now, which the machine's clock may not know yet.
     _since: int = attrs.field(init=False)
@@ -84,7 +87,7 @@ class Ledger:
             self._marks[name].ts, self._marks[name].version = ts, version
         self._since = self.newest
         self._has_history = self.newest > 0
-        self._queue.marks = self._to_remember()
+        self._begin_to_remember()
         if not self.fills:
             self.give_up()  # an earlier run would have filled them
 
@@ -97,6 +100,10 @@ class Ledger:
         """Go on with other channels. One that is new has no past in which it was missed."""
         self._channels = channels
         self._marks = {name: self._marks.get(name) or _Mark(name, now()) for name in channels}
+        self._begin_to_remember()
+
+    def _begin_to_remember(self) -> None:
+        self._last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
         self._queue.marks = self._to_remember()
 
     def program_started(self, cause: Cause, detail: str) -> None:
@@ -145,24 +152,24 @@ class Ledger:
 
         Returns what is to be written with the rows, for the next run to know where they ended.
         """
-        channel = message.channel
-        good = len(message.rows) - message.dead
-        mark = self._marks[channel] if good and channel in self._marks else None
+        rows, channel = message.rows, message.channel
+        good = len(rows) - message.dead
+        mark = self._marks.get(channel or "") if good else None
         held = len(self.held)
-        if mark is not None:
-            self._end_gap(mark, possible(message.rows[0].ts), message.version, ended=True)
+        if mark is not None and mark.gap is not None:
+            self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
             self.lost(
                 Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
             )
         if mark is not None:
-            mark.ts = possible(message.rows[good - 1].ts)
-            mark.version = message.version
+            mark.ts, mark.version = possible(rows[good - 1].ts), message.version
+            self._last[mark.channel] = mark.ts, mark.version
             if self.fills and channel == "deal":
                 self.known.room = _ROOM_TO_FILL if self.held else MOST_DEALS
                 self.known.note(message)
-        marks = self._to_remember(len(message.rows))
+        marks = self._to_remember(len(rows))
         if len(self.held) > held:
             self._queue.remember(marks)
         return marks
@@ -270,5 +277,4 @@ class Ledger:
 
     def _to_remember(self, new: int = 0) -> Marks:
         """Return what is to be remembered once so many new rows are in the queue."""
-        last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
-        return Marks(last, self._queue.end + new, self.held)
+        return Marks(self._last, self._queue.end + new, self.held)

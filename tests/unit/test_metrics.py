@@ -75,6 +75,7 @@ async def test_every_counter_is_there_from_the_start(recording: Recording) -> No
 async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> None:
     """Its numbers are the recorder's own, read when they are asked for."""
     rows = [Row(1, "d", "1|2|1"), Row(2, "dl", "?")]
+    recording.collectors[1].pulses["deal"].beat(trio.current_time())
     recording.collectors[1].data(Data("S1_USDT", "deal", rows, 1, 0, ("deal",)))
     recording.collectors[1].data(Data("S1_USDT", "deal", rows[:1], 0, 0))  # closes the gap
     samples = await scrape(recording)
