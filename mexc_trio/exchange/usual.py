@@ -20,7 +20,6 @@ from mexc_trio.exchange.digits import (
     MAX_TS_DIGITS,
     Malformed,
     funding_rate,
-    number,
     side,
 )
 from mexc_trio.exchange.messages import Data
@@ -32,12 +31,19 @@ _Version = Annotated[int, msgspec.Meta(ge=1, lt=10**18)]
 
 _ABSENT: Final = Raw(b"")
 _DIGITS: Final = b"0123456789."
+_SIGNED: Final = b"-0123456789."
+_BAR: Final = ord("|")
+_DIRECTIONS: Final = {1: b"1", 2: b"2"}
+# Where the exchange writes the channel today: after the data. To look for it there only spares half
+# a microsecond of a book's twelve.
+_TAIL: Final = 64
 
 # 0.2 microseconds; `Row(...)`, which does the same by way of a function of its own, takes 0.7.
 _row: Callable[[tuple[int, str, str]], Row] = partial(tuple.__new__, Row)
 
 
-class _Deal(msgspec.Struct):
+# `gc=False`: none of these can be part of a cycle, and the collector need not look at them.
+class _Deal(msgspec.Struct, gc=False):
     p: Raw
     v: Raw
     T: Literal[1, 2]
@@ -45,26 +51,26 @@ class _Deal(msgspec.Struct):
     i: str = ""
 
 
-class _DealPush(msgspec.Struct):
+class _DealPush(msgspec.Struct, gc=False):
     channel: Literal["push.deal"]
     symbol: str
     data: list[_Deal]
 
 
-class _Book(msgspec.Struct):
+class _Book(msgspec.Struct, gc=False):
     bids: Raw
     asks: Raw
     version: _Version
 
 
-class _DepthPush(msgspec.Struct):
+class _DepthPush(msgspec.Struct, gc=False):
     channel: Literal["push.depth.full"]
     symbol: str
     data: _Book
     ts: _Milliseconds
 
 
-class _Ticker(msgspec.Struct):
+class _Ticker(msgspec.Struct, gc=False):
     lastPrice: Raw  # noqa: N815 - the exchange's names
     fairPrice: Raw = _ABSENT  # noqa: N815
     indexPrice: Raw = _ABSENT  # noqa: N815
@@ -72,7 +78,7 @@ class _Ticker(msgspec.Struct):
     fundingRate: Raw = _ABSENT  # noqa: N815
 
 
-class _TickerPush(msgspec.Struct):
+class _TickerPush(msgspec.Struct, gc=False):
     channel: Literal["push.ticker"]
     symbol: str
     data: _Ticker
@@ -87,14 +93,17 @@ _decode_ticker = msgspec.json.Decoder(_TickerPush).decode
 
 def read_usual(message: bytes) -> Data | None:
     """Return what a push means; None if this is none, or not one as it usually is."""
-    # Where the name stands is not looked at, as this only chooses what is tried: the parser's own
-    # way to tell kinds apart reads up to the name first, and then all from the beginning.
+    # This only chooses what is tried: the parser's own way to tell kinds apart reads up to the name
+    # first, and then all from the beginning.
+    tail = message[-_TAIL:]
+    if b'"push.' not in tail:
+        tail = message  # as in former years
     try:
-        if b'"push.deal"' in message:
+        if b'"push.deal"' in tail:
             return _deals(_decode_deals(message))
-        if b'"push.depth.full"' in message:
+        if b'"push.depth.full"' in tail:
             return _depth(_decode_depth(message))
-        if b'"push.ticker"' in message:
+        if b'"push.ticker"' in tail:
             return _ticker(_decode_ticker(message))
     except (Malformed, msgspec.DecodeError, RecursionError, UnicodeError):
         pass
@@ -110,7 +119,7 @@ def _deals(push: _DealPush) -> Data:
         deals.sort(key=_by_time)
     rows, ids = [], []
     for deal in deals:
-        text = b"%b|%b|%d" % (deal.p, deal.v, deal.T)
+        text = b"|".join((deal.p, deal.v, _DIRECTIONS[deal.T]))
         # A JSON value of digits and points is a number, and `number` returns it as it is. To look
         # at both at once takes a third of the time.
         if text.translate(None, _DIGITS) != b"||":
@@ -129,11 +138,9 @@ def _depth(push: _DepthPush) -> Data:
 
 def _ticker(push: _TickerPush) -> Data:
     ticker = push.data
-    last = number(ticker.lastPrice)
-    if not last:
-        raise Malformed
-    text = (
-        f"{last}|{number(ticker.fairPrice)}|{number(ticker.indexPrice)}|"
-        f"{number(ticker.holdVol)}|{funding_rate(ticker.fundingRate)}"
-    )
-    return Data(push.symbol, "ticker", [_row((push.ts, TICKER, text))])
+    prices = (ticker.lastPrice, ticker.fairPrice, ticker.indexPrice, ticker.holdVol)
+    text = b"|".join(prices)
+    if text.translate(None, _SIGNED) != b"|||" or text[0] == _BAR:
+        raise Malformed  # no plain numbers, or no last price
+    row = _row((push.ts, TICKER, f"{text.decode()}|{funding_rate(ticker.fundingRate)}"))
+    return Data(push.symbol, "ticker", [row])
