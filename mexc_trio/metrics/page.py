@@ -157,6 +157,10 @@ def _gaps(survey: Survey) -> Iterator[Metric]:
     yield _counters(
         "gap_seconds", "Their length; of one in all channels of a symbol once.", ["cause"], seconds
     )
+    whole = survey.filled["whole"]
+    how = [(("whole",), whole), (("part",), survey.filled["gaps"] - whole)]
+    yield _counters("filled_gaps", "Those in deals that were filled afterwards.", ["how"], how)
+    yield _counter("filled_deals", "Deals that were fetched for them.", survey.filled["deals"])
 
 
 def _store(survey: Survey) -> Iterator[Metric]:

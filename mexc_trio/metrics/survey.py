@@ -68,6 +68,8 @@ class Survey:
     gaps: Counter[str] = attrs.field(factory=Counter)
     """Gaps written in this run, by cause."""
     gap_milliseconds: Counter[str] = attrs.field(factory=Counter)
+    filled: Counter[str] = attrs.field(factory=Counter)
+    """See `Ledger.filled`."""
     last: dict[Channel, float] = attrs.field(factory=dict)
     """When the last frame of any symbol came, in seconds since 1970, by channel."""
     delays: dict[Channel, list[float]] = attrs.field(
@@ -175,6 +177,7 @@ def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> Non
     _sum(found.stored, collector.counts.appended)
     _sum(found.gaps, collector.ledger.written)
     _sum(found.gap_milliseconds, collector.ledger.missed)
+    _sum(found.filled, collector.ledger.filled)
     found.dead += collector.dead
     found.covered += collector.counts.covered
 

@@ -36,6 +36,14 @@ async def test_what_the_exchange_tells_no_more_stays_in_the_ledger(
     assert result.filled, result
 
 
+async def test_a_recorder_that_is_killed_while_it_fetches_stores_no_deal_twice(
+    tmp_path: Path,
+) -> None:
+    """The next run fetches what is left, and knows from the journal what is there."""
+    result = await try_backfill(Cuts(directory=tmp_path, cuts=2, longest=2, rate=6, kill=True))
+    check(result)
+
+
 async def test_nothing_is_fetched_if_nobody_wants_it(tmp_path: Path) -> None:
     """The ledger then says what it always said."""
     cuts = Cuts(directory=tmp_path, cuts=1, longest=2, options=["--no-backfill"])

@@ -69,6 +69,7 @@ def backfill(
     ids: _Flag = False,
     lag: float = 0.0,
     most: int = 20,
+    kill: _Flag = False,
     seed: int = 1,
     store: Literal["embedded", "server"] = "embedded",
 ) -> int:
@@ -88,6 +89,8 @@ def backfill(
         Seconds by which the REST interface lags behind.
     most
         Requests a second that the REST interface answers.
+    kill
+        Kill the recorder after each cut, while it fetches, and start it again.
     seed
         Makes the instants repeatable, as far as processes are.
     store
@@ -100,7 +103,7 @@ def backfill(
             target = stack.enter_context(ClickHouseServer()).url
         trial = Cuts(
             directory=directory, store=target, cuts=cuts, longest=longest, rate=rate, ids=ids,
-            lag=lag, most=most, seed=seed,
+            lag=lag, most=most, kill=kill, seed=seed,
         )  # fmt: skip
         result = trio.run(try_backfill, trial)
     print(result)

@@ -53,6 +53,8 @@ class Cuts:
     """Seconds by which it lags behind."""
     most: int = 20
     """Requests a second that it answers."""
+    kill: bool = False
+    """Whether the recorder is killed after each cut, and started again."""
     options: Sequence[str] = ()
     """Of the recorder."""
     seed: int = 1
@@ -133,19 +135,20 @@ async def try_backfill(trial: Cuts) -> Result:
             raise RuntimeError("an exchange with a port for it has a REST interface")
         rest.ids, rest.lag, rest.most = trial.ids, trial.lag, trial.most
         market = _Market(exchange, trial.rate)
-        with (trial.directory / "log.txt").open("w") as log:
-            recorder = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--url", exchange.url,
-                 "--rest-url", rest.url, "--store", trial.store, "--stats-interval", "0",
-                 "--max-errors", "1000000", *trial.options],
-                cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=log,
-            )  # fmt: skip
+        recorder = await _start(trial, exchange)
         try:
-            await _until(exchange, recorder, lambda: _is_whole(exchange))
             it.start_soon(market.run)
             began = trio.current_time()
-            await _cut(trial, exchange, recorder)
+            chance = random.Random(trial.seed)
+            for _ in range(trial.cuts):
+                await _cut(trial, exchange, recorder, chance)
+                if trial.kill:
+                    await trio.sleep(1.6 * chance.random())
+                    recorder.kill()
+                    await recorder.wait()
+                    await exchange.until(lambda: not exchange.opened)
+                    recorder = await _start(trial, exchange)
+            await trio.sleep(SETTLED + 2 * trial.lag)
             it.cancel_scope.cancel()
             seconds = trio.current_time() - began
             with trio.CancelScope(shield=True), trio.fail_after(LONGEST_WAIT):
@@ -159,17 +162,32 @@ async def try_backfill(trial: Cuts) -> Result:
     return _compared(trial, market, seconds, exit_code)
 
 
-async def _cut(trial: Cuts, exchange: Exchange, recorder: trio.Process) -> None:
+async def _start(trial: Cuts, exchange: Exchange) -> trio.Process:
+    """Start the recorder, and wait until it is subscribed to everything."""
+    if exchange.rest is None:
+        raise RuntimeError("the exchange has no REST interface")
+    with (trial.directory / "log.txt").open("a") as log:
+        recorder = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--url", exchange.url,
+             "--rest-url", exchange.rest.url, "--store", trial.store, "--stats-interval", "0",
+             "--max-errors", "1000000", *trial.options],
+            cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+    await _until(exchange, recorder, lambda: _is_whole(exchange))
+    return recorder
+
+
+async def _cut(
+    trial: Cuts, exchange: Exchange, recorder: trio.Process, chance: random.Random
+) -> None:
     """Cut the line, let the market go on, and let the recorder come back."""
-    chance = random.Random(trial.seed)
-    for _ in range(trial.cuts):
-        await trio.sleep(0.5 + 2 * chance.random())
-        await exchange.stop_listening()
-        await exchange.drop()
-        await trio.sleep(1 + chance.random() * (trial.longest - 1))
-        await exchange.listen()
-        await _until(exchange, recorder, lambda: _is_whole(exchange))
-    await trio.sleep(SETTLED + 2 * trial.lag)
+    await trio.sleep(0.5 + 2 * chance.random())
+    await exchange.stop_listening()
+    await exchange.drop()
+    await trio.sleep(1 + chance.random() * (trial.longest - 1))
+    await exchange.listen()
+    await _until(exchange, recorder, lambda: _is_whole(exchange))
 
 
 def _is_whole(exchange: Exchange) -> bool:
