@@ -1,9 +1,10 @@
 """One table read in the order of insertion: pauses, times that run backwards, rows stored twice.
 
-One thread reads a StripeLog table in that order, and a window function sees each row beside the
-one before it, so that memory does not grow with the table. Nor does it in the search for rows that
-are there twice. Where each row of a type is later than the one before, none is; and where rows were
-inserted twice, the first of them goes back in time, or stands still, and has its like elsewhere. So
+One thread reads a StripeLog table in that order, and a MergeTree's rows bear their numbers. So a
+window function sees each row beside the one before it, and memory does not grow with the table. Nor
+does it in the search for rows that are there twice. Where each row of a type is later than the one
+before, none is; and where rows were inserted twice, the first of them goes back in time, or stands
+still, and has its like elsewhere. So
 those *steps* are looked for first, then the likes of those few rows, and only around the steps that
 have one is each row held against all others.
 
@@ -28,6 +29,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse.schema import Readable
+from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.errors import StoreError
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import Span, union
@@ -108,15 +110,34 @@ def why_not(store: Readable) -> str:
     return ""
 
 
-def read_order(
-    store: Readable, source: str, ts: str, starts: Mapping[Channel, str], fills: str
-) -> Order:
+@attrs.frozen
+class Source:
+    """Rows of a table that can be read in the order of insertion."""
+
+    sql: str
+    """What stands behind FROM."""
+    ts: str
+    """The SQL for a row's time in milliseconds."""
+    numbered: bool
+    """Whether each row bears its number."""
+
+    @property
+    def order(self) -> str:
+        """What stands in a window to see the rows in their order."""
+        return f"ORDER BY {NUMBER} " if self.numbered else ""
+
+    @property
+    def number(self) -> str:
+        """The SQL of a row's number."""
+        return NUMBER if self.numbered else "rowNumberInAllBlocks()"
+
+
+def read_order(store: Readable, source: Source, starts: Mapping[Channel, str], fills: str) -> Order:
     """Read a table in the order of insertion.
 
     Args:
         store: where it is; `why_not` has no objection.
-        source: the SQL for the table, to stand behind FROM.
-        ts: the SQL for a row's time in milliseconds.
+        source: its rows.
         starts: for each channel the SQL of a SELECT for the starts of its gaps in milliseconds.
         fills: the same for the first deals that were fetched for gaps.
 
@@ -125,19 +146,17 @@ def read_order(
     """
     none = "SELECT toInt64(0)"
     found = {
-        name: _steps(store, source, ts, name, starts[name], fills if name == "deal" else none)
+        name: _steps(store, source, name, starts[name], fills if name == "deal" else none)
         for name in CHANNELS
     }
     return Order(
         {name: steps.pauses for name, steps in found.items()},
         {name: steps.backwards for name, steps in found.items()},
-        _repeated(store, source, ts, found, starts),
+        _repeated(store, source, found, starts),
     )
 
 
-def _steps(
-    store: Readable, source: str, ts: str, channel: Channel, starts: str, fills: str
-) -> _Steps:
+def _steps(store: Readable, source: Source, channel: Channel, starts: str, fills: str) -> _Steps:
     hashed = channel == "deal"
     far = f"back > {TOLERANCE[channel]}"
     wrong = f"({far} AND before NOT IN ({starts}) AND at NOT IN ({fills}))"
@@ -147,19 +166,17 @@ def _steps(
         f"argMaxIf(before, back, {wrong}), countIf({_suspicious(channel)}), "
         f"{'countIf(back = 0 AND h = h_before)' if hashed else '0'}, "
         f"groupArrayIf({MOST_PAUSES})(before, {pause}), groupArrayIf({MOST_PAUSES})(at, {pause}) "
-        f"FROM ({_beside(source, ts, channel, hashed=hashed)}) {_ONE_THREAD}"
+        f"FROM ({_beside(source, channel, hashed=hashed)}) {_ONE_THREAD}"
     )[0]
     all_steps, steps, furthest, at, suspicious, alike = (int(value) for value in row[:6])
     pauses = [(int(a), int(b)) for a, b in zip(row[6], row[7], strict=True)]
     if all_steps:
-        pauses = _empty(store, source, ts, channel, pauses)
+        pauses = _empty(store, source, channel, pauses)
     wrongs = Backwards(steps, furthest, at) if steps else Backwards(0, 0, 0)
     return _Steps(pauses, wrongs, suspicious, alike)
 
 
-def _empty(
-    store: Readable, source: str, ts: str, channel: Channel, pauses: Sequence[Span]
-) -> list[Span]:
+def _empty(store: Readable, source: Source, channel: Channel, pauses: Sequence[Span]) -> list[Span]:
     """Leave out pauses whose rows stand elsewhere: where time ran backwards, rows left a gap.
 
     Only the longest are looked at, because the others worry nobody.
@@ -169,20 +186,23 @@ def _empty(
         return []
     inside = ", ".join(f"countIf(at > {start} AND at < {end})" for start, end in longest)
     counts = store.query(
-        f"SELECT {inside} FROM (SELECT {ts} AS at FROM {source} WHERE mt = '{_TYPES[channel]}')"
+        f"SELECT {inside} FROM (SELECT {source.ts} AS at FROM {source.sql} "
+        f"WHERE mt = '{_TYPES[channel]}')"
     )[0]
     filled = {pause for pause, n in zip(longest, counts, strict=True) if int(n)}
     return [pause for pause in pauses if pause not in filled]
 
 
-def _beside(source: str, ts: str, channel: Channel, *, hashed: bool) -> str:
+def _beside(source: Source, channel: Channel, *, hashed: bool) -> str:
     """Return the SQL that shows each row's time beside that of the row before of its type."""
     more = ", h, lagInFrame(h) OVER w AS h_before" if hashed else ""
+    columns = ", cityHash64(m) AS h" if hashed else ""
+    columns += f", {NUMBER}" if source.numbered else ""
     return (
         f"SELECT at, lagInFrame(at, 1, at - 1) OVER w AS before, before - at AS back{more} "
-        f"FROM (SELECT {ts} AS at{', cityHash64(m) AS h' if hashed else ''} "
-        f"FROM {source} WHERE mt = '{_TYPES[channel]}') "
-        f"WINDOW w AS (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
+        f"FROM (SELECT {source.ts} AS at{columns} "
+        f"FROM {source.sql} WHERE mt = '{_TYPES[channel]}') "
+        f"WINDOW w AS ({source.order}ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
     )
 
 
@@ -193,13 +213,12 @@ def _suspicious(channel: Channel) -> str:
 
 def _repeated(
     store: Readable,
-    source: str,
-    ts: str,
+    source: Source,
     found: Mapping[Channel, _Steps],
     starts: Mapping[Channel, str],
 ) -> Repeated:
     alike = found["deal"].alike
-    steps = _twinned(store, source, ts, found)
+    steps = _twinned(store, source, found)
     spans = union((at, min(before + 1, at + _FAR)) for at, before in steps)
     where, complete = _within(spans)
     at_least = not complete or len(steps) == _MOST_STEPS or any(b - a > _FAR for a, b in steps)
@@ -207,8 +226,8 @@ def _repeated(
         return Repeated(dict.fromkeys(CHANNELS, 0), None, 0, alike, at_least=False)
     # All rows are numbered, also those that are of no interest.
     numbered = (
-        f"SELECT toString(mt) AS k, {ts} AS at, cityHash64(m) AS h, rowNumberInAllBlocks() AS n "
-        f"FROM {source}"
+        f"SELECT toString(mt) AS k, {source.ts} AS at, cityHash64(m) AS h, {source.number} AS n "
+        f"FROM {source.sql}"
     )
     # Deals of one text without a row in between are known already.
     twins = (
@@ -240,17 +259,18 @@ def _repeated(
     return Repeated(rows, min(firsts, default=None), resent, alike + more_alike, at_least)
 
 
-def _twinned(store: Readable, source: str, ts: str, found: Mapping[Channel, _Steps]) -> list[Span]:
+def _twinned(store: Readable, source: Source, found: Mapping[Channel, _Steps]) -> list[Span]:
     """Return the steps to a row that has its like in the table: from where to where, upwards."""
     steps = " UNION ALL ".join(
         f"SELECT at, before, cityHash64('{_TYPES[name]}', at, h) AS row_hash "
-        f"FROM ({_beside(source, ts, name, hashed=True)}) WHERE {_suspicious(name)}"
+        f"FROM ({_beside(source, name, hashed=True)}) WHERE {_suspicious(name)}"
         for name, one in found.items()
         if one.suspicious
     )
     if not steps:
         return []
-    rows = f"SELECT cityHash64(toString(mt), {ts}, cityHash64(m)) AS row_hash FROM {source}"
+    row_hash = f"cityHash64(toString(mt), {source.ts}, cityHash64(m))"
+    rows = f"SELECT {row_hash} AS row_hash FROM {source.sql}"
     likes = (
         f"SELECT row_hash FROM ({rows}) WHERE row_hash IN (SELECT row_hash FROM ({steps})) "
         f"GROUP BY row_hash HAVING count() > 1"

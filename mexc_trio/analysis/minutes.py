@@ -14,6 +14,7 @@ import attrs
 from mexc_trio.analysis.gaps import filled_from
 from mexc_trio.analysis.survey import time_sql
 from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.filled import FILLED_SQL
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import MINUTE, Span
@@ -141,19 +142,30 @@ def minutes(
     return {int(line[0]): _minute(line[1:]) for line in found}
 
 
-def pauses(store: Readable, source: str, ts: str, span: Span, step: int = MINUTE) -> dict[int, int]:
+def pauses(
+    store: Readable,
+    source: str,
+    ts: str,
+    span: Span,
+    step: int = MINUTE,
+    *,
+    numbered: bool = False,
+) -> dict[int, int]:
     """Return the longest pause that ended in each step, in milliseconds, by steps since 1970.
 
     A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
-    Arguments as for `around`. The store must be one of which `order.why_not` has nothing to say.
+    Arguments as for `around`, and whether each row bears its number. The store must be one of which
+    `order.why_not` has nothing to say.
 
     Raises:
         StoreError: there was no answer.
     """
+    order, column = (f"ORDER BY {NUMBER} ", f", {NUMBER}") if numbered else ("", "")
     found = store.query(
         f"SELECT intDiv(at, {step}) AS minute, max(at - newest) FROM ("
-        f"SELECT at, max(at) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest "
-        f"FROM ({_rows(source, ts, span)}) WHERE k != '{DEAD_LETTER}') "
+        f"SELECT at, max(at) OVER ({order}ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) "
+        f"AS newest "
+        f"FROM ({_rows(source, ts, span, column)}) WHERE k != '{DEAD_LETTER}') "
         f"WHERE newest > 0 AND at > newest GROUP BY minute ORDER BY minute "
         f"SETTINGS max_threads = 1"
     )
@@ -189,9 +201,9 @@ def marked_symbols(store: Readable, source: str) -> list[str]:
     return [str(symbol) for (symbol,) in found]
 
 
-def _rows(source: str, ts: str, span: Span) -> str:
+def _rows(source: str, ts: str, span: Span, more: str = "") -> str:
     return (
-        f"SELECT {ts} AS at, toString(mt) AS k, m FROM {source} "
+        f"SELECT {ts} AS at, toString(mt) AS k, m{more} FROM {source} "
         f"WHERE {ts} >= {span[0]} AND {ts} < {span[1]}"
     )
 

@@ -25,6 +25,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
+from mexc_trio.clickhouse.tables import in_order, is_numbered
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 
 
@@ -87,7 +88,9 @@ def survey(
         found = _read(store, table, key, times, source)
     except StoreError as error:
         damage = repair.damage(error).removeprefix(f"{store.name}: ")
-        readable = repair.longest_readable(store, table, counted)
+        # What parts of a MergeTree can be read, the engine tells when it starts.
+        is_log = not is_numbered(dict(table.columns))
+        readable = repair.longest_readable(store, table, counted) if is_log else 0
         source = _first(store, table, readable)
         # Not even none can be read where the index is damaged.
         found = _read(store, table, key, times, source) if readable else []
@@ -108,7 +111,7 @@ def survey(
         max((line[3] for line in found), default=None),
         damage,
         source,
-        inserts_of(store, source) if rows else 0,
+        inserts_of(store, source) if rows and not is_numbered(dict(table.columns)) else 0,
     )
 
 
@@ -119,11 +122,17 @@ def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
         store: where they are.
         directory: the embedded store's, where the files can be looked at; None for a server.
     """
+    known = {name: Size(size) for name, size in known_sizes(store).items() if size is not None}
     if directory is None:
-        known = known_sizes(store)
-        return {name: Size(size) for name, size in known.items() if size is not None}
+        return known
     tables = directory / "data" / store.database
-    return {path.name: _files(path) for path in tables.glob("*") if path.is_dir()}
+    # A MergeTree has directories that come and go; the engine knows best.
+    logs = [path for path in tables.glob("*") if path.is_dir() and not _has_parts(path)]
+    return known | {path.name: _files(path) for path in logs}
+
+
+def _has_parts(directory: Path) -> bool:
+    return (directory / "format_version.txt").exists()
 
 
 def _files(directory: Path) -> Size:
@@ -200,10 +209,8 @@ def _cut_short(directory: Path) -> str:
 
 def _first(store: Readable, table: Table, rows: int) -> str:
     """Return the SQL of a table's first rows, read as `repair.unreadable` reads them."""
-    return (
-        f"(SELECT {_names(table)} FROM {qualified(store, table.name)} LIMIT {rows} "
-        f"SETTINGS max_threads = 1)"
-    )
+    source = qualified(store, table.name) + in_order(is_numbered(dict(table.columns)))
+    return f"(SELECT {_names(table)} FROM {source} LIMIT {rows} SETTINGS max_threads = 1)"
 
 
 def _names(table: Table) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import attrs
 
@@ -19,6 +20,7 @@ from mexc_trio.backup.manifest import Entry, check_file, read_manifest, read_row
 from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
+from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Store,
@@ -27,7 +29,7 @@ from mexc_trio.clickhouse.schema import (
     prepare,
     qualified,
 )
-from mexc_trio.clickhouse.tables import OF_ALL
+from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
 from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
@@ -82,7 +84,9 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             _refuse_rows(store, moves, append=append)
             with progress(f"restore into {store.name}", sum(e.rows for e in entries)) as bar:
                 for move in moves:
-                    _fill(store, move, source, bar, exists=move.entry.table in found)
+                    name = move.entry.table
+                    engine = TableEngine.STRIPELOG if name in OF_ALL else settings.engine_of(name)
+                    _fill(store, move, source, bar, engine, exists=name in found)
         for move in moves:
             _compare(settings, move)
         with _open(settings) as store:
@@ -141,9 +145,11 @@ def _refuse_rows(store: Store, moves: Sequence[_Move], *, append: bool) -> None:
         )
 
 
-def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: bool) -> None:
-    """Insert a table's rows in their order."""
-    table = attrs.evolve(table_of(move.entry.table), name=move.into)
+def _fill(
+    store: Store, move: _Move, source: Path, bar: Progress, engine: str, *, exists: bool
+) -> None:
+    """Insert a table's rows in their order; if it is missing, into one of that engine."""
+    table = attrs.evolve(table_of(move.entry.table), name=move.into, engine=TableEngine(engine))
     if not move.before:
         into = qualified(store, move.into)
         store.query(f"DROP TABLE IF EXISTS {into}")  # of a restore that was killed
@@ -152,6 +158,8 @@ def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: boo
             store.query(f"CREATE TABLE {into} AS {qualified(store, move.entry.table)}")
         else:
             prepare(store, [table])
+    numbered = is_numbered((columns(store, tables=[move.into]) or {}).get(move.into, {}))
+    number = end_of(store, move.into) if numbered else 0
     try:
         for batch in read_rows(source, move.entry):
             values = (
@@ -160,7 +168,9 @@ def _fill(store: Store, move: _Move, source: Path, bar: Progress, *, exists: boo
             )
             rows: Iterator[RowTuple] = zip(*values, strict=True)
             while part := list(islice(rows, BATCH)):
-                store.append(table, part)
+                numbers = range(number, number + len(part))
+                store.append(table, part, Numbering(numbers, uuid4().hex) if numbered else None)
+                number += len(part)
                 bar(len(part))
     except BaseException:
         _clean_up(store, move)
@@ -229,7 +239,11 @@ def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
     """
     for queue in journal.queues() if journal else ():
         rows = totals.get(queue.name)
-        if rows is not None and queue.table_rows is not None and queue.table_rows < rows:
+        if rows is None:
+            continue
+        queue.base = None  # rows of a backup are numbered as they come
+        queue.checked("")
+        if queue.table_rows is not None and queue.table_rows < rows:
             queue.settle(queue.acked, rows)
 
 

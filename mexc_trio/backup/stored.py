@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mexc_trio.backup.manifest import table_of
 from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, quoted
+from mexc_trio.clickhouse.tables import in_order, is_numbered
 from mexc_trio.read.reading import Reader
 
 Types = Mapping[str, str]
@@ -34,9 +35,9 @@ def select_rows(
         f"{_value(name, types[name])} AS {quoted('value_' + name)}"
         for name in table_of(as_table or table).column_names
     )
-    rows = f"(SELECT * FROM {qualified(reader, table)} LIMIT {limit})"
+    source = qualified(reader, table) + in_order(is_numbered(types))
+    rows = f"(SELECT * FROM {source} LIMIT {limit})"
     where = f" WHERE symbol IN ({', '.join(map(literal, only))})" if only else ""
-    # One thread returns a StripeLog table's rows in the order of insertion.
     return f"SELECT {wanted} FROM {rows}{where} SETTINGS max_threads = 1"
 
 

@@ -20,6 +20,7 @@ from mexc_trio.cli.options import (
     DrainOptions,
     JournalOptions,
     RecordOptions,
+    SetupOptions,
     Symbols,
     VerifyOptions,
     begin,
@@ -83,7 +84,7 @@ def _refuse_command(text: str) -> None:
 @app.command
 def setup(
     *symbols: Symbols,
-    options: CommonOptions | None = None,
+    options: SetupOptions | None = None,
     drop_system_logs: Annotated[
         bool,
         Parameter(

@@ -66,6 +66,14 @@ class CommonOptions:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
+class SetupOptions(CommonOptions):
+    """Options of setup."""
+
+    engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
 class JournalOptions(CommonOptions):
     """Options of the commands that look at the journal."""
 
@@ -94,6 +102,7 @@ class DrainOptions(JournalOptions):
 class RecordOptions(DrainOptions):
     """Options of recording: all of them."""
 
+    engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
     log_file: Annotated[str | None, _option("log_file", PROGRAM, "FILE")] = None
     url: Annotated[str | None, _option("url", RECORD, "URL")] = None
     route: Annotated[tuple[str, ...] | None, _option("route", RECORD, "ROUTE")] = None

@@ -16,9 +16,10 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from mexc_trio.clickhouse import compaction, repair, schema, views
+from mexc_trio.clickhouse import compaction, numbered, repair, schema, views
 from mexc_trio.clickhouse.coalescer import Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
+from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
@@ -80,14 +81,16 @@ class AsyncStore:
         """What became of the INSERTs of this run."""
         return self._coalescer.tally
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
         Raises:
             StoreError: the outcome is unknown; ask `count`.
         """
         with self._noticing_outages():
-            await self._coalescer.append(table, rows)
+            await self._coalescer.append(table, rows, numbering)
         self._retry = FIRST_RETRY
         self._said.clear()
 
@@ -95,9 +98,6 @@ class AsyncStore:
         """Wait until no INSERT into the table is running any more.
 
         A server that was frozen or cut off may go on with one that we have given up.
-
-        Raises:
-            StoreError: there was no answer.
         """
         pause = FIRST_PAUSE
         while await self._run(lambda: schema.inserting(self.store, table.name)):
@@ -119,23 +119,36 @@ class AsyncStore:
         """Create what is missing; return the names of new tables."""
         return await self._run(lambda: schema.prepare(self.store, tables))
 
+    async def engine(self, table: Table) -> TableEngine:
+        """See `schema.engine_of`."""
+        return await self._run(lambda: schema.engine_of(self.store, table.name))
+
+    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
+        """See `numbered.rows_between`."""
+        return await self._run(lambda: numbered.rows_between(self.store, table, first, end))
+
+    async def numbers(self, table: Table) -> numbered.Numbers | None:
+        """See `numbered.numbers`."""
+        return await self._run(lambda: numbered.numbers(self.store, table))
+
+    async def holes(self, table: Table) -> Sequence[numbered.Hole]:
+        """See `numbered.holes`."""
+        return await self._run(lambda: numbered.holes(self.store, table))
+
     async def mt_types(self, tables: Sequence[str]) -> dict[str, str]:
         """See `schema.mt_types`."""
         return await self._run(lambda: schema.mt_types(self.store, tables))
 
-    async def create_views(self, tables: Sequence[str]) -> None:
+    async def create_views(self, tables: Sequence[Table]) -> None:
         """Create the typed views of symbols' tables that lack them, a few at a time.
 
         Thousands take minutes, during which INSERTs go on in between. What prevents them is no
         error: views are a convenience, and the next start tries again.
         """
         for first in range(0, len(tables), VIEWS_AT_ONCE):
+            some = tables[first : first + VIEWS_AT_ONCE]
             with suppress(StoreError):  # the writers meet it too, and tell
-                await self._run(partial(self._create_views, tables[first : first + VIEWS_AT_ONCE]))
-
-    def _create_views(self, tables: Sequence[str]) -> None:
-        schema.prepare(self.store, [schema.market_table(name) for name in tables])
-        views.create(self.store, tables)
+                await self._run(partial(views.create_with_tables, self.store, some))
 
     async def server_start_id(self) -> str:
         """See `Store.server_start_id`."""

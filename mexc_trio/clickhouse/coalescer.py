@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
+from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
@@ -25,6 +26,7 @@ LONGEST: Final = 16
 class _Insert:
     table: Table
     rows: Sequence[RowTuple]
+    numbering: Numbering | None
     error: StoreError | None = attrs.field(
         factory=lambda: StoreUnavailable("this INSERT was not tried")
     )
@@ -67,7 +69,9 @@ class Coalescer:
     def __attrs_post_init__(self) -> None:
         self._threads = trio.CapacityLimiter(self._limiter.total_tokens)
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
         Raises:
@@ -75,7 +79,7 @@ class Coalescer:
                 since another one had met with that in the meantime.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        insert = _Insert(table, rows)
+        insert = _Insert(table, rows, numbering)
         while True:
             batch = self._assembling
             if batch is None:
@@ -139,7 +143,7 @@ class Coalescer:
                 continue
             began = time.monotonic()
             try:
-                self._store.append(insert.table, insert.rows)
+                self._store.append(insert.table, insert.rows, insert.numbering)
                 insert.error = None
             except StoreUnavailable as error:
                 self._outage = error

@@ -195,7 +195,7 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
     They are in the form in which they were appended: times in milliseconds.
     """
     # One thread returns a StripeLog table's blocks in the order of insertion.
-    return _select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
+    return select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
 
 
 def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
@@ -208,10 +208,11 @@ def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[Row
         f"WHERE {quoted(symbol)} IN ({symbols}) "
         f"AND {milliseconds(quoted(until), types[until])} IN ({ends})"
     )
-    return set(rows).intersection(_select(store, table, condition))
+    return set(rows).intersection(select(store, table, condition))
 
 
-def _select(store: Store, table: Table, condition: str) -> list[RowTuple]:
+def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
+    """Return a table's rows in the form in which they were appended."""
     types = (columns(store, tables=[table.name]) or {})[table.name]
     wanted = ", ".join(
         milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)

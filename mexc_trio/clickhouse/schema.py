@@ -6,8 +6,9 @@ Everything here goes through the three calls of a `Store`, so both stores behave
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mexc_trio.clickhouse.suitability import why_unsuitable
+from mexc_trio.clickhouse.suitability import NUMBERED, why_unsuitable
 from mexc_trio.clickhouse.tables import GAPS as GAPS
+from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.clickhouse.tables import RowTuple as RowTuple
 from mexc_trio.clickhouse.tables import Table as Table
 from mexc_trio.clickhouse.tables import market_table as market_table
@@ -45,8 +46,15 @@ class Store(Readable, Protocol):
     def concurrency(self) -> int:
         """How many calls may run at the same time."""
 
-    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert rows in their order. After any error some may be stored and some not.
+
+        Args:
+            table: where to.
+            rows: at least one; of none it is only seen whether they could be inserted.
+            numbering: for a table of numbered rows.
 
         Raises:
             StoreError: as for `query`.
@@ -129,13 +137,30 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
 
 
 def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
-    """Return the engines of some tables, at least one, as far as they are there."""
+    """Return the engines of some tables, at least one, as far as they are there.
+
+    A MergeTree's is given with all that belongs to it: keys and settings.
+    """
     return dict(
         store.query(
-            f"SELECT name, engine FROM system.tables WHERE database = {literal(store.database)} "
+            f"SELECT name, if(engine = '{NUMBERED}', engine_full, engine) FROM system.tables "
+            f"WHERE database = {literal(store.database)} "
             f"AND name IN ({', '.join(map(literal, tables))})"
         )
     )
+
+
+def engine_of(store: Readable, table: str) -> TableEngine:
+    """Return how a table of a symbol keeps its rows.
+
+    Raises:
+        TableMissing: there is no such table.
+    """
+    found = engines(store, [table])
+    if not found:
+        raise TableMissing(f"{store.name} has no table {table}")
+    is_tree = found[table].startswith(NUMBERED)
+    return TableEngine.MERGETREE if is_tree else TableEngine.STRIPELOG
 
 
 def columns(

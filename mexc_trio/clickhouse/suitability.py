@@ -1,19 +1,33 @@
 """Whether a table that somebody else may have made can be written to exactly.
 
 A type that does not take our values would refuse every INSERT, for ever. And the writer settles an
-INSERT of which it does not know the outcome by the table's rows: their number, and those at its end
-in the order of insertion. Only engines that keep both have them; others merge, forward or forget.
+INSERT of which it does not know the outcome by the table's rows: by their number and those at its
+end in the order of insertion, or, in a MergeTree, by the number that each row bears. Other engines
+keep neither: they merge, forward or forget.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mexc_trio.clickhouse.tables import NUMBER, is_numbered
 from mexc_trio.rows import MESSAGE_TYPES
 
 ENGINES: Final = frozenset({"StripeLog", "Log", "TinyLog"})
 """Engines of which the rows can be counted, and read in the order of insertion."""
+NUMBERED: Final = "MergeTree"
+"""The engine whose rows are found again by their numbers."""
 
+_WHY_NOT: Final = {
+    "Distributed": "which passes rows on, later or never: name the table that it stands for",
+    "Buffer": "whose rows are in memory alone until it passes them on: name the table behind it",
+    "Memory": "whose rows go with the server",
+    "Null": "which keeps nothing",
+    "View": "which is no table",
+    "MaterializedView": "which is no table: name the one that it writes to",
+}
 _TEXTS: Final = frozenset({"String", "LowCardinality(String)"})
+_WINDOW: Final = "non_replicated_deduplication_window"
 
 
 def why_unsuitable(
@@ -24,7 +38,8 @@ def why_unsuitable(
     Args:
         columns: what is to be written: names and types.
         found: the columns that the table has, with their types.
-        engine: the table's engine; empty if that is not known.
+        engine: the table's engine, of a MergeTree with all that belongs to it; empty if that is not
+            known.
     """
     missing = [name for name, _ in columns if name not in found]
     if missing:
@@ -32,8 +47,26 @@ def why_unsuitable(
     for name, type_ in columns:
         if not _takes(found[name], type_):
             return f"has {found[name]} for column {name}, which must be {type_}"
-    if engine and engine not in ENGINES:
-        return f"is a {engine}, whose rows cannot be counted and found again exactly"
+    kind = re.split(r"\W", engine, maxsplit=1)[0]
+    if kind == NUMBERED:
+        return _why_no_numbers(found, engine)
+    if kind and kind not in ENGINES:
+        return f"is a {kind}, {_WHY_NOT.get(kind, _ANOTHER)}"
+    return ""
+
+
+_ANOTHER: Final = "whose rows cannot be counted and found again exactly"
+
+
+def _why_no_numbers(found: Mapping[str, str], engine: str) -> str:
+    if not is_numbered(found):
+        return f"is a MergeTree without a column {NUMBER} UInt64, by which its rows are found again"
+    window = re.search(rf"\b{_WINDOW} = '?(\d+)", engine)
+    if window is None or not int(window[1]):
+        return (
+            f"is a MergeTree that does not know an INSERT again, for which ALTER TABLE ... MODIFY "
+            f"SETTING {_WINDOW} = 1000"
+        )
     return ""
 
 

@@ -1,5 +1,6 @@
 """What a table is: its columns and its engine, in one place for all who make or fill one."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -8,12 +9,39 @@ import attrs
 from mexc_trio import channels
 from mexc_trio.rows import RowTuple as RowTuple
 
+NUMBER: Final = "n"
+"""The column of a row's number, of engines that keep no order of their own."""
+
 
 class TableEngine(StrEnum):
     """How ClickHouse keeps a table's rows."""
 
     STRIPELOG = "stripelog"
     """One file that grows at its end: rows are known by their number in it."""
+    MERGETREE = "mergetree"
+    """Sorted parts that are merged: rows are known by the column `n`, see `NUMBER`."""
+
+
+# What MergeTree forgets of the INSERTs that it has seen cannot be recognised when it comes again;
+# one a second makes this the last quarter of an hour.
+_WINDOW: Final = 1000
+
+# In the order of `n`, in which rows are read most and found again; times rise with it all but
+# exactly, so that the least and greatest of each granule tell whether it matters to a question. A
+# time that cannot be makes at most two partitions besides, however many such there are.
+_MERGETREE: Final = (
+    ", INDEX time ts TYPE minmax GRANULARITY 1) ENGINE = MergeTree "
+    "PARTITION BY toYYYYMM(least(greatest(ts, toDateTime64('2017-01-01 00:00:00', 3, 'UTC')), "
+    "toDateTime64('2100-01-01 00:00:00', 3, 'UTC')), 'UTC') "
+    f"ORDER BY {NUMBER} SETTINGS non_replicated_deduplication_window = {_WINDOW}"
+)
+
+
+def _codec(type_: str) -> str:
+    """Return what packs a column of a MergeTree table well (measured)."""
+    if type_.startswith("DateTime64"):
+        return "CODEC(Delta, ZSTD(1))"
+    return "CODEC(ZSTD(3))" if type_ == "String" else "CODEC(ZSTD(1))"
 
 
 @attrs.frozen
@@ -34,14 +62,41 @@ class Table:
     @property
     def definition(self) -> str:
         """The SQL of a new table behind its name."""
-        parts = ", ".join(f"`{name}` {type_}" for name, type_ in self.columns)
-        return f"({parts}) ENGINE = StripeLog"
+        if self.engine is TableEngine.STRIPELOG:
+            parts = ", ".join(f"`{name}` {type_}" for name, type_ in self.columns)
+            return f"({parts}) ENGINE = StripeLog"
+        parts = ", ".join(f"`{name}` {type_} {_codec(type_)}" for name, type_ in self.columns)
+        return f"({parts}, {NUMBER} UInt64 CODEC(DoubleDelta, ZSTD(1)){_MERGETREE}"
 
 
-def market_table(name: str, engine: TableEngine = TableEngine.STRIPELOG) -> Table:
-    """Return the table of one symbol."""
+@attrs.frozen
+class Numbering:
+    """What an INSERT into a table of numbered rows has beside the rows."""
+
+    numbers: Sequence[int]
+    """One for each row."""
+    token: str
+    """The same INSERT with the same token is stored once, however often it is sent."""
+
+
+def is_numbered(types: Mapping[str, str]) -> bool:
+    """Whether a table with these columns has numbered rows."""
+    return types.get(NUMBER) == "UInt64"
+
+
+def in_order(numbered: bool) -> str:
+    """Return the SQL behind a table's name that makes a SELECT return its rows as received.
+
+    Beside it belongs `SETTINGS max_threads = 1`: one thread returns the rows of a StripeLog table
+    in the order of insertion, and leaves those of a subquery in their order.
+    """
+    return f" ORDER BY {NUMBER}" if numbered else ""
+
+
+def market_table(name: str, engine: str = TableEngine.STRIPELOG) -> Table:
+    """Return the table of one symbol; `engine` is one of `TableEngine`'s words."""
     columns = (("ts", "DateTime64(3)"), ("mt", channels.enum()), ("m", "String"))
-    return Table(name, columns, engine)
+    return Table(name, columns, TableEngine(engine))
 
 
 GAPS: Final = Table(
@@ -57,7 +112,7 @@ GAPS: Final = Table(
         ("version_after", "UInt64"),
     ),
 )
-"""The ledger of gaps, in the same database as the symbols' tables."""
+"""The ledger of gaps, in the same database as the symbols' tables; always a StripeLog."""
 
 
 CONTRACTS: Final = Table(

@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse.schema import literal
+from mexc_trio.clickhouse.tables import NUMBER
 
 COLUMNS: Final = {
     "tickers": ("ts", "last_price", "fair_price", "index_price", "hold_volume", "funding_rate"),
@@ -110,20 +111,23 @@ TEXTS: Final = attrs.evolve(
 )
 
 
-def definitions(source: str, ts_type: str, numbers: Numbers = FLOATS) -> dict[str, str]:
+def definitions(
+    source: str, ts_type: str, numbers: Numbers = FLOATS, *, numbered: bool = False
+) -> dict[str, str]:
     """Return the SELECT of each view, by its name in `symbols.VIEWS`.
 
     Args:
         source: the SQL for a table's rows, to stand behind FROM.
         ts_type: the type of their column `ts`; in a table made by hand that may be Int64.
         numbers: what their texts become.
+        numbered: whether each row bears its number.
     """
     ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
     return {
         "tickers": _tickers(source, ts, numbers),
         "deals": _deals(source, ts, numbers),
         "depths": _depths(source, ts, numbers),
-        "candles": _candles(source, ts, numbers),
+        "candles": _candles(source, ts, numbers, numbered=numbered),
     }
 
 
@@ -173,18 +177,21 @@ def _depths(source: str, ts: str, numbers: Numbers) -> str:
     )
 
 
-def _candles(source: str, ts: str, numbers: Numbers) -> str:
-    # Deals of one millisecond are told apart by their number, in the order of insertion: that is
-    # what one thread reads. A profile with readonly = 1 makes the engine ignore a view's settings
-    # without a word (measured), hence the question whether it took this one.
+def _candles(source: str, ts: str, numbers: Numbers, *, numbered: bool) -> str:
+    # Deals of one millisecond are told apart by their number, in the order of insertion. If they do
+    # not bear it, that is what one thread reads. A profile with readonly = 1 makes the engine
+    # ignore a view's settings without a word (measured), hence the question whether it took this.
     single = f"throwIf(getSetting('max_threads') != 1, {literal(_NEEDS_ONE_THREAD)}) = 0"
+    column, number, where = ("", "rowNumberInAllBlocks()", f"{single} SETTINGS max_threads = 1")
+    if numbered:
+        column, number, where = f", {NUMBER} AS number", "number", "1"
     # One number of time and row, which is compared twice as fast as the two.
-    order = f"toInt128(toUnixTimestamp64Milli({ts})) * {2**48} + rowNumberInAllBlocks()"
+    order = f"toInt128(toUnixTimestamp64Milli({ts})) * {2**48} + {number}"
     compute = _COMPUTED_TEXTS if numbers is TEXTS else numbers
-    numbered = (
+    deals = (
         f"SELECT {ts} AS at, {compute.number('f[1]')} AS p, {compute.number('f[2]')} AS v, "
-        f"f[3] AS direction, {order} AS n FROM (SELECT ts, splitByChar('|', m) AS f FROM {source} "
-        f"WHERE mt = 'd') WHERE {single} SETTINGS max_threads = 1"
+        f"f[3] AS direction, {order} AS n FROM (SELECT ts, splitByChar('|', m) AS f{column} "
+        f"FROM {source} WHERE mt = 'd') WHERE {where}"
     )
     step = "toInt64({interval:UInt32}) * 1000"
     exact = "v" if numbers is FLOATS else "toDecimal256(v, 18)"
@@ -199,5 +206,5 @@ def _candles(source: str, ts: str, numbers: Numbers) -> str:
     shown = ", ".join(f"{numbers.shown(sql)} AS {name}" for name, sql in columns.items())
     return (
         f"SELECT fromUnixTimestamp64Milli(intDiv(toUnixTimestamp64Milli(at), {step}) * {step}) "
-        f"AS ts, {shown}, count() AS deals FROM ({numbered}) GROUP BY ts ORDER BY ts"
+        f"AS ts, {shown}, count() AS deals FROM ({deals}) GROUP BY ts ORDER BY ts"
     )

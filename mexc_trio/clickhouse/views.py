@@ -13,7 +13,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from mexc_trio.clickhouse.schema import Store, columns, literal, qualified
+from mexc_trio.clickhouse.schema import Store, Table, columns, literal, prepare, qualified
+from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
 from mexc_trio.errors import StoreError
@@ -39,6 +40,12 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
         return []
 
 
+def create_with_tables(store: Store, tables: Sequence[Table]) -> None:
+    """Create what is missing of tables and of the views beside them."""
+    prepare(store, tables)
+    create(store, [table.name for table in tables])
+
+
 def _create(store: Store, tables: Sequence[str]) -> list[str]:
     if not tables:
         return []
@@ -49,11 +56,12 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
     terms = read_terms(store, tables)
     created: list[str] = []
     for table in tables:
-        source, ts_type = qualified(store, table), present.get(table, {}).get("ts", "")
+        source, types = qualified(store, table), present.get(table, {})
+        ts_type, has_numbers = types.get("ts", ""), is_numbered(types)
         selects = [
             _with_terms(view, select[view], terms.get(table, ()), numbers)
             for numbers in (FLOATS, EXACT)
-            for select in (definitions(source, ts_type, numbers),)
+            for select in (definitions(source, ts_type, numbers, numbered=has_numbers),)
             for view in VIEWS
         ]
         for view, select in zip([*VIEWS, *EXACT_VIEWS], selects, strict=True):

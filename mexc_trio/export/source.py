@@ -138,7 +138,7 @@ class Source:
             symbol = f"{literal(request.symbol)} AS symbol"
             select = f"SELECT {times} AS ts, {symbol}, CAST(mt, 'String') AS mt, m FROM {rows}"
         else:
-            select = self._typed.select(rows, ts_type)
+            select = self._typed.select(rows, self.prefix)
         if request.format in LINES:
             text = line(request.format, self.names, numbers=request.numbers)
             select = f"SELECT toUnixTimestamp64Milli(ts) AS at, {text} AS line FROM ({select})"

@@ -17,8 +17,9 @@ comparing `count()` with these two. Rows stay `retention` seconds after they wer
 table that lost its tail with the power can be given it again.
 """
 
+from mexc_trio.journal.entries import Entry, Marks
 from mexc_trio.journal.file import fact_of
 from mexc_trio.journal.journal import Journal, open_journal
-from mexc_trio.journal.queue import Entry, Marks, Queue
+from mexc_trio.journal.queue import Queue
 
 __all__ = ["Entry", "Journal", "Marks", "Queue", "fact_of", "open_journal"]

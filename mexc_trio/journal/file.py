@@ -4,9 +4,11 @@ Every entry bears a checksum, because a damaged byte within a row would pass SQL
 """
 
 import os
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,7 +36,9 @@ SCHEMA: Final = (
         engine TEXT NOT NULL,
         marks BLOB NOT NULL,
         doubtful INTEGER NOT NULL,
-        crc INTEGER NOT NULL
+        crc INTEGER NOT NULL,
+        base INTEGER,
+        sent INTEGER NOT NULL DEFAULT 0
     )
     """,
     """
@@ -52,6 +56,7 @@ SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
+_IDENTITY: Final = "identity"
 _PAGE: Final = 256
 """Entries that are read at once, so that no read stays open and keeps the WAL from shrinking."""
 
@@ -66,10 +71,15 @@ class State(NamedTuple):
     marks: bytes
     after_reboot: bool = False
     """Whether the machine was started anew since: the journal's own end may be lost."""
+    base: int | None = None
+    """The number in the table of the row at position 0; None if its rows are not numbered."""
+    sent: int = 0
+    """The position after the last row that was ever sent to a table of numbered rows."""
 
     def crc(self) -> int:
-        """Return the checksum of all but the last, which is set later than the rest."""
-        return zlib.crc32(repr(self[:5]).encode())
+        """Return the checksum of all but `after_reboot`, which is set later than the rest."""
+        numbered = () if self.base is None else (self.base, self.sent)
+        return zlib.crc32(repr((*self[:5], *numbered)).encode())
 
 
 class Stored(NamedTuple):
@@ -131,15 +141,16 @@ class JournalFile:
             new = State(name, 0, None, "", b"")
             self._db.execute(
                 "INSERT OR IGNORE INTO tables (name, acked, table_rows, engine, marks, doubtful, "
-                "crc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "base, sent, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*new, new.crc()),
             )
-            id_, acked, table_rows, engine, marks, after_reboot = self._db.execute(
-                "SELECT id, acked, table_rows, engine, marks, doubtful FROM tables WHERE name = ?",
+            id_, *found, doubtful, base, sent = self._db.execute(
+                "SELECT id, name, acked, table_rows, engine, marks, doubtful, base, sent "
+                "FROM tables WHERE name = ?",
                 (name,),
             ).fetchone()
         self._kept.setdefault(id_, 0)
-        state = State(name, acked, table_rows, engine, marks, bool(after_reboot))
+        state = State._make([*found, bool(doubtful), base, sent])
         return id_, state, self._ends.setdefault(id_, 0)
 
     def write(self, entries: Sequence[Stored], states: Sequence[State]) -> None:
@@ -152,7 +163,7 @@ class JournalFile:
             )
             self._db.executemany(
                 "UPDATE tables SET acked = ?, table_rows = ?, engine = ?, marks = ?, "
-                "doubtful = ?, crc = ? WHERE name = ?",
+                "doubtful = ?, base = ?, sent = ?, crc = ? WHERE name = ?",
                 [(*state[1:], state.crc(), state.name) for state in states],
             )
         self._next += len(entries)
@@ -206,6 +217,13 @@ class JournalFile:
         """Remember a fact about the program."""
         with translated(self.path):
             remember(self._db, name, value)
+
+    @cached_property
+    def identity(self) -> str:
+        """What no other journal has."""
+        if not self.fact(_IDENTITY):
+            self.remember(_IDENTITY, uuid.uuid4().hex)
+        return self.fact(_IDENTITY)
 
     def sync(self) -> None:
         """Sync what was written to the disk. Blocks for as long as the disk takes: in a thread."""

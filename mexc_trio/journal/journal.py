@@ -68,7 +68,7 @@ class Journal:
             id_, state, end = self.file.table(name)
             self._queues[name] = Queue(
                 name, state.acked, state.table_rows, end, state.engine, state.after_reboot,
-                state.marks, id_, self.outbox,
+                state.base, state.sent, state.marks, id_, self.outbox,
             )  # fmt: skip
         return self._queues[name]
 

@@ -25,8 +25,8 @@ from mexc_trio.journal.database import (
 from mexc_trio.journal.file import SCHEMA, JournalFile, State, Stored, remember
 from mexc_trio.locks import hold_file
 
-_VERSION: Final = 2
-_TABLES: Final = {0: 0, 1: 3, 2: 4}
+_VERSION: Final = 3
+_TABLES: Final = {0: 0, 1: 3, 2: 4, 3: 4}
 """How many tables a journal of each version has; 0 is a new one."""
 _NO_VERSION: Final = 1000  # or more is no version but damage
 
@@ -100,6 +100,10 @@ def _open(path: Path) -> tuple[Database, _Content]:
             db.execute("DROP INDEX IF EXISTS entries_by_position")
             for statement in (*SCHEMA, places.SCHEMA):
                 db.execute(statement)
+            # Earlier versions knew no tables of numbered rows.
+            if "base" not in {name for _, name, *_ in db.execute("PRAGMA table_info(tables)")}:
+                db.execute("ALTER TABLE tables ADD COLUMN base INTEGER")
+                db.execute("ALTER TABLE tables ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
             db.execute(f"PRAGMA user_version = {_VERSION}")
         content = _check(db)
         _note_start(db)
@@ -113,7 +117,7 @@ def _check(db: Database) -> _Content:
     """Read everything: what cannot be read is better found now than when it is needed."""
     states: dict[int, State] = {}
     for id_, crc, *state in db.execute(
-        "SELECT id, crc, name, acked, table_rows, engine, marks FROM tables"
+        "SELECT id, crc, name, acked, table_rows, engine, marks, 0, base, sent FROM tables"
     ):
         states[id_] = State(*state)
         if states[id_].crc() != crc:

@@ -3,14 +3,14 @@
 Positions count the rows that were ever journaled for the table, from 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 import attrs
-import msgspec
 import trio
 
+from mexc_trio.journal.entries import Entry, Marks, decode, encode
 from mexc_trio.journal.file import State, Stored
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
@@ -19,28 +19,6 @@ from mexc_trio.spans import now
 REMEMBERED: Final = 50_000
 """Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
 heads from the file would take a quarter of the time that their INSERTs take."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
-
-
-class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the gap ledger remembers of one table's channels."""
-
-    last: Mapping[str, tuple[int, int]]
-    """Time and version of each channel's last row."""
-    until: int = 0
-    """The rows before this position are considered in that."""
-    held: Sequence[tuple[int | str, ...]] = ()
-    """Gaps that have ended and are not yet written."""
-
-
-class Entry(NamedTuple):
-    """Rows of one table that were written to the journal together."""
-
-    rows: list[RowTuple]
-    version: int
-    """Depth: the highest version among them; 0 if there is none."""
 
 
 @attrs.define(eq=False)
@@ -58,6 +36,11 @@ class Queue:
     """The engine's `server_start_id` when the table was last read in full, or the table's seal."""
     after_reboot: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
+    base: int | None
+    """The number in the table of the row at position 0; None if it has none, as far as is known."""
+    sent: int
+    """The position up to which rows were sent to a table of numbered rows. Those between `acked`
+    and this are one batch, which goes again as it is until the store has acknowledged it."""
     stored_marks: bytes
     """The ledger's marks as an earlier run wrote them; empty if there was none."""
     id: int
@@ -171,7 +154,7 @@ class Queue:
             return self._recent[remembered : remembered + limit]
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
-            rows += _decode(stored.rows)[max(0, position - stored.first) :]
+            rows += decode(stored.rows)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
         return rows[:limit]
@@ -188,12 +171,35 @@ class Queue:
     @property
     def began(self) -> int | None:
         """When the table's first row was, in milliseconds, as far as that was ever known."""
-        known = self._outbox.file.fact(f"first row of {self.name}")
+        known = self.recall("first row")
         return int(known) if known else None
 
     @began.setter
     def began(self, at: int) -> None:
-        self._outbox.file.remember(f"first row of {self.name}", str(at))
+        self.note("first row", str(at))
+
+    def recall(self, what: str) -> str:
+        """Return what was noted of the table; empty if nothing was."""
+        return self._outbox.file.fact(f"{what} of {self.name}")
+
+    def note(self, what: str, value: str) -> None:
+        """Note something of the table, at once."""
+        self._outbox.file.remember(f"{what} of {self.name}", value)
+
+    def number(self, position: int) -> int:
+        """Return the number in the table of the row at a position."""
+        assert self.base is not None  # noqa: S101 - the writer reconciles before it appends
+        return self.base + position
+
+    def token(self) -> str:
+        """Return what no other batch of any journal has, nor ever had, as the one that is sent."""
+        return f"{self._outbox.file.identity} {self.name} {self.base} {self.acked} {self.sent}"
+
+    def send(self, rows: int) -> None:
+        """Write down that the first so many rows are about to be sent as one batch."""
+        self.sent = self.acked + rows
+        self._outbox.changed(self)
+        self._outbox.flush()
 
     def acknowledge(self, rows: int) -> None:
         """Remember that the store has `rows` more rows of this queue."""
@@ -203,14 +209,16 @@ class Queue:
 
     def settle(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
-        self.acked, self.table_rows, self.after_reboot = acked, table_rows, False
+        self.acked, self.sent = acked, acked
+        self.table_rows, self.after_reboot = table_rows, False
         self._forget(len(self._recent) - self.backlog)
         self._outbox.changed(self)
 
     def begin_anew(self) -> None:
         """Forget the table, which is gone by somebody's wish, with what waited for it."""
         self._forget(len(self._recent))
-        self.acked, self.table_rows, self.engine = self.end, None, ""
+        self.acked, self.sent, self.base = self.end, self.end, None
+        self.table_rows, self.engine = None, ""
         self.after_reboot, self.stored_marks, self.marks = False, b"", None
         self._outbox.changed(self)
 
@@ -257,7 +265,7 @@ class Queue:
         """Yield what was journaled from a position on; the first entry may begin before it."""
         if position < self.end:
             for stored in self._outbox.file.read(self.id, position):
-                yield Entry(_decode(stored.rows), stored.version)
+                yield Entry(decode(stored.rows), stored.version)
 
     def oldest_waiting(self) -> int | None:
         """Return when the first waiting row was received, in milliseconds; None if none waits."""
@@ -280,13 +288,14 @@ class Queue:
         """Return what was collected, as the file takes it."""
         rows = self._pending
         return Stored(
-            self.id, self.end - len(rows), len(rows), at, self._version, _encode(rows)
+            self.id, self.end - len(rows), len(rows), at, self._version, encode(rows)
         )  # fmt: skip
 
     def state(self) -> State:
         """Return what is remembered, as the file takes it."""
-        marks = self.stored_marks if self.marks is None else _encode(self.marks)
-        return State(self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
+        marks = self.stored_marks if self.marks is None else encode(self.marks)
+        known = (self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
+        return State(*known, self.base, self.sent)
 
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""

@@ -28,7 +28,9 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
     chosen = [settings.for_symbol(symbol) for symbol in symbols]
     with closing(open_store(settings)) as store:
         try:
-            created = prepare(store, [*(market_table(symbol.table) for symbol in chosen), GAPS])
+            created = prepare(
+                store, [*(market_table(symbol.table, symbol.engine) for symbol in chosen), GAPS]
+            )
         except StoreError as error:
             raise _clearer(error, settings, "create database and tables") from error
         typed = views.create(store, [symbol.table for symbol in chosen])

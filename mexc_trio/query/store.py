@@ -231,7 +231,7 @@ class RecordedStore:
                 coins=find_terms(reader, symbol, table) if amounts == "coins" else None,
             )  # fmt: skip
             rows = prefix.between(*bounds, typed.types)
-            return in_order(reader.table(f"{typed.select(rows, prefix.ts_type)} {IN_ORDER}"))
+            return in_order(reader.table(f"{typed.select(rows, prefix)} {IN_ORDER}"))
 
         return self._ask(ask)
 

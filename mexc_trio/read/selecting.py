@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse import view_sql
+from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.schema import (
     GAPS,
     columns,
@@ -20,6 +21,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
+from mexc_trio.clickhouse.tables import NUMBER, is_numbered
 from mexc_trio.clickhouse.terms import Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
@@ -61,6 +63,9 @@ class Prefix:
     ts_type: str
     """The type of the column of its times."""
     length: int
+    """How many rows; where they bear numbers, all those with a lower one."""
+    numbered: bool = False
+    """Whether its rows bear their numbers."""
 
     def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
         """Return the SQL for a symbol's rows of a range, to stand behind FROM.
@@ -74,7 +79,11 @@ class Prefix:
         bounds = f"{at} >= {start} AND {at} < {end}"
         if types:
             bounds += f" AND mt IN ({', '.join(map(literal, types))})"
-        table = f"(SELECT ts, mt, m FROM {qualified(self.reader, self.table)} LIMIT {self.length})"
+        source = qualified(self.reader, self.table)
+        if self.numbered:  # where an index tells which rows need not be read
+            wanted = f"SELECT ts, mt, m, {NUMBER} FROM {source}"
+            return f"({wanted} WHERE {NUMBER} < {self.length} AND {bounds} ORDER BY {NUMBER})"
+        table = f"(SELECT ts, mt, m FROM {source} LIMIT {self.length})"
         return f"(SELECT ts, mt, m FROM {table} WHERE {bounds})"
 
     def gaps_between(self, start: int, end: int, symbols: Sequence[str]) -> str:
@@ -121,14 +130,16 @@ class Typed:
         """The types of the rows that it is made of."""
         return (TYPES[self.kind],)
 
-    def select(self, rows: str, ts_type: str) -> str:
+    def select(self, rows: str, prefix: Prefix) -> str:
         """Return the SELECT of the columns.
 
         Args:
             rows: the SQL for the table's rows, to stand behind FROM.
-            ts_type: the type of their times.
+            prefix: where they are from.
         """
-        select = view_sql.definitions(rows, ts_type, NUMBERS[self.numbers])[self.kind]
+        select = view_sql.definitions(
+            rows, prefix.ts_type, NUMBERS[self.numbers], numbered=prefix.numbered
+        )[self.kind]
         select = select.replace("{interval:UInt32}", str(self.interval))
         computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}
         computed |= _flat()
@@ -187,7 +198,9 @@ def find(reader: Reader, symbol: str, table: str) -> Prefix:
         )
     if not {"ts", "mt", "m"} <= types.keys():
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
-    return Prefix(reader, table, types["ts"], count(reader, table))
+    numbered = is_numbered(types)
+    length = end_of(reader, table) if numbered else count(reader, table)
+    return Prefix(reader, table, types["ts"], length, numbered)
 
 
 def find_terms(reader: Reader, symbol: str, table: str) -> list[Terms]:

@@ -282,7 +282,7 @@ class Collector:
         return collector
 
     async def _write(self) -> None:
-        table = market_table(self.settings.table)
+        table = market_table(self.settings.table, self.settings.engine)
         linger, gap = self.settings.linger, self.ledger.record
         self._writer = Writer(table, self.queue, self.gate, linger, self._acknowledged, gap)
         await self._writer.run()

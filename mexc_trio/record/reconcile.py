@@ -68,21 +68,30 @@ class Reconciler:
         self.queue.acknowledge(len(rows))
         self.acknowledged(rows)
 
-    async def reconcile(self) -> None:
+    async def append(self, rows: Sequence[RowTuple]) -> None:
+        """Insert the first rows of the queue; raises StoreError if the outcome is unknown."""
+        await self.store.append(self.table, rows)
+
+    async def reconcile(self, *, created: bool = False) -> None:
         """Find out what the table has, and set the head of the queue accordingly.
+
+        Args:
+            created: whether the table had to be made for that.
 
         Raises:
             TableConflict: something else writes to the table.
             StoreError: the store does not answer, or refuses.
             JournalError: the journal cannot be read or written.
         """
+        if created:
+            self._cause = Cause.TABLE_DROPPED
         with self.queue.held():
             await self._reconcile()
+        self._cause = Cause.TABLE_SHORTER
 
     async def _reconcile(self) -> None:
         queue, table = self.queue, self.table
-        if table.name in await self.store.prepare([table]):
-            self._cause = Cause.TABLE_DROPPED
+        queue.base = None
         # An INSERT that we gave up may still be running. Before it has ended, nothing that the
         # table has or lacks means anything.
         await self.store.quiet(table)
@@ -102,7 +111,6 @@ class Reconciler:
             queue.checked(engine)
         await self._compare(rows)
         queue.verified = True
-        self._cause = Cause.TABLE_SHORTER
 
     async def _is_verified(self, engine: str) -> bool:
         """Whether the table was read in full and nothing can have happened to it since."""

@@ -198,7 +198,7 @@ def _begin(
     """Start the nurseries of symbols, a group for each connection; their views come later."""
     for group in groups.place(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
-    tables = [one.settings.table for one in collectors]
+    tables = [market_table(one.settings.table, one.settings.engine) for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
 
@@ -252,7 +252,8 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
 
 def _writer(recording: Recording, queue: Queue) -> Writer:
     """Return a writer for a table that no symbol of this run has: the ledger, or a leftover."""
-    table = GAPS if queue.name == GAPS.name else market_table(queue.name)
+    engine = recording.settings.engine_of(queue.name)
+    table = GAPS if queue.name == GAPS.name else market_table(queue.name, engine)
 
     def gap(cause: Cause, detail: str, start: int, end: int) -> None:
         recording.gaps.collect(

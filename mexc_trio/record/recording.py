@@ -117,7 +117,7 @@ class Recording:
         check_tables({**tables, symbol: settings.table})
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
-            await self.gate.prepare([market_table(settings.table)])
+            await self.gate.prepare([market_table(settings.table, settings.engine)])
             settings = await self._with_room(settings)
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
@@ -219,7 +219,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
             new_tables = [one.table for one in new]
-            tables = [*map(market_table, new_tables), GAPS]
+            tables = [*(market_table(one.table, one.engine) for one in new), GAPS]
             listed = any(one.symbol not in settings.symbols for one in new)
             _make_ready(settings, store, tables, first_start=first_start, found=listed)
             locks.hold(new_tables)

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple
-from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.tables import CONTRACTS, market_table
 from mexc_trio.errors import ForeignTable, StoreError
 from mexc_trio.record.recording import Recording
 from mexc_trio.spans import now
@@ -107,7 +107,9 @@ async def _write(
         if row[0] in known:
             log.info("%s: the exchange changed its contract; see table contracts", row[0])
     with suppress(StoreError):
-        await recording.gate.create_views([str(row[2]) for row in rows])
+        names = [str(row[2]) for row in rows]
+        engine_of = recording.settings.engine_of
+        await recording.gate.create_views([market_table(name, engine_of(name)) for name in names])
 
 
 def _without_time(row: RowTuple) -> RowTuple:

@@ -8,15 +8,17 @@ and after every error, and a quick look at the number of rows comes once a minut
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
+from mexc_trio.record.numbered import NumberedReconciler
 from mexc_trio.record.reconcile import (
     BATCH,
     GapRecorder,
@@ -65,7 +67,10 @@ def longest_wait(linger: float, writers: int) -> float:
 class Writer:
     """Writes one table's queue. Nobody else writes to the table."""
 
-    _reconciled_by: ClassVar[type[Reconciler]] = Reconciler
+    _reconciled_by: ClassVar[Mapping[TableEngine, type[Reconciler]]] = {
+        TableEngine.STRIPELOG: Reconciler,
+        TableEngine.MERGETREE: NumberedReconciler,
+    }
     table: Table
     queue: Queue
     store: AsyncStore
@@ -88,8 +93,7 @@ class Writer:
     _reconciler: Reconciler = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        parts = (self.table, self.queue, self.store, self.acknowledged, self.gap)
-        self._reconciler = self._reconciled_by(*parts)
+        self._reconciler = self._suited_to(self.table.engine)
 
     async def run(self) -> None:
         """Write until cancelled, then write what is left.
@@ -205,7 +209,11 @@ class Writer:
 
     async def _take_a_step(self) -> None:
         if not self._in_sync:
-            await self._reconciler.reconcile()
+            created = self.table.name in await self.store.prepare([self.table])
+            engine = await self.store.engine(self.table)
+            if type(self._reconciler) is not self._reconciled_by[engine]:
+                self._reconciler = self._suited_to(engine)
+            await self._reconciler.reconcile(created=created)
             self._in_sync = True
             self._look_later()
             return
@@ -220,12 +228,16 @@ class Writer:
             # Set first and cleared after: an INSERT that nobody answers leaves it so.
             self._in_sync = False
             sent = trio.current_time()
-            await self.store.append(self.table, rows)
+            await self._reconciler.append(rows)
             self._took = trio.current_time() - sent
             self._in_sync = True
             self._failures = self._refusals = 0
             self.refusal = None
             self._reconciler.acknowledge(rows)
+
+    def _suited_to(self, engine: TableEngine) -> Reconciler:
+        parts = (self.table, self.queue, self.store, self.acknowledged, self.gap)
+        return self._reconciled_by[engine](*parts)
 
     def _look_later(self, seconds: float = 0.0) -> None:
         among_all = self.store.writers / AUDITS_PER_SECOND
@@ -241,4 +253,4 @@ class Writer:
 class SharedWriter(Writer):
     """Writes the ledger of gaps, to which all recorders of a database may write."""
 
-    _reconciled_by = SharedReconciler
+    _reconciled_by = dict.fromkeys(TableEngine, SharedReconciler)

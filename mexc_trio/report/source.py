@@ -23,6 +23,7 @@ from mexc_trio.analysis.minutes import (
 from mexc_trio.analysis.survey import sizes, time_sql
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import GAPS, count, market_table, qualified, recorded_columns
+from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
 from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded
@@ -66,9 +67,12 @@ class Source:
         finer = steps if step <= MINUTE else minutes(self.reader, source, ts, longer)
         longest = None
         if not self._why_no_pauses:
+            numbered = is_numbered(self._tables[table])
             longest = {
                 number - first: pause
-                for number, pause in pauses(self.reader, source, ts, longer, step).items()
+                for number, pause in pauses(
+                    self.reader, source, ts, longer, step, numbered=numbered
+                ).items()
                 if first <= number < last
             }
         ledger = self._gaps(table, symbol)

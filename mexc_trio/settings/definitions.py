@@ -14,7 +14,8 @@ import attrs
 
 from mexc_trio.channels import ALL, USUAL
 from mexc_trio.settings.address import Address, parse_address
-from mexc_trio.settings.routes import DIRECT, Route, parse_routes
+from mexc_trio.settings.routes import Route, parse_routes
+from mexc_trio.settings.symbol import SymbolSettings as SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
     automatic,
@@ -46,18 +47,6 @@ def _setting(
         repr=not secret,
         metadata={"text": default, "parse": parse, "about": about},
     )
-
-
-@attrs.frozen(kw_only=True)
-class SymbolSettings:
-    """What holds for one symbol."""
-
-    symbol: str
-    table: str
-    max_errors: int
-    linger: float
-    route: tuple[Route, ...] = (DIRECT,)
-    channels: tuple[str, ...] = USUAL
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +194,11 @@ class Settings:
         "symbols that share one connection to the exchange, or auto: of more than twenty symbols"
         " the quiet ones share",
     )
+    engine: str = _setting(
+        "stripelog",
+        choice("stripelog", "mergetree"),
+        "how new tables of symbols keep rows: stripelog, one file, or mergetree, with an index",
+    )
     store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(
         "info",
@@ -277,9 +271,15 @@ class Settings:
             "linger": self.linger,
             "route": self.route,
             "channels": self.channels,
+            "engine": self.engine,
         }
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
+
+    def engine_of(self, table: str) -> str:
+        """Return the engine with which a table is made if it is missing, whosever it is."""
+        chosen = (self.for_symbol(symbol) for symbol in self.overrides)
+        return next((one.engine for one in chosen if one.table == table), self.engine)
 
 
 SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
@@ -293,5 +293,6 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "linger": SETTINGS["linger"].metadata["parse"],
     "route": parse_routes,
     "channels": SETTINGS["channels"].metadata["parse"],
+    "engine": SETTINGS["engine"].metadata["parse"],
 }
 """The keys of a symbol's own section in the settings file."""

@@ -17,10 +17,11 @@ from mexc_trio.analysis.gaps import (
     recorded_symbols,
     starts_sql,
 )
-from mexc_trio.analysis.insertion_order import read_order
+from mexc_trio.analysis.insertion_order import Source, read_order
 from mexc_trio.analysis.row_counts import dealt, hours, only, shapes
 from mexc_trio.analysis.survey import Survey, time_sql
 from mexc_trio.clickhouse.schema import GAPS, Readable
+from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, EARLIEST, now
@@ -71,7 +72,8 @@ class Look:
         order = None
         if self.in_order:
             starts = {name: self._starts(table.name, name) for name in CHANNELS}
-            order = read_order(self.store, source, ts, starts, self._fills(table.name))
+            rows = Source(source, ts, is_numbered(self.found[table.name]))
+            order = read_order(self.store, rows, starts, self._fills(table.name))
         return SymbolFacts(
             self._symbol(table.name),
             table.name,

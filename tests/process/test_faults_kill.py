@@ -19,18 +19,26 @@ from tests.support.faults import (
 from tools.clickhouse import ClickHouseServer
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("embedded", 20), ("server", 30)])
+@pytest.mark.parametrize(
+    ("kind", "engine", "kills"),
+    [
+        ("embedded", "stripelog", 20),
+        ("embedded", "mergetree", 10),
+        ("server", "stripelog", 30),
+        ("server", "mergetree", 30),
+    ],
+)
 def test_kill_9_during_heavy_traffic(
-    kind: str, kills: int, tmp_path: Path, clickhouse_server: ClickHouseServer
+    kind: str, engine: str, kills: int, tmp_path: Path, clickhouse_server: ClickHouseServer
 ) -> None:
     """Promises 1, 2 and 4: kept, exactly once, in order, and each gap written down."""
-    instants = chance(f"kill-{kind}")
+    instants = chance(f"kill-{kind}-{engine}")
     server = clickhouse_server if kind == "server" else None
     if server is not None:
         for name in ("btc", "gaps"):
             server.execute(f"DROP TABLE IF EXISTS mexc_data.{name}")
-        make_tables(server)
-    with recording(tmp_path, server) as (exchange, recorder):
+        make_tables(server, engine=engine)
+    with recording(tmp_path, server, engine=engine) as (exchange, recorder):
         kills = repetitions(kills)
         journaled: list[int] = []
         for _ in range(kills):
@@ -62,9 +70,10 @@ def test_kill_9_during_heavy_traffic(
         hashes = set(map(hash, table))
         assert hashes.issuperset(journaled)
         compare_gaps(found.segments, stored_gaps(recorder, server))
-        TALLY.fault(f"kill -9 of the recorder, {kind} store", kills)
-        unheard = recorder.said().count("of an unanswered INSERT had arrived")
+        TALLY.fault(f"kill -9 of the recorder, {kind} store, {engine}", kills)
+        unheard = recorder.said().count("rows of an unanswered INSERT")
         TALLY.notes.append(
-            f"kill -9, {kind} store: {unheard} times an INSERT had arrived that nobody heard of; "
+            f"kill -9, {kind} store, {engine}: {unheard} times an INSERT had arrived "
+            f"that nobody heard of; "
             f"at most {max(found.missing)} rows were still in the socket"
         )

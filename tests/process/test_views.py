@@ -241,5 +241,5 @@ def test_setup_and_recording_make_them(tmp_path: Path, store: EmbeddedStore) -> 
 
     from mexc_trio.clickhouse.async_store import AsyncStore
 
-    trio.run(AsyncStore(store).create_views, ["late"])
+    trio.run(AsyncStore(store).create_views, [market_table("late")])
     assert store.query("SELECT count() FROM mexc_data.late_deals") == [(0,)]

@@ -188,6 +188,8 @@ class Recorder:
     symbols: Sequence[str] = (SYMBOL,)
     linger: str = "0.05"
     variables: dict[str, str] = attrs.field(factory=dict)
+    engine: str = "stripelog"
+    """Of tables that are not there yet."""
     _process: "subprocess.Popen[bytes] | None" = attrs.field(init=False, default=None)
 
     @property
@@ -209,7 +211,8 @@ class Recorder:
         """Start it."""
         return self.run(
             *self.symbols, "--url", self.url, "--state-dir", str(self.state),
-            "--linger", self.linger, "--stats-interval", "3600", *self.options, *options,
+            "--linger", self.linger, "--stats-interval", "3600", "--engine", self.engine,
+            *self.options, *options,
         )  # fmt: skip
 
     def run(self, *arguments: str) -> Self:
@@ -342,18 +345,21 @@ class Recorder:
             return [row for entry in queue.since(queue.first_kept()) for row in entry.rows]
 
 
-def make_tables(server: ClickHouseServer, *tables: str) -> None:
+def make_tables(server: ClickHouseServer, *tables: str, engine: str = "stripelog") -> None:
     """Make the tables on a server."""
     with closing(server_store(server.url)) as store:
-        schema.prepare(store, [*map(schema.market_table, tables or (TABLE,)), schema.GAPS])
+        made = [schema.market_table(table, engine) for table in tables or (TABLE,)]
+        schema.prepare(store, [*made, schema.GAPS])
 
 
 def stored(
     recorder: Recorder, server: ClickHouseServer | None, table: str = TABLE
 ) -> list[RowTuple]:
     """Return a table's rows in the order of insertion."""
+    order = " ORDER BY n" if recorder.engine == "mergetree" else ""
     sql = (
-        f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table} SETTINGS max_threads = 1"
+        f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table}{order} "
+        f"SETTINGS max_threads = 1"
     )
     return server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
 

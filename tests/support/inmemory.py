@@ -8,8 +8,10 @@ import attrs
 import trio
 import trio.testing
 
+from mexc_trio.clickhouse.numbered import Hole, Numbers
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import Data
@@ -125,8 +127,11 @@ class MemoryGate:
     name: str = "memory"
     writers: int = 0
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert rows."""
+        assert numbering is None
         await trio.lowlevel.checkpoint()
         if self.failure is not None:
             raise self.failure
@@ -149,6 +154,22 @@ class MemoryGate:
         new = [table.name for table in tables if table.name not in self.tables]
         self.tables |= {name: [] for name in new}
         return new
+
+    async def engine(self, table: Table) -> TableEngine:
+        """Keep rows in the order of insertion."""
+        return TableEngine.STRIPELOG
+
+    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
+        """Rows have no numbers."""
+        raise NotImplementedError
+
+    async def numbers(self, table: Table) -> Numbers | None:
+        """Rows have no numbers."""
+        raise NotImplementedError
+
+    async def holes(self, table: Table) -> list[Hole]:
+        """Rows have no numbers."""
+        raise NotImplementedError
 
     async def quiet(self, table: Table) -> None:
         """No INSERT goes on without us."""

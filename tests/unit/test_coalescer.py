@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
+from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.clickhouse.tally import InsertTally, Outcome
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
@@ -26,7 +27,9 @@ class SlowStore:
     stored: list[str] = attrs.field(factory=list)
     threads: list[int] = attrs.field(factory=list)
 
-    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert."""
         assert self.go.wait(10)
         self.threads.append(threading.get_ident())

@@ -630,6 +630,8 @@ def test_journal_of_the_first_version(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE places")
         db.execute("CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first)")
+        for later in ("base", "sent"):
+            db.execute(f"ALTER TABLE tables DROP COLUMN {later}")
         db.execute("PRAGMA user_version = 1")
     for _ in range(2):
         with open_journal(path) as journal:

@@ -10,6 +10,7 @@ import trio
 
 from mexc_trio.clickhouse.coalescer import Coalescer
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
+from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.journal import open_journal
 from mexc_trio.record.writer import Writer
 from tests.support.inmemory import MemoryGate
@@ -24,7 +25,9 @@ class SlowStore:
 
     stored: list[str] = attrs.field(factory=list)
 
-    def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert."""
         time.sleep(AN_INSERT)
         self.stored.append(table.name)
@@ -36,9 +39,11 @@ class SlowGate(MemoryGate):
 
     coalescer: Coalescer = attrs.field(kw_only=True)
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert rows."""
-        await self.coalescer.append(table, rows)
+        await self.coalescer.append(table, rows, numbering)
 
 
 async def test_a_stop_is_bounded_however_slow_the_store(tmp_path: Path) -> None:

@@ -44,9 +44,33 @@ def test_types_that_do_not_take_our_values(types: dict[str, str], why: str) -> N
 
 @pytest.mark.parametrize(
     "engine",
-    ["MergeTree", "ReplacingMergeTree", "ReplicatedMergeTree", "Buffer", "Distributed", "View",
+    ["ReplacingMergeTree", "ReplicatedMergeTree", "Buffer", "Distributed", "View",
      "MaterializedView", "Null", "Memory", "Merge"],
 )  # fmt: skip
 def test_engines_that_lose_count_or_order(engine: str) -> None:
     """An INSERT with an unknown outcome could not be settled: rows would be lost, or twice."""
     assert f"is a {engine}" in why_unsuitable(market_table("btc").columns, OURS, engine)
+
+
+WINDOW = "MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 1000"
+
+
+def test_a_mergetree_needs_numbers_and_a_memory() -> None:
+    """Without them a row could not be found again, or an INSERT be stored twice."""
+    columns = market_table("btc").columns
+    numbered = {**OURS, "n": "UInt64"}
+    assert not why_unsuitable(columns, numbered, WINDOW)
+    assert "without a column n UInt64" in why_unsuitable(columns, OURS, WINDOW)
+    assert "without a column n UInt64" in why_unsuitable(columns, {**OURS, "n": "Int64"}, WINDOW)
+    for engine in ("MergeTree ORDER BY n", WINDOW.replace("1000", "0")):
+        assert "does not know an INSERT again" in why_unsuitable(columns, numbered, engine)
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [("Distributed", "passes rows on"), ("Buffer", "in memory"), ("Memory", "go with the server"),
+     ("View", "no table")],
+)  # fmt: skip
+def test_what_is_no_place_for_rows_is_told_why(engine: str, why: str) -> None:
+    """Who gave it is to know what to give instead."""
+    assert why in why_unsuitable(market_table("btc").columns, OURS, engine)

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from mexc_trio.clickhouse.numbered import Hole, Numbers
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
+from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import (
     StoreError,
     StoreRejected,
@@ -83,8 +85,11 @@ class FakeGate:
         self.away_since = trio.current_time()
         return StoreUnavailable(text)
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Insert."""
+        assert numbering is None
         await trio.sleep(0.001)
         self.inserts.append((trio.current_time(), len(rows)))
         outcome = self.outcomes.pop(0) if self.outcomes else "stored"
@@ -112,6 +117,22 @@ class FakeGate:
                 raise TableMissing("no table")
             case _:
                 stored += rows
+
+    async def engine(self, table: Table) -> TableEngine:
+        """Keep rows in the order of insertion."""
+        return TableEngine.STRIPELOG
+
+    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
+        """Rows have no numbers."""
+        raise NotImplementedError
+
+    async def numbers(self, table: Table) -> Numbers | None:
+        """Rows have no numbers."""
+        raise NotImplementedError
+
+    async def holes(self, table: Table) -> list[Hole]:
+        """Rows have no numbers."""
+        raise NotImplementedError
 
     async def quiet(self, table: Table) -> None:
         """Wait for INSERTs that come late."""

@@ -15,6 +15,7 @@ from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import compact
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table, prepare
+from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.exchange.decoding import decode
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue, open_journal
@@ -140,10 +141,12 @@ class DirectGate(AsyncStore):
 
     made: int = attrs.field(default=0, init=False)
 
-    async def append(self, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
         """Count the INSERT and do it."""
         self.made += 1
-        await self._run(lambda: self.store.append(table, rows))
+        await self._run(lambda: self.store.append(table, rows, numbering))
 
     async def _run(self, call: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()

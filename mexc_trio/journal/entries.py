@@ -1,0 +1,30 @@
+"""What is written to the journal, as it is in memory and as bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from mexc_trio.rows import RowTuple
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
+
+
+class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the gap ledger remembers of one table's channels."""
+
+    last: Mapping[str, tuple[int, int]]
+    """Time and version of each channel's last row."""
+    until: int = 0
+    """The rows before this position are considered in that."""
+    held: Sequence[tuple[int | str, ...]] = ()
+    """Gaps that have ended and are not yet written."""
+
+
+class Entry(NamedTuple):
+    """Rows of one table that were written to the journal together."""
+
+    rows: list[RowTuple]
+    version: int
+    """Depth: the highest version among them; 0 if there is none."""

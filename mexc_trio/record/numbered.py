@@ -1,0 +1,208 @@
+"""Exactly once by number, for a table in which each row bears its own.
+
+The number is the row's position in the journal, from where the table began for this journal.
+Nothing is counted to know what a table has, and nothing depends on the order in which it keeps its
+rows:
+
+- A batch keeps its bounds in the journal until it is acknowledged, across restarts. If nothing of
+  it is to be seen after an INSERT of which nobody heard, the same rows go again as the same batch,
+  which the table knows by its token and stores once.
+- Then, and for all that the journal still has at a start, after a restart of the engine or when the
+  number of rows is not what it should be, the table's rows are compared by their numbers. What is
+  missing goes again under a new token, since a table may know a batch again whose rows it has lost.
+- Other content under one number is the only conflict, for then somebody else writes there. Numbers
+  beyond the journal's are its lost end, if the machine was started anew, and a conflict as well if
+  not.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse.numbered import Hole
+from mexc_trio.clickhouse.repair import same_incarnation
+from mexc_trio.clickhouse.schema import RowTuple
+from mexc_trio.clickhouse.tables import Numbering
+from mexc_trio.errors import StoreRejected, TableConflict, TableDamaged
+from mexc_trio.record.reconcile import BATCH, Reconciler
+from mexc_trio.spans import now
+
+log = logging.getLogger(__name__)
+
+_HOLES: Final = "holes"
+_FROM: Final = "numbered from"
+TOLD: Final = 100
+"""Characters of a row that are shown."""
+
+
+@attrs.define(eq=False)
+class NumberedReconciler(Reconciler):
+    """One table of numbered rows and its queue. Nobody else writes to the table."""
+
+    async def append(self, rows: Sequence[RowTuple]) -> None:
+        """Insert the first rows of the queue as a batch of which the journal knows the bounds."""
+        self.queue.send(len(rows))
+        await self._send(rows)
+
+    async def _send(self, rows: Sequence[RowTuple]) -> None:
+        first = self.queue.number(self.queue.acked)
+        numbering = Numbering(range(first, first + len(rows)), self.queue.token())
+        await self.store.append(self.table, rows, numbering)
+
+    async def _reconcile(self) -> None:
+        queue = self.queue
+        # What was given up may still be running, and what goes again under another token must not
+        # meet it.
+        await self.store.quiet(self.table)
+        engine = await self.store.server_start_id()
+        is_known = queue.verified and same_incarnation(queue.engine, engine)
+        if queue.base is None:
+            await self._begin()
+        waiting = queue.sent - queue.acked
+        if waiting and not queue.after_reboot and not await self._has_some(waiting):
+            await self._send(queue.head(waiting))
+        is_whole = await self.store.count(self.table) == (queue.table_rows or 0) + waiting
+        first = queue.acked
+        if not (is_known and is_whole):
+            first = min(first, max(queue.first_kept(), int(queue.recall(_FROM) or 0)))
+        try:
+            await self._settle(first)
+        except TableDamaged as error:
+            raise StoreRejected(
+                f"table {self.table.name} at {self.store.name} cannot be read: {error}. A restart "
+                f"of the engine puts damaged parts aside; what the journal has is appended again"
+            ) from error
+        if queue.engine != engine:
+            queue.checked(engine)
+        queue.verified = True
+
+    async def _has_some(self, waiting: int) -> bool:
+        """Whether any of the batch is in the table, whether or not that knows its token (still)."""
+        first = self.queue.number(self.queue.acked)
+        return bool(await self.store.rows_between(self.table, first, first + waiting))
+
+    async def _begin(self) -> None:
+        """Find the number of the journal's first row: above all that there are."""
+        queue = self.queue
+        rows = await self.store.count(self.table)
+        is_new = queue.table_rows is None
+        if is_new:
+            await self._first_contact(rows)
+            rows = queue.table_rows or 0
+        found = await self.store.numbers(self.table)
+        if is_new or rows == queue.table_rows:
+            end, since = 0 if found is None else found.highest + 1, queue.acked
+        else:
+            # A table that was moved may have rows of an INSERT of which nobody heard, or lack some.
+            end, since = queue.table_rows or 0, 0
+        self._count_from(since, end - queue.acked)
+        queue.sent = queue.acked
+
+    def _count_from(self, position: int, base: int) -> None:
+        """Give rows their numbers from another one on; the earlier ones are not compared again."""
+        self.queue.note(_FROM, str(position))
+        self.queue.base = base
+
+    async def _settle(self, first: int) -> None:
+        """Compare rows from a position on, append what is missing, and set the queue's head."""
+        queue, table = self.queue, self.table
+        found = await self.store.numbers(table)
+        beyond = queue.acked if found is None else found.highest + 1 - queue.number(0)
+        # What came in this run may stand where the journal had rows that it lost.
+        known = queue.earlier if queue.after_reboot else queue.end
+        end = max(min(beyond, known), min(queue.sent, known), queue.acked)
+        if beyond > end and not queue.after_reboot:
+            raise self._conflict(
+                f"has rows up to number {queue.number(beyond) - 1}, which were not recorded here",
+                " (If instead the journal is an older copy, move it away)",
+            )
+        again = 0
+        for at in range(first, end, BATCH):
+            again += await self._compare_rows(at, min(at + BATCH, end))
+        if beyond > end:
+            self._take_lost_end(beyond, end)
+        ours = end - queue.acked
+        rows, should = await self.store.count(table), (queue.table_rows or 0) + ours
+        lost = should - rows if queue.table_rows is not None else 0
+        if lost > 0 or again > ours:
+            log.warning(
+                "table %s: %s: %d rows are appended again from the journal%s",
+                table.name, self._cause, again, f", {lost} are lost" if lost > 0 else "",
+            )  # fmt: skip
+        if lost > 0:
+            await self._write_down(lost, end)
+        if ours:
+            log.info("table %s: %d rows of an unanswered INSERT are there", table.name, ours)
+        for at in range(queue.acked, end, BATCH):
+            self.acknowledged(queue.rows(at, min(BATCH, end - at)))
+        queue.settle(end, rows)
+        if queue.began is None and found is not None:
+            queue.began = found.oldest
+
+    async def _compare_rows(self, first: int, end: int) -> int:
+        """Append what is missing of the rows between two positions; return how many that was."""
+        queue, table = self.queue, self.table
+        ours = queue.rows(first, end - first)
+        there: dict[int, RowTuple] = {}
+        twice = 0
+        base = queue.number(0)
+        for number, row in await self.store.rows_between(table, base + first, base + end):
+            if row != ours[number - base - first]:
+                raise self._conflict(
+                    f"has another row {number} than was recorded here, {str(row)[:TOLD]}"
+                )
+            twice += number in there
+            there[number] = row
+        if twice:
+            log.error(
+                "table %s has %d rows twice, number and all; OPTIMIZE TABLE %s FINAL DEDUPLICATE "
+                "removes them", table.name, twice, table.name,
+            )  # fmt: skip
+        missing = [(base + at, row) for at, row in enumerate(ours, first) if base + at not in there]
+        # Numbers below 0 are of rows that the table lost before its rows were numbered.
+        missing = [(number, row) for number, row in missing if number >= 0]
+        if missing:
+            numbers, rows = zip(*missing, strict=True)
+            await self.store.append(table, rows, Numbering(numbers, uuid.uuid4().hex))
+        return len(missing)
+
+    def _take_lost_end(self, beyond: int, end: int) -> None:
+        more = beyond - end
+        # See `Reconciler`: the ledger of gaps has what the journal lost from its last row on.
+        log.warning(
+            "table %s: up to %d rows are not in the journal, which lost its end with the power",
+            self.table.name, more,
+        )  # fmt: skip
+        self._count_from(end, self.queue.number(more))
+
+    def _conflict(self, what: str, more: str = "") -> TableConflict:
+        return TableConflict(
+            f"table {self.table.name} at {self.store.name} {what}: something else writes to it. "
+            f"Stop that, or give the symbol a table of its own in settings.ini; the journal keeps "
+            f"what is not written{more}"
+        )
+
+    async def _write_down(self, lost: int, end: int) -> None:
+        """Write the gaps of rows that the journal no longer has."""
+        queue = self.queue
+        found = await self.store.numbers(self.table)
+        following = queue.first_time(end) or now()
+        first = following if found is None else found.oldest
+        detail = f"{lost} rows lost"
+        spans = list(self._new_holes(await self.store.holes(self.table)) if found else ())
+        if queue.began is None or first > queue.began or not spans:
+            spans.insert(0, (min(queue.began or first, first), first))
+            queue.began = first
+        for start, until in spans:
+            self.gap(self._cause, detail, start, until)
+
+    def _new_holes(self, holes: Sequence[Hole]) -> Iterator[tuple[int, int]]:
+        """Yield from when to when rows are missing, where the ledger does not have it yet."""
+        told = set(self.queue.recall(_HOLES).split())
+        for hole in holes:
+            if f"{hole.before}:{hole.rows}" not in told:
+                yield hole.start, hole.end
+        self.queue.note(_HOLES, " ".join(f"{hole.before}:{hole.rows}" for hole in holes))

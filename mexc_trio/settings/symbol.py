@@ -1,0 +1,19 @@
+"""What holds for one symbol."""
+
+import attrs
+
+from mexc_trio.channels import USUAL
+from mexc_trio.settings.routes import DIRECT, Route
+
+
+@attrs.frozen(kw_only=True)
+class SymbolSettings:
+    """What holds for one symbol."""
+
+    symbol: str
+    table: str
+    max_errors: int
+    linger: float
+    route: tuple[Route, ...] = (DIRECT,)
+    channels: tuple[str, ...] = USUAL
+    engine: str = "stripelog"
