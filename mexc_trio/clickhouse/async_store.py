@@ -107,12 +107,7 @@ class AsyncStore:
             pause = min(pause * 2, LAST_PAUSE)
 
     async def count(self, table: Table) -> int:
-        """Return the table's row count by what the engine knows, which proves nothing.
-
-        Raises:
-            TableMissing: there is no such table.
-            StoreError: there was no answer.
-        """
+        """See `schema.count`; TableMissing if there is no such table."""
         return await self._run(lambda: schema.count(self.store, table.name))
 
     async def prepare(self, tables: Sequence[Table]) -> list[str]:

@@ -171,8 +171,7 @@ class Queue:
     @property
     def began(self) -> int | None:
         """When the table's first row was, in milliseconds, as far as that was ever known."""
-        known = self.recall("first row")
-        return int(known) if known else None
+        return int(known) if (known := self.recall("first row")) else None
 
     @began.setter
     def began(self, at: int) -> None:
@@ -188,8 +187,7 @@ class Queue:
 
     def number(self, position: int) -> int:
         """Return the number in the table of the row at a position."""
-        assert self.base is not None  # noqa: S101 - the writer reconciles before it appends
-        return self.base + position
+        return (self.base or 0) + position
 
     def token(self) -> str:
         """Return what no other batch of any journal has, nor ever had, as the one that is sent."""
@@ -209,7 +207,7 @@ class Queue:
 
     def settle(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
-        self.acked, self.sent = acked, acked
+        self.acked = self.sent = acked
         self.table_rows, self.after_reboot = table_rows, False
         self._forget(len(self._recent) - self.backlog)
         self._outbox.changed(self)
@@ -217,8 +215,8 @@ class Queue:
     def begin_anew(self) -> None:
         """Forget the table, which is gone by somebody's wish, with what waited for it."""
         self._forget(len(self._recent))
-        self.acked, self.sent, self.base = self.end, self.end, None
-        self.table_rows, self.engine = None, ""
+        self.acked = self.sent = self.end
+        self.base, self.table_rows, self.engine = None, None, ""
         self.after_reboot, self.stored_marks, self.marks = False, b"", None
         self._outbox.changed(self)
 
@@ -257,9 +255,7 @@ class Queue:
 
     def first_time(self, position: int) -> int | None:
         """Return the first value of the row at a position: the time of a symbol's row."""
-        for row in self.rows(position, 1):
-            return int(row[0])
-        return None
+        return next((int(row[0]) for row in self.rows(position, 1)), None)
 
     def since(self, position: int) -> Iterator[Entry]:
         """Yield what was journaled from a position on; the first entry may begin before it."""
