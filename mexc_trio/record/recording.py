@@ -36,6 +36,7 @@ from mexc_trio.record.collector import Collector, nobody_knows
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.lines import Lines
+from mexc_trio.record.remembered import write_held
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.routes import Route
@@ -256,6 +257,9 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
         recorded = {GAPS.name, *(one.table for one in chosen)}
         leftovers = [queue for queue in waiting if queue.name not in recorded]
+        for queue in journal.queues():
+            if queue.name not in recorded:
+                write_held(queue, gaps)
         yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks, backfill)
 
 

@@ -25,8 +25,7 @@ def remembered(
     held: list[Gap] = []
     until = queue.acked
     if queue.stored_marks:
-        stored = msgspec.msgpack.decode(queue.stored_marks, type=_MARKS)
-        marks = stored if isinstance(stored, Marks) else Marks(stored)
+        marks = _stored(queue)
         # One that is not recorded any more is left out.
         last = {name: one for name, one in marks.last.items() if name in channels}
         held = [Gap(*gap) for gap in marks.held]  # type: ignore[arg-type]
@@ -40,6 +39,18 @@ def remembered(
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
     return last, held
+
+
+def write_held(queue: Queue, gaps: Queue) -> None:
+    """Write the gaps that an earlier run held of a symbol that is recorded no longer."""
+    if queue.stored_marks and (marks := _stored(queue)).held:
+        gaps.collect(marks.held)
+        queue.remember(Marks(marks.last, marks.until))
+
+
+def _stored(queue: Queue) -> Marks:
+    stored = msgspec.msgpack.decode(queue.stored_marks, type=_MARKS)
+    return stored if isinstance(stored, Marks) else Marks(stored)
 
 
 def earlier_deals(queue: Queue) -> list[Row]:

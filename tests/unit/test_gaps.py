@@ -16,6 +16,7 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.remembered import write_held
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 
 MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
@@ -523,3 +524,19 @@ def test_what_an_earlier_version_remembers_is_read(journal_path: Path) -> None:
         queue.append(message.rows, 0, ledger.received(message))
         (gap,) = rows_of(journal.queue("gaps"))
         assert gap[1:4] == ("deal", full(100), full(200))
+
+
+def test_a_held_gap_of_a_symbol_that_is_recorded_no_more_is_written(journal_path: Path) -> None:
+    """By the next run or by drain, once."""
+    with open_journal(journal_path) as journal:
+        with_a_held_gap(journal)
+    for _ in range(2):
+        with open_journal(journal_path) as journal:
+            write_held(journal.queue("btc"), journal.queue("gaps"))
+    with open_journal(journal_path) as journal:
+        assert [row[1:4] for row in rows_of(journal.queue("gaps"))] == [
+            ("ticker", full(100), full(200)), ("deal", full(100), full(200))
+        ]  # fmt: skip
+        recorder = Recorder(journal, fills=True)
+        assert recorder.ledger.held == []
+        assert recorder.ledger.newest == full(200)

@@ -32,6 +32,8 @@ LONGEST_WAIT: Final = 60.0
 """Seconds for which anything is waited for."""
 SETTLED: Final = 4.0
 """Seconds after the last cut in which its deals are fetched."""
+HEARD: Final = 1.0
+"""Seconds after which what was sent has been heard, on a machine that has other work."""
 _DEALS_A_FRAME: Final = 1.6  # as the market makes them, on average
 
 
@@ -72,7 +74,7 @@ class Result:
     """Those that no connection brought."""
     missing: int
     """Deals that are not stored."""
-    unaccounted: int
+    unaccounted: Sequence[str]
     """Those of them that the ledger does not say are missing."""
     twice: int
     strange: int
@@ -115,17 +117,21 @@ class _Market:
         """Deal until cancelled."""
         pause = _DEALS_A_FRAME / self.rate
         while True:
-            frame = self.exchange.market.frame(SYMBOL, "deal", oddity="")
-            self.deals += (rows := truth(frame) or [])
-            if self.exchange.subscribers(SYMBOL, "deal"):
-                await self.exchange.send(SYMBOL, frame)
-            else:
-                self.exchange.tape.add(SYMBOL, rows, ids_of(frame))
-            for channel in ("ticker", "depth.full"):
-                if self.exchange.subscribers(SYMBOL, channel):
-                    record = await self.exchange.push(SYMBOL, channel)
-                    self.rows += record.rows or []
+            with trio.CancelScope(shield=True):  # what was made is sent, also at the end
+                await self._deal()
             await trio.sleep(pause)
+
+    async def _deal(self) -> None:
+        frame = self.exchange.market.frame(SYMBOL, "deal", oddity="")
+        self.deals += (rows := truth(frame) or [])
+        if self.exchange.subscribers(SYMBOL, "deal"):
+            await self.exchange.send(SYMBOL, frame)
+        else:
+            self.exchange.tape.add(SYMBOL, rows, ids_of(frame))
+        for channel in ("ticker", "depth.full"):
+            if self.exchange.subscribers(SYMBOL, channel):
+                record = await self.exchange.push(SYMBOL, channel)
+                self.rows += record.rows or []
 
 
 async def try_backfill(trial: Cuts) -> Result:
@@ -152,6 +158,7 @@ async def try_backfill(trial: Cuts) -> Result:
             it.cancel_scope.cancel()
             seconds = trio.current_time() - began
             with trio.CancelScope(shield=True), trio.fail_after(LONGEST_WAIT):
+                await trio.sleep(HEARD)
                 recorder.send_signal(signal.SIGINT)
                 exit_code = await recorder.wait()
         finally:
@@ -248,7 +255,11 @@ def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> R
         deals=len(market.deals),
         unheard=sum(deal not in heard for deal in market.deals),
         missing=len(missing),
-        unaccounted=sum(not _is_told(deal[0], ledger) for deal in missing),
+        unaccounted=[
+            f"number {number} of {len(market.deals)}: {deal}"
+            for number, deal in enumerate(market.deals)
+            if deal not in kept and not _is_told(deal[0], ledger)
+        ],
         twice=sum(number - 1 for row, number in kept.items() if row[1] == "d"),
         strange=sum(row not in {*market.deals, *market.rows} for row in kept),
         gaps=len(ledger),
