@@ -19,6 +19,7 @@ from mexc_trio.clickhouse.index_memory import inserts_by_file
 from mexc_trio.clickhouse.schema import qualified
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
+from mexc_trio.files import sync_directory
 from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import ServerTarget
 
@@ -61,6 +62,7 @@ class EmbeddedStore(ServerStore):
                     size = file.seek(0, os.SEEK_END)
                     file.seek(max(0, size - _SEALED))
                     seal.update(f"{name} {size} ".encode() + file.read())
+            sync_directory(self._files(table).resolve())
         except OSError:
             return ""  # an empty table has no files yet
         return f"sealed {seal.hexdigest()}"

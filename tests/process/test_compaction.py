@@ -357,6 +357,34 @@ def test_only_an_atomic_database_exchanges_tables(clickhouse_server: ClickHouseS
     clickhouse_server.execute("DROP DATABASE plain")
 
 
+@attrs.define
+class Noted(Mortal):
+    """Notes the order in which things are done."""
+
+    order: list[str] = attrs.field(factory=list)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Note the words with which a statement begins, and run it."""
+        self.order.append(" ".join(sql.split()[:2]))
+        return super().query(sql)
+
+    def seal(self, table: str) -> str:
+        """Note whose files are synced, if they can be."""
+        if sealed := super().seal(table):
+            self.order.append(f"synced {table}")
+        return sealed
+
+
+def test_the_new_table_is_on_the_disk_before_it_takes_the_name(store: Store) -> None:
+    """After a power loss, what was only in the machine's memory would be gone, and the old too."""
+    fill(store, 5)
+    noted = Noted(store)
+    compact(noted, "btc", 0)  # type: ignore[arg-type]
+    synced = f"synced {COPY}" if isinstance(store, EmbeddedStore) else "SYSTEM SYNC"
+    steps = ["CREATE TABLE", "INSERT INTO", synced, "EXCHANGE TABLES", "DROP TABLE"]
+    assert [one for one in noted.order if one in steps] == steps
+
+
 def test_a_user_without_the_right_to_sync_is_told_what_he_lacks(store: Store) -> None:
     """Without the new table on the disk the old one must not go."""
     if isinstance(store, EmbeddedStore):
