@@ -132,10 +132,17 @@ class TlsStream(trio.abc.Stream):
         return b"".join(parts)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send."""
+        """Send.
+
+        Raises:
+            trio.BrokenResourceError: the connection broke, or is over.
+        """
         view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
+        try:
+            while view:
+                view = view[self._tls.write(view) :]
+        except ssl.SSLError as error:  # after the other side's good-bye, or what is no TLS
+            raise trio.BrokenResourceError from error
         await self._send()
 
     async def _send(self) -> None:

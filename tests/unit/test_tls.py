@@ -180,6 +180,8 @@ async def test_what_is_no_tls_ends_it_after_what_came_before(authority: trustme.
         assert isinstance(caught.value.__cause__, ssl.SSLError)
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
 
 
 async def test_several_send_at_once(authority: trustme.CA) -> None:
