@@ -30,6 +30,9 @@ Deal: TypeAlias = tuple[Row, int]
 """A deal's row, and the exchange's number of it; 0 where there is none."""
 
 
+_NO_IDS: Final = repeat(0)
+
+
 class Fill(NamedTuple):
     """What falls into a gap."""
 
@@ -43,9 +46,7 @@ class Fill(NamedTuple):
 class Known:
     """The last deals of a symbol that are there: at least as many as an answer can have."""
 
-    room: int = MOST_DEALS
-    """How many are kept. More while an answer is waited for, which may be old when it comes."""
-    received: deque[Deal] = attrs.field(factory=deque, init=False)
+    received: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
     """In their order."""
     filled: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
     """Those that were fetched afterwards."""
@@ -55,12 +56,15 @@ class Known:
         room = max(0, MOST_DEALS - len(self.received))
         self.received.extendleft((row, 0) for row in islice(reversed(rows), room))
 
+    def keep(self, number: int) -> None:
+        """Keep so many: more while an answer is waited for, which may be old when it comes."""
+        if self.received.maxlen != number:
+            self.received = deque(self.received, number)
+
     def note(self, message: Data) -> None:
         """Note the deals of a frame."""
-        good = len(message.rows) - message.dead
-        self.received.extend(zip(message.rows[:good], message.ids or repeat(0), strict=False))
-        while len(self.received) > self.room:
-            self.received.popleft()
+        rows = message.rows[: -message.dead] if message.dead else message.rows
+        self.received.extend(zip(rows, message.ids or _NO_IDS, strict=False))
 
     def goes_back_to(self, ts: int) -> bool:
         """Whether all deals of a millisecond that were received are here."""

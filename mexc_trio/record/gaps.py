@@ -23,7 +23,7 @@ from mexc_trio.record.remembered import earlier_deals, possible, remembered
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.spans import now, steady
 
-_ROOM_TO_FILL: Final = 20 * MOST_DEALS
+_KEPT_TO_FILL: Final = 20 * MOST_DEALS
 """Deals that are known while some are fetched; seconds of the busiest contract."""
 
 
@@ -82,7 +82,8 @@ class Ledger:
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: _Mark(channel) for channel in self._channels}
-        last, self.held = remembered(self._queue, self._channels)
+        last, held = remembered(self._queue, self._channels)
+        self._hold(held)
         for name, (ts, version) in last.items():
             self._marks[name].ts, self._marks[name].version = ts, version
         self._since = self.newest
@@ -167,7 +168,6 @@ class Ledger:
             mark.ts, mark.version = possible(rows[good - 1].ts), message.version
             self._last[mark.channel] = mark.ts, mark.version
             if self.fills and channel == "deal":
-                self.known.room = _ROOM_TO_FILL if self.held else MOST_DEALS
                 self.known.note(message)
         marks = self._to_remember(len(rows))
         if len(self.held) > held:
@@ -215,7 +215,7 @@ class Ledger:
             self._put(gap._replace(detail=detail))
             self.known.filled.extend(fill.deals)
             missed += [row for row, _ in fill.deals]
-        self.held = left
+        self._hold(left)
         marks = self._to_remember(len(missed))
         self._queue.remember(marks)
         self._queue.append(missed, 0, marks)
@@ -228,7 +228,7 @@ class Ledger:
         """
         given_up = [gap for gap in self.held if until is None or gap.end <= until]
         if given_up:
-            self.held = [gap for gap in self.held if gap not in given_up]
+            self._hold([gap for gap in self.held if gap not in given_up])
             for gap in given_up:
                 self._put(gap)
             self._queue.remember(self._to_remember())
@@ -268,7 +268,11 @@ class Ledger:
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
             self.known.note_earlier(earlier_deals(self._queue))
-        self.held.append(gap)
+        self._hold([*self.held, gap])
+
+    def _hold(self, gaps: list[Gap]) -> None:
+        self.held = gaps
+        self.known.keep(_KEPT_TO_FILL if gaps else MOST_DEALS)
 
     def _put(self, gap: Gap) -> None:
         self._gaps.collect([gap])

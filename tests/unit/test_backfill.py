@@ -36,7 +36,8 @@ def without_ids(deals: Sequence[Deal]) -> list[Deal]:
 
 def known_of(*pieces: Sequence[Deal], room: int = 20 * MOST_DEALS) -> Known:
     """Return what a symbol knows after it was given these, one frame each."""
-    known = Known(room)
+    known = Known()
+    known.keep(room)
     for piece in pieces:
         rows, ids = [row for row, _ in piece], [id_ for _, id_ in piece]
         known.note(Data("BTC_USDT", "deal", rows, ids=ids))
