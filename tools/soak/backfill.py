@@ -110,8 +110,6 @@ class _Market:
     exchange: Exchange
     rate: float
     deals: list[Row] = attrs.field(factory=list)
-    rows: list[Row] = attrs.field(factory=list)
-    """Of all other channels."""
 
     async def run(self) -> None:
         """Deal until cancelled."""
@@ -130,8 +128,7 @@ class _Market:
             self.exchange.tape.add(SYMBOL, rows, ids_of(frame))
         for channel in ("ticker", "depth.full"):
             if self.exchange.subscribers(SYMBOL, channel):
-                record = await self.exchange.push(SYMBOL, channel)
-                self.rows += record.rows or []
+                await self.exchange.push(SYMBOL, channel)
 
 
 async def try_backfill(trial: Cuts) -> Result:
@@ -261,7 +258,7 @@ def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> R
             if deal not in kept and not _is_told(deal[0], ledger)
         ],
         twice=sum(number - 1 for row, number in kept.items() if row[1] == "d"),
-        strange=sum(row not in {*market.deals, *market.rows} for row in kept),
+        strange=len(kept.keys() - {*market.deals, *heard}),
         gaps=len(ledger),
         whole=sum(one.whole for one in told),
         filled=sum(one.deals for one in told),
