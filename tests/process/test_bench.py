@@ -102,7 +102,7 @@ def test_exchange() -> None:
         seconds=3,
         burst_every=2,
         burst_seconds=1,
-        symbols_per_connection=4,
+        symbols_per_connection="4",
         linger=0.1,
     )
     assert names(report) >= {

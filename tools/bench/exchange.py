@@ -3,7 +3,7 @@
 import bisect
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -36,7 +36,7 @@ def exchange(
     burst_every: float = 20.0,
     burst_seconds: float = 2.0,
     burst_factor: float = 5.0,
-    symbols_per_connection: int = 200,
+    symbols_per_connection: str = "auto",
     linger: float = 1.0,
     scheme: Scheme = "wss",
 ) -> Report:
@@ -50,7 +50,7 @@ def exchange(
         burst_every: seconds from one burst to the next.
         burst_seconds: length of a burst.
         burst_factor: how many times the rate a burst is.
-        symbols_per_connection: the recorder's option.
+        symbols_per_connection: the recorder's option; a number or auto.
         linger: the recorder's --linger.
         scheme: wss, with a TLS record for each message, or ws.
     """
@@ -121,7 +121,7 @@ class _Sample:
 class _Run:
     """One run: what was sent when, and what was seen of it."""
 
-    def __init__(self, plan: Plan, database: Database, settings: dict[str, float]) -> None:
+    def __init__(self, plan: Plan, database: Database, settings: dict[str, Any]) -> None:
         self.plan, self.linger = plan, settings["linger"]
         symbols = len(plan.symbols)
         times, order = plan.schedule()

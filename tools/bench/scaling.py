@@ -21,7 +21,7 @@ def scaling(
     rate: float = 4000.0,
     seconds: float = 20.0,
     repetitions: int = 3,
-    symbols_per_connection: int = 200,
+    symbols_per_connection: str = "auto",
     linger: float = 1.0,
     scheme: Scheme = "wss",
 ) -> Report:
@@ -32,7 +32,7 @@ def scaling(
         rate: messages a second of all symbols together.
         seconds: length of a run.
         repetitions: runs of each number, in turns.
-        symbols_per_connection: the recorder's option.
+        symbols_per_connection: the recorder's option; a number or auto.
         linger: the recorder's --linger.
         scheme: wss, with a TLS record for each message, or ws.
     """
