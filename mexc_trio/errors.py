@@ -47,6 +47,8 @@ class Loss(StrEnum):
     SILENT = "silent"
     REFUSED = "refused"
     CLOCK_JUMPED = "clock jumped"
+    RENEWED = "renewed"
+    """By ourselves, because of new settings."""
     NO_RESOURCES = "no resources"
     """Of our own machine, which has no file or thread to spare, or could not keep what came: no
     error of the connection."""

@@ -72,7 +72,7 @@ def is_beside(name: str) -> bool:
 
 
 def compact(store: Store, table: str, least_free: int) -> Compacted:
-    """Rewrite a table into which nobody inserts meanwhile. Blocks for minutes a GB.
+    """Rewrite a table into which nobody inserts meanwhile. Blocks for a minute or more a GB.
 
     Args:
         store: where it is.

@@ -137,6 +137,20 @@ class Merger:
         if have := source.has.get(channel):
             self._ended(source, channel, have.last or have.since)
 
+    def covers(self, source: Source, other: Source) -> bool:
+        """Whether a source has all channels of another, since before that was heard of last."""
+        had = {channel: one for channel, one in other.has.items() if one.since}
+        return source.clock > 0 and all(
+            channel in source.has and 0 < source.has[channel].since <= other.clock
+            for channel in had
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether one source is left, and all that it brings is handed on as it comes."""
+        holds = any(sampled.holds for sampled in self._sampled.values())
+        return len(self.sources) == 1 and not holds and not self._unsure
+
     def is_had(self, channel: Channel) -> bool:
         """Whether a connected source is known to have the channel."""
         return any(channel in source.has and source.has[channel].since for source in self.sources)

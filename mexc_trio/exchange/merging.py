@@ -119,6 +119,11 @@ class Sampled:
     _heard: float = attrs.field(default=0.0, init=False)  # of the leader
     _held: dict[Source, deque[tuple[float, Data]]] = attrs.field(factory=dict, init=False)
 
+    @property
+    def holds(self) -> bool:
+        """Whether there are messages that may yet be stored."""
+        return any(self._held.values())
+
     def take(self, source: Source, message: Data, now: float) -> Sequence[Data]:
         """Return what is to be stored now that a source has brought this."""
         if self._leader is None:

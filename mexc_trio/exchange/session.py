@@ -107,6 +107,7 @@ async def converse(
     pace: RateLimiter | None = None,
     tally: Tally | None = None,
     deals: Deals | None = None,
+    worn: Callable[[ExchangeError], None] | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
@@ -121,6 +122,8 @@ async def converse(
             the first symbol's turn. None is a pace of its own.
         tally: is told of the exchange's clock and of the subscriptions. None is one of its own.
         deals: how deals are asked for; connections may share it. None is unmerged, if possible.
+        worn: told, once, that the connection works and is to be replaced all the same. None has it
+            end at once then.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.
@@ -141,6 +144,7 @@ async def converse(
                 tally,
                 subscribed,
                 deals or Deals(),
+                worn,
             )
             nursery.start_soon(session.subscribe)
             nursery.start_soon(session.heartbeat)
@@ -192,6 +196,7 @@ class _Session:
     _tally: Tally
     _subscribed: Callable[[str], None]
     _deals: Deals
+    _worn: Callable[[ExchangeError], None] | None
     # How many of them are known.
     _known: int = attrs.field(default=0, init=False)
     _feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
@@ -257,7 +262,11 @@ class _Session:
             await self._leave_the_stopped()
             for feed in self._new():
                 self._nursery.start_soon(self._join, feed)
-            await self._answer_silence()
+            if silence := self._answer_silence():
+                if self._worn is None:
+                    raise silence
+                self._worn(silence)
+                self._worn = lambda error: None  # it has been said
 
     async def receive(self) -> NoReturn:
         """Decode every message for its symbol's feed, and flush what one read has brought."""
@@ -341,13 +350,13 @@ class _Session:
                 for channel in feed.pulses:
                     await self._socket.send_message(unsubscribe(symbol, channel))
 
-    async def _answer_silence(self) -> None:
-        """Subscribe again to what has gone silent; if that did not help, give the connection up."""
-        now = trio.current_time()
+    def _answer_silence(self) -> ExchangeError | None:
+        """Subscribe again to what has gone silent; return why to give up if that did not help."""
+        now, why = trio.current_time(), None
         for symbol, feed in list(self._live.items()):
             for channel, pulse in feed.pulses.items():
                 if pulse.give_up(now):
-                    raise ExchangeError(
+                    why = why or ExchangeError(
                         f"{channel} of {symbol} silent for {pulse.silence(now):.0f} s, "
                         f"and subscribing again did not help",
                         Loss.SILENT,
@@ -355,6 +364,7 @@ class _Session:
                 if pulse.subscribe_again(now):
                     feed.silent(channel, pulse.silence(now))
                     self._nursery.start_soon(self._ask, feed, (channel,))
+        return why
 
     async def _join(self, feed: Feed) -> None:
         await self._pace.turn()

@@ -34,15 +34,17 @@ class Lines:
     """How many there are."""
     ping_interval: float
     merger: Merger | None = attrs.field(default=None, init=False)
-    """What makes one stream of several; None for one."""
+    """What makes one stream of several; None while there is one connection."""
     feeds: "list[LineFeed]" = attrs.field(init=False)
+    """One for each line, and for those that are about to replace one."""
+    # Until then what a connection that was replaced has brought is remembered.
+    _merges_until: float = attrs.field(default=math.inf, init=False)
     # Why a line was lost last, for gaps that are found because of it.
     _why: tuple[Cause, str] = attrs.field(default=(Cause.CONNECTION_LOST, ""), init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.number > 1:
-            # What a stalled connection has kept back may come until its ping is overdue.
-            self.merger = Merger(self.ping_interval + PONG_TIMEOUT + _SPARE)
+            self.merger = Merger(self._window)
         self.feeds = [LineFeed(self, str(line + 1)) for line in range(self.number)]
         for pulse in self.collector.pulses.values():
             pulse.connected(math.inf)  # what has not been asked for is not silent
@@ -50,7 +52,28 @@ class Lines:
     @property
     def connected(self) -> int:
         """How many lines are subscribed to something of the symbol."""
-        return sum(feed.is_subscribed for feed in self.feeds)
+        return len({feed.name for feed in self.feeds if feed.is_subscribed})
+
+    @property
+    def _window(self) -> float:
+        # What a stalled connection has kept back may come until its ping is overdue.
+        return self.ping_interval + PONG_TIMEOUT + _SPARE
+
+    def merge(self) -> None:
+        """Merge from now on: another connection is made beside one."""
+        self._merges_until = math.inf
+        if self.merger is None:
+            self.merger = Merger(self._window)
+            for feed in self.feeds:
+                feed.join(self.merger)
+
+    def leave(self, feed: "LineFeed") -> None:
+        """Go on without a connection that was replaced, or that was to replace one."""
+        self.feeds.remove(feed)
+        for one in self.feeds:
+            one.forget(feed)
+        if self.number == 1:
+            self._merges_until = trio.current_time() + self._window
 
     def take(self, source: Source, message: Data) -> None:
         """Hand on what is new of a message."""
@@ -62,6 +85,10 @@ class Lines:
             self.collector.failed(error)
         else:
             self.store(taken)
+            if trio.current_time() >= self._merges_until and self.merger.is_settled:
+                self.merger = None
+                for feed in self.feeds:
+                    feed.leave_merger()
 
     def store(self, messages: Sequence[Data]) -> None:
         """Write down what was missed, and hand on what is to be stored."""
@@ -99,15 +126,24 @@ class LineFeed:
     pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
     is_subscribed: bool = attrs.field(default=False, init=False)
     """Whether its connection is subscribed to something of the symbol."""
+    _before: "LineFeed | None" = None
+    """Who is to be replaced."""
     _collector: Collector = attrs.field(init=False)
+    # What the exchange has confirmed on its present connection, and what has been silent since.
+    _confirmed: set[Channel] = attrs.field(factory=set, init=False)
+    _silent: set[Channel] = attrs.field(factory=set, init=False)
     # What the merger knows its present connection as; None before its first acknowledgement.
     _source: Source | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._collector = self._lines.collector
         pulses = self._collector.pulses
-        alone = self._lines.merger is None
-        self.pulses = pulses if alone else {channel: Pulse(channel) for channel in pulses}
+        if self._before is not None:
+            self.pulses = self._before.pulses
+        elif self._lines.number == 1:
+            self.pulses = pulses
+        else:
+            self.pulses = {channel: Pulse(channel) for channel in pulses}
 
     @property
     def symbol(self) -> str:
@@ -122,6 +158,7 @@ class LineFeed:
     def subscribed(self, channel: Channel) -> None:
         """Note that the line has a channel from now on."""
         self.is_subscribed = True
+        self._confirmed.add(channel)
         merger = self._lines.merger
         if merger is None:
             return
@@ -147,6 +184,7 @@ class LineFeed:
 
     def silent(self, channel: Channel, seconds: float) -> None:
         """Note that a channel of this line has gone silent."""
+        self._silent.add(channel)
         if self._source is None:
             self._collector.silent(channel, seconds)
             return
@@ -171,6 +209,47 @@ class LineFeed:
         if not self._others_have:
             self._collector.broken(error)
 
+    def heir(self) -> "LineFeed":
+        """Return the feed of a connection that is made beside this one's, to replace it."""
+        self._lines.merge()
+        heir = LineFeed(self._lines, self.name, self)
+        self._lines.feeds.append(heir)
+        return heir
+
+    def has_taken_over(self) -> bool:
+        """Whether nothing is lost when the connection that is to be replaced is broken."""
+        merger, before = self._lines.merger, self._before
+        if merger is None or self._source is None:
+            return False
+        return (
+            before is None
+            or before._source is None  # noqa: SLF001 - one of us
+            or merger.covers(self._source, before._source)  # noqa: SLF001
+        )
+
+    def replaced(self, error: ExchangeError) -> None:
+        """Go on without this connection."""
+        self._leave(Cause.CONNECTION_LOST, error.reason)
+        self._lines.leave(self)
+
+    def forget(self, before: "LineFeed") -> None:
+        """Note that who was to be replaced has gone."""
+        if self._before is before:
+            self._before = None
+
+    def join(self, merger: Merger) -> None:
+        """Have what comes from now on merged."""
+        if self.is_subscribed:
+            source = self._joined(merger)
+            for channel in self._silent:
+                merger.silent(source, channel)
+            for channel in self._confirmed:
+                merger.subscribed(source, channel)
+
+    def leave_merger(self) -> None:
+        """Hand on what comes as it comes."""
+        self._source = None
+
     @property
     def _others_have(self) -> bool:
         """Whether another line has something of the symbol."""
@@ -183,5 +262,7 @@ class LineFeed:
 
     def _leave(self, cause: Cause, detail: str) -> None:
         source, self._source, self.is_subscribed = self._source, None, False
+        self._confirmed.clear()
+        self._silent.clear()
         if not self.stopped:
             self._lines.lost(source, cause, detail)

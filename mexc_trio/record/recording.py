@@ -67,6 +67,9 @@ class Recording:
     """What is counted of the connections, by line and route."""
     lines: dict[str, Lines] = attrs.field(factory=dict)
     """The lines of each symbol that has begun."""
+    renewals: dict[str, Callable[[str], None]] = attrs.field(factory=dict)
+    """Renews the connections of a symbol that has its own, for a reason, by its routes as they are
+    then."""
     deals: Deals = attrs.field(init=False)
     """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)

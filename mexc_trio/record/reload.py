@@ -127,13 +127,19 @@ async def _apply(
     gone = [one for one in recording.collectors if one.symbol in unwanted and not one.stopped]
     for collector in gone:
         collector.let_go(WITHOUT)
-    anew = [one for one in recording.collectors if _begins_anew(one, old, new)]
+    changing = [one for one in recording.collectors if _begins_anew(one, old, new)]
+    rerouted = [one for one in changing if _goes_on(recording, one, new)]
+    anew = [one for one in changing if one not in rerouted]
     for collector in anew:
         collector.step_down(_ANEW)
     for collector in recording.collectors:
         if collector.symbol in unwanted:
             collector.failure = None  # whatever it was stopped by is nobody's concern any more
         collector.adjust(new.for_symbol(collector.symbol))
+    for collector in rerouted:
+        route = new.for_symbol(collector.symbol).route
+        collector.settings = attrs.evolve(collector.settings, route=route)
+        recording.renewals[collector.symbol]("its routes were changed")
     recording.journal.retention = new.retention
     logging.getLogger().setLevel(new.log_level.upper())
     if discovery is not None:
@@ -152,6 +158,12 @@ def _begins_anew(collector: Collector, old: Settings, new: Settings) -> bool:
     was, is_now = old.for_symbol(collector.symbol), new.for_symbol(collector.symbol)
     same = (was.route, was.channels) == (is_now.route, is_now.channels)
     return not collector.stopped and not same
+
+
+def _goes_on(recording: Recording, collector: Collector, new: Settings) -> bool:
+    """Whether a symbol's connections can be made by new routes before the old ones are broken."""
+    same = new.for_symbol(collector.symbol).channels == collector.settings.channels
+    return same and collector.symbol in recording.renewals
 
 
 async def _successor(recording: Recording, collector: Collector) -> Collector:

@@ -20,6 +20,7 @@ from mexc_trio.supervise import supervise
 async def record_together(recording: Recording, group: Group) -> None:
     """Record the symbols of a group, on a connection for each line, until all are stopped."""
     settings = recording.settings
+    renewing = trio.Lock()
     symbols_lines = [_lines_of(recording, one) for one in group.collectors]
     connections = [
         Connection(
@@ -30,13 +31,24 @@ async def record_together(recording: Recording, group: Group) -> None:
             recording.pace,
             recording.deals,
             f"line {line + 1}" if settings.lines > 1 else "",
+            renewing,
         )
         for line in range(settings.lines)
     ]
 
     def broken(line: int, error: Exception) -> None:
         for collector in group.collectors:
-            recording.lines[collector.symbol].feeds[line].broken(error)
+            for feed in list(recording.lines[collector.symbol].feeds):
+                if feed.name == str(line + 1):
+                    feed.broken(error)
+
+    def renew(why: str) -> None:
+        for line, connection in enumerate(connections):
+            ways = recording.ways(line, group.collectors[0], unhurried=group.most > 1)
+            connection.renew(ways, why)
+
+    if group.most == 1:
+        recording.renewals[group.collectors[0].symbol] = renew
 
     who = group.collectors[0].symbol if group.most == 1 else "several symbols"
     async with trio.open_nursery() as nursery:
@@ -61,6 +73,7 @@ def _lines_of(recording: Recording, collector: Collector) -> Lines:
     settings = recording.settings
     lines = Lines(collector, settings.lines, settings.ping_interval)
     recording.lines[collector.symbol] = lines
+    recording.renewals.pop(collector.symbol, None)
     return lines
 
 

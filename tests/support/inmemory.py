@@ -108,6 +108,16 @@ class Listener:
         self.refusals.append(error.symbol)
         return 30.0
 
+    def heir(self) -> None:
+        """Be of one connection at a time."""
+
+    def has_taken_over(self) -> bool:
+        """Never replace anybody."""
+        return False
+
+    def replaced(self, error: ExchangeError) -> None:
+        """Never be replaced."""
+
     def connection_lost(self, error: ExchangeError) -> None:
         """Keep the error; stop after too many."""
         self.errors.append(error)

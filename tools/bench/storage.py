@@ -78,7 +78,7 @@ def storage(
                         f"{case}: tables after a compaction, a day",
                         volume.day_compacted,
                         "MB",
-                        None if single else Goal(120, at_least=False),
+                        Goal(120, at_least=False),
                     )
                     report.note(
                         f"{case}: whole volume, a day",

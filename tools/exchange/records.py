@@ -57,7 +57,7 @@ class Records:
     """The records of an exchange's frames, by symbol.
 
     ``log`` takes one line of JSON for each frame. ``keep`` False keeps no record in memory.
-    ``listeners`` are called with each record as it is made.
+    ``listeners`` are called with each record as it is made, with that of a shared frame once.
     """
 
     log: TextIO | None = None
@@ -81,15 +81,16 @@ class Records:
         frame: str | bytes,
         *,
         replayed: bool = False,
+        again: bool = False,
     ) -> Record:
-        """Record a frame that is about to be sent."""
+        """Record a frame that is about to be sent; ``again`` if another connection gets it, too."""
         self.count += 1
         record = Record(self.count, connection, symbol, channel, frame, replayed)
         if self.keep:
             self._by_symbol[symbol].append(record)
         if self.log is not None:
             self.log.write(record.line())
-        for listener in self.listeners:
+        for listener in () if again else self.listeners:
             listener(record)
         return record
 

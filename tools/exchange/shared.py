@@ -8,7 +8,7 @@ the way to all of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -17,9 +17,17 @@ from tools.market import MIX
 if TYPE_CHECKING:
     from tools.exchange.connection import Connection
     from tools.exchange.core import Exchange
-    from tools.exchange.records import Record
 
 _SHORTEST_PAUSE: Final = 0.002  # seconds between two looks at what is due
+
+
+class _Deal(NamedTuple):
+    """A frame on its way to one connection."""
+
+    symbol: str
+    frame: str
+    again: bool
+    """Whether another connection gets it first."""
 
 
 async def send_shared_deals(exchange: Exchange) -> None:
@@ -30,7 +38,7 @@ async def send_shared_deals(exchange: Exchange) -> None:
     while True:
         await trio.sleep(max(_SHORTEST_PAUSE, 1 / pace))
         now = trio.current_time()
-        due: defaultdict[Connection, list[Record]] = defaultdict(list)
+        due: defaultdict[Connection, list[_Deal]] = defaultdict(list)
         for symbol in exchange.symbols:
             subscribers = exchange.subscribers(symbol, "deal")
             owed[symbol] += min(now - last, 1.0) * pace if subscribers else 0.0
@@ -40,15 +48,23 @@ async def send_shared_deals(exchange: Exchange) -> None:
         last = now
         # One that does not read must not hold up the others' deals.
         async with trio.open_nursery() as nursery:
-            for connection, records in due.items():
-                nursery.start_soon(exchange.transmit, connection, records)
+            for connection, deals in due.items():
+                nursery.start_soon(_send, exchange, connection, deals)
+
+
+async def _send(exchange: Exchange, connection: Connection, deals: list[_Deal]) -> None:
+    records = [
+        exchange.records.add(connection.number, one.symbol, "deal", one.frame, again=one.again)
+        for one in deals
+    ]
+    await exchange.transmit(connection, records)
 
 
 def _deal(
     exchange: Exchange,
     symbol: str,
     subscribers: list[Connection],
-    due: defaultdict[Connection, list[Record]],
+    due: defaultdict[Connection, list[_Deal]],
 ) -> None:
     silences = {(symbol, "deal"), (symbol, None), (None, "deal"), (None, None)}
     if not exchange.silenced.isdisjoint(silences):
@@ -59,7 +75,6 @@ def _deal(
     if len(subscribers) > 1 and exchange.chance.random() < exchange.loss:
         unlucky = exchange.chance.choice(subscribers)
         exchange.lost += 1
-    for connection in subscribers:
-        if connection is not unlucky:
-            record = exchange.records.add(connection.number, symbol, "deal", frame)
-            due[connection].append(record)
+    lucky = [one for one in subscribers if one is not unlucky]
+    for number, connection in enumerate(lucky):
+        due[connection].append(_Deal(symbol, frame, again=number > 0))

@@ -63,7 +63,6 @@ class Tape:
     """
 
     _strips: dict[str, _Strip] = attrs.field(factory=dict, init=False)
-    _last: str | bytes = attrs.field(default="", init=False)
 
     @property
     def symbols(self) -> list[str]:
@@ -72,9 +71,6 @@ class Tape:
 
     def listen(self, record: Record) -> None:
         """Add the deals of a frame that is sent."""
-        if record.frame is self._last:
-            return  # a shared frame goes to one connection after the other
-        self._last = record.frame
         if record.channel in ("deal", None):
             self.add(record.symbol, record.rows or [], ids_of(record.frame))
 

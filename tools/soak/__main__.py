@@ -28,6 +28,7 @@ def lines(
     lines: int = 2,
     kills: int = 400,
     loss: float = 0.0,
+    renewals: int = 0,
     rate: float = 500.0,
     seed: int = 1,
     store: Literal["embedded", "server"] = "embedded",
@@ -42,6 +43,9 @@ def lines(
         How often one of them is broken.
     loss
         Share of the frames of deals that do not reach one of the lines.
+    renewals
+        How often the lines are replaced afterwards, because their routes are changed while the
+        recorder runs. Also of a single line that is a planned reconnect without a gap.
     rate
         Messages a second on each line.
     seed
@@ -54,7 +58,10 @@ def lines(
         target = "mexc-data"
         if store == "server":
             target = stack.enter_context(ClickHouseServer()).url
-        trial = Trial(directory, target, lines=lines, kills=kills, loss=loss, rate=rate, seed=seed)
+        trial = Trial(
+            directory, target, lines=lines, kills=kills, loss=loss, renewals=renewals, rate=rate,
+            seed=seed,
+        )  # fmt: skip
         result = trio.run(try_lines, trial)
     print(result)
     return 1 if result.wrong else 0

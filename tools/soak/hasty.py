@@ -3,6 +3,7 @@
 ``python -m tools.soak.hasty`` takes the arguments of ``mexc-trio`` and is otherwise the same.
 """
 
+import signal
 import sys
 from typing import Final
 
@@ -13,5 +14,6 @@ LONGEST: Final = 0.2
 """Seconds, and as much again at random."""
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a trial under nohup has it ignored
     vars(connection).update(SHORTEST_BACKOFF=LONGEST, LONGEST_BACKOFF=LONGEST)
     sys.exit(main())

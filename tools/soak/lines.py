@@ -1,4 +1,4 @@
-"""Two lines of one symbol, each broken again and again: no deal missing, none twice, no gap.
+"""Lines of one symbol that are broken again and again, or replaced: no deal missing, no gap.
 
 The exchange runs here, with deals that all connections share and books that are sampled for each;
 the recorder is a process. One line is broken only while another is subscribed and has been heard.
@@ -47,6 +47,8 @@ class Trial:
     lines: int = 2
     kills: int = 400
     loss: float = 0.0
+    renewals: int = 0
+    """How often the routes are changed in the settings, and the recorder told to read them."""
     rate: float = 500.0
     seconds: float = 0.0
     """How long to go on after the last kill."""
@@ -58,6 +60,7 @@ class Result:
     """What came of it."""
 
     kills: int
+    renewals: int
     seconds: float
     deals: int
     """Deals that were sent, each once."""
@@ -99,6 +102,7 @@ async def try_lines(trial: Trial) -> Result:
         rate=trial.rate, seed=trial.seed, shared=True, loss=trial.loss
     ) as exchange:
         exchange.silence()
+        _configure(trial, "direct")
         with (trial.directory / "log.txt").open("w") as log:
             recorder = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--lines", str(trial.lines),
@@ -136,8 +140,25 @@ async def _trouble(
         await trio.sleep(HEARD + chance.random() * HEARD)
         await exchange.drop(chance.choice(_lines(exchange)))
         await _until(exchange, recorder, lambda: len(_lines(exchange)) == trial.lines)
+    for number in range(trial.renewals):
+        await trio.sleep(HEARD + chance.random() * HEARD)
+        before = {one.number for one in _lines(exchange)}
+        _configure(trial, ("from:127.0.0.1", "direct")[number % 2])
+        recorder.send_signal(signal.SIGHUP)
+        await _until(
+            exchange,
+            recorder,
+            lambda those=before: (
+                len(_lines(exchange)) == trial.lines  # type: ignore[misc]
+                and not those & {one.number for one in _lines(exchange)}
+            ),
+        )
     await trio.sleep(trial.seconds or 2 * HEARD)
     return began
+
+
+def _configure(trial: Trial, route: str) -> None:
+    (trial.directory / "settings.ini").write_text(f"[{SYMBOL}]\nroute = {route}\n")
 
 
 def _lines(exchange: Exchange) -> list[Connection]:
@@ -201,6 +222,7 @@ def _compared(
     pauses = [later[0] - earlier[0] for earlier, later in pairwise(order)]
     return Result(
         kills=trial.kills,
+        renewals=trial.renewals,
         seconds=round(seconds, 1),
         deals=len(deals),
         lost_on_a_line=exchange.lost,
