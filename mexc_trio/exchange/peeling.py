@@ -16,12 +16,19 @@ from trio_util import AsyncBool
 
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange.frames import FramePeeler
+from mexc_trio.texts import one_line
 
 Take = Callable[[Sequence[bytes]], None]
 """Takes the messages of one read, at least one, in order. It never waits."""
 
 LONGEST_HOLD: Final = 8.0
 """Seconds for which nothing is read while it could not be kept; less than a pong may take."""
+
+AT_ONCE: Final = 500
+"""Messages that are taken at once. One read may bring 30,000, if nothing is in them, and all other
+connections would wait for seconds."""
+LONGEST_ANSWER: Final = 1 << 16
+"""Bytes of an answer to the handshake, body included: of more the end is not waited for."""
 
 # The end of an answer's head, as h11 finds it, so that the library finds the same one.
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
@@ -71,8 +78,10 @@ class PeelingStream(trio.abc.Stream):
             if not data:
                 return b""
             payloads, rest = self._peeler.peel(data)
-            if payloads:
-                self._take(payloads)
+            for first in range(0, len(payloads), AT_ONCE):
+                if first:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                self._take(payloads[first : first + AT_ONCE])
             if rest:
                 return rest
 
@@ -90,6 +99,9 @@ class PeelingStream(trio.abc.Stream):
         answer += data
         head = _BLANK_LINE.search(answer)
         if head is None or not answer.startswith(_SWITCHING):
+            if len(answer) > LONGEST_ANSWER:
+                line = one_line(answer.split(b"\n", 1)[0][:100].decode("latin-1"))
+                raise ExchangeError(f"{self._url} answers {line!r} and does not come to an end")
             return data
         self._answer, self._ahead = None, bytes(answer[head.end() :])
         return data[: len(data) - len(self._ahead)]

@@ -13,7 +13,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
 
 from mexc_trio.errors import ExchangeError
-from mexc_trio.exchange.peeling import Take
+from mexc_trio.exchange.peeling import AT_ONCE, LONGEST_ANSWER, Take
 from mexc_trio.exchange.websocket import speak
 
 URL = "ws://exchange/edge"
@@ -149,3 +149,33 @@ async def test_fragments_without_end() -> None:
     got, reason = await heard(pieces, hang_up=False)
     assert got == []
     assert reason == "the exchange sent a message of more than 67,108,864 bytes"
+
+
+async def test_a_read_of_many_messages_gives_others_their_turn() -> None:
+    """Thirty thousand that hold nothing come in one read; nobody waits for all of them."""
+    takes: list[int] = []
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve(theirs, [frame(b"") * 30_000], hang_up=True))
+        with pytest.raises(ExchangeError), trio.fail_after(60):
+            await talk(ours, lambda messages: takes.append(len(messages)))
+    assert sum(takes) == 30_000
+    assert max(takes) <= AT_ONCE
+
+
+async def test_an_answer_to_the_handshake_without_end() -> None:
+    """Its end is not waited for, nor is it kept."""
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_all(b"HTTP/1.1 302 Found\r\nContent-Length: 999999999\r\n\r\n")
+            while True:
+                await stream.send_all(bytes(LONGEST_ANSWER // 4))
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, theirs)
+        with pytest.raises(ExchangeError, match="does not come to an end"), trio.fail_after(60):
+            await talk(ours, lambda messages: None)
+        nursery.cancel_scope.cancel()
