@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from mexc_trio.backup.checksum import Checksum
 from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_of
 from mexc_trio.backup.stored import Types, select_rows
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
-from mexc_trio.clickhouse.tables import OF_ALL
+from mexc_trio.clickhouse.tables import OF_ALL, is_wide
 from mexc_trio.errors import FileError, UsageError
 from mexc_trio.files import sync_directory
 from mexc_trio.parquet import Parquet, need_arrow
@@ -45,8 +47,10 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
         with progress(f"backup of {reader.name}", sum(counts.values())) as bar:
             for table, types in tables.items():
                 only = symbols if table in OF_ALL else ()
-                sql = select_rows(reader, table, types, str(counts[table]), only=only)
-                entries.append(_write(reader, sql, table, directory, bar))
+                wide = is_wide(types)
+                sql = select_rows(reader, table, types, str(counts[table]), wide=wide, only=only)
+                entry = _write(reader, sql, table, directory, bar)
+                entries.append(msgspec.structs.replace(entry, wide=wide))
         for entry in entries:
             check_file(directory, entry)
         manifest = Manifest(

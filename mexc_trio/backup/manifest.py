@@ -28,6 +28,8 @@ class Entry(msgspec.Struct, frozen=True):
     rows: int
     checksum: str
     """See `Checksum`; empty if there are no rows."""
+    wide: bool = False
+    """Whether its rows have their receipt."""
 
     @property
     def file(self) -> str:
@@ -69,9 +71,9 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def table_of(name: str) -> Table:
+def table_of(name: str, *, wide: bool = False) -> Table:
     """Return the table of that name, as we create it."""
-    return OF_ALL.get(name) or market_table(name)
+    return OF_ALL.get(name) or market_table(name, wide=wide)
 
 
 def read_rows(directory: Path, entry: Entry) -> "Iterator[pa.RecordBatch]":

@@ -149,7 +149,8 @@ def _fill(
     store: Store, move: _Move, source: Path, bar: Progress, engine: str, *, exists: bool
 ) -> None:
     """Insert a table's rows in their order; if it is missing, into one of that engine."""
-    table = attrs.evolve(table_of(move.entry.table), name=move.into, engine=TableEngine(engine))
+    table = table_of(move.entry.table, wide=move.entry.wide)
+    table = attrs.evolve(table, name=move.into, engine=TableEngine(engine))
     if not move.before:
         into = qualified(store, move.into)
         store.query(f"DROP TABLE IF EXISTS {into}")  # of a restore that was killed
@@ -188,7 +189,10 @@ def _compare(settings: Settings, move: _Move) -> None:
         with open_reader(settings) as reader:
             types = (columns(reader) or {}).get(move.into, {})
             limit = f"{move.before}, {move.entry.rows + 1}"
-            sql = select_rows(reader, move.into, types, limit, as_table=move.entry.table)
+            entry = move.entry
+            sql = select_rows(
+                reader, move.into, types, limit, as_table=entry.table, wide=entry.wide
+            )
             with closing(reader.batches(sql)) as batches:
                 for batch in batches:
                     found.add(batch)

@@ -18,6 +18,7 @@ def select_rows(
     limit: str,
     *,
     as_table: str = "",
+    wide: bool = False,
     only: Sequence[str] = (),
 ) -> str:
     """Return a SELECT of whole numbers and texts, in the order of insertion.
@@ -28,12 +29,13 @@ def select_rows(
         types: of its columns.
         limit: which rows, as in SQL: `10` are the first ten, `5, 10` the ten after the fifth.
         as_table: the table whose columns those are, if this one has another name.
+        wide: whether the receipt of rows is wanted.
         only: of the ledger of gaps, the symbols whose rows are wanted.
     """
     # Named apart from the columns, which a WHERE may be about.
     wanted = ", ".join(
         f"{_value(name, types[name])} AS {quoted('value_' + name)}"
-        for name in table_of(as_table or table).column_names
+        for name in table_of(as_table or table, wide=wide).column_names
     )
     source = qualified(reader, table) + in_order(is_numbered(types))
     rows = f"(SELECT * FROM {source} LIMIT {limit})"
@@ -42,6 +44,8 @@ def select_rows(
 
 
 def _value(name: str, type_: str) -> str:
+    if type_ == "DateTime64(6)":
+        return f"toUnixTimestamp64Micro({quoted(name)})"
     if type_.startswith("DateTime64"):
         return milliseconds(quoted(name), type_)
     if type_.startswith(("UInt", "Int")):

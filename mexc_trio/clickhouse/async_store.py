@@ -130,9 +130,9 @@ class AsyncStore:
         """See `numbered.holes`."""
         return await self._run(lambda: numbered.holes(self.store, table))
 
-    async def mt_types(self, tables: Sequence[str]) -> dict[str, str]:
-        """See `schema.mt_types`."""
-        return await self._run(lambda: schema.mt_types(self.store, tables))
+    async def columns(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
+        """See `schema.columns`."""
+        return await self._run(lambda: schema.columns(self.store, tables=tables) or {})
 
     async def create_views(self, tables: Sequence[Table]) -> None:
         """Create the typed views of symbols' tables that lack them, a few at a time.

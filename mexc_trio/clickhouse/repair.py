@@ -214,15 +214,19 @@ def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[Row
 def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     """Return a table's rows in the form in which they were appended."""
     types = (columns(store, tables=[table.name]) or {})[table.name]
-    wanted = ", ".join(
-        milliseconds(quoted(name), types[name]) if type_.startswith("DateTime64") else quoted(name)
-        for name, type_ in table.columns
-    )
+    wanted = ", ".join(_appended(name, type_, types[name]) for name, type_ in table.columns)
     found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [
         tuple(_value(value, type_) for value, (_, type_) in zip(row, table.columns, strict=True))
         for row in found
     ]
+
+
+def _appended(name: str, type_: str, found: str) -> str:
+    """Return the SQL of a column's values as they were appended."""
+    if type_ == "DateTime64(6)":
+        return f"toUnixTimestamp64Micro({quoted(name)})"
+    return milliseconds(quoted(name), found) if type_.startswith("DateTime64") else quoted(name)
 
 
 def _value(value: object, type_: str) -> int | float | str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from mexc_trio.clickhouse.suitability import NUMBERED, why_unsuitable
 from mexc_trio.clickhouse.tables import GAPS as GAPS
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.tables import WIDE, Numbering, TableEngine
 from mexc_trio.clickhouse.tables import RowTuple as RowTuple
 from mexc_trio.clickhouse.tables import Table as Table
 from mexc_trio.clickhouse.tables import market_table as market_table
@@ -122,7 +122,9 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     for table in tables:
         if table.name not in present:
             continue
-        reason = why_unsuitable(table.columns, present[table.name], kinds.get(table.name, ""))
+        # A table that is narrow stays so; whoever would have it wide looks.
+        needed = [column for column in table.columns if column not in WIDE]
+        reason = why_unsuitable(needed, present[table.name], kinds.get(table.name, ""))
         if reason:
             raise ForeignTable(
                 f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
@@ -188,16 +190,6 @@ def columns(
     for table, name, type_ in store.query(sql):
         found.setdefault(table, {})[name] = type_
     return found
-
-
-def mt_types(store: Readable, tables: Sequence[str]) -> dict[str, str]:
-    """Return the types of the column `mt` of those of the tables that are there.
-
-    Raises:
-        StoreError: there was no answer.
-    """
-    found = columns(store, tables=tables) or {}
-    return {table: types["mt"] for table, types in found.items() if "mt" in types}
 
 
 def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:

@@ -93,10 +93,21 @@ def in_order(numbered: bool) -> str:
     return f" ORDER BY {NUMBER}" if numbered else ""
 
 
-def market_table(name: str, engine: str = TableEngine.STRIPELOG) -> Table:
+WIDE: Final = (("rt", "DateTime64(6)"), ("id", "UInt64"))
+"""The columns of wide tables beside the usual three: when the frame was read from the socket (in
+microseconds; 0 where nobody knows), and a deal's number or a book's version (0 where there is
+none)."""
+
+
+def is_wide(types: Mapping[str, str]) -> bool:
+    """Whether a table with these columns is wide."""
+    return types.keys() >= dict(WIDE).keys()
+
+
+def market_table(name: str, engine: str = TableEngine.STRIPELOG, *, wide: bool = False) -> Table:
     """Return the table of one symbol; `engine` is one of `TableEngine`'s words."""
     columns = (("ts", "DateTime64(3)"), ("mt", channels.enum()), ("m", "String"))
-    return Table(name, columns, TableEngine(engine))
+    return Table(name, columns + (WIDE if wide else ()), TableEngine(engine))
 
 
 GAPS: Final = Table(

@@ -33,6 +33,11 @@ COLUMNS: Final = {
 }  # fmt: skip
 """The columns of each view, in their order."""
 
+RECEIPT: Final = ("received", "id")
+"""The columns that views of wide tables have besides, candles excepted."""
+RECEIPT_SQL: Final = ", nullIf(rt, toDateTime64(0, 6)) AS received, nullIf(id, 0) AS id"
+"""What they are in a table."""
+
 LEVELS: Final = ("bid_prices", "bid_amounts", "ask_prices", "ask_amounts")
 """The columns of a book that are arrays, best level first."""
 
@@ -112,7 +117,12 @@ TEXTS: Final = attrs.evolve(
 
 
 def definitions(
-    source: str, ts_type: str, numbers: Numbers = FLOATS, *, numbered: bool = False
+    source: str,
+    ts_type: str,
+    numbers: Numbers = FLOATS,
+    *,
+    numbered: bool = False,
+    wide: bool = False,
 ) -> dict[str, str]:
     """Return the SELECT of each view, by its name in `symbols.VIEWS`.
 
@@ -121,37 +131,39 @@ def definitions(
         ts_type: the type of their column `ts`; in a table made by hand that may be Int64.
         numbers: what their texts become.
         numbered: whether each row bears its number.
+        wide: whether there are columns of its receipt, which come behind the others then.
     """
     ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
     return {
-        "tickers": _tickers(source, ts, numbers),
-        "deals": _deals(source, ts, numbers),
-        "depths": _depths(source, ts, numbers),
+        "tickers": _tickers(source, ts, numbers, RECEIPT_SQL if wide else ""),
+        "deals": _deals(source, ts, numbers, RECEIPT_SQL if wide else ""),
+        "depths": _depths(source, ts, numbers, RECEIPT_SQL if wide else ""),
         "candles": _candles(source, ts, numbers, numbered=numbered),
     }
 
 
-def _tickers(source: str, ts: str, numbers: Numbers) -> str:
+def _tickers(source: str, ts: str, numbers: Numbers, more: str) -> str:
     columns = (
         f"{numbers.number(f'f[{n}]')} AS {name}"
         for n, name in enumerate(COLUMNS["tickers"][1:], start=1)
     )
     return (
-        f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {', '.join(columns)} "
+        f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {', '.join(columns)}{more} "
         f"FROM {source} WHERE mt = 't'"
     )
 
 
-def _deals(source: str, ts: str, numbers: Numbers) -> str:
+def _deals(source: str, ts: str, numbers: Numbers, more: str) -> str:
     return (
         f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {numbers.number('f[1]')} AS price, "
         f"{numbers.number('f[2]')} AS volume, "
         f"CAST(multiIf(f[3] = '1', 'buy', f[3] = '2', 'sell', NULL), "
-        f"'Nullable(Enum8(\\'buy\\' = 1, \\'sell\\' = 2))') AS side FROM {source} WHERE mt = 'd'"
+        f"'Nullable(Enum8(\\'buy\\' = 1, \\'sell\\' = 2))') AS side{more} "
+        f"FROM {source} WHERE mt = 'd'"
     )
 
 
-def _depths(source: str, ts: str, numbers: Numbers) -> str:
+def _depths(source: str, ts: str, numbers: Numbers, more: str) -> str:
     # The best levels are cut from the text, for a query that wants no more than those.
     def price(side: str) -> str:
         return f"substring({side}, 2, position({side}, ',') - 2)"
@@ -172,7 +184,7 @@ def _depths(source: str, ts: str, numbers: Numbers) -> str:
         f"AS best_bid_amount, {numbers.number(price('a'))} AS best_ask, "
         f"{numbers.number(amount('a'))} AS best_ask_amount, "
         f"{numbers.shown(compute.half(f'{bid} + {ask}'))} AS mid, "
-        f"{numbers.shown(f'{ask} - {bid}')} AS spread "
+        f"{numbers.shown(f'{ask} - {bid}')} AS spread{more} "
         f"FROM {source} WHERE mt = 'dp'"
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mexc_trio.clickhouse.schema import Store, Table, columns, literal, prepare, qualified
-from mexc_trio.clickhouse.tables import is_numbered
+from mexc_trio.clickhouse.tables import is_numbered, is_wide
 from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
 from mexc_trio.errors import StoreError
@@ -61,7 +61,9 @@ def _create(store: Store, tables: Sequence[str]) -> list[str]:
         selects = [
             _with_terms(view, select[view], terms.get(table, ()), numbers)
             for numbers in (FLOATS, EXACT)
-            for select in (definitions(source, ts_type, numbers, numbered=has_numbers),)
+            for select in (
+                definitions(source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types)),
+            )
             for view in VIEWS
         ]
         for view, select in zip([*VIEWS, *EXACT_VIEWS], selects, strict=True):

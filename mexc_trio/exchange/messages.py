@@ -24,7 +24,7 @@ _CHANNELS: Final = {one.wire: name for name, one in ALL.items()}
 
 
 # A third of the time that a NamedTuple takes; no cycle that the collector could find is made of it.
-class Data(msgspec.Struct, frozen=True, gc=False):
+class Data(msgspec.Struct, gc=False):
     """A push: the rows of one frame, in the order in which they are stored."""
 
     symbol: str
@@ -40,6 +40,8 @@ class Data(msgspec.Struct, frozen=True, gc=False):
     """The channels that the dead letters may have belonged to; all of them if nobody can tell."""
     ids: Sequence[int] = ()
     """Deals: the exchange's number of each row's, 0 where there is none; empty if none has one."""
+    received: int = 0
+    """When the frame was read from the socket, in microseconds since 1970; who reads it sets it."""
 
 
 class Ack(NamedTuple):

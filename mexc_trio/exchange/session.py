@@ -273,11 +273,13 @@ class _Session:
         feeds = self._feeds
 
         def take(messages: Sequence[bytes]) -> None:
-            received, now = int(time.time() * 1000), trio.current_time()
+            at, now = time.time_ns() // 1000, trio.current_time()
+            received = at // 1000
             try:
                 for text in messages:
                     message = decode(text, received)
                     if isinstance(message, Data):
+                        message.received = at
                         feed = feeds.get(message.symbol)
                         if feed is None:
                             self._astray(text, message, received)
@@ -295,14 +297,14 @@ class _Session:
         feeds = self._live or self._feeds
         first = next(iter(feeds.values()))
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
-            first.data(dead_letter(frame, message.symbol, received, ()))
+            first.data(_dead(message, dead_letter(frame, message.symbol, received, ())))
             return
         named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in frame]
         possible = named or list(feeds.values())
         if len(possible) == 1:
             _give(possible[0], message, trio.current_time())
             return
-        possible[0].data(dead_letter(frame, "", received, tuple(ALL)))
+        possible[0].data(_dead(message, dead_letter(frame, "", received, tuple(ALL))))
         for feed in possible[1:]:
             feed.unreadable()
 
@@ -427,6 +429,12 @@ class _Session:
         await self._pace.turn()
         self._later.discard(feed.symbol)
         await self._begin(self._feeds[feed.symbol])  # another one, if it has come back meanwhile
+
+
+def _dead(message: Data, letter: Data) -> Data:
+    """Return what stands for a message that came where it does not belong."""
+    letter.received = message.received
+    return letter
 
 
 def _give(feed: Feed, message: Data, now: float) -> None:

@@ -58,6 +58,11 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
             sources = [
                 find_source(reader, r, settings.for_symbol(r.symbol).table) for r in requests
             ]
+            if not all(source.prefix.wide for source in sources):  # they may share a file
+                sources = [
+                    attrs.evolve(source, prefix=attrs.evolve(source.prefix, wide=False))
+                    for source in sources
+                ]
         plans = [(source, source.plan(start, end)) for source in sources]
         full = [(source, plan) for source, plan in plans if plan.rows]
         if not full:

@@ -4,8 +4,9 @@ One event is 64 bytes: what it is, when on the exchange and when at the local ma
 price, amount. Three things to know:
 
 - The format's prices are floats of 64 bits. They are read from the exchange's digits one by one.
-- The time of receipt is not recorded, so `local_ts` is the exchange's time and a constant latency,
-  which is 0 unless the user says else.
+- `local_ts` is the time of receipt, where tables are wide. It is never before the exchange's time,
+  whose clock may be ahead, nor before an earlier event's. Elsewhere, or if the user says so, it is
+  the exchange's time and a constant latency.
 - Books are told as changes, see `books`.
 
 Beside the file stands what a backtest is to be told of the contract: tick, lot and size as the
@@ -65,7 +66,7 @@ class Events:
         self,
         file: BinaryIO,
         gaps: Sequence[int] = (),
-        latency: int = 0,
+        latency: int | None = None,
         terms: Sequence[Terms] = (),
     ) -> None:
         """Begin a file.
@@ -73,26 +74,29 @@ class Events:
         Args:
             file: where it is written.
             gaps: when gaps in the books begin, in order, in milliseconds.
-            latency: milliseconds from the exchange's time to the local one.
+            latency: milliseconds from the exchange's time to the local one; None for the time of
+                receipt, where it is known.
             terms: what is known of the contract; the last ones count.
         """
         self._file = file
         self._terms = terms[-1] if terms else None
         self._books = Books(gaps)
-        self._latency = latency * 1_000_000
+        self._latency = None if latency is None else latency * 1_000_000
+        self._received = self._local = 0
         self._tick, self._lot = _Step(), _Step()
         self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
         self._events = 0
         self._impossible = 0
 
     def write(self, table: "pa.Table") -> None:
-        """See `Writer.write`. Columns: milliseconds, message type, message."""
+        """See `Writer.write`. Columns: milliseconds, type, message, receipt in microseconds."""
         events: list[Event] = []
-        times, types, texts = (column.to_pylist() for column in table.columns)
-        for ts, mt, m in zip(times, types, texts, strict=True):
+        columns = (column.to_pylist() for column in table.columns)
+        for ts, mt, m, received in zip(*columns, strict=True):
             if not EARLIEST <= ts < LATEST:  # the format's nanoseconds end in 2262
                 self._impossible += 1
                 continue
+            self._received = received * 1000
             events += [
                 self._event(DEPTH_CLEAR_EVENT, at, 0.0, 0.0) for at in self._books.gaps_before(ts)
             ]
@@ -168,7 +172,11 @@ class Events:
 
     def _event(self, ev: int, ts: int, price: float, amount: float) -> Event:
         at = ts * 1_000_000
-        return (ev | BOTH, at, at + self._latency, price, amount, 0, 0, 0.0)
+        local = at + (self._latency or 0)
+        if self._latency is None and self._received:
+            local = max(at, self._received)
+        self._local = max(self._local, local)
+        return (ev | BOTH, at, self._local, price, amount, 0, 0, 0.0)
 
 
 class _Step:

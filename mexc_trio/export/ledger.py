@@ -93,7 +93,7 @@ def read_ledger(request: Request) -> Ledger:
     """
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
-        request.flat, request.latency, VERSION, request.amounts,
+        request.flat, request.latency or 0, VERSION, request.amounts,
     )  # fmt: skip
     path = request.out / NAME
     try:

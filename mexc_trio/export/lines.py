@@ -13,7 +13,8 @@ from mexc_trio.clickhouse.view_sql import LEVELS
 _TIMES: Final = frozenset({"ts", "from", "to"})
 _WORDS: Final = frozenset({"symbol", "side", "mt", "channel", "cause"})
 _TEXTS: Final = frozenset({"m", "detail"})
-_COUNTS: Final = frozenset({"deals", "version_before", "version_after"})
+_COUNTS: Final = frozenset({"deals", "version_before", "version_after", "id"})
+_RECEIVED: Final = "received"
 _COMMA: Final = ", ',', "
 # All other columns are numbers.
 
@@ -36,6 +37,8 @@ def _csv(name: str) -> str:
     column = quoted(name)
     if name in _TIMES:
         return _time(column)
+    if name == _RECEIVED:
+        return f"ifNull({_fine_time(column)}, '')"
     if name in LEVELS:
         return f"'\"', {_array(column)}, '\"'"
     if name in _TEXTS:
@@ -47,6 +50,8 @@ def _json(name: str, *, as_texts: bool) -> str:
     column = quoted(name)
     if name in _TIMES:
         return f"'\"', {_time(column)}, '\"'"
+    if name == _RECEIVED:
+        return f"ifNull(concat('\"', {_fine_time(column)}, '\"'), 'null')"
     if name in LEVELS:
         return _array(column, '"' if as_texts else "")
     if name in _TEXTS:
@@ -60,6 +65,12 @@ def _time(column: str) -> str:
     """Return a time as ISO 8601 in UTC, to the millisecond."""
     milliseconds = f"leftPad(toString(toUnixTimestamp64Milli({column}) % 1000), 3, '0')"
     return f"formatDateTime({column}, '%Y-%m-%dT%H:%i:%S', 'UTC'), '.', {milliseconds}, 'Z'"
+
+
+def _fine_time(column: str) -> str:
+    """Return a time to the microsecond, or NULL."""
+    fraction = f"leftPad(toString(toUnixTimestamp64Micro({column}) % 1000000), 6, '0')"
+    return f"concat(formatDateTime({column}, '%Y-%m-%dT%H:%i:%S', 'UTC'), '.', {fraction}, 'Z')"
 
 
 def _array(column: str, quote: str = "") -> str:

@@ -63,7 +63,8 @@ def export_catalog(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from error
-    first, last = facts.first + request.latency, facts.last + request.latency
+    latency = request.latency or 0
+    first, last = facts.first + latency, facts.last + latency
     path = directory / f"{_time(first)}_{_time(last)}.parquet"
     _refuse_overlap(path, replace=request.force)
     metadata = {
@@ -76,7 +77,7 @@ def export_catalog(
         whole_file(path, replace=request.force) as file,
         closing(source.tables(plan, start, end)) as tables,
     ):
-        _write(file, _schema(request.kinds[0], metadata), rows(tables, request.latency, gaps, bar))
+        _write(file, _schema(request.kinds[0], metadata), rows(tables, latency, gaps, bar))
     return path
 
 
@@ -138,7 +139,7 @@ def _write(file: Any, schema: "pa.Schema", rows: Iterator[tuple[Any, ...]]) -> N
 
 def _rows(tables: "Iterator[pa.Table]", bar: Progress) -> Iterator[tuple[int, str, str]]:
     for table in tables:
-        yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+        yield from zip(*(column.to_pylist() for column in table.columns[:3]), strict=True)
         bar(table.num_rows)
 
 

@@ -56,7 +56,7 @@ class Request:
     by_day: bool
     flat: bool
     """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
-    latency: int
+    latency: int | None
     """Milliseconds from the exchange's time to the local one, for hftbacktest."""
     force: bool
 
@@ -139,7 +139,7 @@ def parse_requests(
         Request(
             symbol=symbol, kinds=kinds, format=chosen, numbers=which, amounts=unit,
             out=out / symbol if by_day and len(symbols) > 1 else out,
-            start=first, end=last, interval=step, by_day=by_day, flat=flat, latency=latency_ms or 0,
+            start=first, end=last, interval=step, by_day=by_day, flat=flat, latency=latency_ms,
             force=force,
         )
         for symbol in symbols or ("",)

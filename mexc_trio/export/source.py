@@ -15,6 +15,7 @@ import attrs
 
 from mexc_trio.clickhouse.schema import literal, milliseconds
 from mexc_trio.clickhouse.terms import Terms, read_terms
+from mexc_trio.clickhouse.view_sql import RECEIPT, RECEIPT_SQL
 from mexc_trio.export.lines import line
 from mexc_trio.export.order import HOUR, by_hour, held_back
 from mexc_trio.export.request import BACKTESTS, Request
@@ -69,7 +70,9 @@ class Source:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns of the export."""
-        return self._typed.names if self.request.kinds[0] in TYPES else RAW
+        if self.request.kinds[0] in TYPES:
+            return self._typed.names
+        return (*RAW, *RECEIPT) if self.prefix.wide else RAW
 
     def plan(self, start: int, end: int) -> Plan:
         """Read the times of a range.
@@ -109,17 +112,21 @@ class Source:
                 yield from by_hour(batches, self.request.directory)
 
     def rows(self, start: int, end: int) -> str:
-        """Return the SELECT of the rows of a range: milliseconds, message type, message."""
+        """Return the SELECT of the rows of a range: milliseconds, message type, message.
+
+        Last comes the time of receipt in microseconds, 0 where it is not known.
+        """
         times = milliseconds("ts", self.prefix.ts_type)
-        rows = self._rows(start, end)
-        return f"SELECT {times} AS at, CAST(mt, 'String') AS type, m FROM {rows}"
+        received = "toUnixTimestamp64Micro(rt)" if self.prefix.wide else "toInt64(0)"
+        columns = f"{times} AS at, CAST(mt, 'String') AS type, m, {received} AS received"
+        return f"SELECT {columns} FROM {self._rows(start, end)}"
 
     @property
     def _typed(self) -> Typed:
         request = self.request
         return Typed(
             kind=request.kinds[0], symbol=request.symbol, numbers=request.numbers,
-            interval=request.interval // 1000, flat=request.flat,
+            interval=request.interval // 1000, flat=request.flat, wide=self.prefix.wide,
             coins=self.terms if request.amounts == "coins" else None,
         )  # fmt: skip
 
@@ -136,7 +143,10 @@ class Source:
         if request.kinds[0] == "raw":
             times = f"fromUnixTimestamp64Milli({milliseconds('ts', ts_type)})"
             symbol = f"{literal(request.symbol)} AS symbol"
-            select = f"SELECT {times} AS ts, {symbol}, CAST(mt, 'String') AS mt, m FROM {rows}"
+            more = RECEIPT_SQL if self.prefix.wide else ""
+            select = (
+                f"SELECT {times} AS ts, {symbol}, CAST(mt, 'String') AS mt, m{more} FROM {rows}"
+            )
         else:
             select = self._typed.select(rows, self.prefix)
         if request.format in LINES:

@@ -28,3 +28,10 @@ class Entry(NamedTuple):
     rows: list[RowTuple]
     version: int
     """Depth: the highest version among them; 0 if there is none."""
+
+
+def fitted(rows: list[RowTuple], width: int) -> list[RowTuple]:
+    """Return rows as wide as a table: a run before may have had other columns, or 0 there."""
+    if not width or all(len(row) == width for row in rows):
+        return rows
+    return [(*row[:width], *[0] * (width - len(row))) for row in rows]

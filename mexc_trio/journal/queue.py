@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.journal.entries import Entry, Marks, decode, encode
+from mexc_trio.journal.entries import Entry, Marks, decode, encode, fitted
 from mexc_trio.journal.file import State, Stored
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
@@ -46,6 +46,7 @@ class Queue:
     id: int
     """The table's number in the file."""
     _outbox: Outbox
+    width: int = attrs.field(default=0, init=False)  # of the table's rows; 0 as they were appended
     verified: bool = attrs.field(default=False, init=False)
     """Whether the table was found to have all that it should in this run. Before that its rows are
     kept, however old: the machine may have been off for longer than the retention."""
@@ -151,13 +152,13 @@ class Queue:
         self._outbox.flush()
         remembered = position - self._remembered_from
         if remembered >= 0:
-            return self._recent[remembered : remembered + limit]
+            return fitted(self._recent[remembered : remembered + limit], self.width)
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
             rows += decode(stored.rows)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
-        return rows[:limit]
+        return fitted(rows[:limit], self.width)
 
     @property
     def is_in_memory(self) -> bool:

@@ -29,7 +29,8 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
     with closing(open_store(settings)) as store:
         try:
             created = prepare(
-                store, [*(market_table(symbol.table, symbol.engine) for symbol in chosen), GAPS]
+                store,
+                [*(market_table(s.table, s.engine, wide=s.wide) for s in chosen), GAPS],
             )
         except StoreError as error:
             raise _clearer(error, settings, "create database and tables") from error

@@ -228,6 +228,7 @@ class RecordedStore:
             prefix = find(reader, symbol, table)
             typed = Typed(
                 kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat,
+                wide=prefix.wide,
                 coins=find_terms(reader, symbol, table) if amounts == "coins" else None,
             )  # fmt: skip
             rows = prefix.between(*bounds, typed.types)

@@ -21,7 +21,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.clickhouse.tables import NUMBER, is_numbered
+from mexc_trio.clickhouse.tables import NUMBER, is_numbered, is_wide
 from mexc_trio.clickhouse.terms import Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
@@ -66,6 +66,8 @@ class Prefix:
     """How many rows; where they bear numbers, all those with a lower one."""
     numbered: bool = False
     """Whether its rows bear their numbers."""
+    wide: bool = False
+    """Whether they have their receipt."""
 
     def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
         """Return the SQL for a symbol's rows of a range, to stand behind FROM.
@@ -80,11 +82,12 @@ class Prefix:
         if types:
             bounds += f" AND mt IN ({', '.join(map(literal, types))})"
         source = qualified(self.reader, self.table)
+        names = "ts, mt, m, rt, id" if self.wide else "ts, mt, m"
         if self.numbered:  # where an index tells which rows need not be read
-            wanted = f"SELECT ts, mt, m, {NUMBER} FROM {source}"
+            wanted = f"SELECT {names}, {NUMBER} FROM {source}"
             return f"({wanted} WHERE {NUMBER} < {self.length} AND {bounds} ORDER BY {NUMBER})"
-        table = f"(SELECT ts, mt, m FROM {source} LIMIT {self.length})"
-        return f"(SELECT ts, mt, m FROM {table} WHERE {bounds})"
+        table = f"(SELECT {names} FROM {source} LIMIT {self.length})"
+        return f"(SELECT {names} FROM {table} WHERE {bounds})"
 
     def gaps_between(self, start: int, end: int, symbols: Sequence[str]) -> str:
         """Return the SELECT of the ledger's gaps that touch a range; of all symbols if none."""
@@ -114,6 +117,8 @@ class Typed:
     """Seconds of a candle."""
     flat: bool = False
     """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
+    wide: bool = False
+    """Whether there are columns of the receipt, in all kinds but candles."""
     coins: Sequence[Terms] | None = None
     """What makes coins of contracts; None for amounts in contracts."""
 
@@ -123,7 +128,8 @@ class Typed:
         ts, *others = view_sql.COLUMNS[self.kind]
         if self.flat:
             others = [*_flat(), *(name for name in others if name in ("mid", "spread"))]
-        return (ts, "symbol", *others)
+        more = view_sql.RECEIPT if self.wide and self.kind != "candles" else ()
+        return (ts, "symbol", *others, *more)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -138,7 +144,11 @@ class Typed:
             prefix: where they are from.
         """
         select = view_sql.definitions(
-            rows, prefix.ts_type, NUMBERS[self.numbers], numbered=prefix.numbered
+            rows,
+            prefix.ts_type,
+            NUMBERS[self.numbers],
+            numbered=prefix.numbered,
+            wide=prefix.wide,
         )[self.kind]
         select = select.replace("{interval:UInt32}", str(self.interval))
         computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}
@@ -200,7 +210,7 @@ def find(reader: Reader, symbol: str, table: str) -> Prefix:
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
     numbered = is_numbered(types)
     length = end_of(reader, table) if numbered else count(reader, table)
-    return Prefix(reader, table, types["ts"], length, numbered)
+    return Prefix(reader, table, types["ts"], length, numbered, is_wide(types))
 
 
 def find_terms(reader: Reader, symbol: str, table: str) -> list[Terms]:

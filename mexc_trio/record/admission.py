@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from mexc_trio.channels import without_room
+from mexc_trio.clickhouse.tables import is_wide
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.settings import SymbolSettings
 
@@ -52,19 +53,22 @@ def refuse(symbol: str, error: Exception) -> None:
     log.error("%s: is listed, and cannot be recorded: %s", symbol, error)
 
 
-def with_room(chosen: Sequence[SymbolSettings], types: Mapping[str, str]) -> list[SymbolSettings]:
-    """Return the symbols with those of their channels that their tables have room for.
+def with_room(
+    chosen: Sequence[SymbolSettings], found: Mapping[str, Mapping[str, str]]
+) -> list[SymbolSettings]:
+    """Return the symbols as their tables have room for: with those of their channels, wide or not.
 
     A table that was made before a channel was known has no value for its rows, and the engine
     cannot add one.
 
     Args:
         chosen: what is to be recorded.
-        types: the types of the tables' column `mt`, as far as they are known.
+        found: the tables' columns and types, as far as they are known.
     """
     admitted = []
     for one in chosen:
-        lacking = without_room(types.get(one.table, ""), one.channels)
+        types = found.get(one.table, {})
+        lacking = without_room(types.get("mt", ""), one.channels)
         if lacking:
             log.warning(
                 "%s: table %s is older than %s and has no room for it, so it is not recorded. A "
@@ -74,5 +78,11 @@ def with_room(chosen: Sequence[SymbolSettings], types: Mapping[str, str]) -> lis
             )  # fmt: skip
             left = tuple(name for name in one.channels if name not in lacking)
             one = attrs.evolve(one, channels=left)
+        if types and one.wide != is_wide(types):
+            if one.wide:
+                log.warning(
+                    "%s: table %s was made without --wide and stays as it is", one.symbol, one.table
+                )
+            one = attrs.evolve(one, wide=not one.wide)
         admitted.append(one)
     return admitted

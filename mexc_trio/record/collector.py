@@ -12,7 +12,7 @@ from trio_util import RepeatedEvent
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.channels import ALL
-from mexc_trio.clickhouse.schema import RowTuple, market_table
+from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import (
     ExchangeError,
     Loss,
@@ -29,6 +29,7 @@ from mexc_trio.journal import Queue
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.stats import Counts
 from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.wide import table_of, widened
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause, Channel
 from mexc_trio.settings import SymbolSettings
@@ -101,8 +102,7 @@ class Collector:
 
     def __attrs_post_init__(self) -> None:
         self.pulses = {channel: Pulse(channel) for channel in self.settings.channels}
-        self.received = dict.fromkeys((*ALL, None), 0)
-        self.frames = dict.fromkeys((*ALL, None), 0)
+        self.received, self.frames = (dict.fromkeys((*ALL, None), 0) for _ in range(2))
         self._lost_at = self.queue.end
         self._pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
@@ -147,7 +147,8 @@ class Collector:
             if message.dead:
                 self._say_unreadable(message)
             self.latest[channel] = message
-            self.queue.append(rows, message.version, self.ledger.received(message))
+            kept = widened(message) if self.settings.wide else rows
+            self.queue.append(kept, message.version, self.ledger.received(message))
             if self.ledger.held:
                 self.wants_deals(self)
         except MexcTrioError:
@@ -264,7 +265,7 @@ class Collector:
         """Go on with other limits; the table, the channels and the routes stay."""
         was = self.settings
         self.settings = attrs.evolve(
-            settings, table=was.table, channels=was.channels, route=was.route
+            settings, table=was.table, channels=was.channels, route=was.route, wide=was.wide
         )
         if self._writer is not None:
             self._writer.linger = settings.linger
@@ -282,9 +283,8 @@ class Collector:
         return collector
 
     async def _write(self) -> None:
-        table = market_table(self.settings.table, self.settings.engine)
-        linger, gap = self.settings.linger, self.ledger.record
-        self._writer = Writer(table, self.queue, self.gate, linger, self._acknowledged, gap)
+        parts = (table_of(self.settings), self.queue, self.gate, self.settings.linger)
+        self._writer = Writer(*parts, self._acknowledged, self.ledger.record)
         await self._writer.run()
 
     async def _check_refusals(self) -> None:

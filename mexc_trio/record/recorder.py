@@ -30,6 +30,7 @@ from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
 from mexc_trio.record.together import record_together
+from mexc_trio.record.wide import table_of, was_wide
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
@@ -198,7 +199,7 @@ def _begin(
     """Start the nurseries of symbols, a group for each connection; their views come later."""
     for group in groups.place(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
-    tables = [market_table(one.settings.table, one.settings.engine) for one in collectors]
+    tables = [table_of(one.settings) for one in collectors]
     nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
 
 
@@ -253,7 +254,8 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
 def _writer(recording: Recording, queue: Queue) -> Writer:
     """Return a writer for a table that no symbol of this run has: the ledger, or a leftover."""
     engine = recording.settings.engine_of(queue.name)
-    table = GAPS if queue.name == GAPS.name else market_table(queue.name, engine)
+    wide = bool(was_wide(queue))
+    table = GAPS if queue.name == GAPS.name else market_table(queue.name, engine, wide=wide)
 
     def gap(cause: Cause, detail: str, start: int, end: int) -> None:
         recording.gaps.collect(

@@ -18,7 +18,7 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
-from mexc_trio.clickhouse.schema import GAPS, Store, Table, market_table, mt_types, prepare
+from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns, prepare
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
@@ -38,6 +38,7 @@ from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.lines import Lines
 from mexc_trio.record.remembered import write_held
 from mexc_trio.record.stats import Counts, Line
+from mexc_trio.record.wide import as_before, table_of
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.routes import Route
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -121,7 +122,7 @@ class Recording:
         check_tables({**tables, symbol: settings.table})
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
-            await self.gate.prepare([market_table(settings.table, settings.engine)])
+            await self.gate.prepare([table_of(settings)])
             settings = await self._with_room(settings)
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
@@ -132,10 +133,11 @@ class Recording:
 
     async def _with_room(self, settings: SymbolSettings) -> SymbolSettings:
         """Return settings with those of the channels that the table has room for."""
-        with suppress(StoreError):  # whoever writes to it meets that, too
-            types = await self.gate.mt_types([settings.table])
-            (settings,) = with_room([settings], types)
-        return settings
+        try:
+            (admitted,) = with_room([settings], await self.gate.columns([settings.table]))
+        except StoreError:  # whoever writes to it meets that, too
+            return as_before(settings, self.journal.queue(settings.table))
+        return admitted
 
     def withdraw(self, collector: Collector) -> None:
         """Take back a symbol that was added and has not begun."""
@@ -223,7 +225,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
             new_tables = [one.table for one in new]
-            tables = [*(market_table(one.table, one.engine) for one in new), GAPS]
+            tables = [*map(table_of, new), GAPS]
             listed = any(one.symbol not in settings.symbols for one in new)
             _make_ready(settings, store, tables, first_start=first_start, found=listed)
             locks.hold(new_tables)
@@ -243,8 +245,12 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             _say_waiting(other)
         gaps = journal.queue(GAPS.name)
         gate = AsyncStore(store)
-        with suppress(StoreError):  # it has been said
-            chosen = with_room(chosen, mt_types(store, [one.table for one in chosen]))
+        try:
+            there = columns(store, tables=[one.table for one in chosen]) or {}
+        except StoreError:  # it has been said
+            chosen = [as_before(one, journal.queue(one.table)) for one in chosen]
+        else:
+            chosen = with_room(chosen, there)
         exists = KnownContracts(settings.rest_url, settings.route[0]).has
         backfill = Backfill(settings.rest_url)
         collectors = [

@@ -32,7 +32,7 @@ def remembered(
         until = max(until, marks.until)
     # They are written whenever `acked` is, and what came later is still in the queue.
     for entry in queue.since(until):
-        for ts, mt, _ in entry.rows:
+        for ts, mt, *_ in entry.rows:
             known = BY_TYPE.get(str(mt))
             if known is not None and known in channels:
                 last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
@@ -57,7 +57,7 @@ def earlier_deals(queue: Queue) -> list[Row]:
     """Return the last deals of earlier runs, as far as the journal still has them."""
     first = max(queue.first_kept(), queue.earlier - _LOOKED_THROUGH)
     rows = queue.rows(first, queue.earlier - first)
-    return [Row(int(ts), DEAL, str(m)) for ts, mt, m in rows if mt == DEAL]
+    return [Row(int(ts), DEAL, str(m)) for ts, mt, m, *_ in rows if mt == DEAL]
 
 
 def possible(ts: int) -> int:

@@ -16,9 +16,10 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.schema import RowTuple
-from mexc_trio.clickhouse.tables import CONTRACTS, market_table
+from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import ForeignTable, StoreError
 from mexc_trio.record.recording import Recording
+from mexc_trio.record.wide import table_of
 from mexc_trio.spans import now
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ async def _write(
             log.info("%s: the exchange changed its contract; see table contracts", row[0])
     with suppress(StoreError):
         names = [str(row[2]) for row in rows]
-        engine_of = recording.settings.engine_of
-        await recording.gate.create_views([market_table(name, engine_of(name)) for name in names])
+        made = [table_of(one.settings) for one in recording.collectors]
+        await recording.gate.create_views([table for table in made if table.name in names])
 
 
 def _without_time(row: RowTuple) -> RowTuple:

@@ -26,6 +26,7 @@ from mexc_trio.record.reconcile import (
     SharedReconciler,
 )
 from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.wide import note_width
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Writer:
 
     def __attrs_post_init__(self) -> None:
         self._reconciler = self._suited_to(self.table.engine)
+        note_width(self.queue, self.table)
 
     async def run(self) -> None:
         """Write until cancelled, then write what is left.

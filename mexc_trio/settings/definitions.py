@@ -199,6 +199,9 @@ class Settings:
         choice("stripelog", "mergetree"),
         "how new tables of symbols keep rows: stripelog, one file, or mergetree, with an index",
     )
+    wide: bool = _setting(
+        "no", yes_or_no, "give new tables the time of receipt and the exchange's number of each row"
+    )
     store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(
         "info",
@@ -265,14 +268,8 @@ class Settings:
 
     def for_symbol(self, symbol: str) -> SymbolSettings:
         """Return what holds for `symbol`, its own section of the file considered."""
-        values: dict[str, Any] = {
-            "table": table_name(symbol),
-            "max_errors": self.max_errors,
-            "linger": self.linger,
-            "route": self.route,
-            "channels": self.channels,
-            "engine": self.engine,
-        }
+        same = ("max_errors", "linger", "route", "channels", "engine", "wide")
+        values = {"table": table_name(symbol), **{key: getattr(self, key) for key in same}}
         values.update(self.overrides.get(symbol, {}))
         return SymbolSettings(symbol=symbol, **values)
 

@@ -23,6 +23,7 @@ def values(settings: Settings) -> dict[str, str]:
     shown["reader_password"] = "***" if settings.reader_password else None
     shown["state_dir"] = settings.state_directory
     shown["url"] = mask(settings.url)
+    shown["wide"] = "yes" if settings.wide else "no"
     shown["journal_sync"] = "yes" if settings.journal_sync else "no"
     return {key: "none" if value in (None, "", ()) else str(value) for key, value in shown.items()}
 

@@ -17,3 +17,4 @@ class SymbolSettings:
     route: tuple[Route, ...] = (DIRECT,)
     channels: tuple[str, ...] = USUAL
     engine: str = "stripelog"
+    wide: bool = False

@@ -298,9 +298,11 @@ def test_rows_that_changed_on_the_way_are_noticed(
     assert backup(tmp_path / "a", tmp_path / "copy") == 0
     original = EmbeddedStore.append
 
-    def changing(self: EmbeddedStore, table: Any, rows: Sequence[RowTuple]) -> None:
+    def changing(
+        self: EmbeddedStore, table: Any, rows: Sequence[RowTuple], numbering: Any = None
+    ) -> None:
         first, *more = rows
-        original(self, table, [(first[0], first[1], f"{first[2]}0"), *more])
+        original(self, table, [(first[0], first[1], f"{first[2]}0"), *more], numbering)
 
     monkeypatch.setattr(EmbeddedStore, "append", changing)
     assert restore(tmp_path / "b", tmp_path / "copy") == 1

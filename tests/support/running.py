@@ -85,6 +85,10 @@ class Program:
         """Wait until the store has acknowledged that many rows of a symbol."""
         await self.until(lambda: (self._journal("max(acked)", "") or 0) >= rows)
 
+    def acked(self) -> int:
+        """Return up to which row of a symbol the store has acknowledged, in any run."""
+        return int(self._journal("max(acked)", "") or 0)
+
     async def last_journaled(self, text: str) -> None:
         """Wait until a row with this text is among those that came last into the journal."""
         last = "ORDER BY entries.id DESC LIMIT 1"

@@ -50,7 +50,7 @@ def test_an_older_table_records_what_it_has_room_for(caplog: pytest.LogCaptureFi
     btc = attrs.evolve(SETTINGS.for_symbol("BTC_USDT"), channels=tuple(channels.ALL), table="btc")
     eth = attrs.evolve(btc, symbol="ETH_USDT", table="eth")
     sol = attrs.evolve(btc, symbol="SOL_USDT", table="sol")
-    types = {"btc": old, "eth": channels.enum(), "sol": "String"}
+    types = {"btc": {"mt": old}, "eth": {"mt": channels.enum()}, "sol": {"mt": "String"}}
     chosen = with_room([btc, eth, sol], types)
     assert [one.channels for one in chosen] == [channels.USUAL, eth.channels, sol.channels]
     (line,) = caplog.messages
