@@ -17,6 +17,7 @@ from mexc_trio.cli.options import (
     PROGRAM,
     STORE,
     CommonOptions,
+    ConvertOptions,
     DrainOptions,
     JournalOptions,
     RecordOptions,
@@ -32,7 +33,7 @@ from mexc_trio.output import steady_stdout
 
 _COMMANDS = (
     "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload", "reset",
-    "compact",
+    "compact", "convert",
 )  # fmt: skip
 
 
@@ -214,6 +215,20 @@ def reset(
     from mexc_trio.operate.reset import reset
 
     return reset(settings, settings.symbols if symbols else (), all_data=all_data, yes=yes)
+
+
+@app.command
+def convert(*symbols: Symbols, options: ConvertOptions | None = None) -> int:
+    """Move the tables of symbols to another engine, checked row for row.
+
+    The recorder must be stopped. What was killed goes on where it was: give the command again.
+    """
+    settings = begin(options, symbols)
+    if not symbols or options is None or options.engine is None:
+        raise UsageError("name symbols, and the engine: --engine mergetree")
+    from mexc_trio.operate.convert import convert
+
+    return convert(settings, settings.symbols)
 
 
 @app.command

@@ -83,6 +83,14 @@ class JournalOptions(CommonOptions):
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
+class ConvertOptions(JournalOptions):
+    """Options of convert."""
+
+    engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
 class VerifyOptions(JournalOptions):
     """Options of verify."""
 

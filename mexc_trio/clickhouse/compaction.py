@@ -45,6 +45,8 @@ ENGINE: Final = "StripeLog"
 """The engine whose tables this is about."""
 
 _COPY: Final = "_compacting"
+CONVERTING: Final = "_converting"
+"""How the name of a table ends that is being filled beside another one, of another engine."""
 _INSERT: Final = "INSERT INTO {copy} ("
 
 
@@ -68,7 +70,7 @@ def copy_of(table: str) -> str:
 
 def is_beside(name: str) -> bool:
     """Return whether a table of this name stands beside a symbol's, by a compaction or a repair."""
-    return name.endswith(_COPY) or repair.PUT_ASIDE.fullmatch(name) is not None
+    return name.endswith((_COPY, CONVERTING)) or repair.PUT_ASIDE.fullmatch(name) is not None
 
 
 def compact(store: Store, table: str, least_free: int) -> Compacted:

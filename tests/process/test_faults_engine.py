@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from mexc_trio.clickhouse.engine import Access
 from mexc_trio.clickhouse.engine_config import RECORDER
 from mexc_trio.clickhouse.server import ServerStore
@@ -90,11 +92,12 @@ def engine_of(recorder: Recorder) -> int:
     return int(status.read_text().split("\n", 1)[0].removeprefix("PID: "))
 
 
-def test_kill_9_of_the_engine_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("table_engine", "kills"), [("stripelog", 30), ("mergetree", 15)])
+def test_kill_9_of_the_engine_under_load(table_engine: str, kills: int, tmp_path: Path) -> None:
     """It is started again at once, and the journal has what came meanwhile."""
-    instants = chance("engine-child")
-    kills = repetitions(30)
-    with recording(tmp_path) as (exchange, recorder):
+    instants = chance(f"engine-child-{table_engine}")
+    kills = repetitions(kills)
+    with recording(tmp_path, engine=table_engine) as (exchange, recorder):
         recorder.linger = "0"
         recorder.start()
         exchange.sends()
@@ -115,7 +118,7 @@ def test_kill_9_of_the_engine_under_load(tmp_path: Path) -> None:
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, None))
         assert len(found.segments) == 1, "the connection to the exchange never suffers"
-        TALLY.fault("kill -9 of the embedded engine under load", kills)
+        TALLY.fault(f"kill -9 of the embedded engine under load, {table_engine}", kills)
 
 
 def test_kill_9_of_both_at_once(tmp_path: Path) -> None:

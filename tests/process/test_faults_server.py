@@ -42,12 +42,23 @@ IMPATIENT = "&send_receive_timeout=1&sync_request_timeout=1&connect_timeout=1"
 NO_MORE_ROWS = b"\x02\x00\x01\x00\x02\xff\xff\xff\xff\x00\x00\x00"
 
 
+ENGINES = ("stripelog", "mergetree")
+"""Of a symbol's table; each settles an INSERT of which nobody heard in its own way."""
+
+
 @pytest.fixture
 def server(clickhouse_server: ClickHouseServer) -> Iterator[ClickHouseServer]:
     """Lend a server with empty tables that a test may do anything to."""
     with ClickHouseServer() as server:
         make_tables(server)
         yield server
+
+
+def remake(server: ClickHouseServer, engine: str) -> None:
+    """Give a server an empty table of an engine in the place of the empty one that it has."""
+    if engine != "stripelog":
+        server.execute(f"DROP TABLE {DATABASE}.{TABLE} SYNC")
+        make_tables(server, engine=engine)
 
 
 def rows(server: ClickHouseServer, table: str = TABLE) -> int:
@@ -72,10 +83,14 @@ def finish(exchange: Exchange, recorder: Recorder, server: ClickHouseServer) -> 
     assert found.rows > 100
 
 
-def test_kill_9_of_the_server_under_load(tmp_path: Path, server: ClickHouseServer) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kill_9_of_the_server_under_load(
+    engine: str, tmp_path: Path, server: ClickHouseServer
+) -> None:
     """The server dies in the middle of INSERTs and comes back; one outage is longer."""
-    instants = chance("server-kill")
-    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+    instants = chance(f"server-kill-{engine}")
+    remake(server, engine)
+    with recording(tmp_path, server, linger="0", engine=engine) as (exchange, recorder):
         recorder.start()
         kills = repetitions(10)
         for number in range(kills):
@@ -91,7 +106,7 @@ def test_kill_9_of_the_server_under_load(tmp_path: Path, server: ClickHouseServe
         finish(exchange, recorder, server)
         said = recorder.said()
         assert "is back; caught up after" in said
-        TALLY.fault("kill -9 or stop of the server", kills)
+        TALLY.fault(f"kill -9 or stop of the server, {engine}", kills)
 
 
 def test_frozen_server(tmp_path: Path, server: ClickHouseServer) -> None:
@@ -119,10 +134,14 @@ async def more_rows(server: ClickHouseServer) -> None:
             now = await trio.to_thread.run_sync(rows, server)
 
 
-async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHouseServer) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_network_breaks_inside_an_insert(
+    engine: str, tmp_path: Path, server: ClickHouseServer
+) -> None:
     """Every kind of break, at many bytes of an INSERT, also between its last and the answer."""
-    instants = chance("network")
-    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+    instants = chance(f"network-{engine}")
+    remake(server, engine)
+    with recording(tmp_path, server, linger="0", engine=engine) as (exchange, recorder):
         async with open_proxy("127.0.0.1", server.tcp_port) as proxy:
             recorder.store = (
                 server.url.replace(f":{server.tcp_port}/", f":{proxy.port}/") + IMPATIENT
@@ -164,7 +183,7 @@ async def test_network_breaks_inside_an_insert(tmp_path: Path, server: ClickHous
                     await trio.sleep(instants.uniform(0.8, 2))
                     proxy.resume()
                 await more_rows(server)
-                TALLY.fault(f"{kind.value} of a connection within an INSERT")
+                TALLY.fault(f"{kind.value} of a connection within an INSERT, {engine}")
                 unheard += certain
             await trio.to_thread.run_sync(finish, exchange, recorder, server)
         arrived = recorder.said().count("of an unanswered INSERT had arrived")

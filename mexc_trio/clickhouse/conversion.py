@@ -1,0 +1,148 @@
+"""A table of a symbol is moved to another engine: the same rows, in the same order.
+
+They go into a second table beside the first, are compared with it, row for row and in order, and
+are on the disk before the two change names in one step; then the old one is dropped. Whatever dies
+in between leaves one whole table under the name. The next attempt goes on where the last one ended:
+a table is filled from its start, so what it has are the first rows.
+"""
+
+import time
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse.compaction import CONVERTING
+from mexc_trio.clickhouse.numbered import end_of
+from mexc_trio.clickhouse.schema import (
+    Store,
+    Table,
+    columns,
+    count,
+    engine_of,
+    engines,
+    inserting,
+    known_sizes,
+    qualified,
+    quoted,
+)
+from mexc_trio.clickhouse.tables import NUMBER, TableEngine, in_order
+from mexc_trio.errors import StoreRejected, TableConflict
+from mexc_trio.texts import size
+
+_BLOCK: Final = 65_536
+"""Rows that are moved together, at the most."""
+_ALL: Final = 2**62
+_PAUSE: Final = 0.1
+"""Seconds between two looks whether an earlier attempt's statement goes on."""
+
+
+@attrs.frozen
+class Converted:
+    """What became of a table."""
+
+    rows: int
+    before: int
+    """Bytes."""
+    after: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows, compared one by one; {size(self.before)}, now {size(self.after)}"
+        )
+
+
+def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Converted | None:
+    """Move a table; return None if it is of that engine already.
+
+    Nobody may write to it meanwhile: the caller holds its lock.
+
+    Raises:
+        TableMissing: there is no such table.
+        TableConflict: somebody has written to it all the same; it stays as it is.
+        StoreRejected: there is no room, or the new table is not what the old one is.
+        StoreError: there was no answer.
+    """
+    copy = table + CONVERTING
+    old, new = qualified(store, table), qualified(store, copy)
+    while inserting(store, copy):  # the server may not have noticed that a client was killed
+        time.sleep(_PAUSE)
+    now = engine_of(store, table)
+    if now is engine:
+        _drop_the_old_one(store, table, copy)
+        return None
+    types = (columns(store, tables=[table]) or {})[table]
+    types = {name: type_ for name, type_ in types.items() if name != NUMBER}
+    rows, before = count(store, table), known_sizes(store).get(table) or 0
+    _check_room(store, table, before + 2 * least_free)
+    done = _begun(store, copy, engine, rows)
+    if not done:
+        store.query(f"DROP TABLE IF EXISTS {new} SYNC")
+        store.query(f"CREATE TABLE {new} {Table(copy, tuple(types.items()), engine).definition}")
+    names = ", ".join(map(quoted, types))
+    source = f"{old}{in_order(now is TableEngine.MERGETREE)}"
+    into, number = names, ""
+    if engine is TableEngine.MERGETREE:
+        into, number = f"{names}, {NUMBER}", f", rowNumberInAllBlocks() + {done}"
+    store.query(
+        f"INSERT INTO {new} ({into}) SELECT {names}{number} FROM "
+        f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
+        f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
+        f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
+    )
+    target = f"{new}{in_order(engine is TableEngine.MERGETREE)}"
+    if _digest(store, source, names) != _digest(store, target, names):
+        store.query(f"DROP TABLE {new}")
+        raise StoreRejected(
+            f"{store.name}: the copy of table {table} is not what was copied; the table stays as "
+            f"it is"
+        )
+    store.query("SYSTEM SYNC FILE CACHE")
+    after = known_sizes(store).get(copy) or 0
+    store.query(f"EXCHANGE TABLES {old} AND {new}")
+    if count(store, copy) != rows:
+        store.query(f"EXCHANGE TABLES {old} AND {new}")
+        raise TableConflict(
+            f"table {table} at {store.name} got rows while it was moved, and stays as it is: "
+            f"something else writes to it"
+        )
+    _drop_the_old_one(store, table, copy)
+    return Converted(rows, before, after)
+
+
+def _begun(store: Store, copy: str, engine: TableEngine, rows: int) -> int:
+    """Return how many of the first rows an earlier attempt has moved."""
+    if not engines(store, [copy]) or engine_of(store, copy) is not engine:
+        return 0
+    there = count(store, copy)
+    if engine is TableEngine.MERGETREE and end_of(store, copy) != there:
+        return 0  # a block over two months is in two parts, of which one may have come
+    return there if there <= rows else 0
+
+
+def _drop_the_old_one(store: Store, table: str, copy: str) -> None:
+    """Drop what stands beside a table that has been moved."""
+    if engines(store, [copy]) and count(store, copy) <= count(store, table):
+        store.query(f"DROP TABLE {qualified(store, copy)}")
+    views.create(store, [table])
+
+
+def _digest(store: Store, source: str, names: str) -> tuple[int, ...]:
+    """Return what tables with the same rows in the same order have in common, and no others."""
+    # A LIMIT, or the engine would see no need for an order in a subquery.
+    rows = f"SELECT {names} FROM {source} LIMIT {_ALL}"
+    found = store.query(
+        f"SELECT count(), sum(cityHash64(place, {names})), groupBitXor(sipHash64(place, {names})) "
+        f"FROM (SELECT {names}, rowNumberInAllBlocks() AS place FROM ({rows})) "
+        f"SETTINGS max_threads = 1"
+    )
+    return tuple(map(int, found[0]))
+
+
+def _check_room(store: Store, table: str, needed: int) -> None:
+    free = int(store.query("SELECT min(free_space) FROM system.disks")[0][0])
+    if free < needed:
+        raise StoreRejected(
+            f"table {table} is not moved: its copy may take {size(needed)} with what is to stay "
+            f"free, and {size(free)} of disk are free"
+        )

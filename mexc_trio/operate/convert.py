@@ -1,0 +1,37 @@
+"""The command `convert`: tables of symbols are moved to another engine; nobody may record them."""
+
+import sys
+from collections.abc import Sequence
+
+from mexc_trio.clickhouse.conversion import convert as convert_table
+from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.operate.holding import held
+from mexc_trio.settings import Settings
+
+
+def convert(settings: Settings, symbols: Sequence[str]) -> int:
+    """Move the tables of symbols to the engine that the settings name; return the exit code.
+
+    Raises:
+        StoreLocked, JournalLocked: a recorder runs.
+        StoreError: the store does not answer, or refuses.
+    """
+    engine = TableEngine(settings.engine)
+    with held(settings) as (store, journal, hold):
+        tables = [settings.for_symbol(symbol).table for symbol in symbols]
+        hold(tables)
+        for table in tables:
+            if journal is not None and table in journal.file.names():
+                # Whatever happens, the next recorder looks anew at what it finds.
+                queue = journal.queue(table)
+                queue.base = None
+                queue.checked("")
+                journal.flush()
+            done = convert_table(store, table, engine, settings.min_free)
+            _say(f"table {table}: {f'is a {engine} already' if done is None else done}")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
