@@ -130,6 +130,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "refresh": "60",
         "channels": "deal,funding",
         "lines": "2",
+        "engine": "mergetree",
         "linger": "0",
         "deals": "merged",
         "ping_interval": "5.5",
@@ -151,16 +152,18 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "log_file": "recorder.log",
         "config": str(ROOT / "settings.ini"),
     }
-    switches = {"all", "journal_sync", "live", "backfill"}
+    switches = {"all", "journal_sync", "live", "backfill", "wide"}
     assert texts.keys() == SETTINGS.keys() - {*SECRETS, *switches, "symbols"}
     arguments = [f"--{key.replace('_', '-')}={text}" for key, text in texts.items()]
-    assert main(["BTC_USDT", *arguments, "--all", "--journal-sync", "--live", "--no-backfill"]) == 0
+    arguments += ["--all", "--journal-sync", "--live", "--no-backfill", "--wide"]
+    assert main(["BTC_USDT", *arguments]) == 0
     for key, text in texts.items():
         assert getattr(commands.settings, key) == SETTINGS[key].metadata["parse"](text)
     assert commands.settings.all is True
     assert commands.settings.journal_sync is True
     assert commands.settings.live is True
     assert commands.settings.backfill is False
+    assert commands.settings.wide is True
 
 
 def test_a_switch_can_be_turned_off(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
