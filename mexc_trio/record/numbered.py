@@ -135,7 +135,7 @@ class NumberedReconciler(Reconciler):
         if lost > 0:
             await self._write_down(lost, end)
         if ours:
-            log.info("table %s: %d rows of an unanswered INSERT are there", table.name, ours)
+            log.info("table %s: %d rows of an unanswered INSERT had arrived", table.name, ours)
         for at in range(queue.acked, end, BATCH):
             self.acknowledged(queue.rows(at, min(BATCH, end - at)))
         queue.settle(end, rows)
