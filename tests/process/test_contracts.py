@@ -96,13 +96,11 @@ async def test_recording_writes_down_what_it_records(tmp_path: Path) -> None:
 
 def parts(store: AsyncStore, url: str, *symbols: str) -> Recording:
     """Return what the task needs of a recorder."""
+    settings = Settings(store=EmbeddedTarget(Path("x")), rest_url=url, refresh=0.01)
     collectors = [
-        SimpleNamespace(
-            symbol=symbol, stopped=False, settings=SimpleNamespace(table=symbol[:3].lower())
-        )
+        SimpleNamespace(symbol=symbol, stopped=False, settings=settings.for_symbol(symbol))
         for symbol in symbols
     ]
-    settings = Settings(store=EmbeddedTarget(Path("x")), rest_url=url, refresh=0.01)
     found = SimpleNamespace(gate=store, collectors=collectors, settings=settings)
     return cast("Recording", found)
 

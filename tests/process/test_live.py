@@ -227,7 +227,9 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
 
     monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda *_, **__: Silent())
     monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
-    with open_recording(Settings(store=EmbeddedTarget(tmp_path)), [BTC]) as opened:
+    # Nobody is asked for deals that were missed, so that a gap is written when it ends.
+    settings = Settings(store=EmbeddedTarget(tmp_path), backfill=False)
+    with open_recording(settings, [BTC]) as opened:
         yield opened
 
 
@@ -451,11 +453,14 @@ async def test_it_draws_stands_still_resizes_and_leaves_the_final_block(tmp_path
                 process.send_signal(signal.SIGINT)
                 await terminal.until(LEAVE, "Subscribed to", "SIGINT: stopping")
                 final = await terminal.until(f"{BTC} STATISTICS (Final", "records/sec", "=" * 50)
-                assert "\x1b" not in final
+                # The cursor may be given back only after the other screen was left.
+                assert "\x1b" not in final[final.index("=") :]
                 assert await program.ended() == 0
             finally:
                 if process.poll() is None:
                     process.kill()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()
 
 
 async def test_without_a_terminal_there_are_blocks(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ because an old server counts a table by reading it. The notes go to FILE at the 
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.exchange.tls import TlsStream
 from mexc_trio.journal import Queue
 from mexc_trio.journal.outbox import Outbox
@@ -83,15 +85,20 @@ def instrument(table: str, *, secure: bool) -> Notes:
 def _note_appends(name: str, notes: Notes) -> None:
     append = ServerStore.append
 
-    def noted_append(self: ServerStore, table: Table, rows: list[RowTuple]) -> None:
-        append(self, table, rows)
+    def noted_append(
+        self: ServerStore,
+        table: Table,
+        rows: Sequence[RowTuple],
+        numbering: Numbering | None = None,
+    ) -> None:
+        append(self, table, rows, numbering)
         if table.name == name:
             stored = len(rows) + (notes.visible[-1][1] if notes.visible else 0)
             notes.visible.append((time.monotonic(), stored))
             if len(notes.unseen) < PROVED:
                 notes.unseen.append(stored - schema.count(self, name))
 
-    ServerStore.append = noted_append  # type: ignore[method-assign, assignment]
+    ServerStore.append = noted_append  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
