@@ -10,8 +10,12 @@ from typing import Final, TextIO
 
 import attrs
 
+from mexc_trio.output import SteadyOutput
+
 MOST: Final = 1000
 """Writes that are held back; of more, the oldest are lost."""
+TAKEN: Final = 0.5
+"""Seconds that a terminal gets to take one thing before the next."""
 
 
 @attrs.define(eq=False, weakref_slot=False)  # its base has that slot
@@ -44,6 +48,8 @@ def capture_output() -> Iterator[CapturedOutput]:
         stack.enter_context(redirect_stdout(printed))
         if errors.isatty():
             stack.callback(_write, errors, log)
+            # The screen is left on standard output. A log that came before that would be lost.
+            stack.callback(_settle, output)
             stack.enter_context(redirect_stderr(log))
             for handler in logging.root.handlers:
                 if isinstance(handler, logging.StreamHandler) and handler.stream is errors:
@@ -56,3 +62,10 @@ def _write(file: TextIO, held: CapturedOutput) -> None:
     if held.text:
         file.write(held.text)
         file.flush()
+        _settle(file)
+
+
+def _settle(file: object) -> None:
+    """Wait a moment until all is written, since each file has a thread of its own."""
+    if isinstance(file, SteadyOutput):
+        file.drain(TAKEN)
