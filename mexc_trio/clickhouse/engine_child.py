@@ -47,7 +47,7 @@ class EngineChild:
         """
         program = Path(__file__).with_name("engine_process.py")
         # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
-        # Nor what is ours to know: passwords of routes and servers.
+        # Nor what is ours to know: passwords of routes and servers, and keys that it would use.
         private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
         with (home / "start.log").open("wb") as output:

@@ -336,7 +336,8 @@ def test_what_cannot_be_compacted_is_told(store: Store) -> None:
         store.query(f"INSERT INTO {DATABASE}.{COPY} SELECT * FROM {DATABASE}.btc")
     with pytest.raises(StoreRejected, match="btc_compacting has more rows than btc, so no comp"):
         compact(store, "btc", 0)
-    assert content(store, market_table(COPY)) == rows * 2
+    # On a server, nothing but a compaction cares for the order of an INSERT's rows.
+    assert sorted(content(store, market_table(COPY))) == sorted(rows * 2)
     store.query(f"DROP TABLE {DATABASE}.{COPY}")
 
 
