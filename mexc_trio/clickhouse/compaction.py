@@ -15,13 +15,13 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse import repair
+from mexc_trio.clickhouse.rewriting import Rewriting, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Readable,
     Store,
     columns,
     count,
     engines,
-    known_sizes,
     literal,
     qualified,
     quoted,
@@ -30,7 +30,6 @@ from mexc_trio.errors import (
     StoreError,
     StoreRejected,
     StoreUnavailable,
-    TableConflict,
     TableDamaged,
     TableMissing,
 )
@@ -92,10 +91,11 @@ def compact(store: Store, table: str, least_free: int) -> Compacted:
     old, new = qualified(store, table), qualified(store, copy)
     _check_kind(store, table)
     remove_leftover(store, table)
-    rows, before = count(store, table), _bytes(store, table)
-    _check_room(store, table, before, least_free)
+    step = Rewriting(store, table, copy, "compacted")
+    rows, before = count(store, table), size_of(store, table)
+    step.check_room(before, least_free)
     names = ", ".join(map(quoted, (columns(store, tables=[table]) or {})[table]))
-    digest = _digest_of_all(store, table, rows, names)
+    whole = _digest_of_all(store, table, rows, names)
     try:
         store.query(f"CREATE TABLE {new} AS {old}")
         store.query(
@@ -103,23 +103,16 @@ def compact(store: Store, table: str, least_free: int) -> Compacted:
             f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
             f"min_insert_block_size_rows = {BLOCK}, min_insert_block_size_bytes = {BLOCK_BYTES}"
         )
-        if count(store, copy) != rows or _digest(store, copy, rows, names) != digest:
-            raise StoreRejected(
-                f"{store.name}: the copy of table {table} is not what was copied; the table "
-                f"stays as it is"
-            )
-        _sync(store, copy)
-        after = _bytes(store, copy)
-        if count(store, table) != rows:
-            raise _conflict(store, table)
+        if count(store, copy) != rows or digest(store, new, rows, names) != whole:
+            raise step.differs()
+        step.sync()
+        after = size_of(store, copy)
+        step.check_unchanged(table, rows)
     except StoreError:
         with suppress(StoreError):  # it stays until the next attempt
             store.query(f"DROP TABLE IF EXISTS {new}")
         raise
-    store.query(f"EXCHANGE TABLES {old} AND {new}")
-    if count(store, copy) != rows:
-        store.query(f"EXCHANGE TABLES {old} AND {new}")
-        raise _conflict(store, table)
+    step.exchange(rows)
     store.query(f"DROP TABLE {new}")
     return Compacted(rows, before, after)
 
@@ -175,20 +168,10 @@ def _check_kind(store: Readable, table: str) -> None:
         )
 
 
-def _check_room(store: Readable, table: str, needed: int, least_free: int) -> None:
-    free = int(store.query("SELECT min(free_space) FROM system.disks")[0][0])
-    # Twice, because recording goes on into the journal meanwhile, and stops at the least.
-    if free < needed + 2 * least_free:
-        raise StoreRejected(
-            f"table {table} is not compacted: its copy may take {size(needed)}, and "
-            f"{size(free)} of disk are free, of which {size(2 * least_free)} are left alone"
-        )
-
-
-def _digest_of_all(store: Store, table: str, rows: int, names: str) -> tuple[int, int]:
+def _digest_of_all(store: Store, table: str, rows: int, names: str) -> tuple[int, int, int]:
     try:
-        digest = _digest(store, table, rows, names)
-        damage = "" if digest[0] == rows else f"{digest[0]} of {rows} rows are there"
+        whole = digest(store, qualified(store, table), rows, names)
+        damage = "" if whole[0] == rows else f"{whole[0]} of {rows} rows are there"
     except (TableDamaged, StoreUnavailable) as error:
         damage = repair.damage(error)
     if damage:
@@ -196,45 +179,4 @@ def _digest_of_all(store: Store, table: str, rows: int, names: str) -> tuple[int
             f"table {table} cannot be read in full, and is not compacted: {damage}; a "
             f"recording puts it right, as far as that can be done"
         )
-    return digest
-
-
-def _digest(store: Readable, table: str, rows: int, names: str) -> tuple[int, int]:
-    """Return the number of rows, and the hashes of each with its place among them, added up."""
-    if not rows:
-        return 0, 0
-    found = store.query(
-        f"{repair.READ_IN_FULL}(rowNumberInAllBlocks(), {names})) FROM "
-        f"(SELECT {names} FROM {qualified(store, table)} LIMIT {rows}) "
-        # One thread returns the blocks in the order of insertion.
-        f"SETTINGS max_threads = 1"
-    )
-    return int(found[0][0]), int(found[0][1])
-
-
-def _sync(store: Store, table: str) -> None:
-    """Have a table's files on the disk, and not only in the memory of the machine it is on.
-
-    Raises:
-        StoreRejected: the user may not have that done.
-    """
-    if store.seal(table):
-        return
-    try:
-        store.query("SYSTEM SYNC FILE CACHE")
-    except StoreRejected as error:
-        raise StoreRejected(
-            f"{error}: a table is compacted only if the new one is on the disk before the old one "
-            f"goes; GRANT SYSTEM SYNC FILE CACHE ON *.* lets the user see to that"
-        ) from error
-
-
-def _bytes(store: Readable, table: str) -> int:
-    return known_sizes(store).get(table) or 0
-
-
-def _conflict(store: Readable, table: str) -> TableConflict:
-    return TableConflict(
-        f"table {table} at {store.name} got rows while it was compacted, and stays as it is: "
-        f"something else writes to it"
-    )
+    return whole

@@ -1,9 +1,8 @@
 """A table of a symbol is moved to another engine: the same rows, in the same order.
 
-They go into a second table beside the first, are compared with it, row for row and in order, and
-are on the disk before the two change names in one step; then the old one is dropped. Whatever dies
-in between leaves one whole table under the name. The next attempt goes on where the last one ended:
-a table is filled from its start, so what it has are the first rows.
+See `rewriting` for its steps. Whatever dies in between leaves one whole table under the name. The
+next attempt goes on where the last one ended: a table is filled from its start, so what it has are
+the first rows.
 """
 
 import time
@@ -14,6 +13,7 @@ import attrs
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
+from mexc_trio.clickhouse.rewriting import Rewriting, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Store,
     Table,
@@ -22,17 +22,14 @@ from mexc_trio.clickhouse.schema import (
     engine_of,
     engines,
     inserting,
-    known_sizes,
     qualified,
     quoted,
 )
 from mexc_trio.clickhouse.tables import NUMBER, TableEngine, in_order
-from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.texts import size
 
 _BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
-_ALL: Final = 2**62
 _PAUSE: Final = 0.1
 """Seconds between two looks whether an earlier attempt's statement goes on."""
 
@@ -71,10 +68,11 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
     if now is engine:
         _drop_the_old_one(store, table, copy)
         return None
+    step = Rewriting(store, table, copy, "moved")
     types = (columns(store, tables=[table]) or {})[table]
     types = {name: type_ for name, type_ in types.items() if name != NUMBER}
-    rows, before = count(store, table), known_sizes(store).get(table) or 0
-    _check_room(store, table, before + 2 * least_free)
+    rows, before = count(store, table), size_of(store, table)
+    step.check_room(before, least_free)
     done = _begun(store, copy, engine, rows)
     if not done:
         store.query(f"DROP TABLE IF EXISTS {new} SYNC")
@@ -91,21 +89,13 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
         f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
     )
     target = f"{new}{in_order(engine is TableEngine.MERGETREE)}"
-    if _digest(store, source, names) != _digest(store, target, names):
+    there = digest(store, target, rows, names) if count(store, copy) == rows else None
+    if there != digest(store, source, rows, names):
         store.query(f"DROP TABLE {new}")
-        raise StoreRejected(
-            f"{store.name}: the copy of table {table} is not what was copied; the table stays as "
-            f"it is"
-        )
-    store.query("SYSTEM SYNC FILE CACHE")
-    after = known_sizes(store).get(copy) or 0
-    store.query(f"EXCHANGE TABLES {old} AND {new}")
-    if count(store, copy) != rows:
-        store.query(f"EXCHANGE TABLES {old} AND {new}")
-        raise TableConflict(
-            f"table {table} at {store.name} got rows while it was moved, and stays as it is: "
-            f"something else writes to it"
-        )
+        raise step.differs()
+    step.sync()
+    after = size_of(store, copy)
+    step.exchange(rows)
     _drop_the_old_one(store, table, copy)
     return Converted(rows, before, after)
 
@@ -125,24 +115,3 @@ def _drop_the_old_one(store: Store, table: str, copy: str) -> None:
     if engines(store, [copy]) and count(store, copy) <= count(store, table):
         store.query(f"DROP TABLE {qualified(store, copy)}")
     views.create(store, [table])
-
-
-def _digest(store: Store, source: str, names: str) -> tuple[int, ...]:
-    """Return what tables with the same rows in the same order have in common, and no others."""
-    # A LIMIT, or the engine would see no need for an order in a subquery.
-    rows = f"SELECT {names} FROM {source} LIMIT {_ALL}"
-    found = store.query(
-        f"SELECT count(), sum(cityHash64(place, {names})), groupBitXor(sipHash64(place, {names})) "
-        f"FROM (SELECT {names}, rowNumberInAllBlocks() AS place FROM ({rows})) "
-        f"SETTINGS max_threads = 1"
-    )
-    return tuple(map(int, found[0]))
-
-
-def _check_room(store: Store, table: str, needed: int) -> None:
-    free = int(store.query("SELECT min(free_space) FROM system.disks")[0][0])
-    if free < needed:
-        raise StoreRejected(
-            f"table {table} is not moved: its copy may take {size(needed)} with what is to stay "
-            f"free, and {size(free)} of disk are free"
-        )

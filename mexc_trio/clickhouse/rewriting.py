@@ -1,0 +1,117 @@
+"""A table is replaced by another one with the same rows: what compaction and conversion share.
+
+The rows go into a second table beside the first. When that one has been compared with the first,
+row for row and in order, and lies on the disk, the two change names in one step.
+"""
+
+import attrs
+
+from mexc_trio.clickhouse import repair
+from mexc_trio.clickhouse.schema import Readable, Store, count, known_sizes, qualified
+from mexc_trio.errors import StoreRejected, TableConflict
+from mexc_trio.texts import size
+
+
+@attrs.frozen
+class Rewriting:
+    """One table, the one that is to take its place, and a word for what is done."""
+
+    store: Store
+    table: str
+    copy: str
+    done: str
+    """What happens to the table, as in a sentence: `compacted`."""
+
+    def check_room(self, needed: int, least_free: int) -> None:
+        """See that so many bytes have room beside what is to stay free.
+
+        Raises:
+            StoreRejected: they do not.
+        """
+        free = int(self.store.query("SELECT min(free_space) FROM system.disks")[0][0])
+        # Twice, because recording goes on into the journal meanwhile, and stops at the least.
+        if free < needed + 2 * least_free:
+            raise StoreRejected(
+                f"table {self.table} is not {self.done}: its copy may take {size(needed)}, and "
+                f"{size(free)} of disk are free, of which {size(2 * least_free)} are left alone"
+            )
+
+    def differs(self) -> StoreRejected:
+        """Return the error of a copy that is not what was copied."""
+        return StoreRejected(
+            f"{self.store.name}: the copy of table {self.table} is not what was copied; the table "
+            f"stays as it is"
+        )
+
+    def sync(self) -> None:
+        """Have the copy's files on the disk, and not only in the memory of its machine.
+
+        Raises:
+            StoreRejected: the user may not have that done.
+        """
+        if self.store.seal(self.copy):
+            return
+        try:
+            self.store.query("SYSTEM SYNC FILE CACHE")
+        except StoreRejected as error:
+            raise StoreRejected(
+                f"{error}: a table is {self.done} only if the new one is on the disk before the "
+                f"old one goes; GRANT SYSTEM SYNC FILE CACHE ON *.* lets the user see to that"
+            ) from error
+
+    def exchange(self, rows: int) -> None:
+        """Have the two change names; if the table had other than so many rows, change back.
+
+        Raises:
+            TableConflict: it had, and stays as it is.
+        """
+        change = (
+            f"EXCHANGE TABLES {qualified(self.store, self.table)} "
+            f"AND {qualified(self.store, self.copy)}"
+        )
+        self.store.query(change)
+        try:
+            self.check_unchanged(self.copy, rows)
+        except TableConflict:
+            self.store.query(change)
+            raise
+
+    def check_unchanged(self, name: str, rows: int) -> None:
+        """See that the table, by the name that it has now, still has so many rows.
+
+        Raises:
+            TableConflict: it has others.
+        """
+        if count(self.store, name) != rows:
+            raise TableConflict(
+                f"table {self.table} at {self.store.name} got rows while it was {self.done}, and "
+                f"stays as it is: something else writes to it"
+            )
+
+
+def size_of(store: Readable, table: str) -> int:
+    """Return the bytes of a table's files."""
+    return known_sizes(store).get(table) or 0
+
+
+def digest(store: Readable, source: str, rows: int, names: str) -> tuple[int, int, int]:
+    """Return what tables with the same rows in the same order have in common, and no others.
+
+    The first number is how many rows there are.
+
+    Args:
+        store: where the table is.
+        source: its name, and how it is ordered.
+        rows: how many of it are read.
+        names: the columns.
+    """
+    if not rows:
+        return 0, 0, 0
+    place = "rowNumberInAllBlocks()"
+    found = store.query(
+        f"{repair.READ_IN_FULL}({place}, {names})), groupBitXor(sipHash64({place}, {names})) FROM "
+        f"(SELECT {names} FROM {source} LIMIT {rows}) "
+        # One thread returns the blocks in the order of insertion.
+        f"SETTINGS max_threads = 1"
+    )
+    return int(found[0][0]), int(found[0][1]), int(found[0][2])
