@@ -126,9 +126,9 @@ class AsyncStore:
         """See `numbered.numbers`."""
         return await self._run(lambda: numbered.numbers(self.store, table))
 
-    async def holes(self, table: Table) -> Sequence[numbered.Hole]:
-        """See `numbered.holes`."""
-        return await self._run(lambda: numbered.holes(self.store, table))
+    async def missing_numbers(self, table: Table) -> Sequence[numbered.MissingNumbers]:
+        """See `numbered.missing_numbers`."""
+        return await self._run(lambda: numbered.missing_numbers(self.store, table))
 
     async def columns(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
         """See `schema.columns`."""

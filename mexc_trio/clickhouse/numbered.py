@@ -9,7 +9,7 @@ from mexc_trio.clickhouse.repair import select
 from mexc_trio.clickhouse.schema import Readable, columns, milliseconds, qualified
 from mexc_trio.clickhouse.tables import NUMBER, RowTuple, Table
 
-MOST_HOLES: Final = 100
+MOST_MISSING: Final = 100
 """Places without rows that are told of a table at once."""
 
 
@@ -24,7 +24,7 @@ class Numbers:
 
 
 @attrs.frozen
-class Hole:
+class MissingNumbers:
     """Numbers that no row has, between two that some row has."""
 
     before: int
@@ -63,7 +63,7 @@ def end_of(store: Readable, table: str) -> int:
     return int(found[1]) + 1 if int(found[0]) else 0
 
 
-def holes(store: Readable, table: Table) -> Sequence[Hole]:
+def missing_numbers(store: Readable, table: Table) -> Sequence[MissingNumbers]:
     """Return where numbers are missing between rows, the lowest first; reads two columns."""
     found = store.query(
         f"SELECT number, number - before - 1, since, at FROM ("
@@ -71,9 +71,9 @@ def holes(store: Readable, table: Table) -> Sequence[Hole]:
         f"lagInFrame(number, 1, number - 1) OVER w AS before, "
         f"lagInFrame(at, 1, at) OVER w AS since FROM {qualified(store, table.name)} "
         f"WINDOW w AS (ORDER BY {NUMBER} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
-        f"WHERE number - before > 1 ORDER BY number LIMIT {MOST_HOLES}"
+        f"WHERE number - before > 1 ORDER BY number LIMIT {MOST_MISSING}"
     )
-    return [Hole(*map(int, line)) for line in found]
+    return [MissingNumbers(*map(int, line)) for line in found]
 
 
 def _time(store: Readable, table: Table) -> str:

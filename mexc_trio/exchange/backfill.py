@@ -1,6 +1,6 @@
 """What of the exchange's last deals falls into a gap, and is not there yet. No I/O.
 
-The REST interface tells a contract's last hundred deals, in their order and without a hole. So two
+The REST interface tells a contract's last hundred deals, in their order and without a gap. So two
 things are known of an answer that has one of the deals that have come since the gap: it is of the
 right contract, and what stands before that deal and is not there yet was missed. Whether it reaches
 back to the beginning of the gap is seen at its other end.

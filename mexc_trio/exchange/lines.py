@@ -193,13 +193,13 @@ class Merger:
             return
         living = [one.has[channel] for one in self.sources if channel in one.has]
         others = [*self._lost[channel], *(one for one in living if one.since)]
-        missed = _holes(channel, self._unsure[channel], sorted(others, key=lambda one: one.since))
+        missed = _missed(channel, self._unsure[channel], sorted(others, key=lambda one: one.since))
         if not missed or all(one.since for one in living):
             del self._unsure[channel]
             self.missed += missed
 
 
-def _holes(channel: Channel, lost: _Have, others: Sequence[_Have]) -> list[Missed]:
+def _missed(channel: Channel, lost: _Have, others: Sequence[_Have]) -> list[Missed]:
     """Return the time after one that was lost which the others, sorted by `since`, lack."""
     missed = []
     reach, last = lost.until, lost.last or lost.until

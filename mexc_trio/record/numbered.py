@@ -22,7 +22,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.numbered import Hole
+from mexc_trio.clickhouse.numbered import MissingNumbers
 from mexc_trio.clickhouse.repair import same_incarnation
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.clickhouse.tables import Numbering
@@ -32,7 +32,7 @@ from mexc_trio.spans import now
 
 log = logging.getLogger(__name__)
 
-_HOLES: Final = "holes"
+_MISSING: Final = "holes"  # as journals have it
 _FROM: Final = "numbered from"
 TOLD: Final = 100
 """Characters of a row that are shown."""
@@ -192,17 +192,19 @@ class NumberedReconciler(Reconciler):
         following = queue.first_time(end) or now()
         first = following if found is None else found.oldest
         detail = f"{lost} rows lost"
-        spans = list(self._new_holes(await self.store.holes(self.table)) if found else ())
+        spans = list(
+            self._newly_missing(await self.store.missing_numbers(self.table)) if found else ()
+        )
         if queue.began is None or first > queue.began or not spans:
             spans.insert(0, (min(queue.began or first, first), first))
             queue.began = first
         for start, until in spans:
             self.gap(self._cause, detail, start, until)
 
-    def _new_holes(self, holes: Sequence[Hole]) -> Iterator[tuple[int, int]]:
+    def _newly_missing(self, missing: Sequence[MissingNumbers]) -> Iterator[tuple[int, int]]:
         """Yield from when to when rows are missing, where the ledger does not have it yet."""
-        told = set(self.queue.recall(_HOLES).split())
-        for hole in holes:
-            if f"{hole.before}:{hole.rows}" not in told:
-                yield hole.start, hole.end
-        self.queue.note(_HOLES, " ".join(f"{hole.before}:{hole.rows}" for hole in holes))
+        told = set(self.queue.recall(_MISSING).split())
+        for one in missing:
+            if f"{one.before}:{one.rows}" not in told:
+                yield one.start, one.end
+        self.queue.note(_MISSING, " ".join(f"{one.before}:{one.rows}" for one in missing))

@@ -37,7 +37,7 @@ ODD: Final[list[Row]] = [
     (1, "dl", ""),
     (9_999_999_999_999, "t", "1||||"),
 ]
-HOLES: Final[list[RowTuple]] = [
+LEDGER: Final[list[RowTuple]] = [
     ("BTC_USDT", "all", 1_788_335_243_000, 1_788_335_244_000, "connection lost", "why", 7, 2**63),
     ("ETH_USDT", "deal", 1_788_335_243_000, 1_788_335_245_000, "program stopped", "", 0, 0),
 ]
@@ -156,7 +156,7 @@ def test_from_embedded_to_embedded(tmp_path: Path, capsys: pytest.CaptureFixture
     market: dict[str, Sequence[RowTuple]] = {
         "btc": rows_of_market(),
         "eth": market_rows(50, oddities=0.2),
-        "gaps": HOLES,
+        "gaps": LEDGER,
     }
     fill(tmp_path / "a", {**market, "sol": []})
     assert backup(tmp_path / "a", tmp_path / "copy") == 0
@@ -175,7 +175,7 @@ def test_from_embedded_to_embedded(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_to_a_server_and_back(tmp_path: Path) -> None:
     """Moving from the embedded store to a server, and from a server, takes two commands."""
-    market: dict[str, Sequence[RowTuple]] = {"btc": rows_of_market(), "gaps": HOLES}
+    market: dict[str, Sequence[RowTuple]] = {"btc": rows_of_market(), "gaps": LEDGER}
     fill(tmp_path / "a", market)
     with ClickHouseServer() as server:
         assert backup(tmp_path / "a", tmp_path / "copy") == 0
@@ -192,11 +192,11 @@ def test_to_a_server_and_back(tmp_path: Path) -> None:
 def test_only_some_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A backup of some symbols has their tables, and their rows of the ledger."""
     rows = market_rows(20, oddities=0.0)
-    fill(tmp_path / "a", {"btc": rows, "eth": rows, "gaps": HOLES})
+    fill(tmp_path / "a", {"btc": rows, "eth": rows, "gaps": LEDGER})
     assert backup(tmp_path / "a", tmp_path / "copy", "ETH_USDT") == 0
     assert restore(tmp_path / "b", tmp_path / "copy") == 0
     assert stored(tmp_path / "b", "eth") == rows
-    assert stored(tmp_path / "b", "gaps") == HOLES[1:]
+    assert stored(tmp_path / "b", "gaps") == LEDGER[1:]
     capsys.readouterr()
     assert restore(tmp_path / "c", tmp_path / "copy", "BTC_USDT") == 2
     assert "has no BTC_USDT; it has eth, gaps" in one_line(capsys)

@@ -39,7 +39,7 @@ MIDNIGHT: Final = NOON - 12 * HOUR
 DATE: Final = "2026-11-21"
 STEP: Final = 21_700
 """Milliseconds between two frames of a symbol."""
-HOLES: Final = [
+LEDGER: Final = [
     ("BTC_USDT", "ticker", NOON - 2 * HOUR, NOON - HOUR, "connection lost"),
     ("BTC_USDT", "deal", NOON - 2 * HOUR, NOON - HOUR, "connection lost"),
     ("BTC_USDT", "depth", NOON - 2 * HOUR, NOON - HOUR, "connection lost"),
@@ -57,7 +57,7 @@ def rows_of(symbol: str) -> list[Row]:
     """Return rows from three hours before the day to one hour after it."""
     now = [MIDNIGHT - 3 * HOUR]
     market = Market(seed=5, oddities=0.3, clock=lambda: now[0])
-    quiet = [gap[2:4] for gap in HOLES if gap[0] == symbol and gap[1] in ("all", "ticker")]
+    quiet = [gap[2:4] for gap in LEDGER if gap[0] == symbol and gap[1] in ("all", "ticker")]
     if symbol == "ETH_USDT":
         quiet.append(SILENCE)
     rows: list[Row] = []
@@ -82,7 +82,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for first in range(0, len(rows), 5000):
                 store.append(market_table(table), rows[first : first + 5000])
         store.append(market_table("idle"), [(MIDNIGHT - 9 * DAY, "d", "1|1|1")])
-        store.append(GAPS, [(*gap, "", 0, 0) for gap in HOLES])
+        store.append(GAPS, [(*gap, "", 0, 0) for gap in LEDGER])
     return path
 
 

@@ -8,7 +8,7 @@ import attrs
 import trio
 import trio.testing
 
-from mexc_trio.clickhouse.numbered import Hole, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
@@ -177,7 +177,7 @@ class MemoryGate:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def holes(self, table: Table) -> list[Hole]:
+    async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
         """Rows have no numbers."""
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import Hole, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.schema import RowTuple, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable, TableConflict, TableMissing
@@ -137,11 +137,11 @@ class TreeGate(MemoryGate):
             return None
         return Numbers(rows[0][0], rows[-1][0], int(rows[0][1][0]))
 
-    async def holes(self, table: Table) -> list[Hole]:
+    async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
         """Look at all."""
         rows = sorted(self.table())
         return [
-            Hole(n, n - before - 1, int(earlier[0]), int(row[0]))
+            MissingNumbers(n, n - before - 1, int(earlier[0]), int(row[0]))
             for (before, earlier), (n, row) in pairwise(rows)
             if n - before > 1
         ]

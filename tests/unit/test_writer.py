@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import Hole, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
@@ -130,7 +130,7 @@ class FakeGate:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def holes(self, table: Table) -> list[Hole]:
+    async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
         """Rows have no numbers."""
         raise NotImplementedError
 
