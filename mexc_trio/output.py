@@ -204,6 +204,12 @@ def _steady(file: TextIO, what: str) -> Iterator[TextIO]:
         output.end()
 
 
+def say(text: str) -> None:
+    """Print a line, and have it there before whatever may follow on standard error."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def drain(seconds: float) -> None:
     """Wait for what was printed and logged, at most so long for each place."""
     logs = [getattr(handler, "stream", None) for handler in logging.root.handlers]

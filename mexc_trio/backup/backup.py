@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import OF_ALL, is_wide
 from mexc_trio.errors import FileError, UsageError
 from mexc_trio.files import sync_directory
+from mexc_trio.output import say
 from mexc_trio.parquet import Parquet, need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import Reader, open_reader
@@ -62,9 +62,9 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
             file.write(manifest.encode())
             _sync(file)
     for entry in entries:
-        _say(f"{entry.table}: {entry.rows:,} rows")
+        say(f"{entry.table}: {entry.rows:,} rows")
     size = sum(file.stat().st_size for file in out.iterdir())
-    _say(f"{out}: {sum(entry.rows for entry in entries):,} rows, {size / 1e6:,.1f} MB, checked")
+    say(f"{out}: {sum(entry.rows for entry in entries):,} rows, {size / 1e6:,.1f} MB, checked")
     return 0
 
 
@@ -152,7 +152,3 @@ def _whole_directory(path: Path) -> Iterator[Path]:
 def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")

@@ -6,7 +6,6 @@ table that has some, and there is no such way back.
 """
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
@@ -34,6 +33,7 @@ from mexc_trio.errors import StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
 from mexc_trio.locks import hold_tables
+from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
@@ -97,8 +97,8 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             _tell_journal(journal, totals)
             name = store.name
     for entry in entries:
-        _say(f"{entry.table}: {entry.rows:,} rows restored, {totals[entry.table]:,} there now")
-    _say(f"{name}: {sum(entry.rows for entry in entries):,} rows, compared one by one")
+        say(f"{entry.table}: {entry.rows:,} rows restored, {totals[entry.table]:,} there now")
+    say(f"{name}: {sum(entry.rows for entry in entries):,} rows, compared one by one")
     return 0
 
 
@@ -249,7 +249,3 @@ def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
         queue.checked("")
         if queue.table_rows is not None and queue.table_rows < rows:
             queue.settle(queue.acked, rows)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")

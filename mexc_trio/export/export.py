@@ -19,6 +19,7 @@ from mexc_trio.export.order import HOUR, row_numbers
 from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request
 from mexc_trio.export.source import LINES, Plan, Source, find_source
 from mexc_trio.files import refuse_existing, whole_file
+from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
@@ -83,7 +84,7 @@ def _export_catalog(full: Sequence[tuple[Source, Plan]], start: int, end: int) -
         for source, plan in full:
             gaps = book_gaps(source)
             path = export_catalog(source, plan, start, end, gaps, bar)
-            _say(f"{path}: {_what([source.request])} from {plan.rows:,} rows, {_size(path)}")
+            say(f"{path}: {_what([source.request])} from {plan.rows:,} rows, {_size(path)}")
 
 
 def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
@@ -103,7 +104,7 @@ def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> N
     if request.out == STANDARD_OUTPUT:
         sys.stderr.write(f"{what} from {total:,} rows\n")
     else:
-        _say(f"{request.out}: {what} from {total:,} rows, {_size(request.out)}")
+        say(f"{request.out}: {what} from {total:,} rows, {_size(request.out)}")
 
 
 @contextmanager
@@ -158,7 +159,7 @@ def _export_days(source: Source, plan: Plan, start: int, end: int) -> None:
             for part in _write(source, plan, run, may_replace, bar):
                 ledger.add(part)
     complete = len(parts) - len(todo)
-    _say(
+    say(
         f"{request.out}: {len(todo)} days of {_what([request])} from {rows:,} rows"
         + (f"; {complete} were complete" if complete else "")
     )
@@ -253,7 +254,3 @@ def _what(requests: Sequence[Request]) -> str:
 def _size(path: Path) -> str:
     size = path.stat().st_size
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")

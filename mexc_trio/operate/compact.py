@@ -6,7 +6,6 @@ to do it; otherwise the locks that recorders hold against each other are held he
 
 import logging
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from mexc_trio.errors import MexcTrioError, StoreError, StoreRejected, StoreUnav
 from mexc_trio.journal import Journal, fact_of
 from mexc_trio.locks import holder
 from mexc_trio.operate.holding import held, journal_of, recorded_tables
+from mexc_trio.output import say
 from mexc_trio.record.compaction import ANSWER, Answer, Request
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -44,14 +44,14 @@ def _ask(journal: Path, pid: int, symbols: Sequence[str]) -> int:
     """Have a recorder do it, and tell what it does."""
     request = Request(secrets.token_hex(8), tuple(symbols))
     request.leave(journal)
-    _say(f"asking process {pid}, which records")
+    say(f"asking process {pid}, which records")
     said = 0
     try:
         while True:
             answer = Answer.read(fact_of(journal, ANSWER))
             if answer.id == request.id:
                 for line in answer.done[said:]:
-                    _say(line)
+                    say(line)
                 said = len(answer.done)
                 if answer.ended:
                     break
@@ -82,9 +82,9 @@ def _do(settings: Settings, symbols: Sequence[str]) -> int:
                 failed = True
                 continue
             _seal(store, journal, name)
-            _say(f"table {name}: {done}")
+            say(f"table {name}: {done}")
         if not names:
-            _say(f"{store.name}: nothing is there to compact")
+            say(f"{store.name}: nothing is there to compact")
     return 1 if failed else 0
 
 
@@ -127,8 +127,3 @@ def _seal(store: Store, journal: Journal | None, table: str) -> None:
     if seal := store.seal(table):
         journal.queue(table).checked(seal)
         journal.flush()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

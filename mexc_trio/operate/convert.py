@@ -1,11 +1,11 @@
 """The command `convert`: tables of symbols are moved to another engine; nobody may record them."""
 
-import sys
 from collections.abc import Sequence
 
 from mexc_trio.clickhouse.conversion import convert as convert_table
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.operate.holding import held
+from mexc_trio.output import say
 from mexc_trio.settings import Settings
 
 
@@ -28,10 +28,5 @@ def convert(settings: Settings, symbols: Sequence[str]) -> int:
                 queue.checked("")
                 journal.flush()
             done = convert_table(store, table, engine, settings.min_free)
-            _say(f"table {table}: {f'is a {engine} already' if done is None else done}")
+            say(f"table {table}: {f'is a {engine} already' if done is None else done}")
     return 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -24,6 +24,7 @@ from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.journal import Journal
 from mexc_trio.operate.holding import held, recorded_tables
+from mexc_trio.output import say
 from mexc_trio.settings import Settings
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 
@@ -72,15 +73,15 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
         hold([name for name in names if name not in OF_ALL])
         doomed = _look(store, journal, names)
         if not doomed:
-            _say(f"{store.name}: nothing of that is there")
+            say(f"{store.name}: nothing of that is there")
             return 0
-        _say(f"From {store.name} go for good:")
+        say(f"From {store.name} go for good:")
         for table in doomed:
-            _say(f"  {table}")
+            say(f"  {table}")
         if not all_data:
-            _say("The tables of all symbols, gaps and contracts, keep what they say of them.")
+            say("The tables of all symbols, gaps and contracts, keep what they say of them.")
         if not yes and not _agreed():
-            _say("Nothing is removed.")
+            say("Nothing is removed.")
             return 1
         for table in doomed:
             for view in table.views:
@@ -89,7 +90,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
             if journal is not None:
                 journal.queue(table.name).begin_anew()
                 journal.flush()
-        _say("Removed; the next recording begins anew.")
+        say("Removed; the next recording begins anew.")
     return 0
 
 
@@ -128,8 +129,3 @@ def _agreed() -> bool:
     sys.stdout.write("Type yes to remove it: ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() == "yes"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -1,13 +1,13 @@
 """The command `setup`: database and tables, made before anything is recorded."""
 
 import re
-import sys
 from contextlib import closing
 from typing import Final
 
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare, quoted
 from mexc_trio.errors import StoreError, StoreRejected
+from mexc_trio.output import say
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
@@ -36,14 +36,14 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
             raise _clearer(error, settings, "create database and tables") from error
         typed = views.create(store, [symbol.table for symbol in chosen])
         for symbol in chosen:
-            _say(
+            say(
                 f"{_short(symbol.symbol)} data: {symbol.table} table → {symbol.table}/data.bin "
                 f"(continuous growth)"
             )
         if typed:
-            _say(f"Typed views: {', '.join(typed)}")
+            say(f"Typed views: {', '.join(typed)}")
         where = f"database {store.database}, {store.name}"
-        _say(f"New in {where}: {', '.join(created)}" if created else f"Nothing is new in {where}")
+        say(f"New in {where}: {', '.join(created)}" if created else f"Nothing is new in {where}")
         if drop_system_logs:
             _drop_system_logs(store, settings)
     return 0
@@ -51,7 +51,7 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
 
 def _drop_system_logs(store: Store, settings: Settings) -> None:
     if isinstance(settings.store, EmbeddedTarget):
-        _say("System log tables: the embedded engine has none")
+        say("System log tables: the embedded engine has none")
         return
     found = store.query("SELECT name, engine FROM system.tables WHERE database = 'system'")
     logs = sorted(
@@ -60,7 +60,7 @@ def _drop_system_logs(store: Store, settings: Settings) -> None:
         if _LOG_TABLE.fullmatch(name) and str(engine).endswith("MergeTree")
     )
     if not logs:
-        _say("System log tables: there are none")
+        say("System log tables: there are none")
         return
     refused: list[StoreError] = []
     for name in logs:
@@ -71,10 +71,10 @@ def _drop_system_logs(store: Store, settings: Settings) -> None:
                 raise _clearer(error, settings, f"drop system.{name}") from error
             refused.append(error)  # such as a table that is too big to be dropped so easily
         else:
-            _say(f"Dropped system.{name}")
+            say(f"Dropped system.{name}")
     if refused:
         raise StoreRejected("; ".join(map(str, refused)))
-    _say(
+    say(
         "The server begins those anew that its configuration has; "
         "infra/clickhouse/config.d/system-logs.xml turns them off"
     )
@@ -93,8 +93,3 @@ def _short(symbol: str) -> str:
     """Return what people call a symbol: its base, unless the quote is an unusual one."""
     base, quote = symbol.split("_")
     return base if quote == "USDT" else symbol
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()  # before an error that may follow on the other stream
