@@ -7,6 +7,9 @@ import re
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self
 
+from mexc_trio.errors import UsageError
+from mexc_trio.times import parse_time
+
 _TEXT: Final = re.compile(r"; filled( whole)?: (\d+) deals?(?: from (\S+))?$")
 
 FILLED_SQL: Final = "(channel = 'deal' AND position(detail, '; filled') > 0)"
@@ -46,8 +49,8 @@ class Filled(NamedTuple):
         if found is None:
             return None
         try:
-            first = _milliseconds(found[3]) if found[3] else 0
-        except ValueError:
+            first = parse_time(found[3]) if found[3] else 0
+        except UsageError:
             return None
         return cls(int(found[2]), first, bool(found[1]))
 
@@ -55,8 +58,3 @@ class Filled(NamedTuple):
 def _time(milliseconds: int) -> str:
     at = datetime.fromtimestamp(milliseconds // 1000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z"
-
-
-def _milliseconds(text: str) -> int:
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 1000 + int(fraction or 0)

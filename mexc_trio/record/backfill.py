@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import trio
+from trio_util import RepeatedEvent
 
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.exchange.decoding import decode_deals
@@ -76,7 +77,7 @@ class Backfill:
     _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
     _paces: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _changed: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
 
     def want(self, collector: Collector) -> None:
         """Fill the gaps that a symbol holds; may be called again and again."""
@@ -85,7 +86,7 @@ class Backfill:
         if wish is None or wish.collector is not collector:
             wish = _Wish(collector, now + LONGEST, now, now + SETTLE, gaps)
             self._wishes[collector.symbol] = wish
-            self._notify()
+            self._changed.set()
         elif gaps > wish.gaps:
             wish.settled, wish.gaps = now + SETTLE, gaps
 
@@ -177,7 +178,7 @@ class Backfill:
             return
         log.info("%s: no deals of a gap yet: %s", wish.collector.symbol, why)
         wish.is_asked, wish.due = False, trio.current_time() + pause
-        self._notify()
+        self._changed.set()
 
     def _end(self, wish: _Wish, why: str) -> None:
         _tell(_give_up(wish.collector), why)
@@ -186,7 +187,7 @@ class Backfill:
     def _forget(self, wish: _Wish) -> None:
         if self._wishes.get(wish.collector.symbol) is wish:
             del self._wishes[wish.collector.symbol]
-        self._notify()
+        self._changed.set()
 
     async def _sweep(self) -> None:
         """Give up what has become useless to wait for."""
@@ -211,10 +212,6 @@ class Backfill:
     def _pace(self, route: Route, interval: float) -> RateLimiter:
         address = attrs.evolve(route, via=None)  # of ours, which is what the exchange counts by
         return self._paces.setdefault(address, RateLimiter(interval))
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 async def _deals(client: "Client", symbol: str) -> list[Deal]:

@@ -20,13 +20,11 @@ from mexc_trio.errors import (
     StoreError,
     TooManyErrors,
     UnknownContract,
-    out_of_resources,
 )
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import Data
-from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Queue
-from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.gaps import Ledger, cause_of, detail_of
 from mexc_trio.record.stats import Counts
 from mexc_trio.record.store import AsyncStore
 from mexc_trio.record.wide import table_of, widened
@@ -176,8 +174,7 @@ class Collector:
         """Open the gap that an error of this program, or a shortage of the machine, has made."""
         if not self.stopped:
             self._lost_at = self.queue.end
-            detail = out_of_resources(error) or f"an error of this program: {error!r}"[:200]
-            self.ledger.lost(Cause.PROGRAM_FAILED, detail)
+            self.ledger.lost(Cause.PROGRAM_FAILED, detail_of(error))
 
     def skipped(self) -> None:
         """Count a frame that holds nothing to record."""
@@ -206,8 +203,7 @@ class Collector:
             self.counts.covered += 1
             return
         self._lost_at = self.queue.end
-        cause = Cause.CLOCK_JUMPED if isinstance(error, ClockJumped) else Cause.CONNECTION_LOST
-        self.ledger.lost(cause, error.reason)
+        self.ledger.lost(cause_of(error), error.reason)
         self.counts.errors += 1
         if error.loss is Loss.NO_RESOURCES:
             return  # it is waited out, and says nothing about the exchange

@@ -16,6 +16,7 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.errors import ExchangeError, Loss, out_of_resources
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
@@ -25,6 +26,16 @@ from mexc_trio.spans import now, steady
 
 _KEPT_TO_FILL: Final = 20 * MOST_DEALS
 """Deals that are known while some are fetched; seconds of the busiest contract."""
+
+
+def cause_of(error: ExchangeError) -> Cause:
+    """Return what the end of a connection is called."""
+    return Cause.CLOCK_JUMPED if error.loss is Loss.CLOCK_JUMPED else Cause.CONNECTION_LOST
+
+
+def detail_of(error: Exception) -> str:
+    """Return the words for an error of this program, or a shortage of the machine."""
+    return out_of_resources(error) or f"an error of this program: {error!r}"[:200]
 
 
 @attrs.define

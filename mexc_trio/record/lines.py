@@ -11,12 +11,13 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.errors import ExchangeError, UnknownContract, out_of_resources
+from mexc_trio.errors import ExchangeError, UnknownContract
 from mexc_trio.exchange.lines import Merger, Source
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import Data
-from mexc_trio.exchange.session import PONG_TIMEOUT, ClockJumped
+from mexc_trio.exchange.session import PONG_TIMEOUT
 from mexc_trio.record.collector import Collector
+from mexc_trio.record.gaps import cause_of, detail_of
 from mexc_trio.rows import Cause, Channel
 
 log = logging.getLogger(__name__)
@@ -198,14 +199,12 @@ class LineFeed:
 
     def connection_lost(self, error: ExchangeError) -> None:
         """Count the error; without another line open a gap, and stop if it was one too many."""
-        jumped = isinstance(error, ClockJumped)
-        self._leave(Cause.CLOCK_JUMPED if jumped else Cause.CONNECTION_LOST, error.reason)
+        self._leave(cause_of(error), error.reason)
         self._collector.connection_lost(error, covered=self._others_have)
 
     def broken(self, error: Exception) -> None:
         """Go on without this line, which an error of this program has ended."""
-        detail = out_of_resources(error) or f"an error of this program: {error!r}"[:200]
-        self._leave(Cause.PROGRAM_FAILED, detail)
+        self._leave(Cause.PROGRAM_FAILED, detail_of(error))
         if not self._others_have:
             self._collector.broken(error)
 
