@@ -47,6 +47,14 @@ class Rig:
         """Return the deals that were sent."""
         return {row for row in self.exchange.rows(BTC) if row[1] == "d"}
 
+    async def has_each_deal_once(self) -> None:
+        """Let the exchange be silent, and what it sent be heard; then compare."""
+        self.exchange.silence()
+        await trio.sleep(1)
+        deals = [tuple(row) for row in self.gate.tables["btc"] if row[1] == "d"]
+        assert len(deals) == len(set(deals))
+        assert set(deals) == self.deals()
+
     async def connected(self, number: int) -> None:
         """Wait until so many lines are subscribed to everything."""
         await self.exchange.until(
@@ -104,13 +112,8 @@ async def test_the_loss_of_one_line_leaves_no_gap(
             await trio.sleep(3)
             await rig.exchange.drop(rig.exchange.opened[number % 2])
             await rig.connected(2)
-        rig.exchange.silence()
-        await trio.sleep(1)
-        stored = [tuple(row) for row in rig.gate.tables["btc"]]
-        deals = [row for row in stored if row[1] == "d"]
-        assert len(deals) == len(set(deals))
-        assert set(deals) == rig.deals()
-        assert len(deals) > 300
+        await rig.has_each_deal_once()
+        assert len(rig.deals()) > 300
         assert rig.gaps() == []
         assert (rig.collector.counts.covered, rig.collector.counts.errors) == (10, 0)
         assert rig.lines.connected == 2
@@ -228,13 +231,8 @@ async def test_a_planned_reconnect_of_the_only_line_leaves_no_gap(
             await rig.exchange.until(lambda n=number: rig.exchange.accepted == n + 1)  # type: ignore[misc]
             await rig.connected(2)
             await rig.connected(1)
-        rig.exchange.silence()
-        await trio.sleep(1)
-        stored = [tuple(row) for row in rig.gate.tables["btc"]]
-        deals = [row for row in stored if row[1] == "d"]
-        assert len(deals) == len(set(deals))
-        assert set(deals) == rig.deals()
-        times = [row[0] for row in stored if row[1] == "dp"]
+        await rig.has_each_deal_once()
+        times = [row[0] for row in rig.gate.tables["btc"] if row[1] == "dp"]
         assert times == sorted(set(times))
         assert rig.gaps() == []
         assert rig.collector.counts.errors == rig.collector.counts.covered == 0
@@ -257,13 +255,9 @@ async def test_a_channel_that_stays_silent_costs_the_others_nothing(
         await rig.connected(1)
         rig.exchange.resume(channel="deal")
         await trio.sleep(5)
-        rig.exchange.silence()
-        await trio.sleep(1)
+        await rig.has_each_deal_once()
         (gap,) = rig.gaps()
         assert (gap.channel, gap.cause) == ("deal", "channel silent")
-        deals = [tuple(row) for row in rig.gate.tables["btc"] if row[1] == "d"]
-        assert len(deals) == len(set(deals))
-        assert set(deals) == rig.deals()
 
 
 async def test_a_new_connection_that_cannot_be_made_leaves_the_old_one_alone(
@@ -280,11 +274,7 @@ async def test_a_new_connection_that_cannot_be_made_leaves_the_old_one_alone(
         rig.exchange.handshake = "accept"
         await rig.connected(2)
         await rig.connected(1)
-        rig.exchange.silence()
-        await trio.sleep(1)
-        deals = [tuple(row) for row in rig.gate.tables["btc"] if row[1] == "d"]
-        assert set(deals) == rig.deals()
-        assert len(deals) == len(set(deals))
+        await rig.has_each_deal_once()
         assert rig.gaps() == []
 
 

@@ -2,7 +2,8 @@
 
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ app = cyclopts.App(
     version_flags=[],
 )
 
+_Store = Literal["embedded", "server"]
 _Flag = Annotated[bool, cyclopts.Parameter(negative="")]
 
 
@@ -31,7 +33,7 @@ def lines(
     renewals: int = 0,
     rate: float = 500.0,
     seed: int = 1,
-    store: Literal["embedded", "server"] = "embedded",
+    store: _Store = "embedded",
 ) -> int:
     """Kill the lines of a symbol at random, never all at once, and compare every row.
 
@@ -53,11 +55,7 @@ def lines(
     store
         Where rows go.
     """
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        target = "mexc-data"
-        if store == "server":
-            target = stack.enter_context(ClickHouseServer()).url
+    with _place(store) as (directory, target):
         trial = Trial(
             directory, target, lines=lines, kills=kills, loss=loss, renewals=renewals, rate=rate,
             seed=seed,
@@ -78,7 +76,7 @@ def backfill(
     most: int = 20,
     kill: _Flag = False,
     seed: int = 1,
-    store: Literal["embedded", "server"] = "embedded",
+    store: _Store = "embedded",
 ) -> int:
     """Cut the one line of a contract, and compare every deal and every gap.
 
@@ -103,11 +101,7 @@ def backfill(
     store
         Where rows go.
     """
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        target = "mexc-data"
-        if store == "server":
-            target = stack.enter_context(ClickHouseServer()).url
+    with _place(store) as (directory, target):
         trial = Cuts(
             directory=directory, store=target, cuts=cuts, longest=longest, rate=rate, ids=ids,
             lag=lag, most=most, kill=kill, seed=seed,
@@ -115,6 +109,15 @@ def backfill(
         result = trio.run(try_backfill, trial)
     print(result)
     return 1 if result.wrong else 0
+
+
+@contextmanager
+def _place(store: _Store) -> Iterator[tuple[Path, str]]:
+    """Make a directory, and a server if there shall be one; give also what `--store` takes."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        server = store == "server"
+        yield directory, stack.enter_context(ClickHouseServer()).url if server else "mexc-data"
 
 
 if __name__ == "__main__":

@@ -8,14 +8,10 @@ row of the ledger against what was missed.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -24,12 +20,9 @@ import trio
 from mexc_trio.filled import Filled
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.tape import ids_of
-from tools.market import CHANNELS, Row, truth
+from tools.market import Row, truth
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
 
-SYMBOL: Final = "BTC_USDT"
-ROOT: Final = Path(__file__).resolve().parents[2]
-LONGEST_WAIT: Final = 60.0
-"""Seconds for which anything is waited for."""
 SETTLED: Final = 4.0
 """Seconds after the last cut in which its deals are fetched."""
 HEARD: Final = 1.0
@@ -38,12 +31,9 @@ _DEALS_A_FRAME: Final = 1.6  # as the market makes them, on average
 
 
 @attrs.frozen(kw_only=True)
-class Cuts:
+class Cuts(Place):
     """What is to be done."""
 
-    directory: Path
-    store: str = "mexc-data"
-    """What `--store` takes; relative to the directory."""
     cuts: int = 100
     longest: float = 5.0
     """Seconds of a cut; the shortest has one."""
@@ -159,10 +149,7 @@ async def try_backfill(trial: Cuts) -> Result:
                 recorder.send_signal(signal.SIGINT)
                 exit_code = await recorder.wait()
         finally:
-            if recorder.poll() is None:
-                recorder.kill()
-                with trio.CancelScope(shield=True):
-                    await recorder.wait()
+            await kill(recorder)
     return _compared(trial, market, seconds, exit_code)
 
 
@@ -170,15 +157,11 @@ async def _start(trial: Cuts, exchange: Exchange) -> trio.Process:
     """Start the recorder, and wait until it is subscribed to everything."""
     if exchange.rest is None:
         raise RuntimeError("the exchange has no REST interface")
-    with (trial.directory / "log.txt").open("a") as log:
-        recorder = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--url", exchange.url,
-             "--rest-url", exchange.rest.url, "--store", trial.store, "--stats-interval", "0",
-             "--max-errors", "1000000", *trial.options],
-            cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=log,
-        )  # fmt: skip
-    await _until(exchange, recorder, lambda: _is_whole(exchange))
+    recorder = await trial.start(
+        "--url", exchange.url, "--rest-url", exchange.rest.url, "--max-errors", "1000000",
+        *trial.options,
+    )  # fmt: skip
+    await until(exchange, recorder, lambda: bool(subscribed(exchange)))
     return recorder
 
 
@@ -191,52 +174,15 @@ async def _cut(
     await exchange.drop()
     await trio.sleep(1 + chance.random() * (trial.longest - 1))
     await exchange.listen()
-    await _until(exchange, recorder, lambda: _is_whole(exchange))
-
-
-def _is_whole(exchange: Exchange) -> bool:
-    """Whether there is a connection that is subscribed to everything."""
-    those = exchange.subscribers(SYMBOL)
-    return any(len(one.subscriptions[SYMBOL]) == len(CHANNELS) for one in those)
-
-
-async def _until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
-    with trio.fail_after(LONGEST_WAIT):
-        while not condition():
-            if recorder.poll() is not None:
-                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
-            with trio.move_on_after(1):
-                await exchange.until(condition)
-
-
-def _environment() -> dict[str, str]:
-    known = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    return known | {"PYTHONPATH": str(ROOT)}
-
-
-def _run(trial: Cuts, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "mexc_trio", *arguments, "--store", trial.store],
-        cwd=trial.directory, env=_environment(), check=False, capture_output=True, text=True,
-    )  # fmt: skip
-
-
-def _ask(trial: Cuts, sql: str) -> list[list[object]]:
-    """Ask the store as a user does."""
-    sql += " SETTINGS max_threads = 1"
-    done = _run(trial, "sql", sql, "--format", "JSONCompactEachRow")
-    done.check_returncode()
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    await until(exchange, recorder, lambda: bool(subscribed(exchange)))
 
 
 def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> Result:
     """Hold what is stored against what was dealt, and the ledger against what was missed."""
-    found = _ask(trial, "SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
-    stored = [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+    stored = trial.rows()
     ledger = [
         (int(str(start)), int(str(end)), str(detail))
-        for start, end, detail in _ask(
-            trial,
+        for start, end, detail in trial.ask(
             "SELECT toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), detail "
             "FROM gaps WHERE channel = 'deal'",
         )
@@ -244,7 +190,7 @@ def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> R
     heard = {row for record in market.exchange.sent(SYMBOL) for row in record.rows or ()}
     kept = Counter(stored)
     missing = [deal for deal in market.deals if deal not in kept]
-    verdict = json.loads(_run(trial, "verify", "--json").stdout)
+    verdict = json.loads(trial.run("verify", "--json").stdout)
     told = [filled for _, _, detail in ledger if (filled := Filled.of(detail))]
     return Result(
         cuts=trial.cuts,

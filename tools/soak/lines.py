@@ -7,43 +7,30 @@ the recorder is a process. One line is broken only while another is subscribed a
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from tools.exchange import Exchange, open_exchange
-from tools.market import CHANNELS
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
-    from tools.exchange.connection import Connection
+    from tools.market import Row
 
-SYMBOL: Final = "BTC_USDT"
-ROOT: Final = Path(__file__).resolve().parents[2]
-LONGEST_WAIT: Final = 60.0
-"""Seconds for which anything is waited for."""
 HEARD: Final = 0.3
 """Seconds after which what a line was sent has been heard, on a machine that has other work."""
 
-Row = tuple[int, str, str]
-
 
 @attrs.frozen
-class Trial:
+class Trial(Place):
     """What is to be done."""
 
-    directory: Path
-    store: str
-    """What `--store` takes; relative to the directory."""
     lines: int = 2
     kills: int = 400
     loss: float = 0.0
@@ -103,13 +90,7 @@ async def try_lines(trial: Trial) -> Result:
     ) as exchange:
         exchange.silence()
         _configure(trial, "direct")
-        with (trial.directory / "log.txt").open("w") as log:
-            recorder = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--lines", str(trial.lines),
-                 "--url", exchange.url, "--store", trial.store, "--stats-interval", "0"],
-                cwd=trial.directory, env=_environment(), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=log,
-            )  # fmt: skip
+        recorder = await trial.start("--lines", str(trial.lines), "--url", exchange.url)
         try:
             began = await _trouble(trial, exchange, recorder, chance)
             exchange.silence()
@@ -119,12 +100,9 @@ async def try_lines(trial: Trial) -> Result:
             with trio.fail_after(LONGEST_WAIT):
                 exit_code = await recorder.wait()
         finally:
-            if recorder.poll() is None:
-                recorder.kill()
-                with trio.CancelScope(shield=True):
-                    await recorder.wait()
-        stored = await trio.to_thread.run_sync(_stored, trial)
-        gaps = await trio.to_thread.run_sync(_ask, trial, "SELECT * FROM gaps")
+            await kill(recorder)
+        stored = await trio.to_thread.run_sync(trial.rows)
+        gaps = await trio.to_thread.run_sync(trial.ask, "SELECT * FROM gaps")
         return _compared(exchange, trial, stored, gaps, seconds, exit_code)
 
 
@@ -132,25 +110,25 @@ async def _trouble(
     trial: Trial, exchange: Exchange, recorder: trio.Process, chance: random.Random
 ) -> float:
     """Break lines; return when the market opened."""
-    await _until(exchange, recorder, lambda: len(_lines(exchange)) == trial.lines)
+    await until(exchange, recorder, lambda: len(subscribed(exchange)) == trial.lines)
     began = trio.current_time()
     exchange.resume()
     for _ in range(trial.kills):
         # All have been heard since the last one came back.
         await trio.sleep(HEARD + chance.random() * HEARD)
-        await exchange.drop(chance.choice(_lines(exchange)))
-        await _until(exchange, recorder, lambda: len(_lines(exchange)) == trial.lines)
+        await exchange.drop(chance.choice(subscribed(exchange)))
+        await until(exchange, recorder, lambda: len(subscribed(exchange)) == trial.lines)
     for number in range(trial.renewals):
         await trio.sleep(HEARD + chance.random() * HEARD)
-        before = {one.number for one in _lines(exchange)}
+        before = {one.number for one in subscribed(exchange)}
         _configure(trial, ("from:127.0.0.1", "direct")[number % 2])
         recorder.send_signal(signal.SIGHUP)
-        await _until(
+        await until(
             exchange,
             recorder,
             lambda those=before: (
-                len(_lines(exchange)) == trial.lines  # type: ignore[misc]
-                and not those & {one.number for one in _lines(exchange)}
+                len(subscribed(exchange)) == trial.lines  # type: ignore[misc]
+                and not those & {one.number for one in subscribed(exchange)}
             ),
         )
     await trio.sleep(trial.seconds or 2 * HEARD)
@@ -159,42 +137,6 @@ async def _trouble(
 
 def _configure(trial: Trial, route: str) -> None:
     (trial.directory / "settings.ini").write_text(f"[{SYMBOL}]\nroute = {route}\n")
-
-
-def _lines(exchange: Exchange) -> list[Connection]:
-    """List the connections that are subscribed to everything."""
-    those = exchange.subscribers(SYMBOL)
-    return [one for one in those if len(one.subscriptions[SYMBOL]) == len(CHANNELS)]
-
-
-async def _until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
-    with trio.fail_after(LONGEST_WAIT):
-        while not condition():
-            if recorder.poll() is not None:
-                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
-            with trio.move_on_after(1):
-                await exchange.until(condition)
-
-
-def _environment() -> dict[str, str]:
-    known = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    return known | {"PYTHONPATH": str(ROOT)}
-
-
-def _ask(trial: Trial, sql: str) -> list[list[object]]:
-    """Ask the store as a user does."""
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "mexc_trio", "sql", f"{sql} SETTINGS max_threads = 1",
-         "--store", trial.store, "--format", "JSONCompactEachRow"],
-        cwd=trial.directory, env=_environment(), check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _stored(trial: Trial) -> list[Row]:
-    """Return the rows in the order of insertion."""
-    sql = "SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc"
-    return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in _ask(trial, sql)]
 
 
 def _compared(

@@ -1,0 +1,93 @@
+"""What trials share: the recorder as a process of one symbol, and questions to what it stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from tools.market import CHANNELS, Row
+
+if TYPE_CHECKING:
+    from tools.exchange import Exchange
+    from tools.exchange.connection import Connection
+
+SYMBOL: Final = "BTC_USDT"
+LONGEST_WAIT: Final = 60.0
+"""Seconds for which anything is waited for."""
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+@attrs.frozen
+class Place:
+    """Where a recorder records."""
+
+    directory: Path
+    """In which it is started."""
+    store: str = "mexc-data"
+    """What `--store` takes; relative to the directory."""
+
+    async def start(self, *options: str) -> trio.Process:
+        """Start the recorder; what it logs is added to `log.txt`."""
+        with (self.directory / "log.txt").open("a") as log:
+            return await trio.lowlevel.open_process(
+                [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--store", self.store,
+                 "--stats-interval", "0", *options],
+                cwd=self.directory, env=_environment(), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the store, as a user does."""
+        return subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "mexc_trio", *arguments, "--store", self.store],
+            cwd=self.directory, env=_environment(), check=False, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def ask(self, sql: str) -> list[list[object]]:
+        """Return the rows of an answer, in the order of insertion."""
+        sql += " SETTINGS max_threads = 1"
+        done = self.run("sql", sql, "--format", "JSONCompactEachRow")
+        done.check_returncode()
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def rows(self) -> list[Row]:
+        """Return what is stored, in the order of insertion."""
+        found = self.ask("SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
+        return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+
+
+async def kill(recorder: trio.Process) -> None:
+    """Leave no process behind, however a trial ends."""
+    if recorder.poll() is None:
+        recorder.kill()
+        with trio.CancelScope(shield=True):
+            await recorder.wait()
+
+
+def subscribed(exchange: Exchange) -> list[Connection]:
+    """List the connections that are subscribed to everything."""
+    those = exchange.subscribers(SYMBOL)
+    return [one for one in those if len(one.subscriptions[SYMBOL]) == len(CHANNELS)]
+
+
+async def until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
+    """Wait for what the exchange sees of a recorder that runs."""
+    with trio.fail_after(LONGEST_WAIT):
+        while not condition():
+            if recorder.poll() is not None:
+                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
+            with trio.move_on_after(1):
+                await exchange.until(condition)
+
+
+def _environment() -> dict[str, str]:
+    known = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return known | {"PYTHONPATH": str(_ROOT)}
