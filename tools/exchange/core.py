@@ -162,9 +162,10 @@ class Exchange:
         Text goes out as a text frame, bytes as a binary one. Returns the first subscriber's
         record; LookupError says that nobody is subscribed.
         """
-        records = []
+        records: list[Record] = []
         for connection in self.subscribers(symbol):
-            records.append(self.records.add(connection.number, symbol, None, frame))
+            again = bool(records)
+            records.append(self.records.add(connection.number, symbol, None, frame, again=again))
             await self.transmit(connection, records[-1:])
         if not records:
             raise LookupError(f"nobody is subscribed to {symbol}")
