@@ -17,7 +17,9 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse import compaction, numbered, repair, schema, views
-from mexc_trio.clickhouse.coalescer import Coalescer
+from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
+from mexc_trio.clickhouse.refusals import SAY_AGAIN, Refusals
+from mexc_trio.clickhouse.scheduler import Backlogged, InsertScheduler
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.clickhouse.tally import InsertTally
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 VIEWS_AT_ONCE: Final = 10
 """Tables whose views are created in one call."""
+VIEWS_PAUSE: Final = 2.0
+"""How many times as long as such a call took the next one waits: INSERTs go before views."""
 FIRST_RETRY: Final = 0.25
 """Seconds until a store that went away is asked again; doubles up to `LAST_RETRY`."""
 LAST_RETRY: Final = 10.0
@@ -37,8 +41,6 @@ FIRST_PAUSE: Final = 0.02
 LAST_PAUSE: Final = 2.0
 STOP_AGAIN: Final = 0.2
 """Seconds until a statement that did not end is ended once more."""
-SAY_AGAIN: Final = 60.0
-"""Seconds until the same trouble with a store that comes and goes is worth another line."""
 
 
 @attrs.define(eq=False)
@@ -54,13 +56,12 @@ class AsyncStore:
     # For calls that `_limiter` counts already, or that must not wait for others.
     _unlimited: trio.CapacityLimiter = attrs.field(init=False)
     _coalescer: Coalescer = attrs.field(init=False)
+    scheduler: InsertScheduler = attrs.field(init=False)
+    """Tells writers when to `append`, as long as its `run` runs."""
     _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
     _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
     _retry: float = attrs.field(default=FIRST_RETRY, init=False)
-    # When a refusal was said last, by its kind, and how many were not said since.
-    _refusals: dict[tuple[type[StoreError], int], tuple[float, int]] = attrs.field(
-        factory=dict, init=False
-    )
+    _refusals: Refusals = attrs.field(factory=Refusals, init=False)
     # Why the store is away, and when that was said last, since the last INSERT that worked.
     _said: dict[str, float] = attrs.field(factory=dict, init=False)
 
@@ -68,7 +69,9 @@ class AsyncStore:
         # Not Trio's default limiter, which DNS look-ups share.
         self._limiter = trio.CapacityLimiter(self.store.concurrency)
         self._unlimited = trio.CapacityLimiter(math.inf)
-        self._coalescer = Coalescer(self.store, self._limiter)
+        self._coalescer = coalescer = Coalescer(self.store, self._limiter)
+        most = LONGEST * self.store.concurrency
+        self.scheduler = InsertScheduler(most, lambda: coalescer.under_way)
         self._came_back.set()
 
     @property
@@ -93,6 +96,10 @@ class AsyncStore:
             await self._coalescer.append(table, rows, numbering)
         self._retry = FIRST_RETRY
         self._said.clear()
+
+    async def scheduled(self, wait: float, queue: Backlogged) -> None:
+        """See `InsertScheduler.scheduled`."""
+        await self.scheduler.scheduled(wait, queue)
 
     async def quiet(self, table: Table) -> None:
         """Wait until no INSERT into the table is running any more.
@@ -141,9 +148,11 @@ class AsyncStore:
         error: views are a convenience, and the next start tries again.
         """
         for first in range(0, len(tables), VIEWS_AT_ONCE):
-            some = tables[first : first + VIEWS_AT_ONCE]
+            some, began = tables[first : first + VIEWS_AT_ONCE], trio.current_time()
             with suppress(StoreError):  # the writers meet it too, and tell
                 await self._run(partial(views.create_with_tables, self.store, some))
+            if some[-1] is not tables[-1]:
+                await trio.sleep(VIEWS_PAUSE * (trio.current_time() - began))
 
     async def server_start_id(self) -> str:
         """See `Store.server_start_id`."""
@@ -234,21 +243,8 @@ class AsyncStore:
         await self._came_back.wait()
 
     def say_refused(self, table: Table, error: StoreError) -> None:
-        """Say that rows of a table are held back: at once, and once a minute while it lasts.
-
-        A thousand tables that are refused for one reason are one line.
-        """
-        now, kind = trio.current_time(), (type(error), error.code)
-        said_at, unsaid = self._refusals.get(kind, (-math.inf, 0))
-        if now - said_at < SAY_AGAIN:
-            self._refusals[kind] = said_at, unsaid + 1
-            return
-        self._refusals[kind] = now, 0
-        others = f" (and {unsaid} refusals of the same kind since the last line)" if unsaid else ""
-        log.warning(
-            "table %s: %s; its rows wait in the journal, and it is tried again%s",
-            table.name, error, others,
-        )  # fmt: skip
+        """See `Refusals.say`."""
+        self._refusals.say(table, error)
 
     async def keep_asking(self) -> None:
         """Ask a store that is away until it answers, again and again. Runs until cancelled."""

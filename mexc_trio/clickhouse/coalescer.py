@@ -61,6 +61,8 @@ class Coalescer:
     _limiter: trio.CapacityLimiter
     """Bounds the calls into the store at one time."""
     tally: InsertTally = attrs.field(factory=InsertTally, init=False)
+    under_way: int = attrs.field(default=0, init=False)
+    """INSERTs that have come and not ended."""
     _assembling: _Batch | None = attrs.field(default=None, init=False)
     _outage: StoreUnavailable | None = attrs.field(default=None, init=False)
     # `_limiter` counts its calls already.
@@ -80,15 +82,19 @@ class Coalescer:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         insert = _Insert(table, rows, numbering)
-        while True:
-            batch = self._assembling
-            if batch is None:
-                batch = self._assembling = _Batch([insert])
-                await self._lead(batch)
-            else:
-                await self._follow(batch, insert)
-            if not batch.dissolved:
-                break
+        self.under_way += 1
+        try:
+            while True:
+                batch = self._assembling
+                if batch is None:
+                    batch = self._assembling = _Batch([insert])
+                    await self._lead(batch)
+                else:
+                    await self._follow(batch, insert)
+                if not batch.dissolved:
+                    break
+        finally:
+            self.under_way -= 1
         if insert.seconds is not None:
             self.tally.note(len(rows), insert.seconds, insert.error)
         if insert.error is not None:

@@ -222,6 +222,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
     yield alone("store", recording.gate.keep_asking)
+    yield alone("turns of tables", recording.gate.scheduler.run)
     yield alone("outages", partial(watch.report_outages, recording))
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.repair import Soundness
+from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import StoreError
@@ -21,6 +22,7 @@ class AsyncStore(Protocol):
     @property
     def away_since(self) -> float | None: ...
 
+    async def scheduled(self, wait: float, queue: Backlogged) -> None: ...
     async def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
     ) -> None: ...

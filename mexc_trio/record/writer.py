@@ -1,4 +1,4 @@
-"""From the journal into the store: when rows go, in which company, and what a failure means.
+"""From the journal into the store: how rows go, and what a failure means.
 
 The writer takes rows from the head of a table's queue, inserts them, and only then moves the head.
 When it does not know what became of an INSERT (no answer, the program was killed, the server was),
@@ -7,7 +7,6 @@ and after every error, and a quick look at the number of rows comes once a minut
 """
 
 import logging
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
@@ -30,15 +29,6 @@ from mexc_trio.record.wide import note_width
 
 log = logging.getLogger(__name__)
 
-INSERTS_PER_SECOND: Final = 100
-"""INSERTs of all writers together, about, from which on quiet tables wait longer than `linger`:
-1,200 tables up to 12 seconds."""
-COMPANY: Final = 50
-"""Rows with which a table need not wait longer than `linger`; others wait for about so many."""
-MANY: Final = 10
-"""Writers of one store from which on their INSERTs keep to a common beat, and go together."""
-BEATS: Final = 8
-"""Beats of one linger. A row waits for `linger` at the most, and so for one beat less at least."""
 AUDIT_INTERVAL: Final = 60.0
 """Seconds between two looks at the table's count while all goes well, at least."""
 FIRST_AUDIT: Final = 1.0
@@ -57,11 +47,6 @@ LAST_PAUSE: Final = 10.0
 FIRST_HOLD: Final = 1.0
 """Seconds until a store that refused is asked again; doubles up to `LAST_HOLD`."""
 LAST_HOLD: Final = 60.0
-
-
-def longest_wait(linger: float, writers: int) -> float:
-    """Return for how many seconds a row may wait for company where so many share a store."""
-    return max(linger, writers / INSERTS_PER_SECOND) if linger else 0.0
 
 
 @attrs.define(eq=False)
@@ -110,8 +95,10 @@ class Writer:
             while True:
                 if self._in_sync and not self.queue.backlog:
                     await self.queue.arrival()
-                if self._in_sync and self.queue.backlog < BATCH:
-                    await self._wait_for_company()
+                if self.linger and self._in_sync and self.queue.backlog < BATCH:
+                    # The INSERT's own time counts, so that its first row is seen after `linger`.
+                    wait = self.linger - min(self._took, self.linger / 4)
+                    await self.store.scheduled(wait, self.queue)
                 try:
                     await self._step_or_wait()
                 except StoreError as error:
@@ -122,25 +109,6 @@ class Writer:
             raise
         finally:
             self.store.writers -= 1
-
-    async def _wait_for_company(self) -> None:
-        # The INSERT's own time counts, so that its first row is to be seen after `linger`.
-        due = trio.current_time() + self.linger - min(self._took, self.linger / 4)
-        await trio.sleep_until(self._beat(due))
-        # An INSERT costs half a millisecond of processor time however few rows it has: a thousand
-        # quiet tables with one a second each would take more than all the rest together.
-        cycle = longest_wait(self.linger, self.store.writers) - self.linger
-        if cycle > 0:
-            # Each table has its own moment in the cycle, or all would go at once after an outage.
-            moment = zlib.crc32(self.table.name.encode()) / 2**32 * cycle
-            company = self.linger * max(0.0, COMPANY / self.queue.backlog - 1)
-            await trio.sleep_until(self._beat(due + min((moment - due) % cycle, company)))
-
-    def _beat(self, time: float) -> float:
-        """Return the last common beat until then, where INSERTs are many enough to have one."""
-        if self.store.writers < MANY or not self.linger:
-            return time
-        return time - time % (self.linger / BEATS)
 
     async def _hold_back(self, error: StoreError) -> None:
         """Wait: the store refuses this table, or what it holds is not what was recorded.

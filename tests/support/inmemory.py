@@ -10,6 +10,7 @@ import trio.testing
 
 from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.repair import Soundness
+from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
@@ -136,6 +137,10 @@ class MemoryGate:
     away_since: float | None = None
     name: str = "memory"
     writers: int = 0
+
+    async def scheduled(self, wait: float, queue: Backlogged) -> None:
+        """Let each table go when it is due."""
+        await trio.sleep(wait)
 
     async def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None

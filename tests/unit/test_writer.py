@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from trio.testing import MockClock
 
 from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
 from mexc_trio.clickhouse.repair import Soundness
+from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import (
@@ -36,7 +36,6 @@ from mexc_trio.record.writer import (
     LAST_PAUSE,
     SharedWriter,
     Writer,
-    longest_wait,
 )
 from mexc_trio.rows import Cause
 
@@ -84,6 +83,10 @@ class FakeGate:
         """Be away for a second."""
         self.away_since = trio.current_time()
         return StoreUnavailable(text)
+
+    async def scheduled(self, wait: float, queue: Backlogged) -> None:
+        """Let each table go when it is due: there is no other."""
+        await trio.sleep(wait)
 
     async def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
@@ -340,55 +343,8 @@ async def test_rows_are_visible_after_linger_although_inserts_take_time(
         nursery.cancel_scope.cancel()
 
 
-async def test_quiet_tables_among_many_wait_longer(autojump_clock: MockClock) -> None:
-    """1,200 tables make about a hundred INSERTs a second in all, however evenly rows come."""
-    seconds, names = 60, [f"c{n}" for n in range(30)]
-    inserts = list[float]()
-    for name in names:  # one after another, with as many others as if all 1,200 were there
-        with tempfile.TemporaryDirectory() as directory:
-            gate = FakeGate(writers=1200)
-            with bench(Path(directory), gate, name) as parts:
-                began = trio.current_time()
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(parts.writer(linger=1.0).run)
-                    for n in range(seconds):
-                        parts.queue.append(numbered(n, 1))
-                        await trio.sleep(1)
-                    nursery.cancel_scope.cancel()
-                assert gate.rows == numbered(0, seconds)
-                moments = [at - began for at, _ in gate.inserts]
-                pauses = [later - earlier for earlier, later in pairwise([0, *moments])]
-                assert max(pauses) <= longest_wait(1.0, 1200) + 1.1
-                assert len(moments) <= seconds / 12 + 3
-                inserts.append(moments[1] % 12)
-    assert len({int(moment) for moment in inserts}) > 6, "not all of them at the same moments"
-
-
-async def test_busy_table_among_many_goes_when_it_has_company(
-    parts: Bench, autojump_clock: MockClock
-) -> None:
-    """Fifty rows a second go after `--linger`, and ten a second every five seconds."""
-    parts.gate.writers = 1200
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(parts.writer(linger=1.0).run)
-        await trio.sleep(20)
-        for pause in (0.01, 0.1):
-            before, began = len(parts.gate.inserts), trio.current_time()
-            while trio.current_time() < began + 30:
-                parts.queue.append(numbered(parts.queue.end, 1))
-                await trio.sleep(pause)
-            rows = [n for _, n in parts.gate.inserts[before:]]
-            assert max(rows) <= 105
-            assert sum(rows) / len(rows) > 25
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("writers", [1, 50, 1200])
-async def test_no_linger_is_no_linger(
-    parts: Bench, autojump_clock: MockClock, writers: int
-) -> None:
-    """With `--linger 0` each row goes at once, however many tables there are."""
-    parts.gate.writers = writers
+async def test_no_linger_is_no_linger(parts: Bench, autojump_clock: MockClock) -> None:
+    """With `--linger 0` each row goes at once."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer(linger=0.0).run)
         await trio.sleep(10)

@@ -7,7 +7,7 @@ from tools.bench.frames import pool
 from tools.bench.load import Load
 from tools.bench.plan import Plan, Scheme
 from tools.bench.process import Recorder, keyword_arguments
-from tools.bench.progress import backlog
+from tools.bench.progress import Backlog
 from tools.bench.report import Goal, Report, say
 
 _POOL = 2_000
@@ -67,7 +67,7 @@ def scaling(
                         load.go()
                         load.began()
                         sent = load.sent(seconds + 60)
-                        recorder.wait_for(lambda: not backlog(database.directory), 60, "no backlog")
+                        recorder.wait_for(Backlog(database.directory).is_empty, 60, "no backlog")
                         after = recorder.use()
                     expected = (pool(_POOL).expected(sent.frames(n)) for n in range(count))
                     check(database, dict(zip(plan.symbols, expected, strict=True)))

@@ -225,6 +225,7 @@ async def _record(
                 for symbol, table in tables.items():
                     queue = journal.queue(table.name)
                     writer = Writer(table, queue, gate, linger, acknowledged, lambda *_: None)
+                    nursery.start_soon(gate.scheduler.run)
                     nursery.start_soon(writer.run)
                     nursery.start_soon(feed, symbol, queue)
         return gate.made, stored

@@ -1,0 +1,113 @@
+"""When a table's rows go, and which tables' go first: one scheduler of all INSERTs into a store.
+
+An INSERT costs a millisecond of processor time however few rows it has, and a thousand tables with
+a row or two a second each would take more than all the rest together. So these are the rules:
+
+1. A table's rows go when the first of them has waited for `linger`.
+2. All tables together make `INSERTS_PER_SECOND` at the most, and no more than the store takes.
+3. Of the tables that are due, those go first whose rows have waited longest, all added up.
+4. To these a row a second is added, so that a table with one row in an hour is not forgotten.
+5. What goes within an eighth of `linger` goes together, see `coalescer`.
+
+By rule 3 the time that a row waits falls with the square root of its table's rate: of 1,200 tables
+the busiest goes once a second, and a quiet one every ten.
+"""
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from mexc_trio.clickhouse.coalescer import LONGEST
+
+INSERTS_PER_SECOND: Final = 150
+"""INSERTs of all tables together at the most, while rows wait no longer than is usual."""
+TICKS: Final = 8
+"""How often within one `linger` tables get their turn."""
+SHORTEST_TICK: Final = 0.01
+
+
+class Backlogged(Protocol):
+    """What waits: a table's queue."""
+
+    @property
+    def backlog(self) -> int:
+        """How many rows wait by now."""
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """A table that waits for its turn."""
+
+    queue: Backlogged
+    began: float
+    """When its first row came, by Trio's clock."""
+    due: float
+    granted: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.define(eq=False)
+class InsertScheduler:
+    """Gives the tables of one store their turn."""
+
+    _at_once: int
+    """INSERTs that the store is given at one time."""
+    _under_way: Callable[[], int]
+    """Tells how many it has been given that have not ended."""
+    # In the order in which they came.
+    _waiting: dict[_Turn, None] = attrs.field(factory=dict, init=False)
+    _somebody_waits: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _tick: float = attrs.field(default=math.inf, init=False)
+    # How many INSERTs may be granted by rule 2, and when that was reckoned.
+    _allowed: float = attrs.field(default=0.0, init=False)
+    _reckoned: float = attrs.field(default=-math.inf, init=False)
+
+    async def scheduled(self, wait: float, queue: Backlogged) -> None:
+        """Wait until a table's rows are to go.
+
+        Args:
+            wait: for how many seconds they wait for company in any case.
+            queue: holds them.
+        """
+        now = trio.current_time()
+        turn = _Turn(queue, now, now + wait)
+        self._waiting[turn] = None
+        self._tick = min(self._tick, max(wait / TICKS, SHORTEST_TICK))
+        self._somebody_waits.set()
+        try:
+            await turn.granted.wait()
+        finally:
+            self._waiting.pop(turn, None)
+
+    async def run(self) -> None:
+        """Give turns until cancelled."""
+        while True:
+            await self._somebody_waits.wait()
+            if self._waiting:
+                self._grant()
+                await trio.sleep(self._tick)
+            else:
+                self._somebody_waits = trio.Event()
+                self._tick = math.inf
+
+    def _grant(self) -> None:
+        """Give turns to those that would be due before the next tick, as far as rule 2 allows."""
+        now = trio.current_time()
+        more = INSERTS_PER_SECOND * (now - self._reckoned)
+        self._allowed = min(self._allowed + more, max(INSERTS_PER_SECOND * self._tick, LONGEST))
+        self._reckoned = now
+        next_tick = now + self._tick
+        due = [turn for turn in self._waiting if turn.due < next_tick]
+        most = max(0, min(int(self._allowed), self._at_once - self._under_way()))
+
+        def urgency(turn: _Turn) -> float:
+            waited = now - turn.began
+            return (turn.queue.backlog + waited) * waited
+
+        for turn in due if len(due) <= most else heapq.nlargest(most, due, key=urgency):
+            self._allowed -= 1
+            del self._waiting[turn]
+            turn.granted.set()
