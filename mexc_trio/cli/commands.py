@@ -53,6 +53,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     with steady_stdout():
         import trio
 
+        from mexc_trio.interpreter import tune
         from mexc_trio.metrics import events, systemd
         from mexc_trio.metrics.answer import answer
         from mexc_trio.record.recorder import record
@@ -65,6 +66,7 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         beside = [statistics, answer, systemd.keep_telling, events.tell]
         read = partial(load_settings, options, symbols)
         file = SettingsFile(settings.config, read) if settings.config else None
+        tune()
         return trio.run(record, settings, settings.symbols, beside, file)
 
 
