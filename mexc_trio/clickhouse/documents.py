@@ -9,7 +9,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Generator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 from urllib.parse import urlencode
 
@@ -58,10 +58,11 @@ def stream(
             ) from error
         connection.sock.settimeout(SILENCE)
         connection.request("POST", f"/?{urlencode(query)}", body, headers)
-        answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            raise _error(answer.read().decode("utf-8", "replace"), name, target)
-        yield from _pieces(answer, name, target)
+        # It has the socket to itself where the server will close the connection.
+        with closing(connection.getresponse()) as answer:
+            if answer.status != http.client.OK:
+                raise _error(answer.read().decode("utf-8", "replace"), name, target)
+            yield from _pieces(answer, name, target)
     except (OSError, http.client.HTTPException) as error:
         raise StoreUnavailable(f"{name} went away in the middle of the answer") from error
     finally:

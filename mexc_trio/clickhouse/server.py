@@ -70,6 +70,8 @@ class ServerStore:
     known_as: str = ""
     """What the user knows it by, if not by host and port."""
     _idle: "queue.LifoQueue[Client]" = attrs.field(factory=queue.LifoQueue, init=False)
+    # All that may be connected, since Ctrl-C may come between a client's use and its return.
+    _clients: set[Client] = attrs.field(factory=set, init=False)
 
     @property
     def name(self) -> str:
@@ -142,12 +144,21 @@ class ServerStore:
         return inserts_of(self, qualified(self, table))
 
     def close(self) -> None:
+        """Close all connections. No call is under way any more, or it was interrupted."""
+        while self._clients:
+            self._clients.pop().disconnect()
+
+    def _close_idle(self) -> None:
         """Close the connections that no call is using."""
         while True:
             try:
-                self._idle.get_nowait().disconnect()
+                self._drop(self._idle.get_nowait())
             except queue.Empty:
                 return
+
+    def _drop(self, client: Client) -> None:
+        client.disconnect()
+        self._clients.discard(client)
 
     @contextmanager
     def _client(self) -> Iterator[Client]:
@@ -155,18 +166,19 @@ class ServerStore:
             client = self._idle.get_nowait()
         except queue.Empty:
             client = self._new_client()
+        self._clients.add(client)
         try:
             if not client.connection.connected:
                 client.connection.connect()
                 self._check_version(client.connection.server_info.version_tuple())
             yield client
         except BaseException as error:
-            client.disconnect()
+            self._drop(client)
             mapped = self._mapped(error)
             if mapped is None:
                 raise
             if isinstance(mapped, StoreUnavailable):
-                ServerStore.close(self)  # the others are likely to be as dead
+                self._close_idle()  # the others are likely to be as dead
             raise mapped from error
         self._idle.put(client)
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.running import Embedded, Served, Store, environment, final_statistics, running
+from tests.support.running import (
+    DEADLINE,
+    Embedded,
+    Served,
+    Store,
+    environment,
+    final_statistics,
+    running,
+)
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, Rest, open_exchange
 from tools.market import CHANNELS
@@ -242,7 +250,7 @@ async def test_waiting_for_the_list_can_be_stopped(tmp_path: Path) -> None:
         rest_of(exchange).trouble = "html"  # which makes for long pauses
         async with running(tmp_path, "--all", *addresses(exchange)) as program:
             await program.until(lambda: "asking again in" in program.log)
-            with trio.fail_after(5):
+            with trio.fail_after(DEADLINE):
                 assert await program.stop(signal.SIGTERM) == 0
             assert not (tmp_path / "mexc-data").exists()
 

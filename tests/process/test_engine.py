@@ -23,6 +23,7 @@ from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, UsageError
 from mexc_trio.settings.address import Address
+from tests.support.faults import repetitions
 from tests.support.running import DEADLINE, environment
 
 
@@ -65,6 +66,14 @@ def lives(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and see that all of its threads have stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    states = "State:\tT"
+    threads = Path(f"/proc/{pid}/task")
+    until(lambda: all(states in (one / "status").read_text() for one in threads.iterdir()))
 
 
 def test_release_is_one_that_was_tried(engine: Engine) -> None:
@@ -139,7 +148,7 @@ def test_killed_engine_is_started_again(engine: Engine, caplog: pytest.LogCaptur
     """On the same ports, which readers know, and with all that was acknowledged."""
     access = engine.access()
     ask(access, "CREATE TABLE mexc_data.t (a UInt64) ENGINE = StripeLog")
-    for n in range(30):
+    for n in range(repetitions(10)):
         ask(access, f"INSERT INTO mexc_data.t VALUES ({n})")
         os.kill(child_of(engine), signal.SIGKILL)
         until(lambda: engine.access().incarnation != access.incarnation)  # noqa: B023
@@ -161,13 +170,13 @@ def test_engine_ends_with_its_parent(
         "e = Engine(Path(sys.argv[1])); e.access(); print(e._child.pid, flush=True);"
         "sys.stdin.read()"
     )
-    for _ in range(2 if frozen else 30):
+    for _ in range(2 if frozen else repetitions(10)):
         command = [sys.executable, "-c", code, str(tmp_path / "store")]
         with running(command) as parent:
             assert parent.stdout is not None
             child = int(parent.stdout.readline())
             if frozen:
-                os.kill(child, signal.SIGSTOP)
+                freeze(child)
             parent.kill()
         if frozen:
             with (
@@ -193,7 +202,7 @@ def test_end_is_quick_even_if_it_is_frozen(engine: Engine, monkeypatch: pytest.M
     monkeypatch.setattr(engine_child, "STOP", 0.2)
     engine.access()
     child = child_of(engine)
-    os.kill(child, signal.SIGSTOP)
+    freeze(child)
     engine.close()
     assert not lives(child)
 

@@ -17,6 +17,7 @@ from trio_websocket import WebSocketConnection
 from mexc_trio.exchange.contracts import contracts_of
 from mexc_trio.exchange.rest import Client, RestError, open_client
 from tests.support import client as sockets
+from tests.support.running import DEADLINE
 from tools.exchange import SYMBOL, Exchange, Rest, believable, open_exchange
 from tools.exchange.tape import MINUTE, MOST_CANDLES, Tape, double
 
@@ -333,7 +334,7 @@ async def test_program_lists_delists_and_fails_on_time() -> None:
             with pytest.raises(RestError, match="HTTP 403"):
                 await contracts_of(client)
             listed: set[str] = set()
-            with trio.fail_after(10):
+            with trio.fail_after(DEADLINE):
                 while not listed:
                     with contextlib.suppress(RestError):
                         listed = {one.symbol for one in await contracts_of(client)}

@@ -73,7 +73,7 @@ async def exchanging(
 
 async def listens(recorder: Recorder, times: int) -> None:
     """Wait until a connection is subscribed, the given one in number, and rows of it are stored."""
-    await until("it listens", lambda: subscriptions(recorder) == times, 30)
+    await until("it listens", lambda: subscriptions(recorder) == times)
     before = recorder.acked()
     await until("rows are stored", lambda: recorder.acked() > before + 20)
 
@@ -94,7 +94,7 @@ async def test_connection_cut(tmp_path: Path, server: ClickHouseServer) -> None:
                 case _:
                     await exchange.close()
             TALLY.fault("connection to the exchange cut or closed")
-        await until("it listens", lambda: subscriptions(recorder) == number + 1, 90)
+        await until("it listens", lambda: subscriptions(recorder) == number + 1)
 
 
 async def test_no_acknowledgement_and_no_pong(tmp_path: Path, server: ClickHouseServer) -> None:
@@ -103,7 +103,7 @@ async def test_no_acknowledgement_and_no_pong(tmp_path: Path, server: ClickHouse
         exchange.withheld_acks |= {"deal"}
         recorder.start("--ping-interval", "1")
         # Deals are first asked for once more, in the plain way.
-        await until("it is noticed", lambda: "no acknowledgement" in recorder.said(), 60)
+        await until("it is noticed", lambda: "no acknowledgement" in recorder.said())
         exchange.withheld_acks.clear()
         await listens(recorder, 2)
         exchange.answer_pings = False
@@ -138,5 +138,5 @@ async def test_frames_split_at_every_byte(tmp_path: Path, server: ClickHouseServ
     """Every byte in a segment of its own changes nothing, with all of the exchange's oddities."""
     async with exchanging(tmp_path, server, rate=100, split_bytes=True) as (_, recorder):
         recorder.start()
-        await until("rows are stored", lambda: recorder.acked() > 300, 30)
+        await until("rows are stored", lambda: recorder.acked() > 300)
         TALLY.fault("frames split at every byte", recorder.acked())

@@ -29,6 +29,7 @@ from tests.support.faults import (
     until,
     wait_until,
 )
+from tests.support.running import DEADLINE
 from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.proxy import Direction, Fault, Kind, open_proxy
 
@@ -128,7 +129,7 @@ def test_frozen_server(tmp_path: Path, server: ClickHouseServer) -> None:
 
 async def more_rows(server: ClickHouseServer) -> None:
     """Wait until rows arrive. In threads, because the proxy needs this one."""
-    with trio.fail_after(20):
+    with trio.fail_after(DEADLINE):
         before = now = await trio.to_thread.run_sync(rows, server)
         while now == before:
             now = await trio.to_thread.run_sync(rows, server)
@@ -383,7 +384,7 @@ def test_second_ctrl_c_does_not_wait(tmp_path: Path, server: ClickHouseServer) -
 def seconds_until(condition: Callable[[], bool]) -> float:
     """Return how long it takes until a condition is true."""
     began = time.monotonic()
-    wait_until("caught up", condition, 60)
+    wait_until("caught up", condition)
     return time.monotonic() - began
 
 

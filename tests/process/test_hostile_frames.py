@@ -15,6 +15,7 @@ from wsproto.events import AcceptConnection, Request
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.peeling import AT_ONCE, LONGEST_ANSWER, Take
 from mexc_trio.exchange.websocket import speak
+from tests.support.running import DEADLINE
 
 URL = "ws://exchange/edge"
 
@@ -57,7 +58,7 @@ async def heard(pieces: Iterable[bytes], *, hang_up: bool = True) -> tuple[list[
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve(theirs, pieces, hang_up=hang_up))
-        with pytest.raises(ExchangeError) as caught, trio.fail_after(60):
+        with pytest.raises(ExchangeError) as caught, trio.fail_after(DEADLINE):
             await talk(ours, got.extend)
         nursery.cancel_scope.cancel()
     assert "\n" not in caught.value.reason
@@ -157,7 +158,7 @@ async def test_a_read_of_many_messages_gives_others_their_turn() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve(theirs, [frame(b"") * 30_000], hang_up=True))
-        with pytest.raises(ExchangeError), trio.fail_after(60):
+        with pytest.raises(ExchangeError), trio.fail_after(DEADLINE):
             await talk(ours, lambda messages: takes.append(len(messages)))
     assert sum(takes) == 30_000
     assert max(takes) <= AT_ONCE
@@ -176,6 +177,9 @@ async def test_an_answer_to_the_handshake_without_end() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer, theirs)
-        with pytest.raises(ExchangeError, match="does not come to an end"), trio.fail_after(60):
+        with (
+            pytest.raises(ExchangeError, match="does not come to an end"),
+            trio.fail_after(DEADLINE),
+        ):
             await talk(ours, lambda messages: None)
         nursery.cancel_scope.cancel()

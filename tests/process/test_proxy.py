@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.running import DEADLINE
 from tools.clickhouse import free_port
 from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy, parse_fault
 
@@ -68,7 +69,7 @@ async def read(stream: trio.SocketStream, count: int) -> bytes:
 async def test_passes_everything_on_and_counts_it() -> None:
     """Without a fault the proxy is invisible, for more bytes than any buffer holds, and ends."""
     payload = bytes(range(256)) * 20_000
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.send_all, payload)
@@ -83,7 +84,7 @@ async def test_passes_everything_on_and_counts_it() -> None:
 @pytest.mark.parametrize("position", [0, 1, 5, 9, 10])
 async def test_cut_lets_exactly_the_bytes_before_it_through(position: int) -> None:
     """A test that cuts at byte N relies on the server having N bytes: not one fewer or more."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             armed = proxy.arm(Fault(TO_SERVER, position, Kind.CUT))
             await client.send_all(b"0123456789")
@@ -98,7 +99,7 @@ async def test_cut_lets_exactly_the_bytes_before_it_through(position: int) -> No
 
 async def test_counting_starts_at_arming_and_spans_connections() -> None:
     """Bytes from before arming do not count, those of a second connection do."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy):
             async with await connect(proxy) as first:
                 await first.send_all(b"before")
@@ -117,7 +118,7 @@ async def test_counting_starts_at_arming_and_spans_connections() -> None:
 
 async def test_orderly_close_delivers_what_was_passed_on() -> None:
     """CLOSE looks like a peer that finished, not like a crash."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             proxy.arm(Fault(TO_SERVER, 4, Kind.CLOSE))
             await client.send_all(b"0123")
@@ -128,7 +129,7 @@ async def test_orderly_close_delivers_what_was_passed_on() -> None:
 
 async def test_pattern_in_two_pieces_is_found() -> None:
     """A packet boundary inside the pattern must not hide it, and counting starts behind it."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             armed = proxy.arm(Fault(TO_SERVER, 3, Kind.CUT, pattern=b"INSERT"))
             for piece in (b"SELECT 1; INS", b"ER", b"T in", b"to btc"):
@@ -142,7 +143,7 @@ async def test_pattern_in_two_pieces_is_found() -> None:
 
 async def test_pattern_counts_only_on_its_own_connection() -> None:
     """Another client's bytes do not bring the fault nearer, nor does it strike there."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with (
             echo_behind_proxy() as (_, proxy),
             await connect(proxy) as inserter,
@@ -160,7 +161,7 @@ async def test_pattern_counts_only_on_its_own_connection() -> None:
 
 async def test_pattern_starts_over_when_its_connection_ends() -> None:
     """A fault armed for an INSERT strikes the retry if the first attempt went away by itself."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy):
             armed = proxy.arm(Fault(TO_SERVER, 4, Kind.CUT, pattern=b"INSERT"))
             async with await connect(proxy) as first:
@@ -178,7 +179,7 @@ async def test_pattern_starts_over_when_its_connection_ends() -> None:
 
 async def test_swallow_hides_the_answer_but_not_the_question() -> None:
     """The server got and answered everything; the client hears of none of it, only the cut."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             await client.send_all(b"hello")
             assert await read(client, 5) == b"hello"
@@ -193,7 +194,7 @@ async def test_swallow_hides_the_answer_but_not_the_question() -> None:
 
 async def test_stall_keeps_the_connection_open_and_resume_loses_nothing() -> None:
     """A stalled peer is silent, not gone; after resuming not one byte is missing."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             armed = proxy.arm(Fault(TO_SERVER, 5, Kind.STALL))
             await client.send_all(b"0123456789")
@@ -207,7 +208,7 @@ async def test_stall_keeps_the_connection_open_and_resume_loses_nothing() -> Non
 
 async def test_stall_on_command_holds_new_connections_too() -> None:
     """A frozen server accepts connections (its kernel does) but never answers."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy):
             proxy.stall(TO_CLIENT)
             async with await connect(proxy) as client:
@@ -221,7 +222,7 @@ async def test_stall_on_command_holds_new_connections_too() -> None:
 
 async def test_half_close_ends_one_direction_only() -> None:
     """The server sees the end of the questions, the client still gets the answers."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (echo, proxy), await connect(proxy) as client:
             proxy.arm(Fault(TO_SERVER, 4, Kind.HALF_CLOSE))
             await client.send_all(b"0123456789")
@@ -243,7 +244,7 @@ async def test_delay_holds_bytes_back_but_loses_none(autojump_clock: trio.abc.Cl
 
 async def test_refuse_is_a_refusal_and_ends() -> None:
     """Clients must see their connection refused, and the same port again once it is over."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (_, proxy), await connect(proxy) as old:
             await old.send_all(b"old")
             await read(old, 3)
@@ -260,7 +261,7 @@ async def test_refuse_is_a_refusal_and_ends() -> None:
 
 async def test_cut_on_command_resets_every_connection() -> None:
     """`cut()` is the network going away for all clients at once; new ones may come."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with (
             echo_behind_proxy() as (_, proxy),
             await connect(proxy) as one,
@@ -281,7 +282,7 @@ async def test_cut_on_command_resets_every_connection() -> None:
 
 async def test_cut_from_another_thread() -> None:
     """Blocking clients live in threads; from there the controls must work, too."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (_, proxy), await connect(proxy) as client:
             await client.send_all(b"x")
             await read(client, 1)
@@ -292,7 +293,7 @@ async def test_cut_from_another_thread() -> None:
 
 async def test_faults_in_both_directions_at_once() -> None:
     """Each holds the other direction back while it strikes: that must not become a deadlock."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with echo_behind_proxy() as (_, proxy), await connect(proxy) as client:
             for position in range(100):
                 proxy.arm(Fault(TO_SERVER, position * 10, Kind.DELAY))
@@ -304,7 +305,7 @@ async def test_faults_in_both_directions_at_once() -> None:
 
 async def test_absent_server_looks_like_one_that_went_away() -> None:
     """With nobody behind the proxy a client gets a reset, and the proxy lives on."""
-    with trio.fail_after(10):
+    with trio.fail_after(DEADLINE):
         async with open_proxy("127.0.0.1", free_port()) as proxy:
             for _ in range(2):
                 async with await connect(proxy) as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from tests.support.running import BTC, Embedded, Program, environment, running
+from tests.support.running import BTC, DEADLINE, Embedded, Program, environment, running
 from tools.exchange import open_exchange
 
 ETH, SOL = "ETH_USDT", "SOL_USDT"
@@ -184,7 +184,7 @@ async def test_a_closed_terminal_stops_also_with_a_settings_file(tmp_path: Path)
             os.execve(sys.executable, words, environment())  # noqa: S606
         text = b""
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(DEADLINE):
                 await exchange.subscribed(BTC)
                 os.kill(pid, signal.SIGHUP)  # from somewhere else: read again
                 while b"settings read again: nothing new" not in text:

@@ -19,7 +19,7 @@ from mexc_trio.exchange.contracts import contracts_of
 from mexc_trio.exchange.rest import RestError, open_client
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.settings.routes import Route, parse_routes
-from tests.support.running import Embedded, running
+from tests.support.running import DEADLINE, Embedded, running
 from tools.exchange import Exchange, open_exchange
 from tools.forwarding import Forwarder, Kind, Trouble, open_forwarder
 
@@ -72,7 +72,7 @@ async def pong(url: str, route: Route) -> bytes:
 
 async def reason_of(url: str, route: Route) -> str:
     """Dial in vain by a route, and return why."""
-    with pytest.raises(ExchangeError) as caught, trio.fail_after(30):
+    with pytest.raises(ExchangeError) as caught, trio.fail_after(DEADLINE):
         await pong(url, route)
     assert caught.value.loss is Loss.NOT_CONNECTED
     assert SECRET not in caught.value.reason
@@ -153,7 +153,7 @@ async def test_a_proxy_that_dies_later(exchange: Exchange, forwarder: Forwarder)
             await forwarder.cut()
             await open_socket.receive(lambda messages: None)
 
-    with pytest.raises(ExchangeError) as caught, trio.fail_after(10):
+    with pytest.raises(ExchangeError) as caught, trio.fail_after(DEADLINE):
         await talk()
     assert caught.value.loss is Loss.CLOSED
 
@@ -238,7 +238,7 @@ async def started(*command: str, port: int) -> AsyncIterator[None]:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(DEADLINE):
             while True:
                 try:
                     await (await trio.open_tcp_stream(HOST, port)).aclose()

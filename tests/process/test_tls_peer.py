@@ -12,7 +12,7 @@ import trio
 import trustme
 
 from mexc_trio.exchange.tls import TlsStream, open_tls
-from tests.support.running import environment
+from tests.support.running import DEADLINE, environment
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
@@ -34,7 +34,7 @@ class Peer:
     async def until(self, text: bytes) -> bytes:
         """Read on until it says something; return what stands behind that in its line."""
         assert self.process.stdout is not None
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE):
             while b"\n" not in self.said.partition(text)[2]:
                 more = await self.process.stdout.receive_some()
                 assert more, f"it ended, and said {self.said!r}"
@@ -60,7 +60,7 @@ async def connected(
     try:
         peer = Peer(process)
         port = int(await peer.until(b"ACCEPT 127.0.0.1:"))
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE):
             network = await trio.open_tcp_stream("127.0.0.1", port)
             async with network:
                 yield await open_tls(network, HOST), peer

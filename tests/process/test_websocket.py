@@ -16,6 +16,7 @@ from mexc_trio.errors import ExchangeError, JournalError
 from mexc_trio.exchange import websocket
 from mexc_trio.exchange.unhurried import READS_PER_SECOND
 from mexc_trio.exchange.websocket import Socket, dial
+from tests.support.running import DEADLINE
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.handshakes import Handshake
 
@@ -56,7 +57,7 @@ async def reason_of(url: str) -> str:
         async with dial(url) as socket:
             await socket.receive(lambda frame: None)
 
-    with pytest.raises(ExchangeError) as caught, trio.fail_after(30):
+    with pytest.raises(ExchangeError) as caught, trio.fail_after(DEADLINE):
         await talk()
     assert "\n" not in caught.value.reason
     return caught.value.reason
@@ -69,7 +70,7 @@ async def test_a_conversation(exchange: Exchange, *, unhurried: bool) -> None:
         await socket.send_message('{"method":"ping"}')
         assert b'"channel":"pong"' in await first_frame(socket)
         assert exchange.connections == 1
-    with trio.fail_after(5):
+    with trio.fail_after(DEADLINE):
         await exchange.until(lambda: exchange.connections == 0)
 
 
@@ -217,7 +218,7 @@ async def test_a_dead_peer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPa
         await trio.sleep_forever()
 
     async with _listening(answer_and_fall_silent) as port:
-        with trio.fail_after(5):
+        with trio.fail_after(DEADLINE):
             async with dial(f"ws://{HOST}:{port}/edge") as socket:
                 await socket.send_message("hello")
 

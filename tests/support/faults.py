@@ -25,7 +25,7 @@ import trio
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal import open_journal
-from tests.support.running import read_embedded, server_store
+from tests.support.running import DEADLINE, read_embedded, server_store
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 ROOT: Final = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ TALLY: Final = Tally()
 
 
 async def until(
-    what: str, condition: Callable[[], object], seconds: float = 20.0, *, fail: bool = True
+    what: str, condition: Callable[[], object], seconds: float = DEADLINE, *, fail: bool = True
 ) -> bool:
     """Do as `wait_until` does, and let other tasks run."""
     with trio.move_on_after(seconds):
@@ -82,7 +82,7 @@ async def until(
 
 
 def wait_until(
-    what: str, condition: Callable[[], object], seconds: float = 20.0, *, fail: bool = True
+    what: str, condition: Callable[[], object], seconds: float = DEADLINE, *, fail: bool = True
 ) -> bool:
     """Look at a condition until it is true; after so many seconds fail, or return False."""
     deadline = time.monotonic() + seconds
@@ -253,7 +253,7 @@ class Recorder:
 
     def waits_for_store(self, rows: int = 300) -> None:
         """Wait until more than so many rows wait in the journal."""
-        wait_until(f"{rows} rows wait", lambda: self.backlog() > rows, 90)
+        wait_until(f"{rows} rows wait", lambda: self.backlog() > rows)
 
     def catches_up(self) -> None:
         """Wait until next to nothing waits in the journal."""
@@ -270,7 +270,7 @@ class Recorder:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = DEADLINE) -> int:
         """Wait for its end; return the exit code."""
         assert self._process is not None
         try:
@@ -279,7 +279,7 @@ class Recorder:
             self.kill()
             raise AssertionError(f"it did not end within {seconds:g} s\n{self.said()}") from None
 
-    def stop(self, seconds: float = 30.0) -> None:
+    def stop(self, seconds: float = DEADLINE) -> None:
         """Stop it as Ctrl-C does, and see that it ends well."""
         self.signal()
         code = self.wait(seconds)
