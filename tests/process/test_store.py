@@ -1,5 +1,7 @@
 """Both stores behave alike: what goes in comes out, in order, and errors are one of four kinds."""
 
+import gc
+import queue
 import signal
 import subprocess
 import sys
@@ -209,6 +211,21 @@ def test_running_insert_is_seen(clickhouse_server: ClickHouseServer) -> None:
                 break
         else:
             raise AssertionError("it is still running")
+
+
+def test_ctrl_c_leaves_no_connection_open(
+    clickhouse_server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it falls, closing the store closes all, or the interpreter would complain."""
+
+    def interrupted(self: object, client: object) -> None:
+        raise KeyboardInterrupt
+
+    with closing(server_store(clickhouse_server.url)) as store, monkeypatch.context() as patch:
+        patch.setattr(queue.LifoQueue, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.query("SELECT 1")
+    gc.collect()
 
 
 def test_incarnation(clickhouse_server: ClickHouseServer) -> None:
