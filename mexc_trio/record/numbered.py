@@ -10,14 +10,15 @@ rows:
 - Then, and for all that the journal still has at a start, after a restart of the engine or when the
   number of rows is not what it should be, the table's rows are compared by their numbers. What is
   missing goes again under a new token, since a table may know a batch again whose rows it has lost.
+  Of a table with replicas, what one lacks that has not caught up means nothing: that is waited for.
 - Other content under one number is the only conflict, for then somebody else writes there. Numbers
   beyond the journal's are its lost end, if the machine was started anew, and a conflict as well if
   not.
 """
 
+import hashlib
 import logging
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _MISSING: Final = "holes"  # as journals have it
 _FROM: Final = "numbered from"
+_AGAIN: Final = "appended again"
+_TIMES: Final = 4
+"""How often rows are appended again before a table is one that does not keep them."""
 TOLD: Final = 100
 """Characters of a row that are shown."""
 
@@ -144,30 +148,54 @@ class NumberedReconciler(Reconciler):
 
     async def _compare_rows(self, first: int, end: int) -> int:
         """Append what is missing of the rows between two positions; return how many that was."""
+        missing = await self._missing(first, end)
+        again = len(missing)
+        for _ in range(_TIMES):
+            if not missing:
+                return again
+            await self._append_again(missing)
+            # It may be known for an INSERT whose rows are lost, or on their way from a replica.
+            await self.store.quiet(self.table)
+            missing = await self._missing(first, end)
+        raise StoreRejected(
+            f"table {self.table.name} at {self.store.name} takes rows and has not got them "
+            f"afterwards: {len(missing)}, from number {min(missing)} on"
+        )
+
+    async def _missing(self, first: int, end: int) -> dict[int, RowTuple]:
+        """Return the rows between two positions that the table lacks, by their numbers."""
         queue, table = self.queue, self.table
-        ours = queue.rows(first, end - first)
-        there: dict[int, RowTuple] = {}
+        ours = dict(enumerate(queue.rows(first, end - first), queue.number(first)))
+        there: set[int] = set()
         twice = 0
-        base = queue.number(0)
-        for number, row in await self.store.rows_between(table, base + first, base + end):
-            if row != ours[number - base - first]:
+        for number, row in await self.store.rows_between(
+            table, queue.number(first), queue.number(end)
+        ):
+            if row != ours[number]:
                 raise self._conflict(
                     f"has another row {number} than was recorded here, {str(row)[:TOLD]}"
                 )
             twice += number in there
-            there[number] = row
+            there.add(number)
         if twice:
             log.error(
                 "table %s has %d rows twice, number and all; OPTIMIZE TABLE %s FINAL DEDUPLICATE "
                 "removes them", table.name, twice, table.name,
             )  # fmt: skip
-        missing = [(base + at, row) for at, row in enumerate(ours, first) if base + at not in there]
         # Numbers below 0 are of rows that the table lost before its rows were numbered.
-        missing = [(number, row) for number, row in missing if number >= 0]
-        if missing:
-            numbers, rows = zip(*missing, strict=True)
-            await self.store.append(table, rows, Numbering(numbers, uuid.uuid4().hex))
-        return len(missing)
+        return {n: row for n, row in ours.items() if n not in there and n >= 0}
+
+    async def _append_again(self, missing: Mapping[int, RowTuple]) -> None:
+        """Append what is missing under a token that the batch has not had.
+
+        The same token until that is acknowledged: a host that was left may have it under way.
+        """
+        queue, numbers = self.queue, tuple(missing)
+        times = int(queue.recall(_AGAIN) or 0)
+        which = hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
+        token = f"{queue.token()} again {times} {which}"
+        await self.store.append(self.table, [*missing.values()], Numbering(numbers, token))
+        queue.note(_AGAIN, str(times + 1))
 
     def _take_lost_end(self, beyond: int, end: int) -> None:
         more = beyond - end
