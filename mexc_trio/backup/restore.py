@@ -20,6 +20,7 @@ from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
+from mexc_trio.clickhouse.replicas import refuse_replicas
 from mexc_trio.clickhouse.schema import (
     RowTuple,
     Store,
@@ -77,6 +78,8 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             # Before anything is changed: a recorder may have it open.
             journal = kept_out.enter_context(_its_journal(settings, store))
             found = columns(store) or {}
+            for entry in entries:
+                refuse_replicas(store, entry.table, "is not restored: restore to one server")
             moves = [
                 _Move(entry, count(store, entry.table) if entry.table in found else 0)
                 for entry in entries

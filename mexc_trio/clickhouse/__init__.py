@@ -29,6 +29,10 @@ def open_store(settings: Settings, *, readers: bool = False) -> Store:
                 f"reader, with reader_password in settings.ini or MEXC_TRIO_READER_PASSWORD"
             )
         return EmbeddedStore(settings.store.directory, listen, settings.reader_password)
+    if settings.store.others:
+        from mexc_trio.clickhouse.replicas import ReplicatedStore
+
+        return ReplicatedStore(settings.store, settings.store_connections)
     from mexc_trio.clickhouse.server import ServerStore
 
     return ServerStore(settings.store, settings.store_connections)

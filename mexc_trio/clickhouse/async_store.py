@@ -9,14 +9,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
 import attrs
 import trio
 
-from mexc_trio.clickhouse import compaction, numbered, repair, schema, views
+from mexc_trio.clickhouse import compaction, numbered, repair, replicas, schema, views
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
 from mexc_trio.clickhouse.refusals import SAY_AGAIN, Refusals
 from mexc_trio.clickhouse.scheduler import Backlogged, InsertScheduler
@@ -102,16 +102,19 @@ class AsyncStore:
         await self.scheduler.scheduled(wait, queue)
 
     async def quiet(self, table: Table) -> None:
-        """Wait until no INSERT into the table is running any more.
-
-        A server that was frozen or cut off may go on with one that we have given up.
-        """
-        pause = FIRST_PAUSE
-        while await self._run(lambda: schema.inserting(self.store, table.name)):
+        """Wait until what a table lacks means something; see `replicas.unsettled`."""
+        pause, began = FIRST_PAUSE, trio.current_time()
+        while why := await self._run(lambda: replicas.unsettled(self.store, table.name)):
             if pause == FIRST_PAUSE:
-                log.info("table %s: waiting for the end of an earlier INSERT", table.name)
+                log.info("table %s: waiting: %s", table.name, why)
             await trio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
+            if trio.current_time() - began > replicas.PATIENCE:
+                self.store.leave()
+
+    def one_host(self) -> AbstractContextManager[None]:
+        """See `Store.one_host`."""
+        return self.store.one_host()
 
     async def count(self, table: Table) -> int:
         """See `schema.count`; TableMissing if there is no such table."""

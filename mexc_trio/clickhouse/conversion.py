@@ -13,6 +13,7 @@ import attrs
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
+from mexc_trio.clickhouse.replicas import refuse_replicas
 from mexc_trio.clickhouse.rewriting import Rewriting, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Store,
@@ -56,10 +57,12 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
 
     Raises:
         TableMissing: there is no such table.
+        StoreRejected: it has replicas.
         TableConflict: somebody has written to it all the same; it stays as it is.
         StoreRejected: there is no room, or the new table is not what the old one is.
         StoreError: there was no answer.
     """
+    refuse_replicas(store, table, "is not moved to another engine")
     copy = table + CONVERTING
     old, new = qualified(store, table), qualified(store, copy)
     while inserting(store, copy):  # the server may not have noticed that a client was killed

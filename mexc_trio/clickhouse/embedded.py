@@ -89,7 +89,7 @@ class EmbeddedStore(ServerStore):
         super().close()
         self._engine.close()
 
-    def _where(self) -> ServerTarget:
+    def _where(self, place: int) -> ServerTarget:
         try:
             self.target = self._engine.access().target(RECORDER)
         except StoreUnavailable:

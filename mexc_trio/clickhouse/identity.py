@@ -7,7 +7,8 @@ the directory of the database that no other on that machine has.
 
 import attrs
 
-from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.schema import GAPS, Readable, literal
+from mexc_trio.errors import StoreError
 
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
@@ -32,6 +33,8 @@ def identity_of(store: Readable) -> Identity:
     Raises:
         StoreError: it did not answer.
     """
+    if in_keeper := _in_keeper(store):
+        return Identity(in_keeper, in_keeper)
     has_uuid = store.query(
         "SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'databases' "
         "AND name = 'uuid'"
@@ -45,3 +48,22 @@ def identity_of(store: Readable) -> Identity:
     host, path, uuid = map(str, found[0])
     lasting = uuid if uuid != _NO_UUID else f"{host}:{path}"
     return Identity(lasting, f"{host}:{lasting}")
+
+
+def _in_keeper(store: Readable) -> str:
+    """Return what is the same on all hosts that have replicas of the ledger, and nowhere else."""
+    try:
+        found = store.query(
+            f"SELECT zookeeper_path FROM system.replicas "
+            f"WHERE database = {literal(store.database)} AND table = {literal(GAPS.name)}"
+        )
+        if not found:
+            return ""
+        path = str(found[0][0])
+        made = store.query(
+            f"SELECT czxid, toUnixTimestamp(ctime) FROM system.zookeeper "
+            f"WHERE path = {literal(path)} AND name = 'log'"
+        )
+    except StoreError:  # Keeper is away, or is not for this user to read
+        return ""
+    return " ".join(map(str, (path, *made[0]))) if made else ""

@@ -46,8 +46,9 @@ class Soundness:
 
 def same_incarnation(before: str, now: str) -> bool:
     """Compare two values of `Store.server_start_id`."""
-    if before.isdigit() and now.isdigit():
-        return abs(int(before) - int(now)) <= 1  # two clocks that read whole seconds
+    (host, _, since), (other, _, again) = before.rpartition("@"), now.rpartition("@")
+    if host == other and since.isdigit() and again.isdigit():
+        return abs(int(since) - int(again)) <= 1  # two clocks that read whole seconds
     return before == now
 
 

@@ -4,11 +4,12 @@ Everything here goes through the three calls of a `Store`, so both stores behave
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from mexc_trio.clickhouse.suitability import NUMBERED, why_unsuitable
+from mexc_trio.clickhouse.suitability import NUMBERED, REPLICATED, is_tree, why_unsuitable
 from mexc_trio.clickhouse.tables import GAPS as GAPS
-from mexc_trio.clickhouse.tables import WIDE, Numbering, TableEngine
+from mexc_trio.clickhouse.tables import OF_ALL, WIDE, Numbering, TableEngine
 from mexc_trio.clickhouse.tables import RowTuple as RowTuple
 from mexc_trio.clickhouse.tables import Table as Table
 from mexc_trio.clickhouse.tables import market_table as market_table
@@ -45,6 +46,20 @@ class Store(Readable, Protocol):
     @property
     def concurrency(self) -> int:
         """How many calls may run at the same time."""
+
+    @property
+    def replicated(self) -> bool:
+        """Whether its tables have replicas on several hosts, of which `--store` names more."""
+
+    @property
+    def hosts(self) -> "Sequence[Store]":
+        """Each of its hosts as a store by itself; none if it is one server."""
+
+    def one_host(self) -> AbstractContextManager[None]:
+        """Have calls fail, in this task, that would be answered by another host than before."""
+
+    def leave(self) -> None:
+        """Turn to the next host, if there are several."""
 
     def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
@@ -124,7 +139,10 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
             continue
         # A table that is narrow stays so; whoever would have it wide looks.
         needed = [column for column in table.columns if column not in WIDE]
-        reason = why_unsuitable(needed, present[table.name], kinds.get(table.name, ""))
+        reason = why_unsuitable(
+            needed, present[table.name], kinds.get(table.name, ""),
+            of_all=table.name in OF_ALL, replicated=store.replicated,
+        )  # fmt: skip
         if reason:
             raise ForeignTable(
                 f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
@@ -134,7 +152,8 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
         name = qualified(store, table.name)
-        store.query(f"CREATE TABLE IF NOT EXISTS {name} {table.definition}")
+        kind = table.replicated(store.database) if store.replicated else table.definition
+        store.query(f"CREATE TABLE IF NOT EXISTS {name} {kind}")
     return [table.name for table in absent]
 
 
@@ -145,7 +164,8 @@ def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
     """
     return dict(
         store.query(
-            f"SELECT name, if(engine = '{NUMBERED}', engine_full, engine) FROM system.tables "
+            f"SELECT name, if(engine IN ('{NUMBERED}', '{REPLICATED}'), engine_full, engine) "
+            f"FROM system.tables "
             f"WHERE database = {literal(store.database)} "
             f"AND name IN ({', '.join(map(literal, tables))})"
         )
@@ -161,8 +181,7 @@ def engine_of(store: Readable, table: str) -> TableEngine:
     found = engines(store, [table])
     if not found:
         raise TableMissing(f"{store.name} has no table {table}")
-    is_tree = found[table].startswith(NUMBERED)
-    return TableEngine.MERGETREE if is_tree else TableEngine.STRIPELOG
+    return TableEngine.MERGETREE if is_tree(found[table]) else TableEngine.STRIPELOG
 
 
 def columns(

@@ -4,7 +4,7 @@ import itertools
 import logging
 import queue
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -69,7 +69,10 @@ class ServerStore:
     concurrency: int = 4
     known_as: str = ""
     """What the user knows it by, if not by host and port."""
-    _idle: "queue.LifoQueue[Client]" = attrs.field(factory=queue.LifoQueue, init=False)
+    replicated: bool = attrs.field(default=False, kw_only=True)
+    """See `Store.replicated`."""
+    _idle: "queue.LifoQueue[tuple[int, Client]]" = attrs.field(factory=queue.LifoQueue, init=False)
+    """Open connections, and the place that each leads to."""
     # All that may be connected, since Ctrl-C may come between a client's use and its return.
     _clients: set[Client] = attrs.field(factory=set, init=False)
 
@@ -77,6 +80,18 @@ class ServerStore:
     def name(self) -> str:
         """What the user knows it by: host and port, if nothing else."""
         return self.known_as or f"ClickHouse at {self.target.host}:{self.target.port}"
+
+    @property
+    def hosts(self) -> "Sequence[ServerStore]":
+        """See `Store.hosts`."""
+        return ()
+
+    def one_host(self) -> AbstractContextManager[None]:
+        """See `Store.one_host`."""
+        return nullcontext()
+
+    def leave(self) -> None:
+        """See `Store.leave`."""
 
     @property
     def database(self) -> str:
@@ -152,7 +167,7 @@ class ServerStore:
         """Close the connections that no call is using."""
         while True:
             try:
-                self._drop(self._idle.get_nowait())
+                self._drop(self._idle.get_nowait()[1])
             except queue.Empty:
                 return
 
@@ -162,15 +177,14 @@ class ServerStore:
 
     @contextmanager
     def _client(self) -> Iterator[Client]:
-        try:
-            client = self._idle.get_nowait()
-        except queue.Empty:
-            client = self._new_client()
+        place = self._place()
+        client = self._idle_client(place) or self._new_client(self._where(place))
         self._clients.add(client)
         try:
             if not client.connection.connected:
                 client.connection.connect()
                 self._check_version(client.connection.server_info.version_tuple())
+                self._connected(place)
             yield client
         except BaseException as error:
             self._drop(client)
@@ -178,21 +192,41 @@ class ServerStore:
             if mapped is None:
                 raise
             if isinstance(mapped, StoreUnavailable):
+                self._failed(place)
                 self._close_idle()  # the others are likely to be as dead
             raise mapped from error
-        self._idle.put(client)
+        self._idle.put((place, client))
+
+    def _idle_client(self, place: int) -> Client | None:
+        while True:
+            try:
+                found, client = self._idle.get_nowait()
+            except queue.Empty:
+                return None
+            if found == place:
+                return client
+            self._drop(client)  # it leads to a host that was left meanwhile
+
+    def _place(self) -> int:
+        """Return what stands for where connections go now."""
+        return 0
+
+    def _connected(self, place: int) -> None:
+        """Note that a place has answered."""
+
+    def _failed(self, place: int) -> None:
+        """Note that a place does not answer, or not as it should."""
 
     def _check_version(self, version: tuple[int, ...]) -> None:
         if version < MINIMUM_VERSION:
             found, least = (".".join(map(str, one)) for one in (version, MINIMUM_VERSION))
             raise StoreRejected(f"{self.name} is ClickHouse {found}, too old: it takes {least}")
 
-    def _where(self) -> ServerTarget:
-        """Return where the next connection goes."""
+    def _where(self, place: int) -> ServerTarget:
+        """Return where a connection to a place goes."""
         return self.target
 
-    def _new_client(self) -> Client:
-        target = self._where()
+    def _new_client(self, target: ServerTarget) -> Client:
         options: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "send_receive_timeout": SEND_RECEIVE_TIMEOUT,

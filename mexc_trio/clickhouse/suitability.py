@@ -17,6 +17,8 @@ ENGINES: Final = frozenset({"StripeLog", "Log", "TinyLog"})
 """Engines of which the rows can be counted, and read in the order of insertion."""
 NUMBERED: Final = "MergeTree"
 """The engine whose rows are found again by their numbers."""
+REPLICATED: Final = "ReplicatedMergeTree"
+"""The same, of which several hosts keep replicas."""
 
 _WHY_NOT: Final = {
     "Distributed": "which passes rows on, later or never: name the table that it stands for",
@@ -27,11 +29,24 @@ _WHY_NOT: Final = {
     "MaterializedView": "which is no table: name the one that it writes to",
 }
 _TEXTS: Final = frozenset({"String", "LowCardinality(String)"})
-_WINDOW: Final = "non_replicated_deduplication_window"
+_WINDOWS: Final = {
+    NUMBERED: "non_replicated_deduplication_window",
+    REPLICATED: "replicated_deduplication_window",
+}
+
+
+def is_tree(engine: str) -> bool:
+    """Whether an engine's rows are found again by their numbers, replicated or not."""
+    return engine.startswith((NUMBERED, REPLICATED))
 
 
 def why_unsuitable(
-    columns: Sequence[tuple[str, str]], found: Mapping[str, str], engine: str
+    columns: Sequence[tuple[str, str]],
+    found: Mapping[str, str],
+    engine: str,
+    *,
+    of_all: bool = False,
+    replicated: bool = False,
 ) -> str:
     """Return why rows cannot be written into a table exactly; empty if they can.
 
@@ -40,6 +55,8 @@ def why_unsuitable(
         found: the columns that the table has, with their types.
         engine: the table's engine, of a MergeTree with all that belongs to it; empty if that is not
             known.
+        of_all: whether it has rows of all symbols, which are found again by what they say.
+        replicated: whether several hosts are to keep it.
     """
     missing = [name for name, _ in columns if name not in found]
     if missing:
@@ -48,8 +65,15 @@ def why_unsuitable(
         if not _takes(found[name], type_):
             return f"has {found[name]} for column {name}, which must be {type_}"
     kind = re.split(r"\W", engine, maxsplit=1)[0]
-    if kind == NUMBERED:
-        return _why_no_numbers(found, engine)
+    if replicated and kind and kind != REPLICATED:
+        return (
+            f"is a {kind}, of which each host would have rows of its own: where --store names "
+            f"several hosts, it takes a {REPLICATED}"
+        )
+    if kind == REPLICATED and of_all:
+        return ""
+    if is_tree(kind):
+        return _why_no_numbers(found, engine, kind)
     if kind and kind not in ENGINES:
         return f"is a {kind}, {_WHY_NOT.get(kind, _ANOTHER)}"
     return ""
@@ -58,14 +82,16 @@ def why_unsuitable(
 _ANOTHER: Final = "whose rows cannot be counted and found again exactly"
 
 
-def _why_no_numbers(found: Mapping[str, str], engine: str) -> str:
+def _why_no_numbers(found: Mapping[str, str], engine: str, kind: str) -> str:
     if not is_numbered(found):
-        return f"is a MergeTree without a column {NUMBER} UInt64, by which its rows are found again"
-    window = re.search(rf"\b{_WINDOW} = '?(\d+)", engine)
-    if window is None or not int(window[1]):
+        return f"is a {kind} without a column {NUMBER} UInt64, by which its rows are found again"
+    setting = _WINDOWS[kind]
+    window = re.search(rf"\b{setting} = '?(\d+)", engine)
+    # Replicas know an INSERT again unless they are told not to.
+    if (window is None and kind == NUMBERED) or (window is not None and not int(window[1])):
         return (
-            f"is a MergeTree that does not know an INSERT again, for which ALTER TABLE ... MODIFY "
-            f"SETTING {_WINDOW} = 1000"
+            f"is a {kind} that does not know an INSERT again, for which ALTER TABLE ... MODIFY "
+            f"SETTING {setting} = 1000"
         )
     return ""
 

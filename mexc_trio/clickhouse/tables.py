@@ -29,11 +29,17 @@ _WINDOW: Final = 1000
 # In the order of `n`, in which rows are read most and found again; times rise with it all but
 # exactly, so that the least and greatest of each granule tell whether it matters to a question. A
 # time that cannot be makes at most two partitions besides, however many such there are.
-_MERGETREE: Final = (
-    ", INDEX time ts TYPE minmax GRANULARITY 1) ENGINE = MergeTree "
+_INDEX: Final = ", INDEX time ts TYPE minmax GRANULARITY 1"
+_ORDER: Final = (
     "PARTITION BY toYYYYMM(least(greatest(ts, toDateTime64('2017-01-01 00:00:00', 3, 'UTC')), "
     "toDateTime64('2100-01-01 00:00:00', 3, 'UTC')), 'UTC') "
-    f"ORDER BY {NUMBER} SETTINGS non_replicated_deduplication_window = {_WINDOW}"
+    f"ORDER BY {NUMBER}"
+)
+_KNOWN_AGAIN: Final = f"SETTINGS non_replicated_deduplication_window = {_WINDOW}"
+# A week, as it was before 25.10: for so long an INSERT may be under way that nobody heard of.
+_KNOWN_AGAIN_BY_ALL: Final = (
+    f"SETTINGS replicated_deduplication_window = {_WINDOW}, "
+    f"replicated_deduplication_window_seconds = 604800"
 )
 
 
@@ -63,10 +69,29 @@ class Table:
     def definition(self) -> str:
         """The SQL of a new table behind its name."""
         if self.engine is TableEngine.STRIPELOG:
-            parts = ", ".join(f"`{name}` {type_}" for name, type_ in self.columns)
-            return f"({parts}) ENGINE = StripeLog"
-        parts = ", ".join(f"`{name}` {type_} {_codec(type_)}" for name, type_ in self.columns)
-        return f"({parts}, {NUMBER} UInt64 CODEC(DoubleDelta, ZSTD(1)){_MERGETREE}"
+            return f"({self._plain_columns}) ENGINE = StripeLog"
+        return f"({self._numbered_columns}) ENGINE = MergeTree {_ORDER} {_KNOWN_AGAIN}"
+
+    def replicated(self, database: str) -> str:
+        """Return the same for a table of which each host of a shard keeps a replica."""
+        engine = (
+            f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/{{shard}}/{database}/{self.name}', "
+            f"'{{replica}}')"
+        )
+        if self.name not in OF_ALL:
+            return f"({self._numbered_columns}) {engine} {_ORDER} {_KNOWN_AGAIN_BY_ALL}"
+        # Their rows are found again by what they say.
+        key = ", ".join(f"`{name}`" for name in self.column_names[:2])
+        return f"({self._plain_columns}) {engine} ORDER BY ({key}) {_KNOWN_AGAIN_BY_ALL}"
+
+    @property
+    def _plain_columns(self) -> str:
+        return ", ".join(f"`{name}` {type_}" for name, type_ in self.columns)
+
+    @property
+    def _numbered_columns(self) -> str:
+        packed = ", ".join(f"`{name}` {type_} {_codec(type_)}" for name, type_ in self.columns)
+        return f"{packed}, {NUMBER} UInt64 CODEC(DoubleDelta, ZSTD(1)){_INDEX}"
 
 
 @attrs.frozen

@@ -33,11 +33,13 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
     Views are a convenience: what prevents them is logged in one line, and never raised. A view
     of an older definition is replaced; a table or view of somebody else's is left alone.
     """
-    try:
-        return _create(store, tables)
-    except StoreError as error:
-        log.warning("typed views beside the tables could not be created: %s", error)
-        return []
+    created: dict[str, None] = {}
+    for host in store.hosts or (store,):
+        try:
+            created |= dict.fromkeys(_create(host, tables))
+        except StoreError as error:
+            log.warning("typed views beside the tables could not be created: %s", error)
+    return list(created)
 
 
 def create_with_tables(store: Store, tables: Sequence[Table]) -> None:

@@ -84,9 +84,11 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
             say("Nothing is removed.")
             return 1
         for table in doomed:
-            for view in table.views:
-                store.query(f"DROP VIEW IF EXISTS {qualified(store, view)}")
-            store.query(f"DROP TABLE IF EXISTS {qualified(store, table.name)}")
+            for host in store.hosts or (store,):
+                for view in table.views:
+                    host.query(f"DROP VIEW IF EXISTS {qualified(store, view)}")
+                # At once, or Keeper knows the replica for minutes in which it cannot be made anew.
+                host.query(f"DROP TABLE IF EXISTS {qualified(store, table.name)} SYNC")
             if journal is not None:
                 journal.queue(table.name).begin_anew()
                 journal.flush()

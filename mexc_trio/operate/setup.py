@@ -5,7 +5,8 @@ from contextlib import closing
 from typing import Final
 
 from mexc_trio.clickhouse import open_store, views
-from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare, quoted
+from mexc_trio.clickhouse.replicas import prepare_all
+from mexc_trio.clickhouse.schema import GAPS, Store, market_table, quoted
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.output import say
 from mexc_trio.settings import Settings
@@ -28,7 +29,7 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
     chosen = [settings.for_symbol(symbol) for symbol in symbols]
     with closing(open_store(settings)) as store:
         try:
-            created = prepare(
+            created = prepare_all(
                 store,
                 [*(market_table(s.table, s.engine, wide=s.wide) for s in chosen), GAPS],
             )

@@ -15,6 +15,7 @@ import attrs
 from mexc_trio.clickhouse import documents
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
+from mexc_trio.clickhouse.replicas import answering
 from mexc_trio.clickhouse.server import Block, ServerStore
 from mexc_trio.clickhouse.types import Convert, from_driver, parse
 from mexc_trio.errors import UsageError
@@ -144,7 +145,7 @@ def open_reader(settings: Settings) -> Iterator[Reader]:
             engine = stack.enter_context(closing(Engine(settings.store.directory)))
             reader = Reader(engine.access().target(COMMANDS), engine.name)
         else:
-            reader = Reader(settings.store)
+            reader = Reader(answering(settings.store))
         yield stack.enter_context(closing(reader))
 
 

@@ -85,7 +85,7 @@ class Reconciler:
         """
         if created:
             self._cause = Cause.TABLE_DROPPED
-        with self.queue.held():
+        with self.queue.held(), self.store.one_host():
             await self._reconcile()
         self._cause = Cause.TABLE_SHORTER
 

@@ -18,7 +18,8 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
-from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns, prepare
+from mexc_trio.clickhouse.replicas import prepare_all
+from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
@@ -330,7 +331,7 @@ def _make_ready(
     found: bool,
 ) -> None:
     try:
-        prepare(store, tables)
+        prepare_all(store, tables)
         if first_start and not isinstance(settings.store, EmbeddedTarget):
             for table in tables:
                 store.append(table, [])  # no row, but it takes the right to insert

@@ -81,6 +81,7 @@ async def _stored(recording: Recording) -> dict[str, RowTuple]:
     """Return what the table says of each symbol by now, without the time; make it if missing."""
     await recording.gate.available()
     await recording.gate.prepare([CONTRACTS])
+    await recording.gate.quiet(CONTRACTS)
     sound = await recording.gate.make_sound(CONTRACTS)
     rows = await recording.gate.rows_at(CONTRACTS, 0, sound.rows)
     return {str(row[0]): _without_time(row) for row in sorted(rows, key=lambda row: row[1])}

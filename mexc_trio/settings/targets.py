@@ -43,6 +43,8 @@ class ServerTarget:
     http_port: int = attrs.field(kw_only=True)
     """Where it answers HTTP, which is how documents such as CSV are read."""
     options: Mapping[str, float | bool | str] = attrs.field(factory=dict, hash=False)
+    others: tuple[tuple[str, int], ...] = ()
+    """Hosts and ports of more servers, which keep replicas of the same tables."""
 
     @http_port.default
     def _usual_http_port(self) -> int:
@@ -50,9 +52,19 @@ class ServerTarget:
 
     @property
     def identity(self) -> str:
-        """What names this store, without secrets: `host:port/database`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}/{self.database}"
+        """What names this store, without secrets: `host:port/database`, of several all hosts."""
+        return f"{','.join(one.address for one in self.hosts)}/{self.database}"
+
+    @property
+    def address(self) -> str:
+        """The first host and its port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def hosts(self) -> "list[ServerTarget]":
+        """Each host as a server by itself."""
+        places = [(self.host, self.port), *self.others]
+        return [attrs.evolve(self, host=host, port=port, others=()) for host, port in places]
 
     def __str__(self) -> str:
         """Return the URL with `***` for the password."""
@@ -103,7 +115,9 @@ def parse_store(text: str) -> StoreTarget:
         return EmbeddedTarget(directory(text))
     try:
         parts = urlsplit(text)
-        port = parts.port
+        # One host, or several that keep replicas.
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+        places = [(host.hostname or "", host.port) for host in hosts]
         user, password = unquote(parts.username or "", errors="strict"), parts.password
         password = unquote(password or "", errors="strict")
         pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
@@ -115,17 +129,23 @@ def parse_store(text: str) -> StoreTarget:
     if parts.scheme not in ("clickhouse", "clickhouses"):
         raise UsageError(f"{shown(text)} is neither a directory nor {form}")
     misplaced = "@" in parts.path + parts.query + parts.fragment
-    if not parts.hostname or port == 0 or misplaced or parts.fragment or re.search(r"\s", text):
+    unusable = any(not host or port == 0 for host, port in places)
+    if unusable or misplaced or parts.fragment or re.search(r"\s", text):
         raise UsageError(f"{shown(text)} is not of the form {form}")
     secure = parts.scheme == "clickhouses"
+    usual = 9440 if secure else 9000
+    (host, port), *others = ((host, port or usual) for host, port in places)
+    if len({(host, port), *others}) < len(places):
+        raise UsageError(f"{shown(text)} names a host twice")
     database = unquote(parts.path).strip("/") or "mexc_data"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
         raise UsageError(f"{shown(database)} is not the name of a database")
     options = dict(_server_options(pairs, secure=secure))
     more = {"http_port": int(options.pop("http_port"))} if "http_port" in options else {}
     return ServerTarget(
-        host=parts.hostname,
-        port=port or (9440 if secure else 9000),
+        host=host,
+        port=port,
+        others=tuple(others),
         user=user or "default",
         password=password,
         database=database,

@@ -186,6 +186,8 @@ class NewServer:
     database: str = "mexc_data"
     concurrency: int = 1
 
+    replicated, hosts = False, ()
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Answer, or refuse."""
         self.asked.append(sql)

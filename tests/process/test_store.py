@@ -199,7 +199,7 @@ def test_running_insert_is_seen(clickhouse_server: ClickHouseServer) -> None:
         closing(server_store(clickhouse_server.url)) as other,
     ):
         store.query("SELECT 1")
-        client = store._idle.get()  # noqa: SLF001 - what no public call can do: stop in the middle
+        _, client = store._idle.get()  # noqa: SLF001 - what no public call can do: stop in the middle
         client.connection.send_query("INSERT INTO `mexc_data`.`btc` (ts, mt, m) VALUES")
         client.connection.send_external_tables(None)
         client.receive_sample_block()

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -141,6 +141,10 @@ class FakeGate:
         """Wait for INSERTs that come late."""
         for at, _ in list(self.late):
             await trio.sleep_until(at)
+
+    def one_host(self) -> AbstractContextManager[None]:
+        """There is one."""
+        return nullcontext()
 
     async def count(self, table: Table) -> int:
         """Count."""

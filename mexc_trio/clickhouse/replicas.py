@@ -1,0 +1,224 @@
+"""Several hosts that keep replicas of the same tables: which one is used, and whether it has all.
+
+One host is used at a time, for reading and writing, until it does not answer or is read-only; then
+the next. A replica may lag: what another has taken and it has not fetched yet is missing from it,
+and comes by itself. So nothing is concluded from what a replica lacks before it has caught up with
+all that Keeper knows of, and what is concluded belongs to one host: `ReplicatedStore.one_host`.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse.schema import Readable, Store, Table, engines, inserting, literal, prepare
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.suitability import REPLICATED
+from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.settings.targets import ServerTarget
+
+log = logging.getLogger(__name__)
+
+PATIENCE: Final = 60.0
+"""Seconds for which a replica that lags is waited for, until another host is tried."""
+
+_kept: ContextVar[int | None] = ContextVar("the place that calls are to keep to", default=None)
+
+
+@attrs.define(eq=False)
+class ReplicatedStore(ServerStore):
+    """The hosts of one shard, of which one is used at a time."""
+
+    replicated: bool = attrs.field(default=True, kw_only=True)
+    _hosts: "list[ServerStore]" = attrs.field(init=False)
+    # Counts the changes from one host to the next, so that nobody takes one for another.
+    _changes: int = attrs.field(default=0, init=False)
+    _changing: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _used: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._hosts = [ServerStore(host, 1, replicated=True) for host in self.target.hosts]
+
+    @property
+    def name(self) -> str:
+        """The host that is used now."""
+        return self._host(self._changes).name
+
+    @property
+    def hosts(self) -> Sequence[ServerStore]:
+        """See `Store.hosts`."""
+        return self._hosts
+
+    @contextmanager
+    def one_host(self) -> Iterator[None]:
+        """See `Store.one_host`; threads that a task starts are bound as well."""
+        before = _kept.set(self._changes)
+        try:
+            yield
+        finally:
+            _kept.reset(before)
+
+    def leave(self) -> None:
+        """See `Store.leave`."""
+        self._failed(self._changes)
+
+    def server_start_id(self) -> str:
+        """See `Store.server_start_id`; each host's is another."""
+        with self.one_host():
+            started = super().server_start_id()
+            return f"{self._where(self._place()).address}@{started}"
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        super().close()
+        for host in self._hosts:
+            host.close()
+
+    def _place(self) -> int:
+        now, kept = self._changes, _kept.get()
+        if kept is not None and kept != now:
+            raise StoreUnavailable(f"{self.name} is used now, in place of another replica")
+        return now
+
+    def _connected(self, place: int) -> None:
+        if self._host(place) is not self._hosts[self._used]:
+            log.warning("%s is used now, in place of another replica", self._host(place).name)
+            self._used = place % len(self._hosts)
+
+    def _failed(self, place: int) -> None:
+        with self._changing:
+            if place == self._changes:
+                self._changes += 1
+
+    def _where(self, place: int) -> ServerTarget:
+        return self._host(place).target
+
+    def _host(self, place: int) -> ServerStore:
+        return self._hosts[place % len(self._hosts)]
+
+
+def answering(target: ServerTarget) -> ServerTarget:
+    """Return the first of a store's hosts that answers, for who only reads.
+
+    Raises:
+        StoreError: none does; the last one's.
+    """
+    *others, last = target.hosts
+    for host in others:
+        store = ServerStore(host, 1)
+        with suppress(StoreUnavailable):
+            store.query("SELECT 1")
+            return host
+        store.close()
+    return last
+
+
+def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
+    """Do what `prepare` does, on each host that answers; return the names of new tables.
+
+    Raises:
+        StoreRejected: the tables of two hosts are no replicas of each other.
+        StoreError: as of `prepare`; no host answers.
+    """
+    if not store.hosts:
+        return prepare(store, tables)
+    created: dict[str, None] = {}
+    there: list[Store] = []
+    away: list[StoreUnavailable] = []
+    for host in store.hosts:
+        try:
+            created |= dict.fromkeys(prepare(host, tables))
+            there.append(host)
+        except StoreUnavailable as error:
+            away.append(error)
+    if not there:
+        raise away[0]
+    for absent in away:
+        log.warning("%s; what it lacks of the tables is made when it is used", absent)
+    refuse_strangers(there, tables)
+    return list(created)
+
+
+def refuse_strangers(hosts: Sequence[Store], tables: Sequence[Table]) -> None:
+    """See that hosts have replicas of the same tables, and not tables of the same names."""
+    names = ", ".join(literal(table.name) for table in tables)
+    known: dict[str, tuple[str, dict[str, str]]] = {}
+    for host in hosts:
+        found = host.query(
+            f"SELECT table, zookeeper_path, replica_name, total_replicas FROM system.replicas "
+            f"WHERE database = {literal(host.database)} AND table IN ({names})"
+        )
+        for table, path, replica, replicas in found:
+            first, replicas_of = known.setdefault(table, (path, {}))
+            why = ""
+            if path != first:
+                why = f"its place in Keeper is {path}, and the other's {first}"
+            elif replica in replicas_of:
+                why = f"both are named {replica}: each needs a macro replica of its own"
+            elif len(replicas_of) >= int(replicas) > 0:
+                why = f"their Keepers are not the same: {replica} knows of {replicas} in all"
+            if why:
+                other = next(iter(replicas_of.values()))
+                raise StoreRejected(
+                    f"table {table} at {host.name} is no replica of that at {other}: {why}. "
+                    f"--store takes the hosts of one shard"
+                )
+            replicas_of[replica] = host.name
+
+
+_LAG: Final = "inserts_in_queue, log_max_index, log_pointer"
+
+
+def lag(store: Store, table: str) -> str:
+    """Return what a replica has not fetched yet; empty if it has all, or is no replica.
+
+    Raises:
+        StoreUnavailable: it is read-only, since it has no connection to Keeper.
+        StoreError: there was no answer.
+    """
+    if not engines(store, [table]).get(table, "").startswith(REPLICATED):
+        return ""
+    found = store.query(
+        f"SELECT is_readonly OR is_session_expired OR total_replicas = 0, {_LAG}, zookeeper_path "
+        f"FROM system.replicas WHERE database = {literal(store.database)} "
+        f"AND table = {literal(table)}"
+    )
+    if not found:
+        return ""
+    is_alone, waiting, last, following, path = found[0]
+    if is_alone:
+        name = store.name
+        store.leave()
+        raise StoreUnavailable(f"table {table} at {name} is read-only: Keeper does not answer it")
+    # The number of the last entry is 0 also if there is none.
+    unread = int(last) + 1 - int(following) if int(last) or not _is_empty(store, path) else 0
+    parts = max(unread, 0) + int(waiting)
+    return f"{store.name} has to fetch {parts} parts from other replicas" if parts else ""
+
+
+def _is_empty(store: Readable, path: str) -> bool:
+    """Whether the log of a replicated table has no entry."""
+    log_of = f"SELECT count() FROM system.zookeeper WHERE path = {literal(f'{path}/log')}"
+    return not int(store.query(log_of)[0][0])
+
+
+def refuse_replicas(store: Store, table: str, what: str) -> None:
+    """Raise StoreRejected for a table that has replicas, to which a command does nothing."""
+    if store.replicated or engines(store, [table]).get(table, "").startswith(REPLICATED):
+        raise StoreRejected(f"table {table} at {store.name} has replicas, so it {what}")
+
+
+def unsettled(store: Store, table: str) -> str:
+    """Return why what a table lacks means nothing yet; empty if it does.
+
+    A server that was frozen or cut off may go on with an INSERT that we have given up, and a
+    replica may have to fetch what another one has.
+
+    Raises:
+        StoreError: as of `lag`.
+    """
+    return "an earlier INSERT has not ended" if inserting(store, table) else lag(store, table)

@@ -1,0 +1,227 @@
+"""Several hosts in --store: each row once on all replicas, whichever of them is away when."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from mexc_trio.cli.main import main
+from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.schema import market_table
+from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.journal import Queue, open_journal
+from mexc_trio.record.writer import Writer
+from tests.support.faults import TALLY
+from tests.support.replicas import (
+    Pair,
+    PairStore,
+    needs_a_pair,
+    needs_zookeeper,
+    replica_config,
+    replicated_pair,
+    zookeeper,
+)
+from tests.support.running import DEADLINE
+from tools.clickhouse import HOST, ClickHouseServer, free_port
+
+BTC = market_table("btc", TableEngine.MERGETREE)
+
+
+@pytest.fixture(scope="module")
+def shared_pair() -> Iterator[Pair]:
+    """Lend the module's pair."""
+    with replicated_pair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(shared_pair: Pair) -> Pair:
+    """Lend the pair with an empty table, and both of its servers up."""
+    first, second = shared_pair.servers
+    second.execute("SYSTEM SYNC REPLICA mexc_data.btc")
+    first.execute("TRUNCATE TABLE mexc_data.btc")
+    return shared_pair
+
+
+@attrs.define(eq=False)
+class Recording:
+    """A writer at work, with its queue."""
+
+    queue: Queue
+    gate: AsyncStore
+    store: PairStore
+    lost: list[str]
+    name: str
+    """What its rows have and no other test's: a table knows again what it had before."""
+
+    def receive(self, rows: int) -> None:
+        """Put so many rows into the journal, no two of them equal."""
+        first = self.queue.end
+        self.queue.append([self.row(n) for n in range(first, first + rows)])
+
+    def row(self, n: int) -> tuple[int, str, str]:
+        """Return a row by its number."""
+        return 1_700_000_000_000 + n, "d", f"{n}|{self.name}"
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        with trio.fail_after(DEADLINE):
+            while not condition():
+                await trio.sleep(0.02)
+
+    async def written(self) -> None:
+        """Wait until the store has acknowledged all."""
+        await self.until(lambda: not self.queue.backlog)
+
+
+@asynccontextmanager
+async def recording(pair: Pair, directory: Path) -> AsyncIterator[Recording]:
+    """Write what is received into the pair."""
+    lost: list[str] = []
+    with (
+        closing(pair.store()) as store,
+        open_journal(directory / "journal.sqlite") as journal,
+    ):
+        gate, queue = AsyncStore(store), journal.queue("btc")
+
+        def gap(cause: object, detail: str, start: int, end: int) -> None:
+            lost.append(detail)
+
+        writer = Writer(BTC, queue, gate, 0.02, lambda rows: None, gap)
+        async with trio.open_nursery() as nursery:
+            for task in (gate.keep_asking, gate.scheduler.run, journal.keep_flushing, writer.run):
+                nursery.start_soon(task)
+            yield Recording(queue, gate, store, lost, directory.name)
+            nursery.cancel_scope.cancel()
+
+
+async def whole(pair: Pair, now: Recording) -> None:
+    """See that both replicas have each row once, under its number."""
+    expected = [(n, *now.row(n)) for n in range(now.queue.end)]
+    for server in (0, 1):
+
+        def there(server: int = server) -> bool:
+            return len(pair.rows(server)) >= len(expected)
+
+        await now.until(there)
+    for server in (0, 1):
+        pair.servers[server].execute("SYSTEM SYNC REPLICA mexc_data.btc")
+        assert pair.rows(server) == expected
+    assert not now.lost
+    TALLY.rows += 2 * len(expected)
+
+
+@needs_a_pair
+async def test_another_host_is_written_to_while_one_is_dead(pair: Pair, tmp_path: Path) -> None:
+    """Recording into the tables goes on, and the dead one has all when it is back."""
+    async with recording(pair, tmp_path) as now:
+        for _ in range(5):
+            now.receive(20)
+            await now.written()
+        pair.servers[1].execute("SYSTEM SYNC REPLICA mexc_data.btc")
+        pair.servers[0].kill()
+        TALLY.fault("replica killed")
+        for _ in range(5):
+            now.receive(20)
+            await now.written()
+        assert len(pair.rows(1)) == 200
+        await trio.to_thread.run_sync(pair.revive, 0)
+        await whole(pair, now)
+
+
+@needs_a_pair
+async def test_a_replica_that_lags_is_never_taken_for_one_that_lost_rows(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """What only the dead host has comes when it is back; until then nothing is appended again."""
+    async with recording(pair, tmp_path) as now:
+        now.receive(20)
+        await now.written()
+        pair.servers[1].pause()  # it fetches nothing from now on
+        now.receive(30)
+        await now.written()
+        pair.servers[0].kill()
+        TALLY.fault("replica killed that another had not caught up with")
+        pair.servers[1].resume()
+        now.receive(50)
+        # What it lacks is seen, and not missing: some looks later nothing was written.
+        looks = now.store.looks
+        await now.until(lambda: now.store.looks > looks + 5)
+        assert now.queue.backlog
+        assert len(pair.rows(1)) < 50
+        await trio.to_thread.run_sync(pair.revive, 0)
+        await now.written()
+        await whole(pair, now)
+
+
+@needs_a_pair
+async def test_keeper_may_be_lost(pair: Pair, tmp_path: Path) -> None:
+    """Replicas are read-only without it: rows wait in the journal, and nothing is doubtful."""
+    async with recording(pair, tmp_path) as now:
+        now.receive(20)
+        await now.written()
+        pair.keeper.kill()
+        TALLY.fault("ZooKeeper killed")
+        now.receive(20)
+        await now.until(lambda: now.gate.away_since is not None)
+        assert now.queue.backlog
+        pair.keeper.start()
+        now.receive(20)
+        await now.written()
+        await whole(pair, now)
+
+
+def test_hosts_that_are_no_replicas_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two servers that know nothing of each other would have half of the rows each."""
+    with ClickHouseServer() as first, ClickHouseServer() as second:
+        url = f"{first.url.split('/mexc_data')[0]},{HOST}:{second.tcp_port}/mexc_data"
+        arguments = ["setup", "BTC_USDT", "--store", url]
+        assert main(arguments) == 1
+        assert "No macro 'shard'" in capsys.readouterr().err
+        for server in (first, second):
+            server.execute(
+                "CREATE TABLE mexc_data.btc (ts DateTime64(3), mt String, m String, n UInt64) "
+                "ENGINE = MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 9"
+            )
+        assert main(arguments) == 1
+        assert "of which each host would have rows of its own" in capsys.readouterr().err
+
+
+def test_readers_take_the_host_that_answers(
+    clickhouse_server: ClickHouseServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever only reads has an answer as long as one host lives."""
+    url = clickhouse_server.url.replace(HOST, f"{HOST}:{free_port()},{HOST}")
+    assert main(["sql", "SELECT 6 * 7", "--store", url]) == 0
+    assert "42" in capsys.readouterr().out
+
+
+@needs_zookeeper
+def test_a_current_server_takes_the_statements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables and views are made on both hosts, and Keeper knows them as replicas of one table.
+
+    The wheel's server stops there: it does not fetch from others, and so takes no rows.
+    """
+    with zookeeper() as keeper, ExitStack() as stack:
+        servers = []
+        for number in (1, 2):
+            config_d = tmp_path / str(number)
+            config_d.mkdir()
+            (config_d / "replica.xml").write_text(replica_config(keeper.port, number))
+            servers.append(stack.enter_context(ClickHouseServer(config_d=config_d)))
+        first, second = servers
+        url = f"{first.url.split('/mexc_data')[0]},{HOST}:{second.tcp_port}/mexc_data"
+        assert main(["setup", "BTC_USDT", "--wide", "--store", url]) == 0
+        assert "New in database mexc_data" in capsys.readouterr().out
+        for server in servers:
+            assert server.execute(
+                "SELECT table, zookeeper_path, total_replicas FROM system.replicas ORDER BY table"
+            ) == [(name, f"/clickhouse/tables/01/mexc_data/{name}", 2) for name in ("btc", "gaps")]
+            assert server.execute("SELECT * FROM mexc_data.btc_deals") == []
+        assert main(["setup", "BTC_USDT", "--store", url]) == 0
+        assert "Nothing is new" in capsys.readouterr().out

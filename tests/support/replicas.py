@@ -1,0 +1,216 @@
+"""A pair of servers that really replicate: Debian's clickhouse-server with Debian's ZooKeeper.
+
+That server is old (18.16): it has neither DateTime64 nor deduplication tokens. So tables are made
+by hand with `ts Int64`, and the hash of a block, in which each row has its number, does what the
+token does elsewhere. All else is the same code and, of the server, the same protocol in Keeper.
+"""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from mexc_trio.clickhouse import server as server_module
+from mexc_trio.clickhouse.replicas import ReplicatedStore
+from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.tables import NUMBER, Numbering
+from mexc_trio.settings.targets import ServerTarget, parse_store
+from tools.clickhouse import DATABASE, HOST, ClickHouseServer, free_port
+
+JARS: Final = Path("/usr/share/java")
+LONG: Final = 60.0
+"""Seconds after which ZooKeeper counts as not starting."""
+
+_USERS: Final = """<clickhouse>
+    <profiles><default><allow_python_table_function remove="1"/></default></profiles>
+    <users><default>
+        <password></password><no_password remove="1"/><grants remove="1"/>
+    </default></users>
+</clickhouse>"""
+
+
+@attrs.define(eq=False)
+class ZooKeeper:
+    """One ZooKeeper, which can be killed and started again on its data."""
+
+    port: int = attrs.field(factory=free_port)
+    directory: Path = attrs.field(init=False)
+    _process: "subprocess.Popen[bytes] | None" = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="zookeeper-"))
+        (self.directory / "zoo.cfg").write_text(
+            f"tickTime=500\ndataDir={self.directory}/data\nclientPort={self.port}\n"
+            f"clientPortAddress={HOST}\nadmin.enableServer=false\n"
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "java",
+                    "-Xmx96m",
+                    "-cp",
+                    JARS / "zookeeper.jar",
+                    main,
+                    self.directory / "zoo.cfg",
+                ],
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        deadline = time.monotonic() + LONG
+        while True:
+            try:
+                with socket.create_connection((HOST, self.port), timeout=1) as door:
+                    door.sendall(b"srvr")
+                    if b"Mode:" in door.recv(1000):
+                        return
+            except OSError:
+                pass
+            assert self._process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < deadline, "ZooKeeper does not start"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kill it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and delete its data."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@attrs.define(eq=False)
+class PairStore(ReplicatedStore):
+    """The store of such a pair: what these servers do not know is left out."""
+
+    looks: int = attrs.field(default=0, init=False)
+    """How often it was asked whether a replica has all."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Leave out what the server knows of a table's rows without counting them."""
+        self.looks += "log_pointer" in sql
+        return super().query(sql.replace("SELECT name, total_rows", "SELECT name, NULL"))
+
+    def append(
+        self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
+    ) -> None:
+        """Insert rows without a token and settings: equal blocks are known again by their hash."""
+        assert numbering is not None
+        names = ", ".join((*table.column_names, NUMBER))
+        values = [(*row, number) for row, number in zip(rows, numbering.numbers, strict=True)]
+        with self._client() as client:
+            client.execute(f"INSERT INTO {DATABASE}.{table.name} ({names}) VALUES", values)
+
+
+@attrs.define(eq=False)
+class Pair:
+    """Two servers and their ZooKeeper."""
+
+    servers: tuple[ClickHouseServer, ClickHouseServer]
+    keeper: ZooKeeper
+
+    @property
+    def url(self) -> str:
+        """What `--store` is given."""
+        first, second = self.servers
+        return first.url.replace(
+            f":{first.tcp_port}/", f":{first.tcp_port},{HOST}:{second.tcp_port}/"
+        )
+
+    def revive(self, number: int) -> None:
+        """Start a server that was killed, once Keeper has noticed: else it takes 10 s."""
+        server, other = self.servers[number], self.servers[1 - number]
+        replica = f"/clickhouse/tables/01/{DATABASE}/btc/replicas/replica-{number + 1}"
+        while other.execute(
+            f"SELECT 1 FROM system.zookeeper WHERE path = '{replica}' AND name = 'is_active'"
+        ):
+            time.sleep(0.05)
+        server.start()
+
+    def store(self) -> PairStore:
+        """Return the store of both."""
+        target = parse_store(self.url)
+        assert isinstance(target, ServerTarget)
+        return PairStore(target)
+
+    def rows(self, server: int) -> list[tuple[Any, ...]]:
+        """Return what one of them has, in the order of numbers."""
+        return self.servers[server].execute(f"SELECT n, ts, mt, m FROM {DATABASE}.btc ORDER BY n")
+
+
+_HAS_ZOOKEEPER: Final = bool(shutil.which("java")) and (JARS / "zookeeper.jar").exists()
+needs_zookeeper = pytest.mark.skipif(not _HAS_ZOOKEEPER, reason="needs Debian's zookeeper")
+needs_a_pair = pytest.mark.skipif(
+    not _HAS_ZOOKEEPER or not shutil.which("clickhouse-server"),
+    reason="needs Debian's clickhouse-server and zookeeper",
+)
+
+
+@contextmanager
+def zookeeper() -> Iterator[ZooKeeper]:
+    """Run a ZooKeeper."""
+    with closing(ZooKeeper()) as keeper:
+        keeper.start()
+        yield keeper
+
+
+@contextmanager
+def replicated_pair() -> Iterator[Pair]:
+    """Run two servers that replicate a table `btc`."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_module, "MINIMUM_VERSION", (18, 16))
+        configured = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keeper = stack.enter_context(zookeeper())
+        (configured / "users").mkdir()
+        (configured / "users" / "old.xml").write_text(_USERS)
+        servers = []
+        for number in (1, 2):
+            config_d = configured / str(number)
+            config_d.mkdir()
+            (config_d / "replica.xml").write_text(replica_config(keeper.port, number))
+            server = ClickHouseServer(
+                config_d=config_d, users_d=configured / "users", command=("clickhouse-server",)
+            )
+            stack.callback(server.close)
+            server.start()
+            server.execute(
+                f"CREATE TABLE {DATABASE}.btc (ts Int64, mt String, m String, n UInt64) "
+                f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/{{shard}}/{DATABASE}/btc', "
+                f"'{{replica}}') ORDER BY n"
+            )
+            servers.append(server)
+        first, second = servers
+        yield Pair((first, second), keeper)
+
+
+def replica_config(keeper: int, number: int) -> str:
+    """Return the configuration of a server that is one of a shard's replicas.
+
+    Args:
+        keeper: the port of its ZooKeeper.
+        number: which of the replicas it is.
+    """
+    return f"""<clickhouse>
+    <zookeeper>
+        <node><host>{HOST}</host><port>{keeper}</port></node>
+        <session_timeout_ms>1000</session_timeout_ms>
+    </zookeeper>
+    <macros><shard>01</shard><replica>replica-{number}</replica></macros>
+    <interserver_http_host>{HOST}</interserver_http_host>
+    <interserver_http_port>{free_port()}</interserver_http_port>
+</clickhouse>"""
