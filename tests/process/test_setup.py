@@ -185,7 +185,6 @@ class NewServer:
     name: str = "ClickHouse at host:9000"
     database: str = "mexc_data"
     concurrency: int = 1
-
     replicated, hosts = False, ()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
