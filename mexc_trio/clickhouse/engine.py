@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 FIND: Final = 10.0
 """Seconds that somebody else's engine may take until it answers."""
 POLL: Final = 0.1
-_PYTHON_RAISED: Final = 800
+_NO_SUCH_DIRECTORY: Final = 1001
 ADDRESS: Final = "http.url"
 """The file in the store's directory that says where a recorder's engine answers readers."""
 
@@ -221,7 +221,7 @@ class Engine:
             try:
                 server.query("SELECT file('/')")
             except StoreError as error:
-                safe = error.code == _PYTHON_RAISED
+                safe = error.code == _NO_SUCH_DIRECTORY
             else:
                 safe = False
             if not safe:

@@ -17,15 +17,19 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 # The server of readers is started by the recorder, once nothing is left open that it must not see.
 # The last statement never ends.
+# Before anybody is let in, nothing is left to read files with (see _close_files).
 _SERVE = """\
+SELECT close_files('');
 SYSTEM START LISTEN TCP;
 SELECT sleepEachRow(1) FROM numbers(1000000000000) SETTINGS max_block_size = 1,
     function_sleep_max_microseconds_per_block = 0 FORMAT Null"""
@@ -38,14 +42,15 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    home = Path.cwd()
+    start = Path.cwd() / "start"
     chdb = _load(Path(sys.argv[1]))
-    os.chdir(home)
+    shutil.rmtree(start, ignore_errors=True)
+    start.mkdir(mode=0o700)
+    (start / "config.xml").symlink_to("../config.xml")
+    os.chdir(start)
     chdb.set_signal_handlers_enabled(0)
-    # clickhouse-local lets this function read any file, whatever rights a user has. A function of
-    # Python's goes before one of the engine's with the same name.
     text = chdb._sqltypes.STRING  # noqa: SLF001 - there is no other way to name a type
-    chdb.create_function("file", _refuse, [text], text)
+    chdb.create_function("close_files", _close_files, [text], text)
     # The format is what the whole server answers in if nothing else is asked for.
     answer = chdb.query(_SERVE, "TabSeparated", path=sys.argv[2])
     sys.exit(f"engine: {answer.error_message() if answer is not None else 'it ended'}")
@@ -58,8 +63,17 @@ def _end_with_the_parent() -> None:
     os._exit(0)
 
 
-def _refuse(path: str) -> str:
-    raise PermissionError("the function file is not available here")
+def _close_files(_: str) -> str:
+    """Take away the directory that clickhouse-local started in.
+
+    It lets the function `file` read any file, whatever rights a user has. That looks for the
+    directory of the user's files first, which is where the engine started, and fails without it.
+    A function of ours with the same name would not do: a query that says it comes from an old
+    server is read by the old analyzer, and that one finds the engine's own.
+    """
+    with suppress(FileNotFoundError):  # it is called more than once for one statement
+        shutil.rmtree(Path.cwd())
+    return ""
 
 
 def _load(extension: Path) -> Any:
