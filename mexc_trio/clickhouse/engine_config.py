@@ -71,6 +71,8 @@ class Limits:
     """Bytes of temporary files."""
     statements: int
     """How many may run at the same time."""
+    sessions: int
+    """How many connections of the native protocol, and requests, it may have at the same time."""
 
     def profile(self) -> str:
         """Return the settings of a profile."""
@@ -80,6 +82,7 @@ class Limits:
             "max_memory_usage_for_user": self.memory,
             "max_temporary_data_on_disk_size_for_user": self.disk,
             "max_concurrent_queries_for_user": self.statements,
+            "max_sessions_for_user": self.sessions,
             # One thread also returns a table's rows in the order of insertion.
             "max_threads": 1,
             # Behind whoever records, when the processor is short.
@@ -94,7 +97,7 @@ class Limits:
         return {"max_execution_time": seconds, "max_threads": "<max>1</max>"}
 
 
-READERS: Final = Limits(seconds=600, memory=2**30, disk=2**28, statements=4)
+READERS: Final = Limits(seconds=600, memory=2**30, disk=2**28, statements=4, sessions=100)
 
 
 @attrs.frozen
@@ -144,6 +147,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
         <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
         <table_engines_require_grant>true</table_engines_require_grant>
     </access_control_improvements>
+    <max_connections>1024</max_connections>
     <mark_cache_size>16777216</mark_cache_size>
     <query_cache><max_size_in_bytes>16777216</max_size_in_bytes></query_cache>
     <database_atomic_delay_before_drop_table_sec>0</database_atomic_delay_before_drop_table_sec>
@@ -183,7 +187,7 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
         users.append(_user(READER, passwords.reader, from_there, "reader", read))
     return f"""<clickhouse>
     <profiles>
-        <default><readonly>0</readonly>{tame}</default>
+        <default><readonly>0</readonly>{tame}<receive_timeout>10</receive_timeout></default>
         <internal>
             <max_sessions_for_user>1</max_sessions_for_user>
             <max_concurrent_queries_for_user>1</max_concurrent_queries_for_user>

@@ -18,7 +18,8 @@ import attrs
 import clickhouse_connect
 import pytest
 from clickhouse_driver import Client
-from clickhouse_driver.errors import ServerException
+from clickhouse_driver.clientinfo import ClientInfo
+from clickhouse_driver.errors import NetworkError, ServerException
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.embedded import EmbeddedStore
@@ -83,7 +84,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     with closing(EmbeddedStore(place / "store", Address())) as store:
         prepare(store, [market_table("btc")])
         store.append(market_table("btc"), ROWS)
-        store.query("CREATE TABLE default.mine (a String) ENGINE = Memory")
+        store.query("CREATE DATABASE other")
+        store.query("CREATE TABLE other.mine (a String) ENGINE = Memory")
         url = urlsplit((place / "store" / ADDRESS).read_text().strip())
         assert url.hostname
         assert url.port
@@ -174,7 +176,7 @@ REFUSED: Sequence[tuple[str, dict[str, str]]] = [
     )],
     # What is nobody's business.
     *[(sql, {}) for sql in (
-        "SELECT * FROM default.mine", "SELECT * FROM system.users",
+        "SELECT * FROM other.mine", "SELECT * FROM system.users",
         "SELECT * FROM system.processes", "SELECT * FROM merge('system', '^users$')",
         "SELECT * FROM merge('system', '^processes$')",
         "SELECT * FROM merge(REGEXP('.*'), 'users')",
@@ -215,6 +217,41 @@ def test_hostile_request(opened: Open, sql: str, parameters: dict[str, str], pos
         assert secret.encode() not in answer
     assert [path.name for path in opened.outside.iterdir()] == ["secret"]
     assert opened.store.server_start_id() == before
+    assert count(opened.store, "btc") == len(ROWS)
+
+
+@pytest.mark.parametrize("version", [22, 26])
+def test_hostile_request_in_another_server_s_name(
+    opened: Open, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who says he is a server passing a query on, of the recorder's, gets no more than a reader.
+
+    To such a query the engine applies settings of its own, among them the analyzer of that time.
+    """
+    write = ClientInfo.write
+
+    def lie(info: ClientInfo, revision: int, output: object) -> None:
+        info.query_kind = ClientInfo.QueryKind.SECONDARY_QUERY
+        info.initial_user, info.initial_query_id = RECORDER, "x"
+        info.initial_address = "127.0.0.1:0"
+        info.client_version_major = version
+        write(info, revision, output)
+
+    monkeypatch.setattr(ClientInfo, "write", lie)
+    words = {"secret": opened.outside / "secret", "outside": opened.outside}
+    for sql, parameters in REFUSED:
+        if parameters or not re.search(r"\{secret\}|\{outside\}|default|other|system[.']|btc", sql):
+            continue
+        with opened.native() as client:
+            try:
+                answer = str(client.execute(sql.format(**words)))
+            except (ServerException, NetworkError) as error:
+                answer = str(error)
+            else:
+                # What is asked for about a statement, and what only a client would write.
+                assert sql.startswith(("EXPLAIN", "SELECT 1 ", "SELECT count()")), (sql, answer)
+        assert SECRET not in answer, sql
+    assert [path.name for path in opened.outside.iterdir()] == ["secret"]
     assert count(opened.store, "btc") == len(ROWS)
 
 
@@ -307,16 +344,17 @@ def test_the_web_terminal_is_closed(opened: Open) -> None:
         assert re.match(rb"HTTP/1\.1 40[34] ", line.recv(1000))
 
 
+def _process(store: EmbeddedStore) -> int:
+    """Return the engine's process."""
+    return int(re.findall(r"PID: (\d+)", (store.directory / "status").read_text())[0])
+
+
 def test_other_interfaces_are_closed(opened: Open) -> None:
     """The engine has two ports, and both are on the loopback interface."""
     place = Path(f"/proc/{os.getpid()}/net/tcp")
     if not place.exists():
         pytest.skip("needs Linux")
-    (pid,) = [
-        int(line.split()[1])
-        for line in (opened.store.directory / "status").read_text().splitlines()
-        if line.startswith("PID")
-    ]
+    pid = _process(opened.store)
     sockets = {
         os.readlink(path).removeprefix("socket:[").removesuffix("]")
         for path in Path(f"/proc/{pid}/fd").iterdir()
@@ -543,6 +581,19 @@ def test_a_thousand_idle_readers_are_not_felt(opened: Open) -> None:
         with closing(EmbeddedStore(opened.store.directory)) as another:
             assert another.query("SELECT 1") == [(1,)]
         assert time.monotonic() - began < 10
+
+
+def test_half_open_connections_cost_little(opened: Open) -> None:
+    """Whoever connects without a password takes no more than a bounded share of the memory."""
+    pid = _process(opened.store)
+    with ExitStack() as waiting:
+        for _ in range(1500):
+            connection = socket.create_connection((opened.host, opened.store.target.port))
+            waiting.enter_context(connection).sendall(b"\0\1")
+        assert opened.store.query("SELECT 1") == [(1,)]
+        status = Path(f"/proc/{pid}/status")
+        if status.exists():
+            assert int(re.findall(r"Threads:\s+(\d+)", status.read_text())[0]) < 1200
 
 
 def test_off_lets_nobody_in(tmp_path: Path) -> None:
