@@ -17,7 +17,7 @@ from mexc_trio.clickhouse.schema import Readable, literal
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.filled import FILLED_SQL
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
-from mexc_trio.spans import MINUTE, Span
+from mexc_trio.spans import DAY, EARLIEST, MINUTE, Span, now
 
 _TYPES: Final[Mapping[Channel, str]] = {"ticker": TICKER, "deal": DEAL, "depth": DEPTH}
 _FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
@@ -87,7 +87,7 @@ class MarkedGap:
 
 
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
-    """Return what each channel with rows has on both sides of a range.
+    """Return what each channel with rows has on both sides of a range. Impossible times are none.
 
     Args:
         store: where it is.
@@ -101,7 +101,7 @@ def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, A
     found = store.query(
         f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "
         f"maxIf({ts}, {ts} < {span[0]}), countIf({ts} >= {span[1]}), minIf({ts}, {ts} >= {span[1]})"
-        f" FROM {source} GROUP BY k"
+        f" FROM {source} WHERE {ts} BETWEEN {EARLIEST} AND {now() + DAY} GROUP BY k"
     )
     by_type = {str(line[0]): [int(value) for value in line[1:]] for line in found}
     return {

@@ -155,13 +155,14 @@ def test_backup_and_restore(
 def test_report(
     stores: dict[TableEngine, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same day is the same page but for the size of a row."""
+    """The same day is the same page but for the size of a row; impossible times do not count."""
     pages = []
     for engine, directory in stores.items():
         out = tmp_path / f"{engine}.html"
         where = ("--store", str(directory), "--out", str(out))
         assert main(["report", "BTC_USDT", "--day", "2026-09-02", *where]) == 0
         pages.append(out.read_text().count("<tr"))
+        assert " 0.0 % covered" not in capsys.readouterr().out
     assert pages[0] == pages[1]
     assert pages[0] > 1
 
