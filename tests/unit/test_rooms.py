@@ -8,9 +8,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import mexc_trio
 
 ROOT: Final = Path(mexc_trio.__file__).parent
+TOOLS: Final = ROOT.parent / "tools"
 MAP: Final = ROOT / "ARCHITECTURE.md"
 LEAVES: Final = "the modules on top"
 """What every room may know: they know no room."""
@@ -48,11 +51,11 @@ LONG: Final = {"exchange/session.py", "record/recording.py"}
 
 
 @cache
-def modules() -> Mapping[str, Path]:
-    """Return all modules of the package by name."""
+def modules(root: Path = ROOT) -> Mapping[str, Path]:
+    """Return all modules of a package by name."""
     found = {}
-    for file in ROOT.rglob("*.py"):
-        parts = file.relative_to(ROOT.parent).with_suffix("").parts
+    for file in root.rglob("*.py"):
+        parts = file.relative_to(root.parent).with_suffix("").parts
         found[".".join(parts).removesuffix(".__init__")] = file
     return found
 
@@ -63,21 +66,22 @@ def room(module: str) -> str:
     return parts[0] if len(parts) > 1 else LEAVES
 
 
-def imports(module: str) -> Iterator[str]:
+def imports(module: str, root: Path = ROOT) -> Iterator[str]:
     """Yield the modules of ours that one imports, wherever in it, also to be checked only."""
-    for node in ast.walk(ast.parse(modules()[module].read_text())):
+    ours = modules(root)
+    for node in ast.walk(ast.parse(ours[module].read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in modules())
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module in modules():
+            yield from (alias.name for alias in node.names if alias.name in ours)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module in ours:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                yield name if name in modules() else node.module
+                yield name if name in ours else node.module
 
 
-def arrows() -> Iterator[tuple[str, str]]:
+def arrows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
     """Yield who imports whom; to ask the package for its version is no import of what it offers."""
-    for module in modules().keys() - FRONT_DOORS:
-        for other in imports(module):
+    for module in modules(root).keys() - FRONT_DOORS:
+        for other in imports(module, root):
             if other not in (module, "mexc_trio"):
                 yield module, other
 
@@ -100,10 +104,11 @@ def test_the_table_has_no_circle() -> None:
     assert list(TopologicalSorter(MAY_KNOW).static_order())
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+@pytest.mark.parametrize("root", [ROOT, TOOLS], ids=lambda root: root.name)
+def test_no_files_import_each_other_in_a_circle(root: Path) -> None:
     """Each can be read after those that it needs."""
     graph: dict[str, set[str]] = {}
-    for module, other in arrows():
+    for module, other in arrows(root):
         graph.setdefault(module, set()).add(other)
     assert list(TopologicalSorter(graph).static_order())
 

@@ -17,7 +17,7 @@ from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
-from tools.exchange.core import Unmerged
+from tools.exchange.state import Unmerged
 from tools.market import Channel
 
 BTC, ETH, SOL = "BTC_USDT", "ETH_USDT", "SOL_USDT"

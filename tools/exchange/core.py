@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Final, Literal, TextIO
+from typing import Final, TextIO
 
 import attrs
 import trio
@@ -13,74 +12,31 @@ from trio_websocket import ConnectionClosed
 
 from tools.exchange.connection import Connection, Wire
 from tools.exchange.door import HOST, Door, bind
-from tools.exchange.handshakes import Handshake, fail_handshake
+from tools.exchange.handshakes import fail_handshake
 from tools.exchange.listing import ON, Listing, believable
 from tools.exchange.records import Record, Records
 from tools.exchange.replay import replay
 from tools.exchange.rest import Rest
 from tools.exchange.serving import PATH, serve_websocket
 from tools.exchange.shared import send_shared_deals
-from tools.exchange.tape import Tape, ids_of
+from tools.exchange.state import State
+from tools.exchange.tape import ids_of
 from tools.market import CHANNELS, Channel, Market, Row, truth, wall_clock_ms
 
 _FEW: Final = 12
 """Contracts that are listed when nobody says which."""
 
 
-Unmerged = Literal["sent", "refused", "ignored"]
-
-
 @attrs.define(eq=False)
-class Exchange:
+class Exchange(State):
     """The exchange. Get one from ``open_exchange``; its methods are for tests and faults.
 
-    These attributes may be changed at any time:
-
-    - ``handshake``: what new connections meet;
-    - ``answer_pings``: False leaves application pings unanswered (connections that go on sending
-      them stay open);
-    - ``withheld_acks``: channels whose subscriptions work but are not acknowledged;
-    - ``unmerged_deals``: what becomes of a subscription that asks for them;
-    - ``refusal``: what it says of a contract that does not exist;
-    - ``loss``: the share of frames of shared deals that do not reach one of several connections;
-    - ``split_bytes``: True sends what new connections get in TCP segments of one byte.
-
-    ``accepted`` counts TCP connections since the start, ``requests`` keeps what clients sent, as
-    pairs of connection number and text (if ``keep``). ``lost`` counts frames that did not reach one
-    of several connections. ``rest`` is the REST interface, None without one.
+    ``rest`` is the REST interface, None without one. For all else that may be looked at or changed
+    at any time see ``State``.
     """
 
-    market: Market
-    rate: float = 0.0
-    ping_limit: float = 60.0
-    listing: Listing = attrs.field(factory=lambda: Listing({}, False, ()))
-    split_bytes: bool = False
-    shared: bool = False
-    loss: float = 0.0
-    delays: Sequence[float] = ()
-    records: Records = attrs.field(factory=Records)
-
-    handshake: Handshake = attrs.field(default="accept", init=False)
-    answer_pings: bool = attrs.field(default=True, init=False)
-    withheld_acks: set[Channel] = attrs.field(factory=set, init=False)
-    unmerged_deals: Unmerged = attrs.field(default="sent", init=False)
-    refusal: str = attrs.field(default="Contract [{symbol}] not exists", init=False)
-    accepted: int = attrs.field(default=0, init=False)
-    lost: int = attrs.field(default=0, init=False)
-    requests: list[tuple[int, str]] = attrs.field(factory=list, init=False)
-
-    # What the modules of this package share.
-    chance: random.Random = attrs.field(init=False)
-    opened: list[Connection] = attrs.field(factory=list, init=False)
     rest: Rest | None = attrs.field(default=None, init=False)
-    silenced: set[tuple[str | None, Channel | None]] = attrs.field(factory=set, init=False)
-    tape: Tape = attrs.field(factory=Tape, init=False)
     door: Door = attrs.field(init=False)
-
-    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.chance = random.Random(self.market.seed)
 
     # --- What a test asks ---
 
@@ -93,11 +49,6 @@ class Exchange:
     def url(self) -> str:
         """The address for the recorder's ``--url``."""
         return f"ws://{HOST}:{self.port}{PATH}"
-
-    @property
-    def symbols(self) -> list[str]:
-        """The symbols that open connections have subscribed to."""
-        return sorted({symbol for one in self.opened for symbol in one.subscriptions})
 
     @property
     def connections(self) -> int:
@@ -119,24 +70,6 @@ class Exchange:
         Frames whose rows are unknown contribute nothing; the records tell which these are.
         """
         return [row for record in self.records.of(symbol) for row in record.rows or ()]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds.
-
-        It is looked at whenever a connection is accepted, opened or closed, a request has been
-        dealt with, or frames have been sent.
-        """
-        while not condition():
-            await self._changed.wait()
-
-    async def subscribed(self, symbol: str, channels: Collection[Channel] = CHANNELS) -> None:
-        """Wait until an open connection is subscribed to all these channels of a symbol."""
-        await self.until(
-            lambda: any(
-                set(channels) <= connection.subscriptions.get(symbol, {}).keys()
-                for connection in self.opened
-            )
-        )
 
     # --- What a test tells it to send ---
 
@@ -252,42 +185,6 @@ class Exchange:
                     await fail_handshake(wire, self.handshake)
             except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
                 pass  # the client left, or a fault broke the connection: both are daily life
-
-    # --- Frames ---
-
-    def subscribers(self, symbol: str, channel: Channel | None = None) -> list[Connection]:
-        """List the connections with a subscription of a symbol (and channel)."""
-        return [
-            connection
-            for connection in self.opened
-            if symbol in connection.subscriptions
-            and (channel is None or channel in connection.subscriptions[symbol])
-        ]
-
-    async def transmit(self, connection: Connection, records: list[Record]) -> None:
-        """Send recorded frames.
-
-        Nothing is awaited between recording and the queue for the wire's lock, which is fair, so
-        that records are in the order of the wire.
-        """
-        if not records:
-            await trio.lowlevel.checkpoint()
-            return
-        self.records.flush()
-        if connection.delay:
-            at = trio.current_time() + connection.delay
-            connection.late.append((at, [record.frame for record in records]))
-            await trio.lowlevel.checkpoint()
-            return
-        completed = await connection.send([record.frame for record in records])
-        for record in records:
-            record.completed = completed
-        self.notify()
-
-    def notify(self) -> None:
-        """Let those who wait in ``until`` look at their conditions."""
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 @contextlib.asynccontextmanager

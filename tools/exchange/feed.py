@@ -8,15 +8,15 @@ import trio
 
 if TYPE_CHECKING:
     from tools.exchange.connection import Connection
-    from tools.exchange.core import Exchange
     from tools.exchange.records import Record
+    from tools.exchange.state import State
 
 BURST: Final = 64
 """Frames that are written at once when many are due; bounds the memory."""
 _SHORTEST_SLEEP: Final = 0.002  # seconds; shorter sleeps cost more than they give
 
 
-async def send_automatically(exchange: Exchange, connection: Connection) -> None:
+async def send_automatically(exchange: State, connection: Connection) -> None:
     """Send a connection its subscriptions' frames at the exchange's rate.
 
     One task advances all subscriptions of a connection by the time that has passed, in
@@ -41,7 +41,7 @@ async def send_automatically(exchange: Exchange, connection: Connection) -> None
         await exchange.transmit(connection, [record for record in records if record])
 
 
-def _draw(exchange: Exchange, connection: Connection) -> Record | None:
+def _draw(exchange: State, connection: Connection) -> Record | None:
     """Make the next automatic frame; None when its channel is not subscribed or silenced."""
     symbol = connection.next_symbol()
     channel = exchange.market.draw_channel(symbol)

@@ -14,11 +14,11 @@ from tools.exchange.feed import BURST
 from tools.market import CHANNELS
 
 if TYPE_CHECKING:
-    from tools.exchange.core import Exchange
+    from tools.exchange.state import State
 
 
 async def replay(
-    exchange: Exchange, frames: Sequence[tuple[str, str, str]], *, rate: float, loop: bool
+    exchange: State, frames: Sequence[tuple[str, str, str]], *, rate: float, loop: bool
 ) -> None:
     """Send given frames, triples of symbol, channel and text, to their subscribers.
 
@@ -36,7 +36,7 @@ async def replay(
 
 
 async def _replay_symbol(
-    exchange: Exchange, symbol: str, texts: Iterable[tuple[str, str]], rate: float
+    exchange: State, symbol: str, texts: Iterable[tuple[str, str]], rate: float
 ) -> None:
     # Bursts of five milliseconds' worth keep high rates affordable.
     size = min(max(1, int(rate * 0.005)), BURST) if rate else BURST

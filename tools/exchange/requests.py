@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tools.exchange.connection import Subscription
+from tools.exchange.connection import Connection, Subscription
 from tools.market import CHANNELS, LEVELS, OPTIONAL
 
 if TYPE_CHECKING:
-    from tools.exchange.connection import Connection
-    from tools.exchange.core import Exchange
+    from tools.exchange.state import State
 
 
-async def answer(exchange: Exchange, connection: Connection, message: str | bytes) -> None:
+async def answer(exchange: State, connection: Connection, message: str | bytes) -> None:
     """Do what a client asks for, and answer as the exchange would."""
     if exchange.records.keep:
         text = message if isinstance(message, str) else message.decode(errors="replace")
@@ -53,7 +52,7 @@ async def answer(exchange: Exchange, connection: Connection, message: str | byte
             await connection.send([reply(exchange, f"rs.sub.{channel}", "success")])
 
 
-async def _answer_ping(exchange: Exchange, connection: Connection) -> None:
+async def _answer_ping(exchange: State, connection: Connection) -> None:
     connection.patience.deadline = trio.current_time() + exchange.ping_limit
     if not exchange.answer_pings:
         return
@@ -66,7 +65,7 @@ async def _answer_ping(exchange: Exchange, connection: Connection) -> None:
     await connection.send(replies)
 
 
-def reply(exchange: Exchange, channel: str, data: str | int) -> str:
+def reply(exchange: State, channel: str, data: str | int) -> str:
     """Write a message that is no push."""
     message = {"channel": channel, "data": data, "ts": exchange.market.clock()}
     return json.dumps(message, separators=(",", ":"))

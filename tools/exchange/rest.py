@@ -23,7 +23,7 @@ from tools.exchange.handshakes import html_page
 from tools.exchange.tape import MOST_DEALS
 
 if TYPE_CHECKING:
-    from tools.exchange.core import Exchange
+    from tools.exchange.state import State
 
 Trouble = Literal[
     "none", "throttled", "html", "error", "broken", "endless", "hangup", "empty", "foreign", "long"
@@ -60,7 +60,7 @@ class Rest:
     ``requests`` keeps the time on Trio's clock and the target of each (if ``keep``).
     """
 
-    _exchange: Exchange
+    _exchange: State
     keep: bool = True
     trouble: Trouble = attrs.field(default="none", init=False)
     delay: float = attrs.field(default=0.0, init=False)

@@ -12,13 +12,13 @@ from tools.exchange.feed import send_automatically
 from tools.exchange.requests import answer, reply
 
 if TYPE_CHECKING:
-    from tools.exchange.core import Exchange
+    from tools.exchange.state import State
 
 PATH: Final = "/edge"
 _HANDSHAKE_SECONDS: Final = 10
 
 
-async def serve_websocket(exchange: Exchange, number: int, wire: Wire) -> None:
+async def serve_websocket(exchange: State, number: int, wire: Wire) -> None:
     """Shake hands, then serve a connection until it ends."""
     async with trio.open_nursery() as nursery:
         websocket = None
@@ -58,7 +58,7 @@ async def serve_websocket(exchange: Exchange, number: int, wire: Wire) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _watch_pings(exchange: Exchange, connection: Connection) -> None:
+async def _watch_pings(exchange: State, connection: Connection) -> None:
     """Close a connection that sent no application ping for too long.
 
     The exchange does so after 60 to 68 seconds, although data flows.

@@ -16,7 +16,7 @@ from tools.market import MIX
 
 if TYPE_CHECKING:
     from tools.exchange.connection import Connection
-    from tools.exchange.core import Exchange
+    from tools.exchange.state import State
 
 _SHORTEST_PAUSE: Final = 0.002  # seconds between two looks at what is due
 
@@ -30,7 +30,7 @@ class _Deal(NamedTuple):
     """Whether another connection gets it first."""
 
 
-async def send_shared_deals(exchange: Exchange) -> None:
+async def send_shared_deals(exchange: State) -> None:
     """Send every symbol's deals to all who are subscribed to them, at the exchange's rate."""
     owed: defaultdict[str, float] = defaultdict(float)
     pace = exchange.rate * MIX["deal"]
@@ -52,7 +52,7 @@ async def send_shared_deals(exchange: Exchange) -> None:
                 nursery.start_soon(_send, exchange, connection, deals)
 
 
-async def _send(exchange: Exchange, connection: Connection, deals: list[_Deal]) -> None:
+async def _send(exchange: State, connection: Connection, deals: list[_Deal]) -> None:
     records = [
         exchange.records.add(connection.number, one.symbol, "deal", one.frame, again=one.again)
         for one in deals
@@ -61,7 +61,7 @@ async def _send(exchange: Exchange, connection: Connection, deals: list[_Deal]) 
 
 
 def _deal(
-    exchange: Exchange,
+    exchange: State,
     symbol: str,
     subscribers: list[Connection],
     due: defaultdict[Connection, list[_Deal]],
