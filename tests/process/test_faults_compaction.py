@@ -100,7 +100,7 @@ def test_kill_9_while_a_table_is_rewritten(
 ) -> None:
     """At any instant of it, again and again: every row once, in order, each gap written down."""
     instants = chance(f"compaction-{victim}-{server is not None}")
-    kills = repetitions(4)
+    kills = repetitions(2)
     with recording(tmp_path, server, linger="0") as (exchange, recorder):
         for _ in range(kills):
             if not recorder.is_running:

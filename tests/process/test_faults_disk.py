@@ -112,7 +112,7 @@ def test_disk_that_is_quite_full(kind: str, tmp_path: Path, server: ClickHouseSe
         mounted(state, "-t", "tmpfs", "-o", f"size={size}", "none"),
         recording(tmp_path, target, options=("--min-free-mib", "0")) as (exchange, recorder),
     ):
-        fulls = repetitions(3)
+        fulls = repetitions(2)
         for _ in range(fulls):
             exchange.look()
             recorder.start()
@@ -151,7 +151,7 @@ def test_journal_damaged_between_two_runs(
     """A journal that cannot be read is kept under another name; nothing is stored twice."""
     instants = chance(f"journal-{how}")
     with recording(tmp_path, server) as (exchange, recorder):
-        times = repetitions(5 if how == "overwritten" else 2)
+        times = repetitions(3 if how == "overwritten" else 1)
         for _ in range(times):
             exchange.look()
             recorder.start()
@@ -215,7 +215,7 @@ def test_journal_damaged_while_recording(tmp_path: Path, server: ClickHouseServe
     """Whether or not it is noticed at once: no traceback, nothing twice, and the rows in order."""
     instants = chance("journal-running")
     with recording(tmp_path, server) as (exchange, recorder):
-        for _ in range(repetitions(3)):
+        for _ in range(repetitions(2)):
             exchange.look()
             recorder.start()
             exchange.sends()

@@ -53,7 +53,7 @@ def test_kill_9_inside_an_insert(tmp_path: Path) -> None:
     instants = chance("engine")
     store = tmp_path / "store"
     least, inside = 0, 0
-    kills = repetitions(10)
+    kills = repetitions(5)
     for _ in range(kills):
         size = instants.choice((1, 100, 10_000, 50_000))
         process = subprocess.Popen(
@@ -92,7 +92,7 @@ def engine_of(recorder: Recorder) -> int:
     return int(status.read_text().split("\n", 1)[0].removeprefix("PID: "))
 
 
-@pytest.mark.parametrize(("table_engine", "kills"), [("stripelog", 30), ("mergetree", 15)])
+@pytest.mark.parametrize(("table_engine", "kills"), [("stripelog", 10), ("mergetree", 5)])
 def test_kill_9_of_the_engine_under_load(table_engine: str, kills: int, tmp_path: Path) -> None:
     """It is started again at once, and the journal has what came meanwhile."""
     instants = chance(f"engine-child-{table_engine}")
@@ -124,7 +124,7 @@ def test_kill_9_of_the_engine_under_load(table_engine: str, kills: int, tmp_path
 def test_kill_9_of_both_at_once(tmp_path: Path) -> None:
     """No orphan is left, the next start finds the directory free, and all is there once."""
     instants = chance("both")
-    kills = repetitions(10)
+    kills = repetitions(5)
     with recording(tmp_path) as (exchange, recorder):
         for _ in range(kills):
             exchange.look()

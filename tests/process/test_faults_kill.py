@@ -22,10 +22,10 @@ from tools.clickhouse import ClickHouseServer
 @pytest.mark.parametrize(
     ("kind", "engine", "kills"),
     [
-        ("embedded", "stripelog", 20),
-        ("embedded", "mergetree", 10),
-        ("server", "stripelog", 30),
-        ("server", "mergetree", 30),
+        ("embedded", "stripelog", 8),
+        ("embedded", "mergetree", 5),
+        ("server", "stripelog", 10),
+        ("server", "mergetree", 10),
     ],
 )
 def test_kill_9_during_heavy_traffic(

@@ -58,7 +58,7 @@ def damage(directory: Path, instants: random.Random) -> str:
     return f"the last {lost} bytes of {name} cut off"
 
 
-@pytest.mark.parametrize(("kind", "losses"), [("embedded", 8), ("server", 5)])
+@pytest.mark.parametrize(("kind", "losses"), [("embedded", 5), ("server", 3)])
 def test_power_loss(
     kind: str, losses: int, tmp_path: Path, clickhouse_server: ClickHouseServer
 ) -> None:

@@ -191,6 +191,7 @@ class Recorder:
     engine: str = "stripelog"
     """Of tables that are not there yet."""
     _process: "subprocess.Popen[bytes] | None" = attrs.field(init=False, default=None)
+    _had_said: int = attrs.field(init=False, default=0)  # bytes of the log, in earlier runs
 
     @property
     def state(self) -> Path:
@@ -220,6 +221,7 @@ class Recorder:
         assert not self.is_running
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log, (self.directory / "recorder.out").open("ab") as out:
+            self._had_said = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mexc_trio", *arguments,
                  "--store", self.store or str(self.state)],
@@ -281,6 +283,8 @@ class Recorder:
 
     def stop(self, seconds: float = DEADLINE) -> None:
         """Stop it as Ctrl-C does, and see that it ends well."""
+        # Before its first line Python itself may still be starting, and would end otherwise.
+        wait_until("it has begun", lambda: self.log.stat().st_size > self._had_said)
         self.signal()
         code = self.wait(seconds)
         assert code == 0, f"exit code {code}\n{self.said()}"
