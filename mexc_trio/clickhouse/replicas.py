@@ -170,7 +170,7 @@ def refuse_strangers(hosts: Sequence[Store], tables: Sequence[Table]) -> None:
             replicas_of[replica] = host.name
 
 
-_LAG: Final = "inserts_in_queue, log_max_index, log_pointer"
+_LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path"
 
 
 def lag(store: Store, table: str) -> str:
@@ -183,17 +183,20 @@ def lag(store: Store, table: str) -> str:
     if not engines(store, [table]).get(table, "").startswith(REPLICATED):
         return ""
     found = store.query(
-        f"SELECT is_readonly OR is_session_expired OR total_replicas = 0, {_LAG}, zookeeper_path "
+        f"SELECT is_readonly OR is_session_expired OR total_replicas = 0, active_replicas, {_LAG} "
         f"FROM system.replicas WHERE database = {literal(store.database)} "
         f"AND table = {literal(table)}"
     )
     if not found:
         return ""
-    is_alone, waiting, last, following, path = found[0]
+    is_alone, active, waiting, last, following, path = found[0]
     if is_alone:
         name = store.name
         store.leave()
         raise StoreUnavailable(f"table {table} at {name} is read-only: Keeper does not answer it")
+    if int(active) < store.quorum:
+        # What is here of an INSERT that found no quorum is not to be acknowledged yet.
+        return f"{active} replicas are connected, of a quorum of {store.quorum}"
     # The number of the last entry is 0 also if there is none.
     unread = int(last) + 1 - int(following) if int(last) or not _is_empty(store, path) else 0
     parts = max(unread, 0) + int(waiting)

@@ -49,7 +49,11 @@ class Store(Readable, Protocol):
 
     @property
     def replicated(self) -> bool:
-        """Whether its tables have replicas on several hosts, of which `--store` names more."""
+        """Whether its tables have replicas, whose hosts `--store` names."""
+
+    @property
+    def quorum(self) -> int:
+        """How many replicas must have rows that are acknowledged; 0 for one."""
 
     @property
     def hosts(self) -> "Sequence[Store]":
@@ -265,9 +269,8 @@ def inserting(store: Readable, table: str) -> bool:
 def known_rows(store: Readable, table: str) -> int | None:
     """Return the number of rows by what the engine knows of the table without reading its data.
 
-    None where it does not tell: tables that are none, such as views.
-    It answers for a table whose data is damaged, where `SELECT count()` fails, since that reads
-    a column of a StripeLog table.
+    None where it does not tell: tables that are none, such as views. It answers for a table whose
+    data is damaged, where `SELECT count()` fails.
 
     Raises:
         TableMissing: there is no such table.
@@ -291,8 +294,5 @@ def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str,
 
 
 def milliseconds(column: str, type_: str) -> str:
-    """Return the SQL that reads a time column as milliseconds.
-
-    A table made by hand may have Int64 there.
-    """
+    """Return the SQL that reads a time column, which may be Int64, as milliseconds."""
     return f"toUnixTimestamp64Milli({column})" if type_.startswith("DateTime64") else column

@@ -82,6 +82,11 @@ class ServerStore:
         return self.known_as or f"ClickHouse at {self.target.host}:{self.target.port}"
 
     @property
+    def quorum(self) -> int:
+        """See `Store.quorum`."""
+        return self.target.quorum
+
+    @property
     def hosts(self) -> "Sequence[ServerStore]":
         """See `Store.hosts`."""
         return ()
@@ -109,7 +114,7 @@ class ServerStore:
     ) -> None:
         """See `Store.append`. Columns, because that is three times as fast as rows."""
         names, columns = list(table.column_names), list(zip(*rows, strict=True))
-        settings: dict[str, int | str] = dict(INSERT_SETTINGS)
+        settings: dict[str, int | str] = {**INSERT_SETTINGS, **self._insert_quorum}
         with self._client() as client:
             if numbering is not None:
                 names.append(NUMBER)
@@ -124,6 +129,13 @@ class ServerStore:
                 columnar=True,
                 settings=settings,
             )
+
+    @property
+    def _insert_quorum(self) -> dict[str, int]:
+        # The server gives up before we do, or nobody heard what became of it.
+        wait = 1000 * (SEND_RECEIVE_TIMEOUT - 2)
+        settings = {"insert_quorum": self.quorum, "insert_quorum_timeout": wait}
+        return settings if self.quorum else {}
 
     def blocks(self, sql: str, settings: Mapping[str, int | str]) -> Generator[Block, None, None]:
         """Run a statement with our database as the default, and yield its answer in blocks.

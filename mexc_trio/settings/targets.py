@@ -45,6 +45,8 @@ class ServerTarget:
     options: Mapping[str, float | bool | str] = attrs.field(factory=dict, hash=False)
     others: tuple[tuple[str, int], ...] = ()
     """Hosts and ports of more servers, which keep replicas of the same tables."""
+    quorum: int = 0
+    """How many of them must have the rows of an INSERT before it is acknowledged; 0 for one."""
 
     @http_port.default
     def _usual_http_port(self) -> int:
@@ -73,6 +75,8 @@ class ServerTarget:
         options = {name: str(value) for name, value in self.options.items()}
         if self.http_port != self._usual_http_port():
             options["http_port"] = str(self.http_port)
+        if self.quorum:
+            options["quorum"] = str(self.quorum)
         query = "?" + urlencode(options) if options else ""
         return f"{scheme}://{user}@{self.identity}{query}"
 
@@ -141,7 +145,9 @@ def parse_store(text: str) -> StoreTarget:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
         raise UsageError(f"{shown(database)} is not the name of a database")
     options = dict(_server_options(pairs, secure=secure))
-    more = {"http_port": int(options.pop("http_port"))} if "http_port" in options else {}
+    more = {name: int(options.pop(name)) for name in ("http_port", "quorum") if name in options}
+    if more.get("quorum", 0) > len(places):
+        raise UsageError(f"{shown(text)} has a quorum of more than its {len(places)} hosts")
     return ServerTarget(
         host=host,
         port=port,
@@ -158,7 +164,7 @@ def parse_store(text: str) -> StoreTarget:
 def _server_options(
     pairs: Iterable[tuple[str, str]], *, secure: bool
 ) -> Iterator[tuple[str, float | bool | str]]:
-    known = {**SERVER_OPTIONS, **TLS_OPTIONS, "http_port": whole(1)}
+    known = {**SERVER_OPTIONS, **TLS_OPTIONS, "http_port": whole(1), "quorum": whole(2)}
     seen: set[str] = set()
     for name, text in pairs:
         if name not in known:

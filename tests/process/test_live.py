@@ -217,7 +217,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
 
     class Silent:
         name, database, concurrency = "store mexc-data", "mexc_data", 1
-        replicated, hosts = False, ()
+        replicated, hosts, quorum = False, (), 0
 
         def query(self, sql: str) -> list[tuple[object, ...]]:
             """Know nothing."""

@@ -78,11 +78,13 @@ class Recording:
 
 
 @asynccontextmanager
-async def recording(pair: Pair, directory: Path) -> AsyncIterator[Recording]:
+async def recording(
+    pair: Pair, directory: Path, *, quorum: bool = False
+) -> AsyncIterator[Recording]:
     """Write what is received into the pair."""
     lost: list[str] = []
     with (
-        closing(pair.store()) as store,
+        closing(pair.store(quorum=quorum)) as store,
         open_journal(directory / "journal.sqlite") as journal,
     ):
         gate, queue = AsyncStore(store), journal.queue("btc")
@@ -153,6 +155,28 @@ async def test_a_replica_that_lags_is_never_taken_for_one_that_lost_rows(
         assert now.queue.backlog
         assert len(pair.rows(1)) < 50
         await trio.to_thread.run_sync(pair.revive, 0)
+        await now.written()
+        await whole(pair, now)
+
+
+@needs_a_pair
+async def test_with_a_quorum_rows_are_acknowledged_when_both_have_them(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """While one is dead they wait in the journal; nothing is doubtful afterwards."""
+    async with recording(pair, tmp_path, quorum=True) as now:
+        now.receive(20)
+        await now.written()
+        assert len(pair.rows(0)) == len(pair.rows(1)) == 20
+        pair.servers[1].kill()
+        TALLY.fault("replica of a quorum killed")
+        now.receive(20)
+        await now.until(lambda: now.gate.away_since is not None)
+        looks = now.store.looks
+        await now.until(lambda: now.store.looks > looks + 5)
+        assert now.queue.backlog  # whether or not the first has them: one is not enough
+        await trio.to_thread.run_sync(pair.revive, 1)
+        now.receive(20)
         await now.written()
         await whole(pair, now)
 

@@ -185,7 +185,7 @@ class NewServer:
     name: str = "ClickHouse at host:9000"
     database: str = "mexc_data"
     concurrency: int = 1
-    replicated, hosts = False, ()
+    replicated, hosts, quorum = False, (), 0
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Answer, or refuse."""

@@ -114,7 +114,11 @@ class PairStore(ReplicatedStore):
         names = ", ".join((*table.column_names, NUMBER))
         values = [(*row, number) for row, number in zip(rows, numbering.numbers, strict=True)]
         with self._client() as client:
-            client.execute(f"INSERT INTO {DATABASE}.{table.name} ({names}) VALUES", values)
+            client.execute(
+                f"INSERT INTO {DATABASE}.{table.name} ({names}) VALUES",
+                values,
+                settings=self._insert_quorum,
+            )
 
 
 @attrs.define(eq=False)
@@ -142,9 +146,9 @@ class Pair:
             time.sleep(0.05)
         server.start()
 
-    def store(self) -> PairStore:
-        """Return the store of both."""
-        target = parse_store(self.url)
+    def store(self, *, quorum: bool = False) -> PairStore:
+        """Return the store of both, of which one has to have a row, or both."""
+        target = parse_store(self.url + "&quorum=2" if quorum else self.url)
         assert isinstance(target, ServerTarget)
         return PairStore(target)
 

@@ -26,7 +26,7 @@ class Refusing:
     name: str = "ClickHouse at host:9000"
     database: str = "mexc_data"
     concurrency: int = 4
-    replicated, hosts = False, ()
+    replicated, hosts, quorum = False, (), 0
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Answer as a server without the database."""

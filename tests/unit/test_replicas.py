@@ -67,6 +67,7 @@ class Told:
     entries: int = 0
     database: str = "mexc_data"
     left: int = 0
+    quorum: int = 2
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Return what is known of a replica."""
@@ -113,14 +114,20 @@ def test_strangers(first: tuple[Any, ...], second: tuple[Any, ...], why: str) ->
 )
 def test_a_replica_lags(waiting: int, last: int, following: int, entries: int, parts: int) -> None:
     """What is in Keeper's log and not in the table is on its way."""
-    store: Any = Told("one", [(0, waiting, last, following, "/a")], entries)
+    store: Any = Told("one", [(0, 2, waiting, last, following, "/a")], entries)
     said = lag(store, "btc")
     assert said == (f"one has to fetch {parts} parts from other replicas" if parts else "")
 
 
+def test_a_quorum_is_waited_for() -> None:
+    """What was stored without it is on one machine alone."""
+    store: Any = Told("one", [(0, 1, 0, 7, 8, "/a")])
+    assert lag(store, "btc") == "1 replicas are connected, of a quorum of 2"
+
+
 def test_a_replica_without_keeper_is_left() -> None:
     """It takes no row, and another may."""
-    told = Told("one", [(1, 0, 0, 0, "/a")])
+    told = Told("one", [(1, 0, 0, 0, 0, "/a")])
     store: Any = told
     with pytest.raises(StoreUnavailable, match="read-only"):
         lag(store, "btc")
@@ -142,3 +149,16 @@ def test_a_start_is_told_from_another_hosts() -> None:
     assert same_incarnation("a:9000@1764000000", "a:9000@1764000001")
     assert not same_incarnation("a:9000@1764000000", "b:9000@1764000000")
     assert not same_incarnation("a:9000@1764000000", "a:9000@1764000002")
+
+
+def test_a_quorum_is_of_the_hosts() -> None:
+    """More than there are could never be had."""
+    assert target("clickhouse://a,b?quorum=2").quorum == 2
+    assert str(target("clickhouse://a,b?quorum=2")).endswith("?quorum=2")
+    for text in (
+        "clickhouse://a?quorum=2",
+        "clickhouse://a,b?quorum=3",
+        "clickhouse://a,b?quorum=1",
+    ):
+        with pytest.raises(UsageError, match="quorum"):
+            parse_store(text)
