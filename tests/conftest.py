@@ -43,10 +43,11 @@ class TallyOfWorkers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the tallies added up, and Ctrl-C heard by the programs that tests start."""
+    """Have the tallies added up, and signals heard by the programs that tests start."""
     config.pluginmanager.register(TallyOfWorkers())
-    # What runs behind a shell's `&` was told to ignore it, and programs inherit that.
+    # What runs behind a shell's `&` or nohup was told to ignore them, and programs inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -283,8 +283,8 @@ class Recorder:
 
     def stop(self, seconds: float = DEADLINE) -> None:
         """Stop it as Ctrl-C does, and see that it ends well."""
-        # Before its first line Python itself may still be starting, and would end otherwise.
-        wait_until("it has begun", lambda: self.log.stat().st_size > self._had_said)
+        # Before that Python may still be importing, and Ctrl-C is an error: nothing was begun.
+        wait_until("it listens to signals", lambda: b"metrics at " in self._says_now())
         self.signal()
         code = self.wait(seconds)
         assert code == 0, f"exit code {code}\n{self.said()}"
@@ -292,6 +292,12 @@ class Recorder:
     def said(self) -> str:
         """Return all that it said on standard error."""
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    def _says_now(self) -> bytes:
+        """Return what it has said since its last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._had_said)
+            return log.read()
 
     def memory(self) -> int:
         """Return the most memory that the running process ever had, in bytes. Linux only."""
