@@ -10,8 +10,10 @@ import trio
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange.deals import Deals
+from mexc_trio.exchange.feed import Feed
 from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.session import SUBSCRIBE_PAUSE, Dial, Feed, converse
+from mexc_trio.exchange.session import Dial, converse
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import dial
 

@@ -7,18 +7,18 @@ pong, a silent channel, a close, or that there was no connection at all.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import attrs
 import trio
 
 from mexc_trio.channels import ALL
-from mexc_trio.errors import ExchangeError, Loss, UnknownContract
+from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.decoding import dead_letter, decode
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.feed import Feed
 from mexc_trio.exchange.messages import (
     PING,
     Ack,
@@ -26,67 +26,23 @@ from mexc_trio.exchange.messages import (
     Pong,
     Refusal,
     Skipped,
-    method,
-    subscribe,
     unsubscribe,
 )
 from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Subscriptions
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import Socket, dial
-from mexc_trio.rows import Channel
-from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
 
-ACK_TIMEOUT: Final = 10.0
-"""Seconds in which a subscription is to be acknowledged."""
 PONG_TIMEOUT: Final = 10.0
 """Seconds in which a ping is to be answered."""
-SUBSCRIBE_PAUSE: Final = 0.15
-"""Seconds between the subscriptions of two symbols: 20 requests a second were fine (measured)."""
 WATCH_INTERVAL: Final = 5.0
 """Seconds between two looks at the clock and at the silence of the channels."""
 CLOCK_JUMP: Final = 10.0
 """Seconds by which the wall clock may run ahead of Trio's before the machine must have slept."""
 
 Dial = Callable[[str], AbstractAsyncContextManager[Socket]]
-
-
-class Feed(Protocol):
-    """Where a symbol's messages go."""
-
-    @property
-    def symbol(self) -> str:
-        """The contract, as the exchange writes it."""
-
-    @property
-    def pulses(self) -> Mapping[Channel, Pulse]:
-        """The rhythm of each channel that is to be subscribed to."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it wants no more messages."""
-
-    def data(self, message: Data) -> None:
-        """Take the rows of a frame."""
-
-    def subscribed(self, channel: Channel) -> None:
-        """Note that the exchange has confirmed a subscription on this connection."""
-
-    def skipped(self) -> None:
-        """Count a frame that holds nothing to record."""
-
-    def unreadable(self) -> None:
-        """Note that a frame that may have been for this symbol went to another as a dead letter."""
-
-    def silent(self, channel: Channel, seconds: float) -> None:
-        """Note that a channel has been silent for longer than is usual for it."""
-
-    def refused(self, error: UnknownContract) -> float:
-        """Note that the exchange says it has no such contract; return when to ask again.
-
-        In seconds from now. Contracts that exist are refused too, while the exchange restarts.
-        """
 
 
 class ClockJumped(ExchangeError):  # noqa: N818 - as its siblings in mexc_trio.errors
@@ -134,19 +90,11 @@ async def converse(
     tally = tally or Tally()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         with tally.serving() as subscribed:
+            subscriptions = Subscriptions(socket, nursery, pace, deals or Deals(), subscribed)
             session = _Session(
-                socket,
-                nursery,
-                feeds,
-                ping_interval,
-                flush,
-                pace,
-                tally,
-                subscribed,
-                deals or Deals(),
-                worn,
+                socket, nursery, subscriptions, feeds, ping_interval, flush, tally, worn
             )
-            nursery.start_soon(session.subscribe)
+            nursery.start_soon(subscriptions.begin_all)
             nursery.start_soon(session.heartbeat)
             nursery.start_soon(session.watch)
             await session.receive()
@@ -154,61 +102,20 @@ async def converse(
 
 
 @attrs.define(eq=False)
-class _Request:
-    """Subscriptions of one symbol that wait for their answers."""
-
-    symbol: str
-    channels: list[Channel]
-    """Those that are not acknowledged."""
-    merged: bool
-    """Whether deals are asked for merged."""
-    refused: bool = False
-    objection: str = "no answer"
-    """What the exchange says to the rest, which is not that it knows no such contract."""
-    complete: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _left: int = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._left = len(self.channels)
-        if not self._left:
-            self.complete.set()
-
-    @property
-    def asks_unmerged(self) -> bool:
-        """Whether what is asked for is more than every exchange may give."""
-        return "deal" in self.channels and not self.merged
-
-    def answered(self) -> None:
-        """Count an answer."""
-        self._left -= 1
-        if not self._left:
-            self.complete.set()
-
-
-@attrs.define(eq=False)
 class _Session:
     _socket: Socket
     _nursery: trio.Nursery
+    _subscriptions: Subscriptions
     _all: Sequence[Feed]
     _ping_interval: float
     _flush: Callable[[], None]
-    _pace: RateLimiter
     _tally: Tally
-    _subscribed: Callable[[str], None]
-    _deals: Deals
     _worn: Callable[[ExchangeError], None] | None
     # How many of them are known.
     _known: int = attrs.field(default=0, init=False)
-    _feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
-    # The feeds that are to be heard. One that was stopped while others share the connection is
-    # still in `_feeds`: what of its data is on the way belongs to it and to nobody else.
+    # The feeds that are to be heard. One that was stopped while others share the connection stays
+    # among those of the subscriptions: what is on the way belongs to it and to nobody else.
     _live: dict[str, Feed] = attrs.field(factory=dict, init=False)
-    # Acknowledgements name no symbol, and refusals not always. So one symbol's subscriptions are
-    # answered before the next symbol's are sent, and whose answer it is is never in doubt.
-    _asking: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _request: _Request | None = attrs.field(default=None, init=False)
-    # Symbols that were refused and are asked for again later.
-    _later: set[str] = attrs.field(factory=set, init=False)
     # The scope of the heartbeat. Its deadline is when the first unanswered ping has been so for
     # too long.
     _pong_due: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -223,20 +130,9 @@ class _Session:
         new = self._all[self._known :]
         self._known += len(new)
         for feed in new:
-            self._feeds[feed.symbol] = self._live[feed.symbol] = feed
-            for pulse in feed.pulses.values():
-                pulse.connected(math.inf)  # what has not been asked for is not silent
+            self._live[feed.symbol] = feed
+            self._subscriptions.take_in(feed)
         return new
-
-    async def subscribe(self) -> None:
-        """Subscribe to everything."""
-        for number, feed in enumerate(list(self._feeds.values())):
-            if number:
-                await self._pace.turn()
-            await self._begin(feed)
-        if len(self._feeds) > 1:
-            heard = len(self._live.keys() - self._later)
-            log.info("Subscribed to: %d of %d symbols on one connection", heard, len(self._feeds))
 
     async def heartbeat(self) -> None:
         """Ping, and insist on answers."""
@@ -261,7 +157,7 @@ class _Session:
                 raise ClockJumped(slept)
             await self._leave_the_stopped()
             for feed in self._new():
-                self._nursery.start_soon(self._join, feed)
+                self._nursery.start_soon(self._subscriptions.join, feed)
             if silence := self._answer_silence():
                 if self._worn is None:
                     raise silence
@@ -270,7 +166,7 @@ class _Session:
 
     async def receive(self) -> NoReturn:
         """Decode every message for its symbol's feed, and flush what one read has brought."""
-        feeds = self._feeds
+        feeds = self._subscriptions.feeds
 
         def take(messages: Sequence[bytes]) -> None:
             at, now = time.time_ns() // 1000, trio.current_time()
@@ -294,7 +190,7 @@ class _Session:
 
     def _astray(self, frame: bytes, message: Data, received: int) -> None:
         """Give somebody a push that names none of our symbols: nothing is thrown away."""
-        feeds = self._live or self._feeds
+        feeds = self._live or self._subscriptions.feeds
         first = next(iter(feeds.values()))
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
             first.data(_dead(message, dead_letter(frame, message.symbol, received, ())))
@@ -317,33 +213,11 @@ class _Session:
                     self._tally.clock_seen(at / 1000, sent, trio.current_time() - began)
                 self._pinged = None
             case Ack(channel):
-                request = self._request
-                if request is not None and channel in request.channels:
-                    request.channels.remove(channel)
-                    request.answered()
-                    self._subscribed(request.symbol)
-                    self._feeds[request.symbol].subscribed(channel)
-                    level = logging.DEBUG if len(self._feeds) > 1 else logging.INFO
-                    log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
+                self._subscriptions.acknowledged(channel)
             case Refusal(text):
-                self._refused(text, message.unknown_contract)
+                self._subscriptions.refused(text, message.unknown_contract)
             case Skipped():
-                next(iter(self._feeds.values())).skipped()
-
-    def _refused(self, text: str, unknown: str | None) -> None:
-        """Find out whose subscription was refused; what is no such refusal ends the session."""
-        request = self._request
-        # The documentation's wording names none: it answers what was asked last.
-        if request is not None and unknown in ("", request.symbol):
-            request.refused = True
-            request.answered()
-        elif request is not None and request.asks_unmerged and unknown is None:
-            request.objection = one_line(text)
-            request.answered()
-        elif unknown and unknown in self._feeds:
-            self._ask_later(self._feeds[unknown])
-        else:
-            raise ExchangeError(f"the exchange says: {one_line(text)}", Loss.REFUSED)
+                next(iter(self._subscriptions.feeds.values())).skipped()
 
     async def _leave_the_stopped(self) -> None:
         for symbol, feed in list(self._live.items()):
@@ -365,70 +239,8 @@ class _Session:
                     )
                 if pulse.subscribe_again(now):
                     feed.silent(channel, pulse.silence(now))
-                    self._nursery.start_soon(self._ask, feed, (channel,))
+                    self._nursery.start_soon(self._subscriptions.ask, feed, (channel,))
         return why
-
-    async def _join(self, feed: Feed) -> None:
-        await self._pace.turn()
-        await self._begin(feed)
-
-    async def _begin(self, feed: Feed) -> None:
-        """Subscribe to all channels of a symbol that is still wanted."""
-        if feed.stopped:
-            return
-        for pulse in feed.pulses.values():
-            pulse.connected(trio.current_time())
-        await self._ask(feed, tuple(feed.pulses))
-
-    async def _ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
-        """Subscribe to channels of one symbol and see to it that each is answered."""
-        async with self._asking:
-            request = _Request(feed.symbol, list(channels), self._deals.merged)
-            with trio.move_on_after(ACK_TIMEOUT):
-                # Deals alone that are not answered, or refused, are asked for in the plain way.
-                patience = ACK_TIMEOUT / 2 if request.asks_unmerged else math.inf
-                await self._send(request, patience)
-                if request.asks_unmerged and request.channels == ["deal"] and not request.refused:
-                    objection = request.objection
-                    request = _Request(feed.symbol, ["deal"], merged=True)
-                    await self._send(request)
-                    if not (request.channels or request.refused):
-                        self._deals.only_merged(objection)
-                else:
-                    await request.complete.wait()
-            self._request = None
-        if request.refused:
-            self._ask_later(feed)
-        elif request.channels:
-            raise ExchangeError(
-                f"no acknowledgement of {method(request.channels[0])} for {feed.symbol} "
-                f"within {ACK_TIMEOUT:g} s",
-                Loss.NO_ACKNOWLEDGEMENT,
-            )
-
-    async def _send(self, request: _Request, patience: float = math.inf) -> None:
-        """Send the subscriptions, and wait for their answers."""
-        self._request = request
-        for channel in list(request.channels):  # answers take them away
-            frame = subscribe(request.symbol, channel, merged=request.merged)
-            await self._socket.send_message(frame)
-        with trio.move_on_after(patience):
-            await request.complete.wait()
-
-    def _ask_later(self, feed: Feed) -> None:
-        if feed.symbol in self._later:
-            return
-        self._later.add(feed.symbol)
-        for pulse in feed.pulses.values():
-            pulse.connected(math.inf)  # nobody expects anything
-        pause = feed.refused(UnknownContract(feed.symbol))
-        self._nursery.start_soon(self._ask_again, feed, pause)
-
-    async def _ask_again(self, feed: Feed, pause: float) -> None:
-        await trio.sleep(pause)
-        await self._pace.turn()
-        self._later.discard(feed.symbol)
-        await self._begin(self._feeds[feed.symbol])  # another one, if it has come back meanwhile
 
 
 def _dead(message: Data, letter: Data) -> Data:

@@ -25,7 +25,7 @@ from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.route import connect
-from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue, open_journal

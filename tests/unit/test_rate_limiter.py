@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.session import SUBSCRIBE_PAUSE
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import open_exchange
 

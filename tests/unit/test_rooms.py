@@ -46,7 +46,7 @@ FRONT_DOORS: Final = {"mexc_trio", "mexc_trio.__main__"}
 """They hand on to a room, when somebody asks, and belong to none."""
 
 LONGEST: Final = 300
-LONG: Final = {"exchange/session.py", "record/recording.py"}
+LONG: Final = {"record/recording.py"}
 """Modules that are to be cut. This becomes shorter, and never longer."""
 
 

@@ -93,17 +93,17 @@ async def test_few_tables_go_after_linger(autojump_clock: MockClock) -> None:
 async def test_many_tables_wait_by_their_rate(autojump_clock: MockClock) -> None:
     """1,200 tables: the busiest goes every second, the quietest within 13, and all are bounded."""
     rig, rates = Rig(takes=0.005), whole_exchange()
-    await rig.run(rates, 80)
+    await rig.run(rates, 50)
     assert max(rig.pauses(0)) < 1.5
     assert max(max(rig.pauses(table)) for table in range(1200)) < 13
     later = [at for at, _, _ in rig.inserts if at > 20]
-    assert len(later) <= 60 * INSERTS_PER_SECOND * 1.01
+    assert len(later) <= 30 * INSERTS_PER_SECOND * 1.01
 
 
 async def test_a_slow_store_slows_all_in_proportion(autojump_clock: MockClock) -> None:
     """A store that takes half of what is wanted: busy tables do not wait for all the quiet ones."""
     rig, rates = Rig(takes=4 / 75), whole_exchange()
-    await rig.run(rates, 100)
+    await rig.run(rates, 70)
     busy, quiet = rig.pauses(0), rig.pauses(1199)
     assert max(busy) < 4
     assert 10 < max(quiet) < 30
@@ -114,7 +114,7 @@ async def test_a_row_in_an_hour_is_not_forgotten(autojump_clock: MockClock) -> N
     rig = Rig(takes=0.005)
     rates = whole_exchange()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.run, rates, 60)
+        nursery.start_soon(rig.run, rates, 45)
         await trio.sleep(20)
         began = trio.current_time()
         await rig.scheduler.scheduled(LINGER, Rows(1e-9, began))

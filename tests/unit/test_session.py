@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError
-from mexc_trio.exchange import session
+from mexc_trio.exchange import subscribing
 from mexc_trio.exchange.deals import Deals
-from mexc_trio.exchange.session import ACK_TIMEOUT, PONG_TIMEOUT, ClockJumped, converse
+from mexc_trio.exchange.session import PONG_TIMEOUT, ClockJumped, converse
+from mexc_trio.exchange.subscribing import ACK_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.state import Unmerged
@@ -173,7 +174,7 @@ async def test_subscriptions_are_confirmed_in_the_log(
     start(nursery, line, *map(Listener, symbols))
     await exchange.subscribed(symbols[-1])
     await trio.testing.wait_all_tasks_blocked()
-    said = [r.getMessage() for r in caplog.records if r.name == session.__name__]
+    said = [r.getMessage() for r in caplog.records if r.name == subscribing.__name__]
     if len(symbols) == 1:
         methods = ("sub.ticker", "sub.deal", "sub.depth.full")
         assert said == [f"Subscribed to: {method} for {BTC}" for method in methods]

@@ -1,0 +1,46 @@
+"""Where the messages of one symbol go: what a connection needs of whoever records it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from mexc_trio.errors import UnknownContract
+from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.messages import Data
+from mexc_trio.rows import Channel
+
+
+class Feed(Protocol):
+    """Where a symbol's messages go."""
+
+    @property
+    def symbol(self) -> str:
+        """The contract, as the exchange writes it."""
+
+    @property
+    def pulses(self) -> Mapping[Channel, Pulse]:
+        """The rhythm of each channel that is to be subscribed to."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it wants no more messages."""
+
+    def data(self, message: Data) -> None:
+        """Take the rows of a frame."""
+
+    def subscribed(self, channel: Channel) -> None:
+        """Note that the exchange has confirmed a subscription on this connection."""
+
+    def skipped(self) -> None:
+        """Count a frame that holds nothing to record."""
+
+    def unreadable(self) -> None:
+        """Note that a frame that may have been for this symbol went to another as a dead letter."""
+
+    def silent(self, channel: Channel, seconds: float) -> None:
+        """Note that a channel has been silent for longer than is usual for it."""
+
+    def refused(self, error: UnknownContract) -> float:
+        """Note that the exchange says it has no such contract; return when to ask again.
+
+        In seconds from now. Contracts that exist are refused too, while the exchange restarts.
+        """
