@@ -34,11 +34,12 @@ from mexc_trio.exchange.messages import (
     Skipped,
     subscribed,
 )
-from mexc_trio.exchange.usual import read_usual
+from mexc_trio.exchange.usual import MOST_DEALS, read_usual
 from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, TICKER, Channel, Row
 
-# A message of 2 MiB is legal; a gzip bomb is not a message.
-_MAX_UNZIPPED: Final = 64 * 1024 * 1024
+MOST_BYTES: Final = 512 * 1024
+"""Bytes of a message that is read at all. The exchange's are a few thousand; what is longer would
+hold everything else of the program while it is read, and so is a dead letter unread."""
 
 
 def decode(frame: bytes, received: int) -> Message:
@@ -49,12 +50,16 @@ def decode(frame: bytes, received: int) -> Message:
         received: the time of receipt in milliseconds since 1970, for dead letters without a
             time of their own.
     """
+    if len(frame) > MOST_BYTES:
+        return _dead(frame, received, "", None, _EVERY)
     return read_usual(frame) or decode_any(frame, received)
 
 
 def decode_any(frame: bytes, received: int) -> Message:
     """Do the same without the short way for what is usual."""
     frame = _unzipped(frame)
+    if len(frame) > MOST_BYTES:
+        return _dead(frame, received, "", None, _EVERY)
     try:
         envelope = _decode_envelope(frame)
     except _UNDECODABLE:
@@ -95,7 +100,8 @@ def decode_deals(symbol: str, data: Raw) -> Data:
 def dead_letter(frame: bytes, symbol: str, received: int, missed: tuple[Channel, ...]) -> Data:
     """Return a message as a dead letter, whatever it means: it came where it does not belong."""
     frame = _unzipped(frame)
-    return _dead(frame, _any_timestamp(frame, received), symbol, None, missed)
+    ts = received if len(frame) > MOST_BYTES else _any_timestamp(frame, received)
+    return _dead(frame, ts, symbol, None, missed)
 
 
 _ABSENT: Final = Raw(b"")
@@ -195,7 +201,10 @@ def _deals(envelope: _Envelope, ts: int | None, at: int) -> Data:
     bad: list[Row] = []
     # The newest comes first. Sorting is stable, so deals of one millisecond are turned round as
     # well, and an array in the other order would still come out right.
-    for raw in reversed(_decode_list(data)):
+    found = _decode_list(data)
+    if len(found) > MOST_DEALS:
+        raise Malformed("it has too many deals")
+    for raw in reversed(found):
         try:
             deal = _decode_deal(raw)
             good.append((_deal(deal), deal_id(deal.i)))
@@ -270,7 +279,7 @@ def _unzipped(frame: bytes) -> bytes:
     """Return what is inside, if it is gzip; no text begins like that."""
     if frame[:2] == b"\x1f\x8b":
         with suppress(zlib.error):
-            return zlib.decompressobj(wbits=31).decompress(frame, _MAX_UNZIPPED)
+            return zlib.decompressobj(wbits=31).decompress(frame, MOST_BYTES + 1)
     return frame
 
 

@@ -39,6 +39,8 @@ PONG_TIMEOUT: Final = 10.0
 """Seconds in which a ping is to be answered."""
 WATCH_INTERVAL: Final = 5.0
 """Seconds between two looks at the clock and at the silence of the channels."""
+_END: Final = 4096
+"""Bytes at each end of a message in which the envelope is."""
 CLOCK_JUMP: Final = 10.0
 """Seconds by which the wall clock may run ahead of Trio's before the machine must have slept."""
 
@@ -195,7 +197,9 @@ class _Session:
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
             first.data(_dead(message, dead_letter(frame, message.symbol, received, ())))
             return
-        named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in frame]
+        # What names it stands at one of the ends; a long frame is not searched for each symbol.
+        ends = frame if len(frame) < 2 * _END else frame[:_END] + frame[-_END:]
+        named = [feed for symbol, feed in feeds.items() if f'"{symbol}"'.encode() in ends]
         possible = named or list(feeds.values())
         if len(possible) == 1:
             _give(possible[0], message, trio.current_time())

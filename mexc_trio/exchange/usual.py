@@ -25,6 +25,10 @@ from mexc_trio.exchange.digits import (
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import DEAL, DEPTH, TICKER, Row
 
+MOST_DEALS: Final = 2000
+"""Deals of one message. More, which no exchange sends, would hold all else for too long;
+they are a dead letter and a gap."""
+
 # What the parser checks takes none of our time. From 1, because it takes -0 for 0.
 _Milliseconds = Annotated[int, msgspec.Meta(ge=1, lt=10**MAX_TS_DIGITS)]
 _Version = Annotated[int, msgspec.Meta(ge=1, lt=10**18)]
@@ -112,6 +116,8 @@ def read_usual(message: bytes) -> Data | None:
 
 def _deals(push: _DealPush) -> Data:
     deals = push.data
+    if len(deals) > MOST_DEALS:
+        raise Malformed
     if len(deals) > 1:
         # The newest comes first. Sorting is stable, so deals of one millisecond are turned round as
         # well, and an array in the other order would still come out right.

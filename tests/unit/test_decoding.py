@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.exchange import decoding, messages
-from mexc_trio.exchange.decoding import dead_letter, decode, decode_any
+from mexc_trio.exchange.decoding import MOST_BYTES, dead_letter, decode, decode_any
 from mexc_trio.exchange.messages import Ack, Data, Message, Pong, Refusal, Skipped
+from mexc_trio.exchange.usual import MOST_DEALS
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Channel, Row
 from tools import market
 
@@ -139,7 +141,7 @@ def test_acknowledgement_of_each_channel(name: str, channel: Channel, ts: str) -
         ('"more than 60 seconds no response, close the channel"', None),
         ("null", None),
         ('{"code":1}', None),
-        ('"' + "Contract [" * 200_000 + '"', None),
+        ('"' + "Contract [" * 40_000 + '"', None),
     ],
     ids=["captured", "documented", "no-ping", "null", "object", "endless"],
 )
@@ -468,18 +470,32 @@ def test_a_gzip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     frame = envelope("deal", deal() + " " * 1000)
     assert decoded(gzip.compress(frame.encode())).dead == 0
-    monkeypatch.setattr(decoding, "_MAX_UNZIPPED", 1000)
+    monkeypatch.setattr(decoding, "MOST_BYTES", 1000)
     assert rows(gzip.compress(frame.encode())) == [Row(RECEIVED, "dl", frame[:500])]
 
 
-def test_a_frame_of_two_mebibytes() -> None:
-    """Size alone is no fault."""
-    deals = ",".join(deal(t=str(NOW - i)) for i in range(25_000))
-    frame = envelope("deal", f"[{deals}]")
-    assert len(frame) > 2 << 20
-    stored = rows(frame)
-    assert len(stored) == 25_000
+def test_so_many_deals_and_no_more() -> None:
+    """A frame of many deals is kept; one that would hold everything else is refused in a moment."""
+    deals = [deal(t=str(NOW - i)) for i in range(MOST_DEALS)]
+    stored = rows(envelope("deal", f"[{','.join(deals)}]"))
+    assert len(stored) == MOST_DEALS
     assert [row.ts for row in stored] == sorted(row.ts for row in stored)
+    for more in (deal(), "{}", "1"):
+        message = decoded(envelope("deal", f"[{','.join([*deals, more])}]"))
+        assert (message.symbol, message.dead, message.missed) == ("BTC_USDT", 1, ("deal",))
+        assert_storable(message)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_frame_that_is_too_long_is_not_read(pack: Callable[[bytes], bytes]) -> None:
+    """It would hold everything else while it is; what it was for is not known then."""
+    frame = envelope("ticker", '{"lastPrice":1}').encode()
+    frame += b" " * (MOST_BYTES - len(frame))
+    assert decoded(pack(frame)).dead == 0
+    message = decoded(pack(frame + b" "))
+    assert (message.symbol, message.dead, message.missed) == ("", 1, tuple(ALL))
+    assert [row.ts for row in message.rows] == [RECEIVED]
+    assert_storable(message)
 
 
 def test_keys_may_come_in_any_order() -> None:
