@@ -114,7 +114,7 @@ class Engine:
             return True
         extension()  # for its error, before anything is left behind
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
                 f"{self.name}: no directory can be made there ({error.strerror}); "

@@ -12,6 +12,7 @@ from typing import Final, Self
 import attrs
 
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected
+from mexc_trio.files import open_own
 from mexc_trio.locks import describe_process
 from mexc_trio.settings.address import LOOPBACK
 
@@ -50,7 +51,7 @@ class EngineChild:
         # Nor what is ours to know: passwords of routes and servers, and keys that it would use.
         private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
-        with (home / "start.log").open("wb") as output:
+        with open(open_own(home / "start.log", os.O_WRONLY | os.O_TRUNC), "wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 # The directory is absolute: to some names the engine would give another meaning.
                 [sys.executable, "-I", "-S", program, extension(), directory.absolute()],
@@ -60,6 +61,8 @@ class EngineChild:
                 stdout=output,
                 stderr=output,
                 pass_fds=[lock_fd],
+                # What is recorded is read through the engine, by whom it lets in.
+                umask=0o077,
                 # A Ctrl-C at the terminal is for the recorder.
                 start_new_session=True,
             )

@@ -3,15 +3,17 @@
 A file that cannot be read, or that holds something else than was written, is put aside.
 """
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
+from mexc_trio.files import open_own
 from mexc_trio.journal import places
 from mexc_trio.journal.boot_id import boot_id
 from mexc_trio.journal.database import (
@@ -45,7 +47,7 @@ def open_file(path: Path) -> Iterator[JournalFile]:
     """
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"cannot make {path.parent}: {error.strerror}") from error
         try:
@@ -54,6 +56,7 @@ def open_file(path: Path) -> Iterator[JournalFile]:
             raise JournalLocked(str(error)) from error
         damaged = None
         with translated(path):
+            _make_private(path)
             try:
                 db, content = _open(path)
             except Exception as error:
@@ -64,6 +67,19 @@ def open_file(path: Path) -> Iterator[JournalFile]:
             file = JournalFile(path, damaged, db, content.kept, content.ends, content.next_entry)
             stack.callback(file.close)
         yield file
+
+
+def _make_private(path: Path) -> None:
+    """Make the file if it is missing, and let nobody else read it.
+
+    A reader can hold up the database, and let it grow: whoever may read it may lock it. SQLite
+    gives the files beside it the same rights.
+    """
+    # Closing a descriptor of a database drops its locks; this one has none yet.
+    fd = open_own(path, os.O_RDWR)
+    with suppress(PermissionError):  # it is another user's, who lets us write
+        os.fchmod(fd, 0o600)
+    os.close(fd)
 
 
 @attrs.frozen

@@ -22,6 +22,8 @@ from mexc_trio.clickhouse.engine import ADDRESS, Access, Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, UsageError
+from mexc_trio.journal import open_journal
+from mexc_trio.rows import Row
 from mexc_trio.settings.address import Address
 from tests.support.faults import repetitions
 from tests.support.running import DEADLINE, environment
@@ -38,6 +40,32 @@ def ask(access: Access, sql: str, user: str = RECORDER) -> list[tuple[object, ..
     """Run one statement over the native protocol."""
     with closing(ServerStore(access.target(user), 1)) as server:
         return server.query(sql)
+
+
+def test_what_is_written_is_private(engine: Engine) -> None:
+    """Nobody else of the machine reads, or holds up, what is recorded; whatever the umask is."""
+    before = os.umask(0)
+    try:
+        access = engine.access()
+        ask(access, "CREATE TABLE mexc_data.t (a UInt64) ENGINE = StripeLog")
+        ask(access, "INSERT INTO mexc_data.t VALUES (1)")
+        path = engine.directory / "journal.sqlite"
+        with open_journal(path) as journal:
+            journal.queue("t").append([Row(1, "d", "x")])
+            journal.flush()
+            private(engine.directory)
+        path.chmod(0o644)  # as an older version made it
+        with open_journal(path):
+            private(engine.directory)
+    finally:
+        os.umask(before)
+
+
+def private(directory: Path) -> None:
+    """Check that others get into neither a directory nor anything in it."""
+    for path in [directory, *directory.rglob("*")]:
+        mode = path.lstat().st_mode
+        assert stat.S_ISLNK(mode) or not mode & 0o077, path
 
 
 def until(condition: Callable[[], bool]) -> None:
