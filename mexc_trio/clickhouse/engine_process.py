@@ -46,7 +46,9 @@ def main() -> None:
     chdb = _load(Path(sys.argv[1]))
     shutil.rmtree(start, ignore_errors=True)
     start.mkdir(mode=0o700)
-    (start / "config.xml").symlink_to("../config.xml")
+    for name in ("config.xml", "config.d"):  # the latter has no embedded engine
+        if (start.parent / name).exists():
+            (start / name).symlink_to(f"../{name}")
     os.chdir(start)
     chdb.set_signal_handlers_enabled(0)
     text = chdb._sqltypes.STRING  # noqa: SLF001 - there is no other way to name a type
