@@ -70,6 +70,7 @@ class SetupOptions(CommonOptions):
     """Options of setup."""
 
     engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
+    cluster: Annotated[str | None, _option("cluster", STORE, "NAME")] = None
     wide: Annotated[bool | None, _option("wide", STORE, "")] = None
 
 
@@ -112,6 +113,7 @@ class RecordOptions(DrainOptions):
     """Options of recording: all of them."""
 
     engine: Annotated[str | None, _option("engine", STORE, "stripelog|mergetree")] = None
+    cluster: Annotated[str | None, _option("cluster", STORE, "NAME")] = None
     wide: Annotated[bool | None, _option("wide", STORE, "")] = None
     log_file: Annotated[str | None, _option("log_file", PROGRAM, "FILE")] = None
     url: Annotated[str | None, _option("url", RECORD, "URL")] = None

@@ -20,6 +20,8 @@ def open_store(settings: Settings, *, readers: bool = False) -> Store:
         StoreError: the engine does not open the directory.
     """
     if isinstance(settings.store, EmbeddedTarget):
+        if settings.cluster:
+            raise UsageError(f"cluster = {settings.cluster} takes a server: see --store")
         from mexc_trio.clickhouse.embedded import EmbeddedStore
 
         listen = settings.listen if readers else None
@@ -29,10 +31,11 @@ def open_store(settings: Settings, *, readers: bool = False) -> Store:
                 f"reader, with reader_password in settings.ini or MEXC_TRIO_READER_PASSWORD"
             )
         return EmbeddedStore(settings.store.directory, listen, settings.reader_password)
-    if settings.store.others:
+    if settings.store.others or settings.cluster:
         from mexc_trio.clickhouse.replicas import ReplicatedStore
 
-        return ReplicatedStore(settings.store, settings.store_connections)
+        connections, cluster = settings.store_connections, settings.cluster or ""
+        return ReplicatedStore(settings.store, connections, cluster=cluster)
     from mexc_trio.clickhouse.server import ServerStore
 
     return ServerStore(settings.store, settings.store_connections)

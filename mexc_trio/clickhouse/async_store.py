@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from mexc_trio.clickhouse import compaction, numbered, repair, replicas, schema, views
+from mexc_trio.clickhouse import compaction, numbered, preparing, repair, replicas, schema, views
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
 from mexc_trio.clickhouse.refusals import SAY_AGAIN, Refusals
 from mexc_trio.clickhouse.scheduler import Backlogged, InsertScheduler
@@ -122,7 +122,7 @@ class AsyncStore:
 
     async def prepare(self, tables: Sequence[Table]) -> list[str]:
         """Create what is missing; return the names of new tables."""
-        return await self._run(lambda: schema.prepare(self.store, tables))
+        return await self._run(lambda: preparing.prepare_here(self.store, tables))
 
     async def engine(self, table: Table) -> TableEngine:
         """See `schema.engine_of`."""

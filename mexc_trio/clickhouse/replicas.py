@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import Readable, Store, Table, engines, inserting, literal, prepare
+from mexc_trio.clickhouse.schema import Readable, Store, engines, inserting, literal
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.suitability import REPLICATED
 from mexc_trio.errors import StoreRejected, StoreUnavailable
@@ -33,6 +33,8 @@ _kept: ContextVar[int | None] = ContextVar("the place that calls are to keep to"
 class ReplicatedStore(ServerStore):
     """The hosts of one shard, of which one is used at a time."""
 
+    cluster: str = attrs.field(default="", kw_only=True)
+    """The cluster whose shard they are, if there are more; see `cluster`."""
     replicated: bool = attrs.field(default=True, kw_only=True)
     _hosts: "list[ServerStore]" = attrs.field(init=False)
     # Counts the changes from one host to the next, so that nobody takes one for another.
@@ -62,6 +64,11 @@ class ReplicatedStore(ServerStore):
         finally:
             _kept.reset(before)
 
+    @property
+    def current(self) -> ServerTarget:
+        """The host that is used now."""
+        return self._where(self._place())
+
     def leave(self) -> None:
         """See `Store.leave`."""
         self._failed(self._changes)
@@ -70,7 +77,7 @@ class ReplicatedStore(ServerStore):
         """See `Store.server_start_id`; each host's is another."""
         with self.one_host():
             started = super().server_start_id()
-            return f"{self._where(self._place()).address}@{started}"
+            return f"{self.current.address}@{started}"
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -115,59 +122,6 @@ def answering(target: ServerTarget) -> ServerTarget:
             return host
         store.close()
     return last
-
-
-def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
-    """Do what `prepare` does, on each host that answers; return the names of new tables.
-
-    Raises:
-        StoreRejected: the tables of two hosts are no replicas of each other.
-        StoreError: as of `prepare`; no host answers.
-    """
-    if not store.hosts:
-        return prepare(store, tables)
-    created: dict[str, None] = {}
-    there: list[Store] = []
-    away: list[StoreUnavailable] = []
-    for host in store.hosts:
-        try:
-            created |= dict.fromkeys(prepare(host, tables))
-            there.append(host)
-        except StoreUnavailable as error:
-            away.append(error)
-    if not there:
-        raise away[0]
-    for absent in away:
-        log.warning("%s; what it lacks of the tables is made when it is used", absent)
-    refuse_strangers(there, tables)
-    return list(created)
-
-
-def refuse_strangers(hosts: Sequence[Store], tables: Sequence[Table]) -> None:
-    """See that hosts have replicas of the same tables, and not tables of the same names."""
-    names = ", ".join(literal(table.name) for table in tables)
-    known: dict[str, tuple[str, dict[str, str]]] = {}
-    for host in hosts:
-        found = host.query(
-            f"SELECT table, zookeeper_path, replica_name, total_replicas FROM system.replicas "
-            f"WHERE database = {literal(host.database)} AND table IN ({names})"
-        )
-        for table, path, replica, replicas in found:
-            first, replicas_of = known.setdefault(table, (path, {}))
-            why = ""
-            if path != first:
-                why = f"its place in Keeper is {path}, and the other's {first}"
-            elif replica in replicas_of:
-                why = f"both are named {replica}: each needs a macro replica of its own"
-            elif len(replicas_of) >= int(replicas) > 0:
-                why = f"their Keepers are not the same: {replica} knows of {replicas} in all"
-            if why:
-                other = next(iter(replicas_of.values()))
-                raise StoreRejected(
-                    f"table {table} at {host.name} is no replica of that at {other}: {why}. "
-                    f"--store takes the hosts of one shard"
-                )
-            replicas_of[replica] = host.name
 
 
 _LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path"

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from mexc_trio.clickhouse.cluster import over_all
 from mexc_trio.clickhouse.schema import Store, Table, columns, literal, prepare, qualified
 from mexc_trio.clickhouse.tables import is_numbered, is_wide
 from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
@@ -34,7 +35,7 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
     of an older definition is replaced; a table or view of somebody else's is left alone.
     """
     created: dict[str, None] = {}
-    for host in store.hosts or (store,):
+    for host in (*(store.hosts or (store,)), *over_all(store)):
         try:
             created |= dict.fromkeys(_create(host, tables))
         except StoreError as error:

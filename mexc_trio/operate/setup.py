@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Final
 
 from mexc_trio.clickhouse import open_store, views
-from mexc_trio.clickhouse.replicas import prepare_all
+from mexc_trio.clickhouse.preparing import prepare_all
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, quoted
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.output import say

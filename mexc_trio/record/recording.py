@@ -18,7 +18,7 @@ import attrs
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
-from mexc_trio.clickhouse.replicas import prepare_all
+from mexc_trio.clickhouse.preparing import prepare_all
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.exchange.connection import Way

@@ -199,6 +199,9 @@ class Settings:
         choice("stripelog", "mergetree"),
         "how new tables of symbols keep rows: stripelog, one file, or mergetree, with an index",
     )
+    cluster: str | None = _setting(
+        None, str, "a cluster of ClickHouse: new tables are made on all of its shards"
+    )
     wide: bool = _setting(
         "no", yes_or_no, "give new tables the time of receipt and the exchange's number of each row"
     )

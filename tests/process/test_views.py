@@ -225,6 +225,8 @@ def test_a_refusal_is_a_line_and_no_error(
 class Refusing:
     """A store whose user may not create a view."""
 
+    hosts = ()
+
     def __init__(self, store: EmbeddedStore) -> None:
         self.store, self.name, self.database = store, store.name, store.database
 

@@ -23,13 +23,14 @@ from mexc_trio.clickhouse.replicas import ReplicatedStore
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.tables import NUMBER, Numbering
 from mexc_trio.settings.targets import ServerTarget, parse_store
-from tools.clickhouse import DATABASE, HOST, ClickHouseServer, free_port
+from tools.clickhouse import DATABASE, HOST, PASSWORD, USER, ClickHouseServer, free_port
 
 JARS: Final = Path("/usr/share/java")
 LONG: Final = 60.0
 """Seconds after which ZooKeeper counts as not starting."""
 
-_USERS: Final = """<clickhouse>
+OLD_SERVER: Final = ("clickhouse-server",)
+OLD_USERS: Final = """<clickhouse>
     <profiles><default><allow_python_table_function remove="1"/></default></profiles>
     <users><default>
         <password></password><no_password remove="1"/><grants remove="1"/>
@@ -181,14 +182,14 @@ def replicated_pair() -> Iterator[Pair]:
         configured = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         keeper = stack.enter_context(zookeeper())
         (configured / "users").mkdir()
-        (configured / "users" / "old.xml").write_text(_USERS)
+        (configured / "users" / "old.xml").write_text(OLD_USERS)
         servers = []
         for number in (1, 2):
             config_d = configured / str(number)
             config_d.mkdir()
             (config_d / "replica.xml").write_text(replica_config(keeper.port, number))
             server = ClickHouseServer(
-                config_d=config_d, users_d=configured / "users", command=("clickhouse-server",)
+                config_d=config_d, users_d=configured / "users", command=OLD_SERVER
             )
             stack.callback(server.close)
             server.start()
@@ -202,19 +203,27 @@ def replicated_pair() -> Iterator[Pair]:
         yield Pair((first, second), keeper)
 
 
-def replica_config(keeper: int, number: int) -> str:
+def replica_config(keeper: int, number: int, shards: Sequence[int] = ()) -> str:
     """Return the configuration of a server that is one of a shard's replicas.
 
     Args:
         keeper: the port of its ZooKeeper.
-        number: which of the replicas it is.
+        number: which of the replicas it is, or if there are shards, which shard.
+        shards: ports of the servers of a cluster `main`, each a shard of its own.
     """
+    cluster = "".join(
+        f"<shard><replica><host>{HOST}</host><port>{port}</port><user>{USER}</user>"
+        f"<password>{PASSWORD}</password></replica></shard>"
+        for port in shards
+    )
     return f"""<clickhouse>
     <zookeeper>
         <node><host>{HOST}</host><port>{keeper}</port></node>
         <session_timeout_ms>1000</session_timeout_ms>
     </zookeeper>
-    <macros><shard>01</shard><replica>replica-{number}</replica></macros>
+    <macros><shard>0{number if shards else 1}</shard><replica>replica-{number}</replica></macros>
     <interserver_http_host>{HOST}</interserver_http_host>
     <interserver_http_port>{free_port()}</interserver_http_port>
+    <remote_servers><main>{cluster}</main></remote_servers>
+    <distributed_ddl><path>/clickhouse/ddl</path></distributed_ddl>
 </clickhouse>"""

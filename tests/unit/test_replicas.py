@@ -6,8 +6,9 @@ from typing import Any
 import attrs
 import pytest
 
+from mexc_trio.clickhouse.preparing import refuse_strangers
 from mexc_trio.clickhouse.repair import same_incarnation
-from mexc_trio.clickhouse.replicas import ReplicatedStore, lag, refuse_strangers
+from mexc_trio.clickhouse.replicas import ReplicatedStore, lag
 from mexc_trio.clickhouse.schema import market_table
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
