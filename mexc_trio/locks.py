@@ -188,8 +188,8 @@ def describe_process(pid: int) -> str:
     return f"process {pid}" + (f" ({command[:100]})" if command else "")
 
 
-def who_locks(paths: Sequence[Path]) -> str:
-    """Return which other process has files locked for writing, where the system tells.
+def who_locks(paths: Sequence[Path], mode: str = "WRITE") -> str:
+    """Return which other process has files locked, for WRITE or READ, where the system tells.
 
     The files are not asked: whoever closes a descriptor of one lets go of all the locks that the
     process has on it.
@@ -199,8 +199,8 @@ def who_locks(paths: Sequence[Path]) -> str:
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         locks = []
-    for _, kind, _, mode, pid, place, *_ in map(str.split, locks):
-        is_there = kind == "POSIX" and mode == "WRITE" and place.rpartition(":")[2] in inodes
+    for _, kind, _, found, pid, place, *_ in map(str.split, locks):
+        is_there = kind == "POSIX" and found == mode and place.rpartition(":")[2] in inodes
         if is_there and int(pid) not in (0, os.getpid()):
             return describe_process(int(pid))
     return "another program"

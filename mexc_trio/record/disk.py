@@ -4,12 +4,15 @@ import logging
 import shutil
 import time
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 
 import attrs
 from trio_util import periodic
 
 from mexc_trio.errors import DiskFull
+from mexc_trio.journal.database import wal
+from mexc_trio.locks import who_locks
 from mexc_trio.record.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -17,6 +20,8 @@ log = logging.getLogger(__name__)
 INTERVAL: Final = 2.0
 """Seconds between two looks at the free space."""
 HOUR: Final = 3600.0
+LOG_MOST: Final = 64 * 2**20
+"""Bytes of the journal's log: its usual size is a quarter of this."""
 KNOWN: Final = 60.0
 """Seconds over which the space must have been watched before a rate is worth telling."""
 
@@ -70,6 +75,38 @@ class Space:
         return f", in about {hours:.1f} hours at the present rate"
 
 
+@attrs.define
+class JournalLog:
+    """The size of the journal's write-ahead log over time.
+
+    SQLite writes it from the beginning again when nobody reads what is in it. Another program that
+    has begun to read the journal, and does not end, has it grow by all that is received.
+    """
+
+    _told: float | None = attrs.field(default=None, init=False)
+
+    def look(self, journal: Path, now: float) -> None:
+        """Say so when it has grown, once an hour.
+
+        Args:
+            journal: the journal's file.
+            now: the time, on a steady clock.
+        """
+        try:
+            size = wal(journal).stat().st_size
+        except OSError:
+            size = 0
+        if size < LOG_MOST:
+            self._told = None
+        elif self._told is None or now - self._told >= HOUR:
+            self._told = now
+            reader = who_locks([journal.with_name(journal.name + "-shm")], "READ")
+            log.warning(
+                "the log of journal %s has %d MiB and grows while %s reads it: end that",
+                journal, size >> 20, reader,
+            )  # fmt: skip
+
+
 async def watch(recording: Recording) -> None:
     """Stop while there is still room for what has to be written on the way out.
 
@@ -77,9 +114,10 @@ async def watch(recording: Recording) -> None:
         DiskFull: less is free than `min_free_mib`.
         JournalError: the journal was removed.
     """
-    space, path = Space(), recording.journal.path
+    space, journal_log, path = Space(), JournalLog(), recording.journal.path
     async with aclosing(periodic(INTERVAL)) as looks:
         async for _ in looks:
             recording.journal.file.check_in_place()  # first: without its directory there is no disk
             free, least = shutil.disk_usage(path.parent).free, recording.settings.min_free
             space.look(free, least, time.monotonic(), path.parent)
+            journal_log.look(path, time.monotonic())

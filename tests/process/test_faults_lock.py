@@ -15,7 +15,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
+
 from mexc_trio.journal import open_journal
+from mexc_trio.record import disk
+from mexc_trio.record.disk import JournalLog
+from mexc_trio.rows import Row
 from tests.support.faults import (
     TALLY,
     Recorder,
@@ -139,3 +144,38 @@ def test_a_sync_keeps_the_locks_of_the_journal(tmp_path: Path) -> None:
             journal.file.sync()
             subprocess.run([sys.executable, "-c", reading, journal.path], check=True)
             journal.file.check_in_place()
+
+
+def test_who_reads_the_journal_for_ever_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log cannot be begun anew then, and takes the disk."""
+    monkeypatch.setattr(disk, "LOG_MOST", 8 * 2**20)
+    path = tmp_path / "journal.sqlite"
+    read = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "db.execute('BEGIN'); db.execute('SELECT count(*) FROM entries').fetchall();"
+        "print('reading', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with open_journal(path, retention=-1) as journal:
+        queue, watched = journal.queue("btc"), JournalLog()
+
+        def write(mebibytes: int) -> None:
+            for _ in range(mebibytes):
+                queue.append([Row(1, "d", "x" * 2**20)])
+                journal.flush()
+            watched.look(path, 0.0)
+
+        write(12)
+        assert not caplog.messages
+        command = [sys.executable, "-c", read, str(path)]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == b"reading\n"
+            write(24)
+            watched.look(path, 1.0)
+            reader.communicate()
+        (said,) = caplog.messages
+    who = f"process {reader.pid}" if sys.platform == "linux" else "another program"
+    assert re.search(rf"has \d+ MiB and grows while {who}", said)
