@@ -1,7 +1,9 @@
 """The table of channels: all that is to be known of each stream that can be recorded.
 
-A new channel whose rows are numbers out of its data is an entry here and nothing else. It has a
-type of message that no other has; tables that are new then have room for it.
+A new channel whose rows are numbers out of its data is an entry here and nothing else: from it
+follow its subscription, decoder, type of message, liveness, views, kind of export, place in the
+Python interface and plot. Its type of message is one that no other has; tables that are new then
+have room for it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,9 +26,14 @@ class ChannelFacts:
     """That type's number in the column's Enum. Tables keep it for ever."""
     patience: float
     """Seconds of silence that are usual until the channel has shown its rhythm."""
-    numbers: tuple[str, ...] = ()
-    """Keys of its data whose numbers make a row, in their order, the first of which must be there.
-    Empty for the channels that have a decoder of their own."""
+    view: str
+    """What its rows are called as columns: `deals`, in the view `btc_deals` and in exports."""
+    numbers: Mapping[str, str] = attrs.field(factory=dict)
+    """Keys of its data whose numbers make a row, in their order, the first of which must be there,
+    and the columns that they become. The first one is plotted. Empty for the channels that have a
+    decoder of their own."""
+    unit: str = ""
+    """What that number is, in a plot; `{quote}` is the symbol's quote currency."""
     parameters: Mapping[str, int] = attrs.field(factory=dict)
     """What a subscription says beside the symbol."""
     usual: bool = False
@@ -39,14 +46,27 @@ DEPTH_LIMIT: Final = 20
 # Tickers come every 1-3 s on every contract, books of quiet contracts 4-6 s apart (captured);
 # deals may be rare. Nobody has captured the cadence of the others yet.
 _TABLE: Final = (
-    ChannelFacts("ticker", "ticker", "t", 1, 60.0, usual=True),
-    ChannelFacts("deal", "deal", "d", 2, 900.0, usual=True),
+    ChannelFacts("ticker", "ticker", "t", 1, 60.0, "tickers", usual=True),
+    ChannelFacts("deal", "deal", "d", 2, 900.0, "deals", usual=True),
     ChannelFacts(
-        "depth", "depth.full", "dp", 3, 180.0, parameters={"limit": DEPTH_LIMIT}, usual=True
+        "depth",
+        "depth.full",
+        "dp",
+        3,
+        180.0,
+        "depths",
+        parameters={"limit": DEPTH_LIMIT},
+        usual=True,
     ),
-    ChannelFacts("funding", "funding.rate", "fr", 5, 3600.0, ("rate",)),
-    ChannelFacts("index", "index.price", "ip", 6, 180.0, ("price",)),
-    ChannelFacts("fair", "fair.price", "fp", 7, 180.0, ("price",)),
+    ChannelFacts(
+        "funding", "funding.rate", "fr", 5, 3600.0, "funding_rates", {"rate": "funding_rate"}
+    ),
+    ChannelFacts(
+        "index", "index.price", "ip", 6, 180.0, "index_prices", {"price": "index_price"}, "{quote}"
+    ),
+    ChannelFacts(
+        "fair", "fair.price", "fp", 7, 180.0, "fair_prices", {"price": "fair_price"}, "{quote}"
+    ),
 )
 
 ALL: Final[Mapping[str, ChannelFacts]] = {one.name: one for one in _TABLE}
@@ -55,6 +75,8 @@ USUAL: Final = tuple(one.name for one in _TABLE if one.usual)
 """The channels that are recorded unless somebody says which."""
 OPTIONAL: Final = tuple(one.name for one in _TABLE if not one.usual)
 """The others."""
+OPTIONAL_VIEWS: Final[Mapping[str, str]] = {ALL[name].view: name for name in OPTIONAL}
+"""The channels that are recorded on request, by what their rows are called as columns."""
 BY_TYPE: Final[Mapping[str, str]] = {one.mt: one.name for one in _TABLE}
 """The channels' names by the types of their rows."""
 

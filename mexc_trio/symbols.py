@@ -11,12 +11,17 @@ comes, in `btc__deals`.
 import re
 from collections.abc import Iterable, Mapping
 
+from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.errors import UsageError
 
 VIEWS = ("deals", "tickers", "depths", "candles")
 """A table `btc` may have views named `btc_deals`, `btc_tickers` and so on beside it."""
 EXACT_VIEWS = tuple(f"{view}_exact" for view in VIEWS)
 """And `btc_deals_exact` and so on."""
+ALL_VIEWS = (
+    *VIEWS, *OPTIONAL_VIEWS, *EXACT_VIEWS, *(f"{view}_exact" for view in OPTIONAL_VIEWS),
+)  # fmt: skip
+"""Those and the views of channels that are recorded on request."""
 
 LONGEST_TABLE = 150
 """Letters of a table's name. A table is a file or a directory, whose name has 255 at the most, with
@@ -117,7 +122,7 @@ def check_tables(tables: Mapping[str, str]) -> None:
                 f"{symbol[:20]}... has a name of {len(symbol)} letters, too long for a table: "
                 f"give it a table of its own in settings.ini"
             )
-        for name in (table, *(f"{table}_{view}" for view in (*VIEWS, *EXACT_VIEWS))):
+        for name in (table, *(f"{table}_{view}" for view in ALL_VIEWS)):
             owner = owners.setdefault(name.lower(), symbol)
             if owner != symbol:
                 raise UsageError(f"{owner} and {symbol} would share the name {name.lower()!r}")

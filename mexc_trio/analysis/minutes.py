@@ -13,13 +13,14 @@ import attrs
 
 from mexc_trio.analysis.gaps import filled_from
 from mexc_trio.analysis.survey import time_sql
+from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.clickhouse.schema import Readable, literal
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.filled import FILLED_SQL
-from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
+from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, OPTIONAL_TYPES, TICKER, Channel
 from mexc_trio.spans import DAY, EARLIEST, MINUTE, Span, now
 
-_TYPES: Final[Mapping[Channel, str]] = {"ticker": TICKER, "deal": DEAL, "depth": DEPTH}
+_TYPES: Final[Mapping[Channel, str]] = {name: one.mt for name, one in ALL.items()}
 _FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
 
 
@@ -34,7 +35,10 @@ class Spread:
 
 @attrs.frozen
 class Price:
-    """What was traded at in one step, by deals and by the tickers' last price."""
+    """What was traded at in one step, by deals and by the tickers' last price.
+
+    Or other numbers, of a channel that is recorded on request.
+    """
 
     last: Decimal
     """The one with the newest time."""
@@ -55,6 +59,8 @@ class Minute:
     """Bytes of text, before compression."""
     price: Price | None
     spread: Spread | None
+    numbers: Mapping[Channel, Price] = attrs.field(factory=dict)
+    """The first number of the rows of channels that are recorded on request."""
 
     @property
     def total(self) -> int:
@@ -127,16 +133,25 @@ def minutes(
     )
     spread, both = f"({_decimal('ask')} - {_decimal('bid')})", "bid != '' AND ask != ''"
     price = _decimal("price")
+    # Of each channel on request: how many numbers; the last, the lowest, the highest.
+    others = "".join(
+        f", countIf({there}), argMaxIf(other, at, {there}), "
+        f"toString(minIf({number}, {there})), toString(maxIf({number}, {there}))"
+        for number in [_decimal("other")]
+        for there in [f"k = '{mt}' AND other != ''" for mt in OPTIONAL_TYPES]
+    )
     found = store.query(
         f"SELECT minute, {channels}, countIf(k = '{DEAD_LETTER}'), sum(long), "
         f"countIf(price != ''), argMaxIf(price, at, price != ''), "
         f"toString(minIf({price}, price != '')), toString(maxIf({price}, price != '')), "
         f"countIf({both}), toString(sumIf({spread}, {both})), "
-        f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both})) "
+        f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both})){others} "
         f"FROM (SELECT intDiv(at, {step}) AS minute, at, k, length(m) AS long, "
         f"if(k IN ('{TICKER}', '{DEAL}'), {_number('^', '[|]')}, '') AS price, "
         f"if(k = '{DEPTH}', {_number('^[[]', ',')}, '') AS bid, "
-        f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask "
+        f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask, "
+        f"if(k IN ({', '.join(map(literal, OPTIONAL_TYPES))}), "
+        f"extract(m, {literal(f'^(-?{_FITS[1:]}')}), '') AS other "
         f"FROM ({_rows(source, ts, span)})) GROUP BY minute ORDER BY minute"
     )
     return {int(line[0]): _minute(line[1:]) for line in found}
@@ -220,12 +235,18 @@ def _decimal(text: str) -> str:
 def _minute(line: Sequence[int | str]) -> Minute:
     rows: dict[Channel, int] = {}
     spans: dict[Channel, Span] = {}
-    for number, name in enumerate(CHANNELS):
+    for number, name in enumerate(_TYPES):
         count, first, last = map(int, line[3 * number : 3 * number + 3])
         rows[name] = count
         if count:
             spans[name] = (first, last)
-    dead, text, prices, last_price, low, high, books, total, least, most = line[9:]
+    of_all = line[3 * len(_TYPES) :]
+    dead, text, prices, last_price, low, high, books, total, least, most, *others = of_all
+    numbers: dict[Channel, Price] = {}
+    for number, name in enumerate(OPTIONAL):
+        there, *values = others[4 * number : 4 * number + 4]
+        if int(there):
+            numbers[name] = Price(*map(Decimal, values))
     return Minute(
         rows,
         int(dead),
@@ -233,4 +254,5 @@ def _minute(line: Sequence[int | str]) -> Minute:
         int(text),
         Price(Decimal(last_price), Decimal(low), Decimal(high)) if int(prices) else None,
         Spread(Decimal(total) / int(books), Decimal(least), Decimal(most)) if int(books) else None,
+        numbers,
     )

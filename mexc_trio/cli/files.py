@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.cli.app import app
 from mexc_trio.cli.options import CommonOptions, JournalOptions, Symbols, begin, file_option
 
@@ -23,9 +24,10 @@ def export(
         str | None,
         file_option(
             "--kind",
-            "deals, tickers, depths, candles, gaps, or raw, the table's rows.",
+            f"deals, tickers, depths, candles, gaps, or raw, the table's rows; of channels on "
+            f"request {', '.join(OPTIONAL_VIEWS)}.",
             "KIND",
-            choices=("deals", "tickers", "depths", "candles", "gaps", "raw"),
+            choices=("deals", "tickers", "depths", "candles", "gaps", "raw", *OPTIONAL_VIEWS),
         ),
     ] = None,
     file_format: Annotated[

@@ -59,6 +59,8 @@ class Table:
     """Pairs of column name and ClickHouse type. A DateTime64(3) takes milliseconds."""
     engine: TableEngine = TableEngine.STRIPELOG
     """What it is made with if it is not there; one that is there keeps its own."""
+    channels: tuple[str, ...] = attrs.field(default=channels.USUAL, eq=False)
+    """Of a symbol: what is recorded of it, which are the views that it has."""
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -129,10 +131,25 @@ def is_wide(types: Mapping[str, str]) -> bool:
     return types.keys() >= dict(WIDE).keys()
 
 
-def market_table(name: str, engine: str = TableEngine.STRIPELOG, *, wide: bool = False) -> Table:
-    """Return the table of one symbol; `engine` is one of `TableEngine`'s words."""
+def market_table(
+    name: str,
+    engine: str = TableEngine.STRIPELOG,
+    *,
+    wide: bool = False,
+    recorded: Sequence[str] = channels.USUAL,
+) -> Table:
+    """Return the table of one symbol; `engine` is one of `TableEngine`'s words.
+
+    Args:
+        name: of the table.
+        engine: what a new one is made with.
+        wide: whether it has the columns of the receipt.
+        recorded: the channels.
+    """
     columns = (("ts", "DateTime64(3)"), ("mt", channels.enum()), ("m", "String"))
-    return Table(name, columns + (WIDE if wide else ()), TableEngine(engine))
+    return Table(
+        name, columns + (WIDE if wide else ()), TableEngine(engine), channels=tuple(recorded)
+    )
 
 
 GAPS: Final = Table(

@@ -14,15 +14,17 @@ digits before the point and 18 after it, zeros at the end not counted. A side of
 number in it has no levels. Nothing is rounded but to the nearest Float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
 
+from mexc_trio.channels import ALL, OPTIONAL_VIEWS
 from mexc_trio.clickhouse.schema import literal
 from mexc_trio.clickhouse.tables import NUMBER
+from mexc_trio.rows import TICKER
 
-COLUMNS: Final = {
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "tickers": ("ts", "last_price", "fair_price", "index_price", "hold_volume", "funding_rate"),
     "deals": ("ts", "price", "volume", "side"),
     "depths": (
@@ -30,6 +32,7 @@ COLUMNS: Final = {
         "best_bid_amount", "best_ask", "best_ask_amount", "mid", "spread",
     ),
     "candles": ("ts", "open", "high", "low", "close", "volume", "buy_volume", "deals"),
+    **{view: ("ts", *ALL[name].numbers.values()) for view, name in OPTIONAL_VIEWS.items()},
 }  # fmt: skip
 """The columns of each view, in their order."""
 
@@ -124,7 +127,7 @@ def definitions(
     numbered: bool = False,
     wide: bool = False,
 ) -> dict[str, str]:
-    """Return the SELECT of each view, by its name in `symbols.VIEWS`.
+    """Return the SELECT of each view, by its name in `COLUMNS`.
 
     Args:
         source: the SQL for a table's rows, to stand behind FROM.
@@ -134,22 +137,28 @@ def definitions(
         wide: whether there are columns of its receipt, which come behind the others then.
     """
     ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
+    more = RECEIPT_SQL if wide else ""
     return {
-        "tickers": _tickers(source, ts, numbers, RECEIPT_SQL if wide else ""),
-        "deals": _deals(source, ts, numbers, RECEIPT_SQL if wide else ""),
-        "depths": _depths(source, ts, numbers, RECEIPT_SQL if wide else ""),
+        "tickers": _numbers("tickers", TICKER, source, ts, numbers, more),
+        "deals": _deals(source, ts, numbers, more),
+        "depths": _depths(source, ts, numbers, more),
         "candles": _candles(source, ts, numbers, numbered=numbered),
+        **{
+            view: _numbers(view, ALL[name].mt, source, ts, numbers, more)
+            for view, name in OPTIONAL_VIEWS.items()
+        },
     }
 
 
-def _tickers(source: str, ts: str, numbers: Numbers, more: str) -> str:
+def _numbers(view: str, mt: str, source: str, ts: str, numbers: Numbers, more: str) -> str:
+    """Return the SELECT of rows that are numbers and nothing else."""
     columns = (
         f"{numbers.number(f'f[{n}]')} AS {name}"
-        for n, name in enumerate(COLUMNS["tickers"][1:], start=1)
+        for n, name in enumerate(COLUMNS[view][1:], start=1)
     )
     return (
         f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {', '.join(columns)}{more} "
-        f"FROM {source} WHERE mt = 't'"
+        f"FROM {source} WHERE mt = '{mt}'"
     )
 
 

@@ -5,7 +5,8 @@ parameter is the length of a candle in seconds; and the same four again under na
 `btc_deals_exact`. Those without a suffix have Float64, to compute with; the exact ones have
 Decimals. They store nothing: each query reads the table. See `view_sql` for what is in them. Behind
 that, in all but candles, stand the contract's size and tick as the table `contracts` has them; a
-view is made anew when they change.
+view is made anew when they change. Channels that are recorded on request have a view each where
+they are, such as `btc_funding_rates`.
 """
 
 import hashlib
@@ -13,13 +14,22 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.cluster import over_all
-from mexc_trio.clickhouse.schema import Store, Table, columns, literal, prepare, qualified
+from mexc_trio.clickhouse.schema import (
+    Store,
+    Table,
+    columns,
+    literal,
+    market_table,
+    prepare,
+    qualified,
+)
 from mexc_trio.clickhouse.tables import is_numbered, is_wide
 from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
 from mexc_trio.errors import StoreError
-from mexc_trio.symbols import EXACT_VIEWS, VIEWS
+from mexc_trio.symbols import ALL_VIEWS, VIEWS
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +38,11 @@ _MARK: Final = "mexc-trio views"
 one of an earlier version is known and replaced."""
 
 
-def create(store: Store, tables: Sequence[str]) -> list[str]:
+def create(store: Store, tables: Sequence[str | Table]) -> list[str]:
     """Create the views of these tables that are missing; return the names of the new ones.
+
+    Of a table that is given by its name, those of the usual channels; one that is there is kept up
+    to date in any case.
 
     Views are a convenience: what prevents them is logged in one line, and never raised. A view
     of an older definition is replaced; a table or view of somebody else's is left alone.
@@ -37,7 +50,9 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
     created: dict[str, None] = {}
     for host in (*(store.hosts or (store,)), *over_all(store)):
         try:
-            created |= dict.fromkeys(_create(host, tables))
+            created |= dict.fromkeys(
+                _create(host, [market_table(t) if isinstance(t, str) else t for t in tables])
+            )
         except StoreError as error:
             log.warning("typed views beside the tables could not be created: %s", error)
     return list(created)
@@ -46,31 +61,35 @@ def create(store: Store, tables: Sequence[str]) -> list[str]:
 def create_with_tables(store: Store, tables: Sequence[Table]) -> None:
     """Create what is missing of tables and of the views beside them."""
     prepare(store, tables)
-    create(store, [table.name for table in tables])
+    create(store, tables)
 
 
-def _create(store: Store, tables: Sequence[str]) -> list[str]:
+def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     if not tables:
         return []
     database = literal(store.database)
     found = store.query(f"SELECT name, comment FROM system.tables WHERE database = {database}")
     comments = {str(name): str(comment) for name, comment in found}
-    present = columns(store, tables=tables) or {}
-    terms = read_terms(store, tables)
+    names = [table.name for table in tables]
+    present = columns(store, tables=names) or {}
+    terms = read_terms(store, names)
     created: list[str] = []
-    for table in tables:
+    for known in tables:
+        table = known.name
         source, types = qualified(store, table), present.get(table, {})
         ts_type, has_numbers = types.get("ts", ""), is_numbered(types)
-        selects = [
-            _with_terms(view, select[view], terms.get(table, ()), numbers)
-            for numbers in (FLOATS, EXACT)
-            for select in (
-                definitions(source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types)),
-            )
-            for view in VIEWS
-        ]
-        for view, select in zip([*VIEWS, *EXACT_VIEWS], selects, strict=True):
-            name = f"{table}_{view}"
+        selects = {
+            f"{view}{suffix}": _with_terms(view, select, terms.get(table, ()), numbers)
+            for suffix, numbers in (("", FLOATS), ("_exact", EXACT))
+            for view, select in definitions(
+                source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types)
+            ).items()
+        }
+        wanted = {*VIEWS, *(ALL[channel].view for channel in known.channels)}
+        for view in ALL_VIEWS:
+            name, select = f"{table}_{view}", selects[view]
+            if view.removesuffix("_exact") not in wanted and name not in comments:
+                continue
             comment = comments.get(name)
             current = f"{_MARK} {hashlib.sha256(select.encode()).hexdigest()[:16]}"
             if comment == current:

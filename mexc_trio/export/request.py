@@ -9,13 +9,14 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.errors import UsageError
 from mexc_trio.times import day_name, parse_time
 
 DAY: Final = 86_400_000
 """Milliseconds."""
 
-KINDS: Final = ("deals", "tickers", "depths", "candles", "raw", "gaps")
+KINDS: Final = ("deals", "tickers", "depths", "candles", *OPTIONAL_VIEWS, "raw", "gaps")
 FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest", "nautilus")
 BACKTESTS: Final = ("hftbacktest", "nautilus")
 """Those of backtests, which have deals and books."""
@@ -130,7 +131,8 @@ def parse_requests(
         )
     which = _choice("--numbers", numbers or NUMBERS[0], NUMBERS)
     unit = _choice("--amounts", amounts or AMOUNTS[0], AMOUNTS)
-    if unit == "coins" and (which == "text" or chosen in BACKTESTS or kinds[0] in ("raw", "gaps")):
+    countless = kinds[0] in ("raw", "gaps", *OPTIONAL_VIEWS)
+    if unit == "coins" and (which == "text" or chosen in BACKTESTS or countless):
         raise UsageError(
             "--amounts coins are computed: it goes with deals, tickers, depths or candles, in "
             "--numbers float or exact, and with files for people, not for backtests"

@@ -26,7 +26,7 @@ from mexc_trio.journal import Journal
 from mexc_trio.operate.holding import held, recorded_tables
 from mexc_trio.output import say
 from mexc_trio.settings import Settings
-from mexc_trio.symbols import EXACT_VIEWS, VIEWS
+from mexc_trio.symbols import ALL_VIEWS
 
 
 @attrs.frozen
@@ -114,7 +114,7 @@ def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_
             rows: int | None = count(store, name)
         except StoreError:  # damaged, which is a reason to be rid of it
             rows = None
-        beside = [f"{name}_{view}" for view in (*VIEWS, *EXACT_VIEWS)]
+        beside = [f"{name}_{view}" for view in ALL_VIEWS]
         doomed.append(
             _Doomed(
                 name, rows, sizes.get(name), waiting.get(name, 0),

@@ -27,15 +27,16 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
         MexcTrioError: the store cannot be opened, or refuses.
     """
     chosen = [settings.for_symbol(symbol) for symbol in symbols]
+    tables = [market_table(s.table, s.engine, wide=s.wide, recorded=s.channels) for s in chosen]
     with closing(open_store(settings)) as store:
         try:
             created = prepare_all(
                 store,
-                [*(market_table(s.table, s.engine, wide=s.wide) for s in chosen), GAPS],
+                [*tables, GAPS],
             )
         except StoreError as error:
             raise _clearer(error, settings, "create database and tables") from error
-        typed = views.create(store, [symbol.table for symbol in chosen])
+        typed = views.create(store, tables)
         for symbol in chosen:
             say(
                 f"{_short(symbol.symbol)} data: {symbol.table} table → {symbol.table}/data.bin "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import attrs
 
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import literal, qualified
 from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreRejected, StoreUnavailable, TableMissing, UsageError
@@ -128,6 +129,28 @@ class RecordedStore:
             flat: columns `bid_price_1`, `bid_amount_1` ... `ask_amount_20` in place of lists.
         """
         return self._typed("depths", symbol, start, end, numbers, amounts, flat=flat)
+
+    def channel(
+        self,
+        symbol: str,
+        name: str,
+        start: Time | None = None,
+        end: Time | None = None,
+        *,
+        numbers: Numbers = "float",
+    ) -> "pa.Table":
+        """Return the rows of any channel, also of those that are recorded on request.
+
+        Args:
+            symbol: whose.
+            name: as `--channels` has it: `funding`, `index`, `fair` ...
+            start: from when on.
+            end: until when.
+            numbers: what numbers are.
+        """
+        if name not in ALL:
+            raise UsageError(f"channel {name!r}: choose from {', '.join(ALL)}")
+        return self._typed(ALL[name].view, symbol, start, end, numbers, "contracts")
 
     def candles(
         self,

@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.schema import (
@@ -26,9 +27,9 @@ from mexc_trio.clickhouse.terms import Terms, read_terms, sql
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
-from mexc_trio.rows import DEAL, DEPTH, TICKER
+from mexc_trio.rows import DEAL
 
-TYPES: Final = {"deals": DEAL, "tickers": TICKER, "depths": DEPTH, "candles": DEAL}
+TYPES: Final = {**{one.view: one.mt for one in ALL.values()}, "candles": DEAL}
 """The type of the rows that each kind is made of."""
 NUMBERS: Final = {"float": FLOATS, "exact": DECIMALS, "text": TEXTS}
 """What numbers are, by the word for it."""

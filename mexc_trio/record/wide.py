@@ -20,7 +20,9 @@ _WIDE: Final = "wide"
 
 def table_of(settings: SymbolSettings) -> Table:
     """Return the table of a symbol as it is made."""
-    return market_table(settings.table, settings.engine, wide=settings.wide)
+    return market_table(
+        settings.table, settings.engine, wide=settings.wide, recorded=settings.channels
+    )
 
 
 def was_wide(queue: Queue) -> bool | None:

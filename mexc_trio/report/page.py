@@ -5,10 +5,11 @@ from html import escape
 from typing import Final
 
 from mexc_trio.analysis.minutes import MarkedGap
-from mexc_trio.report.plots import PLOTS
+from mexc_trio.channels import ALL, OPTIONAL
+from mexc_trio.report.plots import plots_of
 from mexc_trio.report.recorded import Recorded, Summary
 from mexc_trio.report.style import HEAD, TAIL
-from mexc_trio.rows import CHANNELS
+from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
 from mexc_trio.texts import UNKNOWN, duration, number_of, percent, size, time_text
 
@@ -21,6 +22,10 @@ TITLES: Final[Mapping[str, str]] = {
     "pause": "Longest pause",
     "spread": "Spread",
     "storage": "Growth",
+    **{
+        name: next(iter(ALL[name].numbers.values())).replace("_", " ").capitalize()
+        for name in OPTIONAL
+    },
 }
 
 
@@ -54,14 +59,17 @@ def head(
         words.append(number_of(silences, "silence") + " that nothing accounts for")
     if len(summaries) > 1:
         words.insert(0, number_of(len(summaries), "symbol"))
-    titles = ["symbol", "covered", "recorded", *CHANNELS, "dead letters", "gaps", "longest gap"]
-    lines = [_summary(one, link(one.symbol)) for one in summaries]
+    channels = [n for n in ALL if n in CHANNELS or any(one.channels[n] for one in summaries)]
+    titles = ["symbol", "covered", "recorded", *channels, "dead letters", "gaps", "longest gap"]
+    lines = [_summary(one, link(one.symbol), channels) for one in summaries]
+    # A phone has no room for those between what is covered and the gaps, nor for the last.
+    extra = [*range(2, len(titles) - 2), len(titles) - 1]
     return (
         HEAD.format(title=escape(f"Recorded on {name}"))
         + f"<h1>{escape(name)}</h1>\n"
         + f'<p class="muted">{escape(store)} · all times in UTC · made {escape(made)}</p>\n'
         + f'<p class="verdict">{" · ".join(words)}</p>\n'
-        + f'<div class="card">{_table(titles, lines, extra=_EXTRA)}</div>\n'
+        + f'<div class="card">{_table(titles, lines, extra=extra)}</div>\n'
         + f'<p class="note">{escape(_COVERED)}</p>\n'
     )
 
@@ -89,13 +97,13 @@ def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
 
     Args:
         part: what was recorded of it.
-        draw: returns the SVG of one of `PLOTS`, for a phone or not.
+        draw: returns the SVG of one of `plots_of`, for a phone or not.
     """
     symbol = escape(part.symbol)
     parts = [f'<section id="{symbol}">\n<h2>{symbol}</h2>\n{_figures(part)}']
     if not part.rows:
         parts.append("<p>Nothing was recorded of it in this time.</p>\n")
-    for plot in PLOTS:
+    for plot in plots_of(part):
         if plot == "pause" and part.pauses is None:
             parts.append(
                 f'<figure><h3>{TITLES[plot]}</h3><p class="note">Not known: '
@@ -117,13 +125,13 @@ def tail() -> str:
     return TAIL
 
 
-def _summary(one: Summary, link: str) -> list[str]:
+def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
     covered = one.covered
     return [
         f'<a href="{escape(link)}">{escape(one.symbol)}</a>',
         percent(covered.live, covered.recorded) if covered else UNKNOWN,
         duration(covered.recorded) if covered else UNKNOWN,
-        *(f"{one.channels[channel]:,}" for channel in CHANNELS),
+        *(f"{one.channels[channel]:,}" for channel in channels),
         f"{one.dead:,}",
         f"{one.gaps:,}",
         UNKNOWN if one.longest is None else duration(one.longest),
@@ -245,7 +253,6 @@ def _table(
     return f'<div class="scroll"><table><tr>{heads}</tr>\n{rows}</table></div>'
 
 
-_EXTRA: Final = (2, 3, 4, 5, 6, 8)
 _COVERED: Final = (
     "Covered is the share of the recorded time in which no channel has a gap in the ledger nor a "
     "silence that nothing accounts for. Recorded is the part of the time between the symbol's "
@@ -259,4 +266,5 @@ _NOTES: Final[Mapping[str, str]] = {
     "place of the delay: rows bear the exchange's time, and not that of their arrival.",
     "spread": "Best ask minus best bid: the mean of each {step}, and behind it from low to high.",
     "storage": "Rows so far, dead letters included.",
+    **dict.fromkeys(OPTIONAL, "The last one of each {step}, and behind it from low to high."),
 }

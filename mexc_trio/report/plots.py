@@ -9,13 +9,24 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mexc_trio.analysis.minutes import MarkedGap
+from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.errors import UsageError
 from mexc_trio.report.axis import finish, positions, unit, with_commas
 from mexc_trio.report.recorded import Recorded
-from mexc_trio.report.series import Band, coarser, growth, pauses, prices, rates, spreads
+from mexc_trio.report.series import (
+    Band,
+    coarser,
+    growth,
+    numbers,
+    pauses,
+    prices,
+    rates,
+    spreads,
+)
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import SECOND, Span, union
 
@@ -35,10 +46,11 @@ COLOURS: Final[Mapping[str, str]] = {
 """The colours in light; the page has a variable of each name, with another value in the dark."""
 
 PLOTS: Final = ("price", "rate", "pause", "spread", "storage")
-"""The plots of a range, in their order."""
+"""The plots of every range, in their order. Behind them come those of channels on request."""
 
 UNITS: Final[Mapping[str, str]] = {
     "price": "{quote}", "rate": "rows/s", "pause": "s", "spread": "{quote}", "storage": "rows",
+    **{name: ALL[name].unit for name in OPTIONAL},
 }  # fmt: skip
 """What the numbers of each plot are."""
 MOST_SHADES: Final = 300
@@ -94,8 +106,14 @@ def plain(name: str) -> str:
     return re.sub(r"\W", "-", name)
 
 
+def plots_of(range_: Recorded) -> tuple[str, ...]:
+    """Return the plots of a range: a channel on request has its own, of its name, if it has any."""
+    found = {name for one in range_.steps.values() for name in one.numbers}
+    return (*PLOTS, *(name for name in OPTIONAL if name in found))
+
+
 def svg(range_: Recorded, plot: str, *, narrow: bool = False) -> str:
-    """Return one of `PLOTS` as an SVG element for a page, or for a phone."""
+    """Return one of `plots_of` as an SVG element for a page, or for a phone."""
     file = io.StringIO()
     shown = coarser(range_, NARROW_STEPS) if narrow else range_
     _save(shown, plot, file, "svg", narrow=narrow)
@@ -111,7 +129,7 @@ def svg(range_: Recorded, plot: str, *, narrow: bool = False) -> str:
 
 
 def png(range_: Recorded, plot: str, title: str) -> bytes:
-    """Return one of `PLOTS` as a PNG file."""
+    """Return one of `plots_of` as a PNG file."""
     file = io.BytesIO()
     _save(range_, plot, file, "png", title)
     return file.getvalue()
@@ -162,6 +180,10 @@ def _price(axes: "Axes", range_: Recorded) -> None:
 def _spread(axes: "Axes", range_: Recorded) -> None:
     _band(axes, range_, spreads(range_), COLOURS["depth"], "mean")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def _number(axes: "Axes", range_: Recorded, channel: str) -> None:
+    _band(axes, range_, numbers(range_, channel), COLOURS["ticker"], "last")
 
 
 def _rate(axes: "Axes", range_: Recorded) -> None:
@@ -264,4 +286,5 @@ _DRAW: Final[Mapping[str, "Callable[[Axes, Recorded], None]"]] = {
     "pause": _pause,
     "spread": _spread,
     "storage": _storage,
+    **{name: partial(_number, channel=name) for name in OPTIONAL},
 }

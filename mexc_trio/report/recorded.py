@@ -7,7 +7,8 @@ import attrs
 
 from mexc_trio.analysis.coverage import Silence
 from mexc_trio.analysis.minutes import MarkedGap, Minute
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.channels import ALL
+from mexc_trio.rows import Channel
 from mexc_trio.spans import SECOND
 
 STEPS: Final = tuple(SECOND * n for n in (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600))
@@ -91,7 +92,7 @@ class Recorded:
         return Summary(
             symbol=self.symbol,
             covered=self.covered,
-            channels={name: sum(one.rows[name] for one in steps) for name in CHANNELS},
+            channels={name: sum(one.rows[name] for one in steps) for name in ALL},
             dead=sum(one.dead for one in steps),
             gaps=len(self.gaps),
             longest=max((gap.end - gap.start for gap in self.gaps), default=None),

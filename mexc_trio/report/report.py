@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import attrs
 
+from mexc_trio.channels import OPTIONAL
 from mexc_trio.errors import FileError, MexcTrioError, UsageError
 from mexc_trio.files import refuse_existing, whole_file
 from mexc_trio.progress import progress
@@ -121,7 +122,7 @@ def report(
         source = choose(reader, settings, symbols)
         if pictures is not None:
             for symbol in source.symbols:
-                for plot in plots.PLOTS:
+                for plot in (*plots.PLOTS, *OPTIONAL):
                     refuse_existing(_picture(pictures, symbol, asked, plot), replace=force)
         pages = _Pages(out, asked, force) if len(source.symbols) > FEW else None
         with whole_file(out, replace=force) as file, _scratch(out) as sections:
@@ -215,7 +216,7 @@ def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bo
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from error
-    for plot in plots.PLOTS:
+    for plot in plots.plots_of(found):
         if plot == "pause" and found.pauses is None:
             continue
         title = f"{found.symbol} · {asked.name}, UTC · {page.TITLES[plot]}"

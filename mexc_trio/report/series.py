@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 import attrs
 
 from mexc_trio.analysis.minutes import Minute, Price, Spread
+from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.report.recorded import Recorded
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.rows import Channel
 from mexc_trio.spans import SECOND
 
 Band: TypeAlias = tuple[list[float], list[float], list[float]]
@@ -23,7 +24,16 @@ _NOTHING: Final = math.nan
 
 def prices(range_: Recorded) -> Band:
     """Return last, lowest and highest price of each step."""
-    found = [one.price if one else None for one in _steps(range_)]
+    return _band(one.price if one else None for one in _steps(range_))
+
+
+def numbers(range_: Recorded, channel: Channel) -> Band:
+    """Return the same of a channel that is recorded on request."""
+    return _band(one.numbers.get(channel) if one else None for one in _steps(range_))
+
+
+def _band(those: Iterable[Price | None]) -> Band:
+    found = list(those)
     return (
         [_float(one.last if one else None) for one in found],
         [_float(one.low if one else None) for one in found],
@@ -84,17 +94,20 @@ def coarser(range_: Recorded, most: int) -> Recorded:
 
 
 def _sum(those: Sequence[Minute]) -> Minute:
+    numbers = {
+        name: _together(found)
+        for name in OPTIONAL
+        if (found := [one.numbers[name] for one in those if name in one.numbers])
+    }
     traded = [one.price for one in those if one.price]
     books = [(one.spread, one.rows["depth"]) for one in those if one.spread]
     weight = sum(rows for _, rows in books)
     return Minute(
-        {name: sum(one.rows[name] for one in those) for name in CHANNELS},
+        {name: sum(one.rows[name] for one in those) for name in ALL},
         sum(one.dead for one in those),
         {},
         sum(one.text for one in those),
-        Price(traded[-1].last, min(p.low for p in traded), max(p.high for p in traded))
-        if traded
-        else None,
+        _together(traded) if traded else None,
         Spread(
             sum((spread.mean * rows for spread, rows in books), Decimal()) / weight,
             min(spread.low for spread, _ in books),
@@ -102,7 +115,12 @@ def _sum(those: Sequence[Minute]) -> Minute:
         )
         if weight
         else None,
+        numbers,
     )
+
+
+def _together(those: Sequence[Price]) -> Price:
+    return Price(those[-1].last, min(one.low for one in those), max(one.high for one in those))
 
 
 def _steps(range_: Recorded) -> Iterable[Minute | None]:

@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 import trio
 
+from mexc_trio.channels import ALL
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
@@ -228,9 +229,8 @@ def check(day: Recorded, rows: Sequence[Row]) -> None:
     for number, group in expected.items():
         minute = day.steps[number]
         types = [mt for _, mt, _ in group]
-        assert [*minute.rows.values(), minute.dead] == [
-            types.count(k) for k in ("t", "d", "dp", "dl")
-        ]
+        counts = {name: types.count(one.mt) for name, one in ALL.items()}
+        assert (minute.rows, minute.dead) == (counts, types.count("dl"))
         assert minute.text == sum(len(m.encode()) for _, _, m in group)
         traded = [(ts, decimal(m.split("|")[0])) for ts, mt, m in group if mt in ("t", "d")]
         prices = [(ts, price) for ts, price in traded if price is not None]
