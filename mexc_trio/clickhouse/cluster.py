@@ -6,8 +6,8 @@ over all. Nothing is ever written through that: it says nothing that settles a d
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final
 
 import attrs
@@ -42,12 +42,17 @@ def statements(database: str, cluster: str, tables: Sequence[Table]) -> list[str
     return made
 
 
-def over_all(store: Store) -> list[ServerStore]:
-    """Return each host of a cluster as a store of the tables over all shards; else nothing."""
-    if not isinstance(store, ReplicatedStore) or not store.cluster:
-        return []
-    database = store.database + OVER_ALL
-    return [ServerStore(attrs.evolve(host.target, database=database), 1) for host in store.hosts]
+@contextmanager
+def over_all(store: Store) -> Iterator[list[ServerStore]]:
+    """Open each host of a cluster as a store of the tables over all shards; else nothing."""
+    with ExitStack() as stack:
+        opened: list[ServerStore] = []
+        if isinstance(store, ReplicatedStore) and store.cluster:
+            database = store.database + OVER_ALL
+            for host in store.hosts:
+                one = ServerStore(attrs.evolve(host.target, database=database), 1)
+                opened.append(stack.enter_context(closing(one)))
+        yield opened
 
 
 def make(store: ReplicatedStore, tables: Sequence[Table]) -> None:

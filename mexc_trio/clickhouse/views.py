@@ -48,13 +48,13 @@ def create(store: Store, tables: Sequence[str | Table]) -> list[str]:
     of an older definition is replaced; a table or view of somebody else's is left alone.
     """
     created: dict[str, None] = {}
-    for host in (*(store.hosts or (store,)), *over_all(store)):
-        try:
-            created |= dict.fromkeys(
-                _create(host, [market_table(t) if isinstance(t, str) else t for t in tables])
-            )
-        except StoreError as error:
-            log.warning("typed views beside the tables could not be created: %s", error)
+    wanted = [market_table(table) if isinstance(table, str) else table for table in tables]
+    with over_all(store) as those_of_all:
+        for host in (*(store.hosts or (store,)), *those_of_all):
+            try:
+                created |= dict.fromkeys(_create(host, wanted))
+            except StoreError as error:
+                log.warning("typed views beside the tables could not be created: %s", error)
     return list(created)
 
 

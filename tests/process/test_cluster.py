@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from mexc_trio.clickhouse import cluster
+from mexc_trio.clickhouse import cluster, views
 from mexc_trio.clickhouse.replicas import ReplicatedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.clickhouse.server import ServerStore
@@ -73,6 +73,10 @@ def test_tables_read_over_all_shards(tmp_path: Path) -> None:
                 server.execute(statement.replace(" ON CLUSTER `main`", ""))
         counted = "SELECT count() FROM mexc_data_all.btc WHERE n < 5"
         assert [server.execute(counted) for server in servers] == [[(0,)], [(0,)]]
+        with closing(store_of(servers[0])) as store:
+            assert len(views.create(store, ["btc"])) == 8
+        for database in ("mexc_data", "mexc_data_all"):
+            assert servers[0].execute(f"SELECT * FROM {database}.btc_deals") == []
         with (
             closing(store_of(servers[0], name="mani")) as misspelt,
             pytest.raises(StoreRejected, match=r"knows no cluster mani: it knows .*main"),

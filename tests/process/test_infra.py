@@ -22,7 +22,9 @@ from tools.clickhouse import ClickHouseServer
 INFRA = Path(__file__).parents[2] / "infra"
 CONFIG_D = INFRA / "clickhouse" / "config.d"
 USERS_D = INFRA / "clickhouse" / "users.d"
-XML_FILES = sorted(INFRA.rglob("*.xml"))
+XML_FILES = sorted((INFRA / "clickhouse").rglob("*.xml"))
+CLUSTER = INFRA / "cluster"
+CLUSTER_FILES = sorted(CLUSTER.glob("*.xml"))
 
 # As the image has them: log tables that are on unless our files turn them off.
 IMAGE_CONFIG = """\
@@ -54,7 +56,7 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("path", XML_FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*XML_FILES, *CLUSTER_FILES], ids=lambda path: path.name)
 def test_xml_is_a_configuration(path: Path) -> None:
     """A server with one malformed file beside its configuration does not start at all."""
     assert ET.parse(path).getroot().tag == "clickhouse"  # noqa: S314 - our own file
@@ -89,7 +91,7 @@ def test_no_file_holds_a_password(compose: dict[str, Any]) -> None:
         rf"clickhouse://recorder:{required}@clickhouse:9000/mexc_data",
         services["recorder"]["environment"]["MEXC_TRIO_STORE"],
     )
-    for path in XML_FILES:
+    for path in (*XML_FILES, *CLUSTER_FILES):
         assert "password" not in path.read_text().lower()
     assert "PASSWORD" not in (INFRA / "Dockerfile").read_text()
 
