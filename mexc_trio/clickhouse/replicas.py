@@ -9,7 +9,7 @@ all that Keeper knows of, and what is concluded belongs to one host: `Replicated
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -116,11 +116,9 @@ def answering(target: ServerTarget) -> ServerTarget:
     """
     *others, last = target.hosts
     for host in others:
-        store = ServerStore(host, 1)
-        with suppress(StoreUnavailable):
+        with closing(ServerStore(host, 1)) as store, suppress(StoreUnavailable):
             store.query("SELECT 1")
             return host
-        store.close()
     return last
 
 
