@@ -24,7 +24,8 @@ from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
-from mexc_trio.record.recording import Recording, has_journal, open_recording
+from mexc_trio.record.opening import has_journal, open_recording
+from mexc_trio.record.recording import Recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
 from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report

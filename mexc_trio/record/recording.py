@@ -1,26 +1,14 @@
-"""The parts of a recorder, made ready before anything is received.
+"""The parts of a recorder that is running, and what comes and goes among them."""
 
-Whatever is wrong with what the user has set is found here, and found before anything is left
-behind: no table on a server whose journal then cannot be written, no journal beside a store that
-does not answer.
-"""
-
-import logging
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import attrs
 
-from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
-from mexc_trio.clickhouse.preparing import prepare_all
-from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
-from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.rate_limiter import RateLimiter
@@ -28,24 +16,18 @@ from mexc_trio.exchange.route import connect
 from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 from mexc_trio.exchange.tally import Tally
 from mexc_trio.exchange.websocket import dial
-from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.journal.finding import SPELT, STORE, Found, choose
-from mexc_trio.locks import TableLocks, hold_tables
-from mexc_trio.record.admission import admit, with_room
+from mexc_trio.journal import Journal, Queue
+from mexc_trio.locks import TableLocks
+from mexc_trio.record.admission import with_room
 from mexc_trio.record.backfill import Backfill
-from mexc_trio.record.collector import Collector, nobody_knows
+from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.lines import Lines
-from mexc_trio.record.remembered import write_held
 from mexc_trio.record.stats import Counts, Line
 from mexc_trio.record.wide import as_before, table_of
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.routes import Route
-from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.symbols import check_tables
-
-log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -197,168 +179,3 @@ class Recording:
         """Return how many of a symbol's lines are connected."""
         lines = self.lines.get(collector.symbol)
         return 0 if lines is None or collector.stopped else lines.connected
-
-
-@contextmanager
-def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recording]:
-    """Open store and journal and make ready all that is recorded. Blocks.
-
-    Raises:
-        UsageError: what is set cannot work: no access, no rights, a table that is not ours.
-        StoreLocked, JournalLocked: another recorder has the directory or a table.
-        StoreError, JournalError: they do not open.
-    """
-    wanted = [settings.for_symbol(symbol) for symbol in symbols]
-    with ExitStack() as stack:
-        if not settings.journal_path.exists():
-            _check_writable(settings.journal_path.parent)
-        store = _open_store(settings)
-        stack.callback(store.close)
-        identity = _identity(store)
-        found = choose(settings.journal_path, identity.lasting, settings.store.identity)
-        first_start = not found.path.exists()
-        # A server by its name too, for those who start while it is away.
-        names = {settings.store.identity}
-        if identity.here and not isinstance(settings.store, EmbeddedTarget):
-            names.add(identity.here)
-        locks = stack.enter_context(hold_tables(store.name, names))
-
-        def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
-            check_tables({one.symbol: one.table for one in (*beside, *new)})
-            new_tables = [one.table for one in new]
-            tables = [*map(table_of, new), GAPS]
-            listed = any(one.symbol not in settings.symbols for one in new)
-            _make_ready(settings, store, tables, first_start=first_start, found=listed)
-            locks.hold(new_tables)
-
-        chosen = admit(
-            [one for one in wanted if one.symbol in settings.symbols],
-            [one for one in wanted if one.symbol not in settings.symbols],
-            check,
-        )
-        journal = stack.enter_context(open_journal(found.path, retention=settings.retention))
-        if journal.damaged:
-            log.error(
-                "the journal was damaged and is kept as %s; a new one is begun", journal.damaged
-            )
-        _claim(journal, settings, identity if identity.lasting else _identity(store))
-        for other in found.others:
-            _say_waiting(other)
-        gaps = journal.queue(GAPS.name)
-        gate = AsyncStore(store)
-        try:
-            there = columns(store, tables=[one.table for one in chosen]) or {}
-        except StoreError:  # it has been said
-            chosen = [as_before(one, journal.queue(one.table)) for one in chosen]
-        else:
-            chosen = with_room(chosen, there)
-        exists = KnownContracts(settings.rest_url, settings.route[0]).has
-        backfill = Backfill(settings.rest_url)
-        collectors = [
-            Collector(
-                s, queue := journal.queue(s.table),
-                Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), gate,
-                exists if s.symbol in settings.symbols else nobody_knows, backfill.want,
-            )
-            for s in chosen
-        ]  # fmt: skip
-        waiting = [queue for queue in journal.queues() if queue.backlog]
-        for queue in waiting:
-            log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
-        recorded = {GAPS.name, *(one.table for one in chosen)}
-        leftovers = [queue for queue in waiting if queue.name not in recorded]
-        for queue in journal.queues():
-            if queue.name not in recorded:
-                write_held(queue, gaps)
-        yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks, backfill)
-
-
-def has_journal(settings: Settings) -> bool:
-    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks.
-
-    Raises:
-        UsageError, StoreLocked, StoreError: the store does not open.
-    """
-    usual = settings.journal_path
-    if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):
-        return usual.exists()
-    with closing(_open_store(settings)) as store:
-        found = choose(usual, _identity(store).lasting, settings.store.identity)
-    for other in found.others:
-        _say_waiting(other)
-    return found.path.exists()
-
-
-def _identity(store: Store) -> Identity:
-    try:
-        return identity_of(store)
-    except StoreError:
-        return NOBODY  # what is wrong with it is said by whoever needs it
-
-
-def _claim(journal: Journal, settings: Settings, identity: Identity) -> None:
-    """Write into the journal whose rows it has."""
-    before, spelt = journal.fact(SPELT), settings.store.identity
-    if before not in ("", spelt):
-        log.warning("journal %s, of %s, is that of %s, too", journal.path, before, spelt)
-    journal.remember(SPELT, spelt)
-    if identity.lasting:
-        journal.remember(STORE, identity.lasting)
-
-
-def _say_waiting(journal: Found) -> None:
-    """Tell of rows in a journal of another store, which this run does not write."""
-    if journal.backlog:
-        log.warning(
-            "%d rows wait in %s for %s; write them with: mexc-trio drain --store ...",
-            journal.backlog, journal.path, journal.whose,
-        )  # fmt: skip
-
-
-def _open_store(settings: Settings) -> Store:
-    try:
-        return open_store(settings, readers=True)
-    except StoreRejected as error:
-        raise UsageError(str(error)) from error
-
-
-def _make_ready(
-    settings: Settings,
-    store: Store,
-    tables: Sequence[Table],
-    *,
-    first_start: bool,
-    found: bool,
-) -> None:
-    try:
-        prepare_all(store, tables)
-        if first_start and not isinstance(settings.store, EmbeddedTarget):
-            for table in tables:
-                store.append(table, [])  # no row, but it takes the right to insert
-    except StoreUnavailable as error:
-        # A store that was written to before may be away. One that was never reached may be a
-        # misspelt host, which nobody wants to learn days later.
-        if first_start:
-            raise UsageError(
-                f"{error}. At the first start the store must work; check --store"
-            ) from error
-        log.warning("%s; recording goes on into the journal", error)
-    except StoreError as error:
-        # The same for what it refuses: a right or a table that somebody has changed. The writers
-        # of the tables concerned say it again, and the others go on. But rows of a symbol that
-        # nobody has chosen are not to wait for a table that was never its own.
-        if first_start or (found and isinstance(error, ForeignTable)):
-            raise UsageError(str(error)) from error
-        log.warning("%s; recording goes on into the journal", error)
-
-
-def _check_writable(directory: Path) -> None:
-    """See that files can be made in a directory or, where it is missing, in the one above it."""
-    place = next(place for place in (directory, *directory.absolute().parents) if place.exists())
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise UsageError(
-            f"state directory {directory}: no file can be made in {place} ({error.strerror}); "
-            f"give --state-dir or --store another path"
-        ) from error

@@ -25,7 +25,8 @@ from rich.console import Console
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.messages import Data
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.opening import open_recording
+from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Channel, Row
 from mexc_trio.screen.live import show_screen
 from mexc_trio.screen.picture import Painter, Picture, SymbolPicture, weighed
@@ -226,8 +227,8 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         def close(self) -> None:
             """Do nothing."""
 
-    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda *_, **__: Silent())
-    monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
+    monkeypatch.setattr("mexc_trio.record.opening.open_store", lambda *_, **__: Silent())
+    monkeypatch.setattr("mexc_trio.record.opening._make_ready", lambda *_, **__: None)
     # Nobody is asked for deals that were missed, so that a gap is written when it ends.
     settings = Settings(store=EmbeddedTarget(tmp_path), backfill=False)
     with open_recording(settings, [BTC]) as opened:

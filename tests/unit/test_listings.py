@@ -14,7 +14,8 @@ from mexc_trio.locks import TableLocks
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.discovery import Change, Discovery
 from mexc_trio.record.listings import follow
-from mexc_trio.record.recording import Recording, open_recording
+from mexc_trio.record.opening import open_recording
+from mexc_trio.record.recording import Recording
 from mexc_trio.record.reload import ANSWER, SettingsFile, follow_settings
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -59,8 +60,8 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         def close(self) -> None:
             """Do nothing."""
 
-    monkeypatch.setattr("mexc_trio.record.recording.open_store", lambda *_, **__: Silent())
-    monkeypatch.setattr("mexc_trio.record.recording._make_ready", lambda *_, **__: None)
+    monkeypatch.setattr("mexc_trio.record.opening.open_store", lambda *_, **__: Silent())
+    monkeypatch.setattr("mexc_trio.record.opening._make_ready", lambda *_, **__: None)
     settings = Settings(
         store=EmbeddedTarget(tmp_path),
         overrides={"CLASH_USDT": {"table": "btc"}},

@@ -11,7 +11,7 @@ import pytest
 from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
-from mexc_trio.record import recording
+from mexc_trio.record import opening
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import ServerTarget
 from tests.support.running import BTC
@@ -60,10 +60,10 @@ def start(
 ) -> tuple[UsageError, Refusing]:
     """Start on a store that refuses; return what the user is told."""
     store = Refusing(refusal)
-    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
+    monkeypatch.setattr(opening, "open_store", lambda settings, readers: store)
     with (
         pytest.raises(UsageError) as caught,
-        recording.open_recording(settings, [BTC]),
+        opening.open_recording(settings, [BTC]),
     ):
         pass
     return caught.value, store
@@ -95,8 +95,8 @@ def test_a_later_start_waits_for_the_store(
     settings.state_directory.mkdir()
     settings.journal_path.touch()
     store = Refusing(StoreUnavailable("server cannot be reached"))
-    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
-    with recording.open_recording(settings, [BTC]) as opened:
+    monkeypatch.setattr(opening, "open_store", lambda settings, readers: store)
+    with opening.open_recording(settings, [BTC]) as opened:
         assert [collector.symbol for collector in opened.collectors] == [BTC]
 
 
@@ -108,6 +108,6 @@ def test_a_later_start_records_whatever_the_store_says(
     settings.state_directory.mkdir()
     settings.journal_path.touch()
     store = Refusing(error_of(code, "No", "server"))
-    monkeypatch.setattr(recording, "open_store", lambda settings, readers: store)
-    with recording.open_recording(settings, [BTC]) as opened:
+    monkeypatch.setattr(opening, "open_store", lambda settings, readers: store)
+    with opening.open_recording(settings, [BTC]) as opened:
         assert [collector.symbol for collector in opened.collectors] == [BTC]
