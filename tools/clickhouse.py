@@ -33,8 +33,8 @@ DATABASE = "mexc_data"
 USER, PASSWORD = "recorder", "secret"
 READER, READER_PASSWORD = "reader", "lookonly"
 
-START_SECONDS = 30.0
-STOP_SECONDS = 30.0
+START_SECONDS = 120.0
+STOP_SECONDS = 120.0
 POLL_SECONDS = 0.01
 LOG_TAIL_LINES = 30
 
@@ -269,7 +269,7 @@ class ClickHouseServer:
             self.tcp_port,
             user=READER if readonly else USER,
             password=READER_PASSWORD if readonly else PASSWORD,
-            connect_timeout=2,
+            connect_timeout=30,
             send_receive_timeout=START_SECONDS,
         )
         try:

@@ -22,7 +22,7 @@ from mexc_trio.errors import (
 )
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from tests.support.running import running
+from tests.support.running import DEADLINE, running
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"password", "reader_password"}
@@ -41,7 +41,7 @@ def run(
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
 
@@ -409,7 +409,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
     assert (result.stderr, result.returncode) == ("", 1)

@@ -10,7 +10,7 @@ import pytest
 
 from mexc_trio.cli import main as _commands  # noqa: F401 - with which the app has them
 from mexc_trio.cli.app import app
-from tests.support.running import environment
+from tests.support.running import DEADLINE, environment
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def offered(place: Path, line: str) -> set[str]:
     path = f"{place / 'bin'}:{os.environ['PATH']}"
     ran = subprocess.run(
         ["bash", "-c", script], cwd=place, env=environment(PATH=path), text=True,
-        capture_output=True, timeout=60, check=True,
+        capture_output=True, timeout=DEADLINE, check=True,
     )  # fmt: skip
     return set(ran.stdout.split())
 

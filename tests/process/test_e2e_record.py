@@ -30,7 +30,7 @@ from tools.exchange import Exchange, Handshake, open_exchange
 from tools.market import CHANNELS, ODDITIES
 
 BTC, ETH = "BTC_USDT", "ETH_USDT"
-STOPPING_SECONDS = 5.0
+STOPPING_SECONDS = 30.0
 
 
 @pytest.fixture(params=["embedded", "server"])

@@ -495,7 +495,7 @@ async def test_close_sends_a_close_frame(exchange: Exchange) -> None:
     async with client(exchange) as websocket:
         before = trio.current_time()
         await exchange.close(1001, "maintenance")
-        assert trio.current_time() - before < 1  # the client's answer is heard
+        assert trio.current_time() - before < 2  # the client's answer is heard
         assert exchange.connections == 0
         with pytest.raises(ConnectionClosed) as closed:
             await websocket.get_message()

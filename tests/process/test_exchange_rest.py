@@ -342,7 +342,7 @@ async def test_program_lists_delists_and_fails_on_time() -> None:
         assert "NEW_USDT" in listed
         assert BTC not in listed
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.support.faults import (
     stored_gaps,
     wait_until,
 )
-from tests.support.running import read_embedded
+from tests.support.running import DEADLINE, read_embedded
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 
@@ -49,7 +49,7 @@ def compact(recorder: Recorder, *arguments: str) -> "subprocess.CompletedProcess
         [sys.executable, "-m", "mexc_trio", "compact", *arguments,
          "--store", recorder.store or str(recorder.state), "--state-dir", str(recorder.state)],
         cwd=recorder.directory, env=environment(), capture_output=True, text=True, check=False,
-        timeout=120,
+        timeout=DEADLINE,
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_a_signal_does_not_wait_for_the_end_of_it(tmp_path: Path) -> None:
         recorder.stores(3000)
         Request("a", ()).leave(recorder.journal)
         recorder.says(f"table {TABLE}: rewriting it")
-        recorder.stop(15)
+        recorder.stop(60)
         found = compare(exchange.connections(), stored(recorder, None))
         assert len(found.segments) == 1
         assert recorder.backlog() == 0

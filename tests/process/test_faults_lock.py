@@ -31,12 +31,13 @@ from tests.support.faults import (
     stored_gaps,
     wait_until,
 )
+from tests.support.running import DEADLINE
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Have a journal locked, which this process's number then stands for."""
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
+    with closing(sqlite3.connect(path, timeout=DEADLINE, isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
         yield
         db.execute("ROLLBACK")
@@ -47,7 +48,7 @@ def health(recorder: Recorder) -> float:
     """Return how many seconds the recorder takes to say that it lives."""
     url = (recorder.state / "metrics.url").read_text().strip().replace("/metrics", "/live")
     began = time.monotonic()
-    with urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+    with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - our own
         assert answer.status == 200
     return time.monotonic() - began
 
@@ -99,12 +100,12 @@ def test_stop_while_locked(tmp_path: Path) -> None:
         with locked(recorder.journal):
             recorder.says("is locked by process")
             recorder.signal()
-            assert recorder.wait(20) == 1
+            assert recorder.wait(60) == 1
             last = recorder.said().splitlines()[-1]
             assert re.search(r"error: journal .* is locked by process \d+ .* will be in gaps", last)
             # Nor does it start: in one line, within seconds.
             recorder.start()
-            assert recorder.wait(30) == 1
+            assert recorder.wait(60) == 1
             last = recorder.said().splitlines()[-1]
             assert re.search(r"error: journal .* is locked by process \d+ .*: close it there", last)
         recorder.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import environment
+from tests.support.running import DEADLINE, environment
 
 
 def log(code: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -18,7 +18,7 @@ def log(code: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[
     )
     return subprocess.run(
         [sys.executable, "-c", start + code], cwd=cwd, env=environment(**variables),
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=DEADLINE,
     )  # fmt: skip
 
 

@@ -341,7 +341,7 @@ def test_command() -> None:
         assert process.stdout is not None
         assert re.fullmatch(r"127.0.0.1:\d+ -> 127.0.0.1:\d+\n", process.stdout.readline())
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
     assert out == "0 bytes to-server, 0 connections\n0 bytes to-client, 0 connections\n"
 

@@ -22,7 +22,7 @@ from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreRejected, UsageError
 from tests.process.test_questions import QUESTIONS, README
 from tests.support.questions import ANSWERS, CONTRACT, Raw, market, same
-from tests.support.running import environment, running, server_store
+from tests.support.running import DEADLINE, environment, running, server_store
 from tools.exchange import open_exchange
 from tools.market import Row
 from tools.typed import EXACT, FLOAT, Numbers, candles, expected
@@ -194,7 +194,7 @@ def run_python(code: str, directory: Path, *flags: str) -> "subprocess.Completed
     """Run a program of a user."""
     return subprocess.run(
         [sys.executable, *flags, "-c", code], cwd=directory, env=environment(), text=True,
-        capture_output=True, timeout=100, check=False,
+        capture_output=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
 
 

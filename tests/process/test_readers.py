@@ -30,6 +30,7 @@ from mexc_trio.errors import UsageError
 from mexc_trio.settings import Settings
 from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import EmbeddedTarget
+from tests.support.running import DEADLINE
 
 ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(1000)]
 NONE: Mapping[str, object] = {}
@@ -53,7 +54,7 @@ class Open:
         headers: Mapping[str, str] | None = None, path: str = "/",
     ) -> tuple[int, bytes]:  # fmt: skip
         """Ask over HTTP; return the status and the answer."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=DEADLINE)
         word = self.password if password is None else password
         sent = {"X-ClickHouse-User": user, "X-ClickHouse-Key": word} if user else {}
         fields: dict[str, object] = dict(parameters)
@@ -339,7 +340,7 @@ def test_the_web_terminal_is_closed(opened: Open) -> None:
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    with socket.create_connection((opened.host, opened.port), timeout=10) as line:
+    with socket.create_connection((opened.host, opened.port), timeout=DEADLINE) as line:
         line.sendall(head.encode())
         assert re.match(rb"HTTP/1\.1 40[34] ", line.recv(1000))
 
@@ -526,7 +527,7 @@ def test_play_in_a_browser(opened: Open, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
          "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", url],
-        capture_output=True, timeout=120, check=False,
+        capture_output=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     text = re.sub(r"<[^>]+>", "", done.stdout.decode("utf-8", "replace"))
     assert re.search(r"v26\.\d+\.[\d.]+, uptime", text), done.stderr[-500:]
@@ -546,7 +547,7 @@ def test_play_in_a_browser(opened: Open, tmp_path: Path) -> None:
 def test_a_connection_ends_when_http_says_so(opened: Open, head: str, path: str) -> None:
     """Icinga, nginx and others of HTTP/1.0 wait for a close that must come."""
     request = head.format(path.format(opened.password)).encode()
-    with socket.create_connection((opened.host, opened.port), timeout=10) as connection:
+    with socket.create_connection((opened.host, opened.port), timeout=DEADLINE) as connection:
         connection.sendall(request)
         got = b""
         while piece := connection.recv(65536):
@@ -580,7 +581,7 @@ def test_a_thousand_idle_readers_are_not_felt(opened: Open) -> None:
         assert opened.store.query("SELECT 1") == [(1,)]
         with closing(EmbeddedStore(opened.store.directory)) as another:
             assert another.query("SELECT 1") == [(1,)]
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 def test_half_open_connections_cost_little(opened: Open) -> None:
@@ -631,7 +632,7 @@ def test_other_machines_need_a_password_that_was_chosen(tmp_path: Path) -> None:
         port = urlsplit(url.strip()).port
         assert port
         # From another address of this machine only the reader gets in.
-        connection = http.client.HTTPConnection("127.0.0.2", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.2", port, timeout=DEADLINE)
         with closing(connection):
             connection.request("POST", "/?user=reader&password=" + "x" * 12, b"SELECT 1")
             assert connection.getresponse().read() == b"1\n"

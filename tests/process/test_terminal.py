@@ -91,7 +91,7 @@ async def test_a_terminal_that_stands_still(
         await program.journaled(1200)
         began = trio.current_time()
         assert await program.stop(number) == 0
-        assert trio.current_time() - began < 15
+        assert trio.current_time() - began < 60
 
 
 def unread() -> int:
@@ -164,7 +164,7 @@ async def test_output_that_is_not_taken(
             await program.journaled(1000)
             began = trio.current_time()
             assert await program.stop(signal.SIGTERM) == 0
-            assert trio.current_time() - began < 15
+            assert trio.current_time() - began < 60
         finally:
             if process.poll() is None:
                 process.kill()

@@ -14,6 +14,7 @@ from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.clickhouse.tally import InsertTally, Outcome
 from mexc_trio.errors import StoreRejected, StoreUnavailable
+from tests.support.running import DEADLINE
 
 ROWS: list[RowTuple] = [(1000, "d", "1|2|1")]
 
@@ -31,7 +32,7 @@ class SlowStore:
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
     ) -> None:
         """Insert."""
-        assert self.go.wait(10)
+        assert self.go.wait(DEADLINE)
         self.threads.append(threading.get_ident())
         if error := self.failures.get(table.name):
             raise error

@@ -17,6 +17,7 @@ import trustme
 from mexc_trio.exchange import rest as rest_module
 from mexc_trio.exchange.contracts import contracts_of, list_contracts
 from mexc_trio.exchange.rest import Client, RestError, open_client
+from tests.support.running import DEADLINE
 from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
 
 SYMBOLS = ["BTC_USDT", "BTC_USDC", "BTC_USD", "1000000MOG_USDT"]
@@ -210,7 +211,7 @@ async def test_slow_answer_is_not_waited_for(
     """The bound is on the whole request."""
     monkeypatch.setattr(rest_module, "TIMEOUT", 0.1)
     rest.delay = 60
-    with trio.fail_after(5), pytest.raises(RestError, match=r"did not answer within 0.1 s"):
+    with trio.fail_after(DEADLINE), pytest.raises(RestError, match=r"did not answer within 0.1 s"):
         await contracts_of(client)
 
 
@@ -270,7 +271,7 @@ async def test_cancelled_request_leaves_nothing_open(rest: Rest, client: Client)
     rest.delay = 60
     async with trio.open_nursery() as nursery:
         nursery.start_soon(contracts_of, client)
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE):
             while not rest.requests:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
@@ -286,7 +287,7 @@ async def test_listing_insists_with_a_line_for_each_failure(
 
         @nursery.start_soon
         async def recover() -> None:
-            with trio.fail_after(10):
+            with trio.fail_after(DEADLINE):
                 while not caplog.records:
                     await trio.testing.wait_all_tasks_blocked(0.01)
             rest.trouble = "none"

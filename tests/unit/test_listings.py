@@ -19,6 +19,7 @@ from mexc_trio.record.recording import Recording
 from mexc_trio.record.reload import ANSWER, SettingsFile, follow_settings
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
+from tests.support.running import DEADLINE
 
 NEW, OTHER = "NEW_USDT", "OTHER_USDT"
 
@@ -80,7 +81,7 @@ async def follow_to_the_end(recording: Recording, *changes: Change) -> tuple[Cha
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow, recording, cast("Discovery", source), begin)
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE):
             await source.told.wait()
         nursery.cancel_scope.cancel()
     return source, begun
@@ -200,7 +201,7 @@ class Reloads:
         before = self.recording.journal.fact(ANSWER)
         self.wanted = attrs.evolve(self.wanted, config=Path("settings.ini"), **changes)
         self.file.ask()
-        with trio.fail_after(10):
+        with trio.fail_after(DEADLINE):
             while self.recording.journal.fact(ANSWER) == before:
                 await trio.sleep(0.001)
         return self.recording.journal.fact(ANSWER).split(" ", 1)[1]
