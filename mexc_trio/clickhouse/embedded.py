@@ -50,7 +50,7 @@ class EmbeddedStore(ServerStore):
     def server_start_id(self) -> str:
         """See `Store.server_start_id`."""
         self.query("SELECT 1")  # so that it is known which engine this is about
-        return self._engine.access().incarnation
+        return self._engine.access().server_start_id
 
     def seal(self, table: str) -> str:
         """See `Store.seal`: sizes of the files and a hash of their ends."""

@@ -202,9 +202,9 @@ class Engine:
                     "--listen: %s is taken; readers are answered on port %d instead",
                     listen, http_port,
                 )  # fmt: skip
-        recorder, commands, incarnation = (secrets.token_urlsafe(24) for _ in range(3))
+        recorder, commands, server_start_id = (secrets.token_urlsafe(24) for _ in range(3))
         passwords = Passwords(recorder, commands, self.reader_password)
-        access = Access(incarnation, tcp_port, http_port, recorder, commands)
+        access = Access(server_start_id, tcp_port, http_port, recorder, commands)
         engine_config.write(
             self._home,
             tcp_port=tcp_port,

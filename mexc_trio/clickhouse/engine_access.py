@@ -14,7 +14,7 @@ from mexc_trio.settings.targets import ServerTarget
 class Access:
     """Where an engine answers, and the passwords that it takes."""
 
-    incarnation: str
+    server_start_id: str
     """Another one for each start."""
     tcp_port: int
     http_port: int

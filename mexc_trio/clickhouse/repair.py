@@ -44,7 +44,7 @@ class Soundness:
     """The engine's own words about the damage; empty if it was sound."""
 
 
-def same_incarnation(before: str, now: str) -> bool:
+def same_server_start(before: str, now: str) -> bool:
     """Compare two values of `Store.server_start_id`."""
     (host, _, since), (other, _, again) = before.rpartition("@"), now.rpartition("@")
     if host == other and since.isdigit() and again.isdigit():

@@ -25,8 +25,8 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
 from mexc_trio.exchange.frames import LONGEST
 from mexc_trio.exchange.peeling import PeelingStream, Take
+from mexc_trio.exchange.throttled import Throttled
 from mexc_trio.exchange.tls import open_tls, without_source
-from mexc_trio.exchange.unhurried import Unhurried
 from mexc_trio.texts import one_line
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
@@ -62,7 +62,7 @@ class Socket(Protocol):
 async def dial(
     url: str,
     *,
-    unhurried: bool = False,
+    throttled: bool = False,
     connect: Connect = trio.open_tcp_stream,
     held: AsyncBool | None = None,
 ) -> AsyncIterator[Socket]:
@@ -70,7 +70,7 @@ async def dial(
 
     Args:
         url: the exchange's socket.
-        unhurried: read it a hundred times a second at the most; see `Unhurried`.
+        throttled: read it a hundred times a second at the most; see `Throttled`.
         connect: makes the connection over which TLS, if the URL says so, and WebSocket are spoken.
         held: while true, nothing is dialled or read, since what came could not be kept.
 
@@ -82,7 +82,7 @@ async def dial(
     deadline = trio.current_time() + CONNECT_TIMEOUT
     with _one_error(url):
         with trio.fail_at(deadline):
-            stream = await _connect(url, connect, unhurried=unhurried)
+            stream = await _connect(url, connect, throttled=throttled)
         async with speak(stream, url, deadline, held) as socket:
             yield socket
 
@@ -155,7 +155,7 @@ def _ignore(messages: Sequence[bytes]) -> None:
     """Take messages that nobody waits for."""
 
 
-async def _connect(url: str, connect: Connect, *, unhurried: bool) -> trio.abc.Stream:
+async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.Stream:
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme == "wss"
@@ -164,7 +164,7 @@ async def _connect(url: str, connect: Connect, *, unhurried: bool) -> trio.abc.S
     except OSError as error:
         raise ExchangeError(f"cannot connect to {url}: {_why(error)}", _loss(error)) from error
     # Below TLS, so that what has gathered is decrypted together.
-    stream = Unhurried(transport) if unhurried else transport
+    stream = Throttled(transport) if throttled else transport
     if not secure:
         return stream
     try:

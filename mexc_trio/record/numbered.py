@@ -24,7 +24,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse.numbered import MissingNumbers
-from mexc_trio.clickhouse.repair import same_incarnation
+from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.errors import StoreRejected, TableConflict, TableDamaged
@@ -62,7 +62,7 @@ class NumberedReconciler(Reconciler):
         # meet it.
         await self.store.quiet(self.table)
         engine = await self.store.server_start_id()
-        is_known = queue.verified and same_incarnation(queue.engine, engine)
+        is_known = queue.verified and same_server_start(queue.engine, engine)
         if queue.base is None:
             await self._begin()
         waiting = queue.sent - queue.acked

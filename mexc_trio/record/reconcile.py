@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.clickhouse.repair import same_incarnation
+from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.journal import Queue
@@ -57,7 +57,7 @@ class Reconciler:
 
         A restart between two INSERTs goes unheard: the client connects anew without a word.
         """
-        known = same_incarnation(self.queue.engine, await self.store.server_start_id())
+        known = same_server_start(self.queue.engine, await self.store.server_start_id())
         return known and await self._has_its_rows()
 
     async def _has_its_rows(self) -> bool:
@@ -116,7 +116,7 @@ class Reconciler:
         """Whether the table was read in full and nothing can have happened to it since."""
         known = self.queue.engine
         return bool(known) and (
-            same_incarnation(known, engine) or known == await self.store.seal(self.table)
+            same_server_start(known, engine) or known == await self.store.seal(self.table)
         )
 
     async def _compare(self, rows: int) -> None:

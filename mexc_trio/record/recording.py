@@ -127,13 +127,13 @@ class Recording:
         self.collectors.remove(collector)
         self.release(collector.settings.table)
 
-    def ways(self, line: int, collector: Collector, *, unhurried: bool) -> list[Way]:
+    def ways(self, line: int, collector: Collector, *, throttled: bool) -> list[Way]:
         """Return the ways to the exchange in the order in which a symbol's line takes them.
 
         Args:
             line: 0 is the first. Each begins with a route of its own, as far as there are any.
             collector: the symbol.
-            unhurried: see `dial`.
+            throttled: see `dial`.
         """
         routes = collector.settings.route
         first = line % len(routes)
@@ -141,7 +141,7 @@ class Recording:
         for route in (*routes[first:], *routes[:first]):
             way = partial(connect, route)
             held = self.journal.locked
-            dialling = partial(dial, unhurried=unhurried, connect=way, held=held)
+            dialling = partial(dial, throttled=throttled, connect=way, held=held)
             url = route.via or self.settings.url
             ways.append(Way(url, dialling, self._tally(line, route)))
         return ways

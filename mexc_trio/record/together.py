@@ -24,7 +24,7 @@ async def record_together(recording: Recording, group: Group) -> None:
     symbols_lines = [_lines_of(recording, one) for one in group.collectors]
     connections = [
         Connection(
-            recording.ways(line, group.collectors[0], unhurried=group.most > 1),
+            recording.ways(line, group.collectors[0], throttled=group.most > 1),
             [lines.feeds[line] for lines in symbols_lines],
             settings.ping_interval,
             recording.journal.flush_if_unlocked,
@@ -44,7 +44,7 @@ async def record_together(recording: Recording, group: Group) -> None:
 
     def renew(why: str) -> None:
         for line, connection in enumerate(connections):
-            ways = recording.ways(line, group.collectors[0], unhurried=group.most > 1)
+            ways = recording.ways(line, group.collectors[0], throttled=group.most > 1)
             connection.renew(ways, why)
 
     if group.most == 1:

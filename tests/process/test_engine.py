@@ -152,7 +152,7 @@ def test_second_comer_uses_the_same_engine(engine: Engine) -> None:
         assert second.access() == first
         engine.close()
         own = second.access()
-        assert own.incarnation != first.incarnation
+        assert own.server_start_id != first.server_start_id
         assert ask(own, "SELECT 1") == [(1,)]
 
 
@@ -160,7 +160,7 @@ def test_two_start_at_the_same_moment(tmp_path: Path) -> None:
     """Whoever is first starts the engine; all get the same one."""
     code = (
         "import sys; from pathlib import Path; from mexc_trio.clickhouse.engine import Engine;"
-        "e = Engine(Path(sys.argv[1])); print(e.access().incarnation, flush=True);"
+        "e = Engine(Path(sys.argv[1])); print(e.access().server_start_id, flush=True);"
         "sys.stdin.read(); e.close()"
     )
     with ExitStack() as stack:
@@ -179,7 +179,7 @@ def test_killed_engine_is_started_again(engine: Engine, caplog: pytest.LogCaptur
     for n in range(repetitions(10)):
         ask(access, f"INSERT INTO mexc_data.t VALUES ({n})")
         os.kill(child_of(engine), signal.SIGKILL)
-        until(lambda: engine.access().incarnation != access.incarnation)  # noqa: B023
+        until(lambda: engine.access().server_start_id != access.server_start_id)  # noqa: B023
         again = engine.access()
         assert (again.http_port, again.tcp_port) == (access.http_port, access.tcp_port)
         access = again

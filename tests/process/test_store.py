@@ -228,14 +228,14 @@ def test_ctrl_c_leaves_no_connection_open(
     gc.collect()
 
 
-def test_incarnation(clickhouse_server: ClickHouseServer) -> None:
+def test_starts_of_a_server_are_told_apart(clickhouse_server: ClickHouseServer) -> None:
     """A server's stays the same until it is started again."""
     with closing(server_store(clickhouse_server.url)) as store:
         first = store.server_start_id()
-        assert repair.same_incarnation(first, store.server_start_id())
-    assert not repair.same_incarnation(first, str(int(first) + 10))
-    assert not repair.same_incarnation("process a", "process b")
-    assert not repair.same_incarnation("", first)
+        assert repair.same_server_start(first, store.server_start_id())
+    assert not repair.same_server_start(first, str(int(first) + 10))
+    assert not repair.same_server_start("process a", "process b")
+    assert not repair.same_server_start("", first)
 
 
 def test_server_that_is_too_old(

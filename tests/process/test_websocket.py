@@ -14,7 +14,7 @@ import trustme
 
 from mexc_trio.errors import ExchangeError, JournalError
 from mexc_trio.exchange import websocket
-from mexc_trio.exchange.unhurried import READS_PER_SECOND
+from mexc_trio.exchange.throttled import READS_PER_SECOND
 from mexc_trio.exchange.websocket import Socket, dial
 from tests.support.running import DEADLINE
 from tools.exchange import Exchange, open_exchange
@@ -63,10 +63,10 @@ async def reason_of(url: str) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("unhurried", [False, True])
-async def test_a_conversation(exchange: Exchange, *, unhurried: bool) -> None:
+@pytest.mark.parametrize("throttled", [False, True])
+async def test_a_conversation(exchange: Exchange, *, throttled: bool) -> None:
     """What is sent is answered, and leaving closes the connection properly."""
-    async with dial(exchange.url, unhurried=unhurried) as socket:
+    async with dial(exchange.url, throttled=throttled) as socket:
         await socket.send_message('{"method":"ping"}')
         assert b'"channel":"pong"' in await first_frame(socket)
         assert exchange.connections == 1
@@ -284,9 +284,9 @@ async def test_tls_with_a_certificate_nobody_vouches_for(exchange: Exchange) -> 
         assert "certificate verify failed" in await reason_of(url)
 
 
-@pytest.mark.parametrize("unhurried", [False, True])
+@pytest.mark.parametrize("throttled", [False, True])
 async def test_tls(
-    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, unhurried: bool
+    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, throttled: bool
 ) -> None:
     """With a certificate of the system's authorities, as the exchange has.
 
@@ -300,7 +300,7 @@ async def test_tls(
     pongs, asked = 0, 2000
     async with (
         _tls(exchange, authority) as url,
-        dial(url, unhurried=unhurried) as socket,
+        dial(url, throttled=throttled) as socket,
         trio.open_nursery() as nursery,
     ):
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.preparing import refuse_strangers
-from mexc_trio.clickhouse.repair import same_incarnation
+from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.replicas import ReplicatedStore, lag
 from mexc_trio.clickhouse.schema import market_table
 from mexc_trio.clickhouse.tables import TableEngine
@@ -146,10 +146,10 @@ def test_the_table_of_replicas() -> None:
 
 def test_a_start_is_told_from_another_hosts() -> None:
     """Two hosts that were started in one second are two; one that reads its clock again is one."""
-    assert same_incarnation("1764000000", "1764000001")
-    assert same_incarnation("a:9000@1764000000", "a:9000@1764000001")
-    assert not same_incarnation("a:9000@1764000000", "b:9000@1764000000")
-    assert not same_incarnation("a:9000@1764000000", "a:9000@1764000002")
+    assert same_server_start("1764000000", "1764000001")
+    assert same_server_start("a:9000@1764000000", "a:9000@1764000001")
+    assert not same_server_start("a:9000@1764000000", "b:9000@1764000000")
+    assert not same_server_start("a:9000@1764000000", "a:9000@1764000002")
 
 
 def test_a_quorum_is_of_the_hosts() -> None:

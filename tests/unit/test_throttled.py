@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from mexc_trio.exchange.unhurried import READS_PER_SECOND, Unhurried
+from mexc_trio.exchange.throttled import READS_PER_SECOND, Throttled
 
 PAUSE = 1 / READS_PER_SECOND
 
@@ -11,7 +11,7 @@ PAUSE = 1 / READS_PER_SECOND
 async def test_what_comes_in_a_moment_is_read_together(autojump_clock: MockClock) -> None:
     """A thousand messages a second are a hundred reads, complete and in order."""
     exchange, ours = memory_stream_pair()
-    stream, reads = Unhurried(ours), list[tuple[float, bytes]]()
+    stream, reads = Throttled(ours), list[tuple[float, bytes]]()
 
     async def read() -> None:
         while data := await stream.receive_some(65536):
@@ -31,7 +31,7 @@ async def test_connections_are_read_at_the_same_moments(autojump_clock: MockCloc
     """So that all their messages share what a turn of the program costs."""
     moments: list[float] = []
 
-    async def read(stream: Unhurried) -> None:
+    async def read(stream: Throttled) -> None:
         while await stream.receive_some(65536):
             moments.append(round(trio.current_time() / PAUSE, 6))
 
@@ -39,7 +39,7 @@ async def test_connections_are_read_at_the_same_moments(autojump_clock: MockCloc
         pairs = [memory_stream_pair() for _ in range(20)]
         for exchange, ours in pairs:
             await exchange.send_all(b"x")
-            nursery.start_soon(read, Unhurried(ours))
+            nursery.start_soon(read, Throttled(ours))
             await trio.sleep(0.0003)
         await trio.sleep(1)
         for exchange, _ in pairs:
@@ -52,7 +52,7 @@ async def test_connections_are_read_at_the_same_moments(autojump_clock: MockCloc
 async def test_a_message_after_silence_is_read_at_once(autojump_clock: MockClock) -> None:
     """Only a connection that was just read is left alone for a moment."""
     exchange, ours = memory_stream_pair()
-    stream = Unhurried(ours)
+    stream = Throttled(ours)
     async with trio.open_nursery() as nursery:
 
         async def send_later() -> None:
@@ -68,7 +68,7 @@ async def test_a_message_after_silence_is_read_at_once(autojump_clock: MockClock
 async def test_a_flood_is_read_without_a_pause(autojump_clock: MockClock) -> None:
     """Bursts beyond what fits a read a moment are taken as fast as they come."""
     exchange, ours = memory_stream_pair()
-    stream = Unhurried(ours)
+    stream = Throttled(ours)
     await exchange.send_all(b"x" * (10 << 20))
     began, received = trio.current_time(), 0
     while received < 10 << 20:

@@ -13,7 +13,7 @@ _FULL: Final = 65536
 
 
 @attrs.define(eq=False)
-class Unhurried(trio.abc.Stream):
+class Throttled(trio.abc.Stream):
     """A connection that is read at common moments, a hundred a second.
 
     A message that comes alone costs three times what each of many does that are read together: the
