@@ -106,6 +106,7 @@ class Connection:
     patience: trio.CancelScope  # its deadline is when the missing ping ends the connection
     subscriptions: dict[str, dict[Channel, Subscription]] = attrs.field(factory=dict)
     turns: deque[str] = attrs.field(factory=deque)  # the symbols, the next one first
+    frames: int = 0  # that were handed to the network
     delay: float = 0.0  # seconds that frames are on their way
     late: deque[tuple[float, Sequence[str | bytes]]] = attrs.field(
         factory=lambda: deque(maxlen=_LATE)

@@ -162,10 +162,15 @@ class Exchange(State):
             for channel in CHANNELS:
                 connection.unsubscribe(symbol, channel)
 
-    def trade_unheard(self, symbol: str) -> None:
-        """Let a contract be dealt in, as it is while nobody listens: only REST tells of it."""
+    def trade_unheard(self, symbol: str) -> list[Row]:
+        """Let a contract be dealt in, as it is while nobody listens: only REST tells of it.
+
+        Returns the deals, oldest first.
+        """
         frame = self.market.frame(symbol, "deal", oddity="")
-        self.tape.add(symbol, truth(frame) or [], ids_of(frame))
+        rows = truth(frame) or []
+        self.tape.add(symbol, rows, ids_of(frame))
+        return rows
 
     # --- Connections ---
 

@@ -124,6 +124,7 @@ class State:
         completed = await connection.send([record.frame for record in records])
         for record in records:
             record.completed = completed
+        connection.frames += len(records) if completed else 0
         self.notify()
 
     def notify(self) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from tools.clickhouse import ClickHouseServer
 from tools.soak.backfill import Cuts, try_backfill
+from tools.soak.everything import Soak, try_everything
 from tools.soak.lines import Trial, try_lines
 
 app = cyclopts.App(
@@ -107,6 +108,43 @@ def backfill(
             lag=lag, most=most, kill=kill, seed=seed,
         )  # fmt: skip
         result = trio.run(try_backfill, trial)
+    print(result)
+    return 1 if result.wrong else 0
+
+
+@app.command
+def everything(
+    *,
+    seconds: float = 3600.0,
+    symbols: int = 200,
+    together: int = 20,
+    rate: float = 1.0,
+    seed: int = 1,
+    store: _Store = "embedded",
+) -> int:
+    """Record many symbols on two lines through faults of every kind, and compare every row.
+
+    Parameters
+    ----------
+    seconds
+        How long there are faults.
+    symbols
+        How many there are.
+    together
+        Symbols of a connection.
+    rate
+        Messages a second of each symbol on each line.
+    seed
+        Makes the faults repeatable, as far as processes are.
+    store
+        Where rows go.
+    """
+    with _place(store) as (directory, target):
+        soak = Soak(
+            directory=directory, store=target, seconds=seconds, symbols=symbols,
+            together=together, rate=rate, seed=seed,
+        )  # fmt: skip
+        result = trio.run(try_everything, soak)
     print(result)
     return 1 if result.wrong else 0
 

@@ -25,8 +25,6 @@ from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, u
 
 SETTLED: Final = 4.0
 """Seconds after the last cut in which its deals are fetched."""
-HEARD: Final = 1.0
-"""Seconds after which what was sent has been heard, on a machine that has other work."""
 _DEALS_A_FRAME: Final = 1.6  # as the market makes them, on average
 
 
@@ -144,8 +142,9 @@ async def try_backfill(trial: Cuts) -> Result:
             await trio.sleep(SETTLED + 2 * trial.lag)
             it.cancel_scope.cancel()
             seconds = trio.current_time() - began
-            with trio.CancelScope(shield=True), trio.fail_after(LONGEST_WAIT):
-                await trio.sleep(HEARD)
+            with trio.CancelScope(shield=True), trio.fail_after(2 * LONGEST_WAIT):
+                # What is on its way when a recorder is stopped, only its next run would tell of.
+                await trial.until_stored(market.deals[-1])
                 recorder.send_signal(signal.SIGINT)
                 exit_code = await recorder.wait()
         finally:

@@ -23,8 +23,10 @@ from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, u
 if TYPE_CHECKING:
     from tools.market import Row
 
-HEARD: Final = 0.3
-"""Seconds after which what a line was sent has been heard, on a machine that has other work."""
+PAUSE: Final = 0.3
+"""Seconds between two faults, and as much again at random."""
+_HEARD: Final = 20
+"""Frames that a line was sent before another one is broken: it is known to live by the first."""
 
 
 @attrs.frozen
@@ -95,7 +97,7 @@ async def try_lines(trial: Trial) -> Result:
             began = await _trouble(trial, exchange, recorder, chance)
             exchange.silence()
             seconds = trio.current_time() - began
-            await trio.sleep(2 * HEARD)
+            await trial.until_stored(_last_deal(exchange))
             recorder.send_signal(signal.SIGINT)
             with trio.fail_after(LONGEST_WAIT):
                 exit_code = await recorder.wait()
@@ -114,12 +116,12 @@ async def _trouble(
     began = trio.current_time()
     exchange.resume()
     for _ in range(trial.kills):
-        # All have been heard since the last one came back.
-        await trio.sleep(HEARD + chance.random() * HEARD)
+        await trio.sleep(PAUSE * (1 + chance.random()))
+        await until(exchange, recorder, lambda: _heard(exchange) == trial.lines)
         await exchange.drop(chance.choice(subscribed(exchange)))
         await until(exchange, recorder, lambda: len(subscribed(exchange)) == trial.lines)
     for number in range(trial.renewals):
-        await trio.sleep(HEARD + chance.random() * HEARD)
+        await trio.sleep(PAUSE * (1 + chance.random()))
         before = {one.number for one in subscribed(exchange)}
         _configure(trial, ("from:127.0.0.1", "direct")[number % 2])
         recorder.send_signal(signal.SIGHUP)
@@ -131,8 +133,22 @@ async def _trouble(
                 and not those & {one.number for one in subscribed(exchange)}
             ),
         )
-    await trio.sleep(trial.seconds or 2 * HEARD)
+    await trio.sleep(trial.seconds or 2 * PAUSE)
     return began
+
+
+def _heard(exchange: Exchange) -> int:
+    """Count the lines that are subscribed to everything and have been sent enough since."""
+    return sum(one.frames >= _HEARD for one in subscribed(exchange))
+
+
+def _last_deal(exchange: Exchange) -> Row:
+    # Only the last frames are read: to read all would keep the exchange from answering pings.
+    for record in reversed(exchange.sent(SYMBOL)):
+        for row in reversed(record.rows or ()):
+            if row[1] == "d":
+                return row
+    raise RuntimeError("no deal was sent")
 
 
 def _configure(trial: Trial, route: str) -> None:

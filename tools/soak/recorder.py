@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SYMBOL: Final = "BTC_USDT"
 LONGEST_WAIT: Final = 60.0
 """Seconds for which anything is waited for."""
+_LOOK: Final = 0.5
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -62,6 +63,20 @@ class Place:
         """Return what is stored, in the order of insertion."""
         found = self.ask("SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
         return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+
+    async def until_stored(self, row: Row) -> None:
+        """Wait until a row is stored, as one that was sent last is once all has been heard.
+
+        For `LONGEST_WAIT` at the most: what is lacking is for the comparison to say.
+        """
+        sql = (
+            f"SELECT count() FROM btc WHERE mt = '{row[1]}' "  # noqa: S608 - of the market
+            f"AND toUnixTimestamp64Milli(ts) = {row[0]} AND m = '{row[2]}'"
+        )
+        for _ in range(round(LONGEST_WAIT / _LOOK)):
+            if await trio.to_thread.run_sync(self.ask, sql) != [[0]]:
+                return
+            await trio.sleep(_LOOK)
 
 
 async def kill(recorder: trio.Process) -> None:
