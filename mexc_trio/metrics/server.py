@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16
 """Requests that are answered at one time; more are turned away."""
+WAITING: Final = 64
+"""Connections whose request has not come. Of more, the one that has said nothing for longest is
+left: who asks at once gets an answer, however many connect and say nothing."""
 LONGEST_HEAD: Final = 8192
 """Bytes of a request's line and headers."""
 PATIENCE: Final = 10.0
@@ -58,16 +61,35 @@ async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local
             here looks at can read along by giving its own name this machine's address.
     """
     answering = 0
+    waiting: dict[trio.CancelScope, None] = {}  # the oldest first
+
+    async def request(stream: trio.SocketStream) -> bytes | None:
+        """Return the head that comes; None if others came, too, and it took longest."""
+        if len(waiting) >= WAITING:
+            oldest = next(iter(waiting))
+            del waiting[oldest]
+            oldest.cancel()
+        with trio.CancelScope() as scope:
+            waiting[scope] = None
+            try:
+                return await _head(stream)
+            finally:
+                waiting.pop(scope, None)
+        return None
 
     async def handle(stream: trio.SocketStream) -> None:
         nonlocal answering
-        answering += 1
+        counted = False
         try:
             with trio.move_on_after(PATIENCE):
+                if (head := await request(stream)) is None:
+                    return
+                counted = True
+                answering += 1
                 if answering > AT_ONCE:
                     answer, with_body = Answer(b"too many requests at once\n", 503), True
                 else:
-                    answer, with_body = await _answer(stream, pages, local=local)
+                    answer, with_body = await _answer(head, pages, local=local)
                 await stream.send_all(_encode(answer, with_body=with_body))
                 await stream.send_eof()
         except (trio.BrokenResourceError, OSError):
@@ -75,22 +97,25 @@ async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local
         except Exception:
             log.exception("a request for metrics failed")
         finally:
-            answering -= 1
+            answering -= counted
             await trio.aclose_forcefully(stream)
 
     await trio.serve_listeners(handle, list(listeners))
 
 
-async def _answer(
-    stream: trio.abc.ReceiveStream, pages: Pages, *, local: bool
-) -> tuple[Answer, bool]:
-    """Return the answer to the request that comes, and whether with its body."""
+async def _head(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return the request's line and headers; nothing if what comes is no request."""
     head = b""
     while b"\r\n\r\n" not in head:
         piece = await stream.receive_some(LONGEST_HEAD)
         head += piece
         if not piece or len(head) > LONGEST_HEAD:
-            return Answer(b"no HTTP request\n", 400), True
+            return b""
+    return head
+
+
+async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Answer, bool]:
+    """Return the answer to a request, and whether with its body."""
     first, *fields = head.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")
     request = _REQUEST.fullmatch(first)
     if request is None:

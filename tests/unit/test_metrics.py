@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import attrs
@@ -19,7 +20,7 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.metrics import answer, page, server
 from mexc_trio.metrics.answer import NAMED, readiness
 from mexc_trio.metrics.page import render
-from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, Answer, serve
+from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, WAITING, Answer, serve
 from mexc_trio.metrics.survey import State, Survey, survey
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Cause, Row
@@ -218,20 +219,48 @@ async def test_requests(
     assert body is None or said == body
 
 
-async def test_requests_that_hang_are_turned_away_and_let_go(
+async def test_requests_that_hang_are_let_go(
     listener: trio.SocketListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They cost others their turn for a bounded time, and a bounded number of files."""
-    monkeypatch.setattr(server, "PATIENCE", 0.5)
-    hanging = [await open_stream_to_socket_listener(listener) for _ in range(AT_ONCE)]
-    for stream in hanging:
-        await stream.send_all(b"GET /page HT")
-    await trio.testing.wait_all_tasks_blocked(0.05)
-    assert b" 503 " in await ask(listener, b"")
-    for stream in hanging:
-        assert await stream.receive_some() == b""  # closed
-        await stream.aclose()
-    assert b"here" in await ask(listener, b"GET /page HTTP/1.1\r\n\r\n")
+    """Whoever says nothing costs nobody else an answer, and is closed after a while."""
+    monkeypatch.setattr(server, "PATIENCE", 600)
+    async with AsyncExitStack() as open_:
+        hanging = []
+        for _ in range(2 * WAITING):
+            stream = await open_stream_to_socket_listener(listener)
+            hanging.append(await open_.enter_async_context(stream))
+            await stream.send_all(b"GET /page HT")
+        with trio.fail_after(60):
+            assert b"here" in await ask(listener, b"GET /page HTTP/1.1\r\n\r\n")
+            await until_closed(hanging[0])
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    async with await open_stream_to_socket_listener(listener) as stream:
+        await until_closed(stream)
+
+
+async def until_closed(stream: trio.SocketStream) -> None:
+    """Wait until the other end has closed, whether it has read all or not."""
+    with suppress(trio.BrokenResourceError):
+        assert await stream.receive_some() == b""
+
+
+async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) -> None:
+    """What costs something is bounded."""
+
+    async def endless(path: str) -> Answer | None:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(lambda: serve(listeners, endless, local=True))
+    head = b"GET /page HTTP/1.1\r\n\r\n"
+    async with AsyncExitStack() as open_:
+        for _ in range(AT_ONCE):
+            stream = await open_stream_to_socket_listener(listener)
+            await (await open_.enter_async_context(stream)).send_all(head)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert b" 503 " in await ask(listener, head)
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_page_that_fails_is_one_answer_less(
