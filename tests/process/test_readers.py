@@ -2,6 +2,7 @@
 
 import gzip
 import http.client
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 import clickhouse_connect
@@ -405,6 +406,58 @@ def test_clickhouse_connect(opened: Open) -> None:
         with library.query_row_block_stream("SELECT * FROM btc") as blocks:
             assert sum(len(block) for block in blocks) == len(ROWS)
         assert library.query_arrow("SELECT m FROM btc").num_rows == len(ROWS)
+
+
+def test_sqlalchemy(opened: Open) -> None:
+    """Superset and pandas come in through it: they look at what there is, and read it."""
+    alchemy = pytest.importorskip("sqlalchemy")
+    login = f"{READER}:{quote(opened.password, safe='')}"
+    engine = alchemy.create_engine(f"clickhousedb://{login}@{opened.host}:{opened.port}/mexc_data")
+    with engine.connect() as connection:
+        found = alchemy.inspect(engine)
+        assert "btc" in found.get_table_names()
+        assert [one["name"] for one in found.get_columns("btc")] == ["ts", "mt", "m"]
+        table = alchemy.Table("btc", alchemy.MetaData(), autoload_with=engine)
+        asked = alchemy.select(alchemy.func.count()).select_from(table)
+        assert connection.execute(asked).scalar() == len(ROWS)
+        asked = alchemy.text("SELECT count() FROM btc WHERE mt = :mt")
+        assert connection.execute(asked, {"mt": "d"}).scalar() == len(ROWS)
+    engine.dispose()
+
+
+NODE = shutil.which("node")
+ASKED_BY_NODE = """
+const {createClient} = require("@clickhouse/client");
+(async () => {
+  const client = createClient({url: process.argv[1], database: "mexc_data",
+    compression: {response: true, request: true},
+    clickhouse_settings: {send_progress_in_http_headers: 1, max_execution_time: 60}});
+  const asked = {query: "SELECT m FROM btc WHERE mt = {mt:String}", query_params: {mt: "d"},
+    format: "JSONEachRow"};
+  const alive = (await client.ping({select: true})).success;
+  const rows = await (await client.query(asked)).json();
+  let streamed = 0;
+  for await (const part of (await client.query(asked)).stream()) streamed += part.length;
+  console.log(JSON.stringify([alive, rows.length, streamed, rows[2].m]));
+  await client.close();
+})();
+"""
+
+
+def test_node(opened: Open) -> None:
+    """The official client of JavaScript, where npm has brought it: `npm install --global ...`."""
+    if NODE is None or (npm := shutil.which("npm")) is None:
+        pytest.skip("needs node and npm")
+    root = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=True)
+    if not (Path(root.stdout.strip()) / "@clickhouse" / "client").is_dir():
+        pytest.skip("needs @clickhouse/client")
+    address = (opened.store.directory / ADDRESS).read_text().strip()
+    done = subprocess.run(
+        [NODE, "-e", ASKED_BY_NODE, address], capture_output=True, text=True, check=False,
+        env={**os.environ, "NODE_PATH": root.stdout.strip()}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, len(ROWS), len(ROWS), "2.50|2|1"]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
