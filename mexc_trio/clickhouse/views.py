@@ -79,12 +79,13 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
         source, types = qualified(store, table), present.get(table, {})
         ts_type, has_numbers = types.get("ts", ""), is_numbered(types)
         selects = {
-            f"{view}{suffix}": _with_terms(view, select, terms.get(table, ()), numbers)
+            f"{view}{suffix}": select
             for suffix, numbers in (("", FLOATS), ("_exact", EXACT))
             for view, select in definitions(
-                source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types)
+                source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types),
+                more=_terms(terms.get(table, ()), numbers),
             ).items()
-        }
+        }  # fmt: skip
         wanted = {*VIEWS, *(ALL[channel].view for channel in known.channels)}
         for view in ALL_VIEWS:
             name, select = f"{table}_{view}", selects[view]
@@ -106,12 +107,9 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     return created
 
 
-def _with_terms(view: str, select: str, terms: Sequence[Terms], numbers: Numbers) -> str:
-    """Return a view's definition with what is known of the contract at the time of each row."""
-    if view == "candles":
-        return select
-    more = (f"{sql(terms, field, 'ts', numbers)} AS {field}" for field in FIELDS)
-    return f"SELECT *, {', '.join(more)} FROM ({select})"
+def _terms(terms: Sequence[Terms], numbers: Numbers) -> str:
+    """Return the SQL of what is known of the contract at the time of each row."""
+    return "".join(f", {sql(terms, field, 'ts', numbers)} AS {field}" for field in FIELDS)
 
 
 def ours(store: Store) -> set[str]:

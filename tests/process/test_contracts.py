@@ -126,11 +126,15 @@ async def test_a_row_whenever_something_changes(
                     assert store.query(count) == [(rows,)]
                     exchange.listing.add(BTC, state=3)
                     with caplog.at_level(logging.INFO):
-                        await until(lambda: store.query(count) == [(2,)])
+                        await until(
+                            lambda: (
+                                store.query(count) == [(2,)]
+                                and "BTC_USDT: the exchange changed its contract" in caplog.text
+                            )
+                        )
                     nursery.cancel_scope.cancel()
         states = f"SELECT state FROM {store.database}.contracts ORDER BY as_of"
         assert store.query(states) == [(0,), (3,)]
-        assert "BTC_USDT: the exchange changed its contract" in caplog.text
 
 
 async def test_many_are_asked_for_by_the_list_and_trouble_passes(

@@ -158,6 +158,18 @@ def test_candles_that_cannot_be_read_in_order_say_so(store: EmbeddedStore) -> No
         )
 
 
+def test_views_of_rows_are_one_select(store: EmbeddedStore) -> None:
+    """Through a second one an engine with an index reads every row to find the last."""
+    fill(store, [])
+    found = store.query(
+        "SELECT name, countSubstrings(as_select, 'SELECT ') FROM system.tables "
+        "WHERE database = 'mexc_data' AND name LIKE 'btc|_%' ESCAPE '|' AND engine = 'View'"
+    )
+    selects = {name: int(number) for name, number in found if "candles" not in name}
+    assert set(selects.values()) == {1}
+    assert len(selects) == 6
+
+
 def test_types(store: EmbeddedStore) -> None:
     """Float64 to compute with; in the exact views no Float, whatever it is computed from."""
     fill(store, [])
