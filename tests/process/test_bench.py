@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.exchange import websocket
+from tests.support.running import DEADLINE
 from tools.bench import contenders
 from tools.bench.database import check, databases
 from tools.bench.exchange import exchange, spread
@@ -43,7 +44,7 @@ def names(report: Report) -> set[str]:
 @pytest.mark.usefixtures("clickhouse_server")
 def test_throughput() -> None:
     """All are measured over TLS and without; every row is stored, and compared or counted."""
-    report = throughput(frames=1500, repetitions=1, linger=0.05, pool_size=300)
+    report = throughput(frames=500, repetitions=1, linger=0.05, pool_size=300)
     contenders = {
         "bare loop",
         "reference design",
@@ -82,7 +83,7 @@ def test_latency() -> None:
 @pytest.mark.usefixtures("clickhouse_server")
 def test_storage() -> None:
     """An hour of virtual time passes in the engine's own time, and batches take less space."""
-    report = storage(minutes=2)
+    report = storage(minutes=0.5)
     assert names(report) >= {
         f"{store}: {what}"
         for store in ("server", "embedded")
@@ -125,7 +126,7 @@ def test_scaling() -> None:
 @pytest.mark.usefixtures("clickhouse_server")
 def test_processes() -> None:
     """One recorder of two symbols is compared with one recorder for each."""
-    report = processes(frames=1000, repetitions=1, linger=0.05, pool_size=300)
+    report = processes(frames=300, repetitions=1, linger=0.05, pool_size=300)
     assert names(report) >= {"one process", "two processes", "two processes / one process"}
 
 
@@ -154,7 +155,7 @@ def test_command_prints_one_json_document_and_shows_progress() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=True,
     )
     report = json.loads(done.stdout)
