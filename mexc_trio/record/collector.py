@@ -88,7 +88,8 @@ class Collector:
     _errors: deque[float] = attrs.field(factory=deque, init=False)
     # Where the queue ended when there was no connection yet, or none any more.
     _lost_at: int = attrs.field(init=False)
-    _writer: Writer | None = attrs.field(default=None, init=False)
+    writer: Writer | None = attrs.field(default=None, init=False)
+    """What writes its rows; None until that has begun."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _pauses: Backoff = attrs.field(init=False)
     _refusals: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
@@ -116,7 +117,7 @@ class Collector:
     @property
     def refusal(self) -> StoreError | None:
         """Why the store takes none of the rows, which wait in the journal; None while it does."""
-        return self._writer.refusal if self._writer else None
+        return self.writer.refusal if self.writer else None
 
     @property
     def connected(self) -> bool:
@@ -263,8 +264,8 @@ class Collector:
         self.settings = attrs.evolve(
             settings, table=was.table, channels=was.channels, route=was.route, wide=was.wide
         )
-        if self._writer is not None:
-            self._writer.linger = settings.linger
+        if self.writer is not None:
+            self.writer.linger = settings.linger
 
     def successor(self, settings: SymbolSettings) -> "Collector":
         """Return what goes on for this symbol after its end, counting on; the table stays."""
@@ -280,8 +281,8 @@ class Collector:
 
     async def _write(self) -> None:
         parts = (table_of(self.settings), self.queue, self.gate, self.settings.linger)
-        self._writer = Writer(*parts, self._acknowledged, self.ledger.record)
-        await self._writer.run()
+        self.writer = Writer(*parts, self._acknowledged, self.ledger.record)
+        await self.writer.run()
 
     async def _check_refusals(self) -> None:
         """Stop a symbol that is refused, of which there is no row yet, and that no list has."""

@@ -8,6 +8,7 @@ from functools import partial
 import attrs
 
 from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.deals import Deals
@@ -173,6 +174,7 @@ class Recording:
             max(0.0, time.time() - oldest / 1000) if oldest else 0.0,
             collector.ledger.written.total(),
             (self.connected_lines(collector), self.settings.lines),
+            collector.writer.engine if collector.writer else TableEngine.STRIPELOG,
         )
 
     def connected_lines(self, collector: Collector) -> int:

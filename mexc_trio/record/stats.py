@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import attrs
 
 from mexc_trio.channels import BY_TYPE
+from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, MESSAGE_TYPES, OPTIONAL_TYPES, TICKER
 
 RULE = "=" * 50
@@ -66,6 +67,8 @@ class Line:
     """Gaps written in this run."""
     lines: tuple[int, int] = (1, 1)
     """Its lines that are connected, and how many there are."""
+    engine: TableEngine = TableEngine.STRIPELOG
+    """How its table keeps its rows."""
 
     @property
     def trouble(self) -> float:
@@ -106,7 +109,7 @@ def _most_telling(lines: Sequence[Line]) -> Sequence[Line]:
 
 def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     counts = line.counts
-    path = f"{line.table}/data.bin"
+    path = place(line.table, line.engine)
     parts = [
         RULE,
         f"{line.symbol} STATISTICS ({when})",
@@ -132,6 +135,11 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
         parts.append(f"Gaps: {line.gaps} in this run → gaps table")
     parts += [f"Rate: {_rate(counts.total, seconds):.2f} records/sec", RULE]
     return "\n".join(parts)
+
+
+def place(table: str, engine: TableEngine) -> str:
+    """Return where rows go, for people: a StripeLog table is one file, others are many."""
+    return f"{table}/data.bin" if engine is TableEngine.STRIPELOG else f"table {table}"
 
 
 def _table(lines: Sequence[Line], when: str, seconds: float, shown: Sequence[Line]) -> str:

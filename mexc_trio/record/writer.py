@@ -69,6 +69,8 @@ class Writer:
     """Seconds that a stop may take to write what is left; then one INSERT's time at the most."""
     refusal: StoreError | None = attrs.field(default=None, init=False)
     """Why rows are held back although the store answers; None while they are written."""
+    engine: TableEngine = attrs.field(init=False)
+    """How the table keeps its rows: until that is seen, how a new one would."""
     _refusals: int = attrs.field(default=0, init=False)
     _in_sync: bool = attrs.field(default=False, init=False)
     _next_look: float = attrs.field(default=0.0, init=False)
@@ -79,7 +81,8 @@ class Writer:
     _reconciler: Reconciler = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._reconciler = self._suited_to(self.table.engine)
+        self.engine = self.table.engine
+        self._reconciler = self._suited_to(self.engine)
         note_width(self.queue, self.table)
 
     async def run(self) -> None:
@@ -180,9 +183,9 @@ class Writer:
     async def _take_a_step(self) -> None:
         if not self._in_sync:
             created = self.table.name in await self.store.prepare([self.table])
-            engine = await self.store.engine(self.table)
-            if type(self._reconciler) is not self._reconciled_by[engine]:
-                self._reconciler = self._suited_to(engine)
+            self.engine = await self.store.engine(self.table)
+            if type(self._reconciler) is not self._reconciled_by[self.engine]:
+                self._reconciler = self._suited_to(self.engine)
             await self._reconciler.reconcile(created=created)
             self._in_sync = True
             self._look_later()

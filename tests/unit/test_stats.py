@@ -1,7 +1,9 @@
 """The statistics: the blocks and the table that the user reads."""
 
+import attrs
 import pytest
 
+from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.record.stats import Counts, Line, duration, final_report, interval_report
 
 
@@ -61,6 +63,13 @@ def test_what_is_out_of_the_ordinary_has_a_line_of_its_own() -> None:
         "Gaps: 4 in this run → gaps table",
         "Rate: 19.30 records/sec",
     ]
+
+
+def test_a_table_of_many_files_is_named_as_a_table() -> None:
+    """A MergeTree has no one file that its rows go to."""
+    text = interval_report([attrs.evolve(line(), engine=TableEngine.MERGETREE)], 15)
+    assert "Deal Messages: 140 → table btc\n" in text
+    assert "data.bin" not in text
 
 
 def test_rows_that_are_just_waiting_for_company_are_no_backlog() -> None:
