@@ -1,4 +1,4 @@
-"""Tells systemd, where it listens, that the recorder is up, how it does, and that its loop turns.
+"""Tells systemd, where it listens, that the recorder is up, that its loop turns, and that it ends.
 
 systemd hands a socket's name to services of `Type=notify`, and takes datagrams of lines there. A
 service that falls silent for longer than its `WatchdogSec` is killed and started anew.
@@ -30,10 +30,16 @@ async def keep_telling(recording: Recording, environ: Mapping[str, str] = os.env
         try:
             await notify.connect("\0" + address[1:] if address.startswith("@") else address)
             await notify.send(b"READY=1")
-            while True:
-                found = await survey(recording)
-                await notify.send(f"WATCHDOG=1\nSTATUS={_status(found)}".encode())
-                await trio.sleep(_interval(environ))
+            try:
+                while True:
+                    found = await survey(recording)
+                    await notify.send(f"WATCHDOG=1\nSTATUS={_status(found)}".encode())
+                    await trio.sleep(_interval(environ))
+            except trio.Cancelled:
+                # Only then: a service that says so and goes on is killed.
+                with trio.move_on_after(1, shield=True):
+                    await notify.send(b"STOPPING=1")
+                raise
         except OSError as error:
             log.warning("systemd is not told any more how it goes: %s", error.strerror)
 

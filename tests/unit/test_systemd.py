@@ -1,4 +1,4 @@
-"""What systemd is told: that the recorder is up, how it does, and that its loop still turns."""
+"""What systemd is told: that the recorder is up, how it does, that it turns, and that it ends."""
 
 import socket
 from collections.abc import Iterator
@@ -66,6 +66,7 @@ async def test_ready_then_alive_in_time(
             await trio.sleep(8)
             assert len(manager.said()) >= 2
             nursery.cancel_scope.cancel()
+        assert manager.said() == ["STOPPING=1"]
 
 
 async def test_without_systemd_nothing_is_said(tmp_path: Path) -> None:
