@@ -95,6 +95,32 @@ async def test_a_narrow_table_stays_so_and_is_recorded_into(tmp_path: Path, stor
         assert set(rows) <= set(exchange.rows(BTC))
 
 
+async def test_of_two_lines_the_first_to_bring_a_row_is_when_it_was_received(
+    tmp_path: Path,
+) -> None:
+    """Each deal and book is stored once, with its receipt and number, whichever line brought it."""
+    store = Embedded(tmp_path)
+    command = (BTC, "--linger", "0", "--store", store.url, "--wide", "--lines", "2")
+    began = time.time_ns() // 1000
+    async with open_exchange(rate=300) as exchange:
+        async with running(tmp_path, *command, "--url", exchange.url) as program:
+            await acknowledged_more(program, 300)
+            assert await program.stop() == 0
+        ended = time.time_ns() // 1000
+        wide: Any = await trio.to_thread.run_sync(store.select, WIDE, "btc")
+        sent = set(exchange.rows(BTC))
+    assert {tuple(row[:3]) for row in wide} <= sent
+    assert all(began < row[3] < ended for row in wide)
+    deals = [(row[:3], row[4]) for row in wide if row[1] == "d"]
+    assert len(deals) > 100
+    assert all(number for _, number in deals)
+    assert len(set(deals)) == len(deals)
+    books = [row[4] for row in wide if row[1] == "dp"]
+    assert all(books)
+    assert books == sorted(set(books))
+    assert {row[4] for row in wide if row[1] == "t"} == {0}
+
+
 # --- What is made of them ------------------------------------------------------------------------
 
 NOON: Final = 1_795_176_000_000  # 2026-11-20T12:00Z
