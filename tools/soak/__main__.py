@@ -12,8 +12,9 @@ import trio
 
 from tools.clickhouse import ClickHouseServer
 from tools.soak.backfill import Cuts, try_backfill
-from tools.soak.everything import Soak, try_everything
+from tools.soak.everything import try_everything
 from tools.soak.lines import Trial, try_lines
+from tools.soak.trouble import Soak
 
 app = cyclopts.App(
     name="python -m tools.soak",
@@ -118,7 +119,7 @@ def everything(
     seconds: float = 3600.0,
     symbols: int = 200,
     together: int = 20,
-    rate: float = 1.0,
+    rate: float = 3.0,
     seed: int = 1,
     store: _Store = "embedded",
 ) -> int:
