@@ -131,6 +131,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "channels": "deal,funding",
         "lines": "2",
         "engine": "mergetree",
+        "cluster": "analytics",
         "linger": "0",
         "deals": "merged",
         "ping_interval": "5.5",
