@@ -21,6 +21,7 @@ from tools.bench.journal import journal
 from tools.bench.latency import latency
 from tools.bench.plan import Plan
 from tools.bench.processes import processes
+from tools.bench.questions import questions
 from tools.bench.report import BenchError, Goal, Report
 from tools.bench.scaling import scaling
 from tools.bench.start import start
@@ -39,6 +40,13 @@ def names(report: Report) -> set[str]:
         assert figure.values
         assert all(math.isfinite(value) for value in figure.values)
     return set(report.figures)
+
+
+def test_questions() -> None:
+    """Each is asked of both engines' views, and answered."""
+    asked = {"last price", "last ten minutes", "candles of the last day", "turnover of all days"}
+    found = names(questions(days=0.1, rate=1, repetitions=1))
+    assert found == {f"{engine}: {one}" for engine in ("mergetree", "stripelog") for one in asked}
 
 
 @pytest.mark.usefixtures("clickhouse_server")

@@ -11,6 +11,7 @@ from tools.bench.exchange import exchange
 from tools.bench.journal import journal
 from tools.bench.latency import latency
 from tools.bench.processes import processes
+from tools.bench.questions import questions
 from tools.bench.report import BenchError, Report, say
 from tools.bench.scaling import scaling
 from tools.bench.start import start
@@ -35,6 +36,7 @@ for benchmark in (
     processes,
     start,
     journal,
+    questions,
 ):
     app.command(benchmark)
 
