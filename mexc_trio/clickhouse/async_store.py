@@ -161,9 +161,9 @@ class AsyncStore:
         """See `Store.server_start_id`."""
         return await self._run(self.store.server_start_id)
 
-    async def seal(self, table: Table) -> str:
-        """See `Store.seal`."""
-        return await self._run(lambda: self.store.seal(table.name))
+    async def fingerprint(self, table: Table) -> str:
+        """See `Store.fingerprint`."""
+        return await self._run(lambda: self.store.fingerprint(table.name))
 
     async def make_sound(self, table: Table) -> repair.Soundness:
         """Read the table in full; where its tail cannot be read, keep what can.

@@ -24,7 +24,7 @@ from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import ServerTarget
 
 _SEALED: Final = 65536
-"""Bytes at the end of each file that its seal covers."""
+"""Bytes at the end of each file that its fingerprint covers."""
 
 
 @attrs.define(eq=False)
@@ -52,20 +52,20 @@ class EmbeddedStore(ServerStore):
         self.query("SELECT 1")  # so that it is known which engine this is about
         return self._engine.access().server_start_id
 
-    def seal(self, table: str) -> str:
-        """See `Store.seal`: sizes of the files and a hash of their ends."""
-        seal = hashlib.sha256()
+    def fingerprint(self, table: str) -> str:
+        """See `Store.fingerprint`: sizes of the files and a hash of their ends."""
+        digest = hashlib.sha256()
         try:
             for name in ("data.bin", "index.mrk", "sizes.json"):
                 with (self._files(table) / name).open("rb") as file:
                     os.fsync(file.fileno())
                     size = file.seek(0, os.SEEK_END)
                     file.seek(max(0, size - _SEALED))
-                    seal.update(f"{name} {size} ".encode() + file.read())
+                    digest.update(f"{name} {size} ".encode() + file.read())
             sync_directory(self._files(table).resolve())
         except OSError:
             return ""  # an empty table has no files yet
-        return f"sealed {seal.hexdigest()}"
+        return f"sealed {digest.hexdigest()}"
 
     def mend(self, table: str, drop: int) -> str:
         """See `Store.mend`."""

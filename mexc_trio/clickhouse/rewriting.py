@@ -49,7 +49,7 @@ class Rewriting:
         Raises:
             StoreRejected: the user may not have that done.
         """
-        if self.store.seal(self.copy):
+        if self.store.fingerprint(self.copy):
             return
         try:
             self.store.query("SYSTEM SYNC FILE CACHE")

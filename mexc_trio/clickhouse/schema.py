@@ -86,11 +86,11 @@ class Store(Readable, Protocol):
         engine starts with the process: a value of its own each time.
         """
 
-    def seal(self, table: str) -> str:
+    def fingerprint(self, table: str) -> str:
         """Sync a table's files to the disk and return a text that changes when they do.
 
-        Empty where the files are the server's. A table that still has its seal has lost nothing,
-        whatever happened to the machine.
+        Empty where the files are the server's. A table that still has its fingerprint has
+        lost nothing, whatever happened to the machine.
         """
 
     def mend(self, table: str, drop: int) -> str:

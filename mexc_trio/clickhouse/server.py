@@ -158,8 +158,8 @@ class ServerStore:
         """See `Store.server_start_id`."""
         return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])
 
-    def seal(self, table: str) -> str:
-        """See `Store.seal`."""
+    def fingerprint(self, table: str) -> str:
+        """See `Store.fingerprint`."""
         return ""
 
     def mend(self, table: str, drop: int) -> str:

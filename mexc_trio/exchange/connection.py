@@ -71,7 +71,7 @@ class Connection:
     ping_interval: float
     flush: Callable[[], None]
     """Called when the subscribers have what one read has brought."""
-    pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
+    rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions; of all connections, if they share it."""
     deals: Deals = attrs.field(factory=Deals)
     """How deals are asked for; by all connections, if they share it."""
@@ -101,7 +101,7 @@ class Connection:
         number = 0
         async with trio.open_nursery() as self._nursery:
             while feeds := [one for one in self.subscribers if not one.stopped]:
-                await self.pace.turn()  # a thousand connections are not dialled at once
+                await self.rate_limiter.turn()  # a thousand connections are not dialled at once
                 session = self._begin(self.ways[number % len(self.ways)], feeds)
                 await session.changed.wait()
                 while session.error is None:
@@ -134,7 +134,7 @@ class Connection:
                     self.ping_interval,
                     self.flush,
                     session.way.dial,
-                    self.pace,
+                    self.rate_limiter,
                     session.way.tally,
                     self.deals,
                     session.wear,
@@ -165,7 +165,7 @@ class Connection:
                 number = len(heirs)
                 with trio.move_on_after(WARM_UP):
                     await old.ended.wait()
-                await self.pace.turn()
+                await self.rate_limiter.turn()
                 log.info("%s: %s; making a new connection first", self._who(old), old.worn)
                 new = self._begin(self.ways[place % len(self.ways)], heirs)
                 with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(heirs)):

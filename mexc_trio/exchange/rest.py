@@ -104,13 +104,13 @@ class Client:
 
     url: str
     _http: httpx2.AsyncClient
-    _pace: RateLimiter
+    _rate_limiter: RateLimiter
     _limits: Limits | None = None
     told: set[str] = attrs.field(factory=set, init=False)
     """What of its last list was not understood, by how it begins."""
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
-        """Ask once, not sooner than the pace allows; return the answer's data.
+        """Ask once, not sooner than the rate limiter allows; return the answer's data.
 
         Args:
             path: what follows `/api/v1/contract/`.
@@ -119,7 +119,7 @@ class Client:
         Raises:
             RestError: there was no useful answer within the limits.
         """
-        await self._pace.turn()
+        await self._rate_limiter.turn()
         seconds = self._bounds.seconds
         try:
             with trio.fail_after(seconds):
@@ -186,7 +186,7 @@ class Client:
 async def open_client(
     url: str,
     route: Route = DIRECT,
-    pace: RateLimiter | None = None,
+    rate_limiter: RateLimiter | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client of a REST interface.
@@ -194,7 +194,7 @@ async def open_client(
     Args:
         url: where it is, such as https://contract.mexc.com.
         route: how it is reached.
-        pace: spaces out requests; of all clients on a route, if they share it.
+        rate_limiter: spaces out requests; of all clients on a route, if they share it.
         limits: for each request; None is those that suit the list of contracts.
     """
     proxy = (
@@ -217,7 +217,7 @@ async def open_client(
         verify=trusting(),
         headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
     ) as http:
-        yield Client(url.rstrip("/"), http, pace or RateLimiter(PACE), limits)
+        yield Client(url.rstrip("/"), http, rate_limiter or RateLimiter(PACE), limits)
 
 
 def _why(error: BaseException) -> str:

@@ -62,7 +62,7 @@ async def converse(
     ping_interval: float,
     flush: Callable[[], None],
     dial: Dial = dial,
-    pace: RateLimiter | None = None,
+    rate_limiter: RateLimiter | None = None,
     tally: Tally | None = None,
     deals: Deals | None = None,
     worn: Callable[[ExchangeError], None] | None = None,
@@ -76,8 +76,8 @@ async def converse(
         ping_interval: seconds between pings.
         flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
-        pace: spaces out subscriptions, by symbols; connections may share it. The caller has taken
-            the first symbol's turn. None is a pace of its own.
+        rate_limiter: spaces out subscriptions, by symbols; connections may share it. The
+            caller has taken the first symbol's turn. None is one of its own.
         tally: is told of the exchange's clock and of the subscriptions. None is one of its own.
         deals: how deals are asked for; connections may share it. None is unmerged, if possible.
         worn: told, once, that the connection works and is to be replaced all the same. None has it
@@ -86,13 +86,15 @@ async def converse(
     Raises:
         ExchangeError: the connection could not be made or has ended.
     """
-    if pace is None:
-        pace = RateLimiter(SUBSCRIBE_PAUSE)
-        await pace.turn()
+    if rate_limiter is None:
+        rate_limiter = RateLimiter(SUBSCRIBE_PAUSE)
+        await rate_limiter.turn()
     tally = tally or Tally()
     async with dial(url) as socket, trio.open_nursery() as nursery:
         with tally.serving() as subscribed:
-            subscriptions = Subscriptions(socket, nursery, pace, deals or Deals(), subscribed)
+            subscriptions = Subscriptions(
+                socket, nursery, rate_limiter, deals or Deals(), subscribed
+            )
             session = _Session(
                 socket, nursery, subscriptions, feeds, ping_interval, flush, tally, worn
             )

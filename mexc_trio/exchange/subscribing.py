@@ -67,7 +67,7 @@ class Subscriptions:
 
     _socket: Socket
     _nursery: trio.Nursery
-    _pace: RateLimiter
+    _rate_limiter: RateLimiter
     _deals: Deals
     _subscribed: Callable[[str], None]
     """Told the symbol of each acknowledgement."""
@@ -87,7 +87,7 @@ class Subscriptions:
         """Subscribe to everything."""
         for number, feed in enumerate(list(self.feeds.values())):
             if number:
-                await self._pace.turn()
+                await self._rate_limiter.turn()
             await self._begin(feed)
         if len(self.feeds) > 1:
             wanted = (symbol for symbol, feed in self.feeds.items() if not feed.stopped)
@@ -96,7 +96,7 @@ class Subscriptions:
 
     async def join(self, feed: Feed) -> None:
         """Subscribe to a symbol that was taken in later."""
-        await self._pace.turn()
+        await self._rate_limiter.turn()
         await self._begin(feed)
 
     async def _begin(self, feed: Feed) -> None:
@@ -177,7 +177,7 @@ class Subscriptions:
 
     async def _ask_again(self, feed: Feed, pause: float) -> None:
         await trio.sleep(pause)
-        await self._pace.turn()
+        await self._rate_limiter.turn()
         self._later.discard(feed.symbol)
         await self._begin(self.feeds[feed.symbol])  # another one, if it has come back meanwhile
 

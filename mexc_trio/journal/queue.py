@@ -33,7 +33,7 @@ class Queue:
     end: int
     """The position of the next row."""
     engine: str
-    """The engine's `server_start_id` when the table was last read in full, or the table's seal."""
+    """The engine's `server_start_id` when the table was last read in full, or its fingerprint."""
     after_reboot: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     base: int | None
@@ -229,7 +229,7 @@ class Queue:
             self._outbox.remembered -= rows
 
     def checked(self, engine: str) -> None:
-        """Remember that the table was read in full under this server_start_id, or has this seal."""
+        """Remember by which `server_start_id` or fingerprint the table is known to be sound."""
         self.engine = engine
         self._outbox.changed(self)
 

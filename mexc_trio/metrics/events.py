@@ -77,7 +77,7 @@ class Events:
             "over": over,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "host": socket.gethostname(),
-            "store": self.recording.gate.name,
+            "store": self.recording.store.name,
             "symbols": symbols[:NAMED],
             "number_of_symbols": len(symbols),
             "detail": text,
@@ -87,9 +87,9 @@ class Events:
     async def _found(self) -> Found:
         recording, found = self.recording, Found()
         after = recording.settings.event_after
-        away = recording.gate.away_since
+        away = recording.store.away_since
         if away is not None and time.time() - away >= after:
-            found["store away"] = {"": f"{recording.gate.name} does not answer"}
+            found["store away"] = {"": f"{recording.store.name} does not answer"}
         free = shutil.disk_usage(recording.journal.path.parent).free
         if free < 2 * (bound := recording.settings.min_free):
             text = f"{free >> 20} MiB are free, and recording stops at {bound >> 20} MiB"

@@ -102,12 +102,12 @@ class Survey:
 
 async def survey(recording: Recording) -> Survey:
     """Look at everything."""
-    gate, journal = recording.gate, recording.journal
+    store, journal = recording.store, recording.journal
     found = Survey(
         tallies=list(recording.tallies.values()),
-        inserts=gate.insert_tally,
-        store=gate.name,
-        away=None if gate.away_since is None else max(0.0, time.time() - gate.away_since),
+        inserts=store.insert_tally,
+        store=store.name,
+        away=None if store.away_since is None else max(0.0, time.time() - store.away_since),
         journal=_size(journal.path) + _size(journal.path.with_name(f"{journal.path.name}-wal")),
         disk_free=shutil.disk_usage(journal.path.parent).free,
         disk_bound=recording.settings.min_free,

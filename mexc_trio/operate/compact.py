@@ -81,7 +81,7 @@ def _do(settings: Settings, symbols: Sequence[str]) -> int:
                 log.error("%s", error)
                 failed = True
                 continue
-            _seal(store, journal, name)
+            _note_fingerprint(store, journal, name)
             say(f"table {name}: {done}")
         if not names:
             say(f"{store.name}: nothing is there to compact")
@@ -120,10 +120,10 @@ def _check_ours(store: Store, journal: Journal | None, table: str) -> None:
         )
 
 
-def _seal(store: Store, journal: Journal | None, table: str) -> None:
+def _note_fingerprint(store: Store, journal: Journal | None, table: str) -> None:
     """Spare the next recorder the reading of a table that has just been read in full."""
     if journal is None or table not in journal.file.names():
         return
-    if seal := store.seal(table):
-        journal.queue(table).checked(seal)
+    if fingerprint := store.fingerprint(table):
+        journal.queue(table).checked(fingerprint)
         journal.flush()

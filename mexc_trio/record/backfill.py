@@ -75,7 +75,7 @@ class Backfill:
     url: str
     """The REST interface."""
     _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
-    _paces: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
+    _limiters: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
     _changed: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
 
@@ -116,8 +116,8 @@ class Backfill:
             while (wish := await self._next(routes)) is not None:
                 route = routes[place]
                 if route not in clients:
-                    pace = self._pace(route, rest.PACE)
-                    opened = rest.open_client(self.url, route, pace, limits)
+                    limiter = self._rate_limiter(route, rest.PACE)
+                    opened = rest.open_client(self.url, route, limiter, limits)
                     clients[route] = await stack.enter_async_context(opened)
                 wish.is_asked = True
                 wish.attempts += 1
@@ -209,9 +209,9 @@ class Backfill:
             _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
             _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
 
-    def _pace(self, route: Route, interval: float) -> RateLimiter:
+    def _rate_limiter(self, route: Route, interval: float) -> RateLimiter:
         address = attrs.evolve(route, via=None)  # of ours, which is what the exchange counts by
-        return self._paces.setdefault(address, RateLimiter(interval))
+        return self._limiters.setdefault(address, RateLimiter(interval))
 
 
 async def _deals(client: "Client", symbol: str) -> list[Deal]:

@@ -62,7 +62,7 @@ class Collector:
     settings: SymbolSettings
     queue: Queue
     ledger: Ledger
-    gate: AsyncStore
+    store: AsyncStore
     exists: Exists = nobody_knows
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
     wants_deals: "Callable[[Collector], None]" = lambda collector: None
@@ -271,7 +271,7 @@ class Collector:
         """Return what goes on for this symbol after its end, counting on; the table stays."""
         self.ledger.record_channels(settings.channels)
         collector = Collector(
-            settings, self.queue, self.ledger, self.gate, self.exists, self.wants_deals
+            settings, self.queue, self.ledger, self.store, self.exists, self.wants_deals
         )
         collector.counts = self.counts
         collector.received = self.received
@@ -280,7 +280,7 @@ class Collector:
         return collector
 
     async def _write(self) -> None:
-        parts = (table_of(self.settings), self.queue, self.gate, self.settings.linger)
+        parts = (table_of(self.settings), self.queue, self.store, self.settings.linger)
         self.writer = Writer(*parts, self._acknowledged, self.ledger.record)
         await self.writer.run()
 

@@ -131,7 +131,7 @@ async def _answer(recording: Recording, request: Request) -> None:
     queues = {one.symbol: one.queue for one in recording.collectors}
     symbols = request.symbols
     if not symbols:
-        kinds = await recording.gate.engines([queue.name for queue in queues.values()])
+        kinds = await recording.store.engines([queue.name for queue in queues.values()])
         symbols = tuple(one for one, queue in queues.items() if kinds.get(queue.name) == ENGINE)
     for symbol in symbols:
         tell()
@@ -153,13 +153,13 @@ async def compact(recording: Recording, queue: Queue) -> str:
     Raises:
         StoreError: it was not done; see `clickhouse.compaction.compact`.
     """
-    gate, least_free = recording.gate, recording.settings.min_free
+    store, least_free = recording.store, recording.settings.min_free
     deadline = trio.current_time() + PATIENCE
     while True:
         async with queue.turn:
-            if await _is_settled(gate, queue):
+            if await _is_settled(store, queue):
                 log.info("table %s: rewriting it; what comes waits in the journal", queue.name)
-                done = await gate.compact(queue.name, least_free)
+                done = await store.compact(queue.name, least_free)
                 queue.inserts = 0
                 said = f"table {queue.name}: {done}"
                 log.info("%s", said)
@@ -171,10 +171,10 @@ async def compact(recording: Recording, queue: Queue) -> str:
         await trio.sleep(LOOK)
 
 
-async def _is_settled(gate: AsyncStore, queue: Queue) -> bool:
+async def _is_settled(store: AsyncStore, queue: Queue) -> bool:
     """Whether the table has what the journal says, and nothing is on its way there."""
     if not queue.verified:
         return False
     table = market_table(queue.name)
-    await gate.quiet(table)
-    return await gate.count(table) == queue.table_rows
+    await store.quiet(table)
+    return await store.count(table) == queue.table_rows

@@ -113,12 +113,12 @@ class Growth:
         return [queues[name] for name in chosen]
 
     async def _ask(self, queue: Queue) -> None:
-        gate = self.recording.gate
-        kind = (await gate.engines([queue.name])).get(queue.name)
+        store = self.recording.store
+        kind = (await store.engines([queue.name])).get(queue.name)
         if kind == ENGINE:
-            queue.inserts = await gate.inserts(queue.name)
+            queue.inserts = await store.inserts(queue.name)
             try:
-                if await gate.remove_leftover(queue.name):
+                if await store.remove_leftover(queue.name):
                     log.info("table %s: what a compaction that died had left is gone", queue.name)
             except StoreRejected as error:
                 log.warning("%s", error)
@@ -135,7 +135,7 @@ class Growth:
         came, self._ends = 0 if self._ends is None else ends - self._ends, ends
         usual = statistics.median(self._came) if self._came else came
         self._came.append(came)
-        caught_up = self.recording.gate.away_since is None and self.recording.backlog < BATCH
+        caught_up = self.recording.store.away_since is None and self.recording.backlog < BATCH
         return caught_up and came <= usual
 
     def _say(self, memory: int) -> None:

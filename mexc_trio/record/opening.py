@@ -81,7 +81,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         for other in found.others:
             _say_waiting(other)
         gaps = journal.queue(GAPS.name)
-        gate = AsyncStore(store)
+        async_store = AsyncStore(store)
         try:
             there = columns(store, tables=[one.table for one in chosen]) or {}
         except StoreError:  # it has been said
@@ -93,7 +93,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         collectors = [
             Collector(
                 s, queue := journal.queue(s.table),
-                Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), gate,
+                Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), async_store,
                 exists if s.symbol in settings.symbols else nobody_knows, backfill.want,
             )
             for s in chosen
@@ -106,7 +106,9 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         for queue in journal.queues():
             if queue.name not in recorded:
                 write_held(queue, gaps)
-        yield Recording(settings, journal, gate, collectors, gaps, leftovers, locks, backfill)
+        yield Recording(
+            settings, journal, async_store, collectors, gaps, leftovers, locks, backfill
+        )
 
 
 def has_journal(settings: Settings) -> bool:

@@ -116,7 +116,7 @@ class Reconciler:
         """Whether the table was read in full and nothing can have happened to it since."""
         known = self.queue.engine
         return bool(known) and (
-            same_server_start(known, engine) or known == await self.store.seal(self.table)
+            same_server_start(known, engine) or known == await self.store.fingerprint(self.table)
         )
 
     async def _compare(self, rows: int) -> None:

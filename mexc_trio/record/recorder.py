@@ -135,7 +135,7 @@ async def drain(settings: Settings) -> int:
                 # Last, because the others may find gaps.
                 await _writer(recording, recording.gaps).until_empty()
         rest = recording.backlog
-        log.info("%d rows written to %s, %d wait", left - rest, recording.gate.name, rest)
+        log.info("%d rows written to %s, %d wait", left - rest, recording.store.name, rest)
         return 1 if rest else 0
 
 
@@ -201,7 +201,7 @@ def _begin(
     for group in groups.place(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
     tables = [table_of(one.settings) for one in collectors]
-    nursery.start_soon(supervise, "views", partial(recording.gate.create_views, tables))
+    nursery.start_soon(supervise, "views", partial(recording.store.create_views, tables))
 
 
 async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
@@ -222,8 +222,8 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
         yield alone("backfill", recording.backfill.run)
     yield alone("rates of symbols", partial(keep_measuring, recording))
     yield alone("disk", partial(disk.watch, recording))
-    yield alone("store", recording.gate.keep_asking)
-    yield alone("turns of tables", recording.gate.scheduler.run)
+    yield alone("store", recording.store.keep_asking)
+    yield alone("schedule of INSERTs", recording.store.scheduler.run)
     yield alone("outages", partial(watch.report_outages, recording))
 
 
@@ -264,7 +264,7 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
             [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
         )
 
-    parts = (table, queue, recording.gate, recording.settings.linger, lambda rows: None, gap)
+    parts = (table, queue, recording.store, recording.settings.linger, lambda rows: None, gap)
     if queue.name == GAPS.name:
         return SharedWriter(*parts, LEDGER_DRAIN_TIMEOUT)
     return Writer(*parts)
@@ -289,5 +289,5 @@ def _say_good_bye(recording: Recording) -> None:
         log.warning(
             "%d rows are not yet in %s; they are safe in %s, and the next run writes them "
             "(or: mexc-trio drain)",
-            backlog, recording.gate.name, recording.journal.path,
+            backlog, recording.store.name, recording.journal.path,
         )  # fmt: skip

@@ -37,7 +37,7 @@ class Recording:
 
     settings: Settings
     journal: Journal
-    gate: AsyncStore
+    store: AsyncStore
     collectors: list[Collector]
     gaps: Queue
     leftovers: list[Queue]
@@ -46,7 +46,7 @@ class Recording:
     """Of the tables that are recorded."""
     backfill: Backfill
     """Fetches the deals of gaps, if that is wanted."""
-    pace: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
+    rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
     tallies: dict[tuple[str, str], Tally] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
@@ -106,19 +106,19 @@ class Recording:
         check_tables({**tables, symbol: settings.table})
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
-            await self.gate.prepare([table_of(settings)])
+            await self.store.prepare([table_of(settings)])
             settings = await self._with_room(settings)
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
         wants_deals = self.backfill.want
-        collector = Collector(settings, queue, ledger, self.gate, wants_deals=wants_deals)
+        collector = Collector(settings, queue, ledger, self.store, wants_deals=wants_deals)
         self.collectors.append(collector)
         return collector
 
     async def _with_room(self, settings: SymbolSettings) -> SymbolSettings:
         """Return settings with those of the channels that the table has room for."""
         try:
-            (admitted,) = with_room([settings], await self.gate.columns([settings.table]))
+            (admitted,) = with_room([settings], await self.store.columns([settings.table]))
         except StoreError:  # whoever writes to it meets that, too
             return as_before(settings, self.journal.queue(settings.table))
         return admitted

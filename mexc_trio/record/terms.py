@@ -79,11 +79,11 @@ def _recorded(recording: Recording) -> dict[str, str]:
 
 async def _stored(recording: Recording) -> dict[str, RowTuple]:
     """Return what the table says of each symbol by now, without the time; make it if missing."""
-    await recording.gate.available()
-    await recording.gate.prepare([CONTRACTS])
-    await recording.gate.quiet(CONTRACTS)
-    sound = await recording.gate.make_sound(CONTRACTS)
-    rows = await recording.gate.rows_at(CONTRACTS, 0, sound.rows)
+    await recording.store.available()
+    await recording.store.prepare([CONTRACTS])
+    await recording.store.quiet(CONTRACTS)
+    sound = await recording.store.make_sound(CONTRACTS)
+    rows = await recording.store.rows_at(CONTRACTS, 0, sound.rows)
     return {str(row[0]): _without_time(row) for row in sorted(rows, key=lambda row: row[1])}
 
 
@@ -104,14 +104,14 @@ async def _write(
             rows.append(row)
     if not rows:
         return
-    await recording.gate.append(CONTRACTS, rows)
+    await recording.store.append(CONTRACTS, rows)
     for row in rows:
         if row[0] in known:
             log.info("%s: the exchange changed its contract; see table contracts", row[0])
     with suppress(StoreError):
         names = [str(row[2]) for row in rows]
         made = [table_of(one.settings) for one in recording.collectors]
-        await recording.gate.create_views([table for table in made if table.name in names])
+        await recording.store.create_views([table for table in made if table.name in names])
 
 
 def _without_time(row: RowTuple) -> RowTuple:

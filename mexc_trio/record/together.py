@@ -28,7 +28,7 @@ async def record_together(recording: Recording, group: Group) -> None:
             [lines.feeds[line] for lines in symbols_lines],
             settings.ping_interval,
             recording.journal.flush_if_unlocked,
-            recording.pace,
+            recording.rate_limiter,
             recording.deals,
             f"line {line + 1}" if settings.lines > 1 else "",
             renewing,

@@ -43,22 +43,22 @@ async def print_statistics(recording: Recording) -> None:
 
 async def report_outages(recording: Recording) -> None:
     """Say once a minute that the store is away, and once that it has been caught up with."""
-    gate = recording.gate
+    store = recording.store
     away_since, said = 0.0, 0.0
     async with aclosing(periodic(1)) as ticks:
         async for _ in ticks:
             now = time.time()
-            if gate.away_since is not None:
+            if store.away_since is not None:
                 if not away_since:
-                    away_since = said = gate.away_since
+                    away_since = said = store.away_since
                 if now - said >= OUTAGE_INTERVAL:
                     said = now
                     log.warning(
                         "%s has been away for %s; %d rows wait in the journal",
-                        gate.name, duration(now - away_since), recording.backlog,
+                        store.name, duration(now - away_since), recording.backlog,
                     )  # fmt: skip
             elif away_since and _caught_up(recording, now):
-                log.info("%s is back; caught up after %s", gate.name, duration(now - away_since))
+                log.info("%s is back; caught up after %s", store.name, duration(now - away_since))
                 away_since = 0.0
 
 

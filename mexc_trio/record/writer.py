@@ -135,7 +135,7 @@ class Writer:
         """
         while self.queue.backlog:
             await self._step_or_wait()
-        await self._seal()
+        await self._note_fingerprint()
 
     async def drain(self) -> None:
         """Write until the queue is empty or the store is away. Errors are logged."""
@@ -144,11 +144,11 @@ class Writer:
                 return  # nobody who wants to stop waits for that; the next run does it
             while self.queue.backlog and self.store.away_since is None:
                 await self._step()
-            await self._seal()
+            await self._note_fingerprint()
         except JournalBusy:
             pass  # the end says so
         except StoreUnavailable:
-            pass  # the gate has said so; the rows stay in the journal
+            pass  # it has been said; the rows stay in the journal
         except StoreError as error:
             log.error("table %s: %s; the rows stay in the journal", self.table.name, error)
 
@@ -216,11 +216,11 @@ class Writer:
         among_all = self.store.writers / AUDITS_PER_SECOND
         self._next_look = trio.current_time() + max(seconds, self._audit_after, among_all)
 
-    async def _seal(self) -> None:
+    async def _note_fingerprint(self) -> None:
         """Spare the next run the full read, if nobody touches the table's files until then."""
         async with self.queue.turn:
-            if self._in_sync and (seal := await self.store.seal(self.table)):
-                self.queue.checked(seal)
+            if self._in_sync and (fingerprint := await self.store.fingerprint(self.table)):
+                self.queue.checked(fingerprint)
 
 
 class SharedWriter(Writer):

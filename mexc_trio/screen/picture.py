@@ -129,13 +129,13 @@ class Painter:
             wall: Unix seconds.
         """
         recording = self._recording
-        gate = recording.gate
+        store = recording.store
         recorded = [one for one in recording.collectors if not one.stopped]
         return Picture(
             symbols=[self._symbol(one, now, wall) for one in recording.collectors],
             seconds=recording.seconds,
-            store=gate.name,
-            away=None if gate.away_since is None else max(0.0, wall - gate.away_since),
+            store=store.name,
+            away=None if store.away_since is None else max(0.0, wall - store.away_since),
             backlog=recording.backlog,
             url=mask(recording.settings.url),
             connected=sum(one.connected for one in recorded),
@@ -170,7 +170,7 @@ class Painter:
         )
 
     def _files(self, collector: Collector) -> Path | None:
-        target, store = self._recording.settings.store, self._recording.gate.store
+        target, store = self._recording.settings.store, self._recording.store.store
         if not isinstance(target, EmbeddedTarget):
             return None
         return target.directory / "data" / store.database / collector.settings.table

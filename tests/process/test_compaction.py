@@ -105,9 +105,9 @@ class Mortal:
             raise Died("it died")
         return answer
 
-    def seal(self, table: str) -> str:
+    def fingerprint(self, table: str) -> str:
         """Do as the store does."""
-        return self.real.seal(table)
+        return self.real.fingerprint(table)
 
     @property
     def name(self) -> str:
@@ -369,9 +369,9 @@ class Noted(Mortal):
         self.order.append(" ".join(sql.split()[:2]))
         return super().query(sql)
 
-    def seal(self, table: str) -> str:
+    def fingerprint(self, table: str) -> str:
         """Note whose files are synced, if they can be."""
-        if sealed := super().seal(table):
+        if sealed := super().fingerprint(table):
             self.order.append(f"synced {table}")
         return sealed
 
@@ -415,7 +415,7 @@ class Parts:
     """A recording, as far as it is looked at."""
 
     journal: Journal
-    gate: AsyncStore
+    store: AsyncStore
     collectors: list[Collected]
     settings: Settings = attrs.field(factory=lambda: Settings(compact_mib=1, min_free_mib=0))
     backlog: int = 0

@@ -101,7 +101,7 @@ def parts(store: AsyncStore, url: str, *symbols: str) -> Recording:
         SimpleNamespace(symbol=symbol, stopped=False, settings=settings.for_symbol(symbol))
         for symbol in symbols
     ]
-    found = SimpleNamespace(gate=store, collectors=collectors, settings=settings)
+    found = SimpleNamespace(store=store, collectors=collectors, settings=settings)
     return cast("Recording", found)
 
 

@@ -300,23 +300,23 @@ def test_seal_holds_until_the_files_change(tmp_path: Path) -> None:
     """A table that was sealed at a clean stop needs no full read while its files are the same."""
     store = EmbeddedStore(tmp_path / "store")
     schema.prepare(store, [BTC])
-    assert store.seal("btc") == ""
+    assert store.fingerprint("btc") == ""
     store.append(BTC, numbered(0, 1000))
-    seal = store.seal("btc")
-    assert seal
+    fingerprint = store.fingerprint("btc")
+    assert fingerprint
     store.close()
     store = EmbeddedStore(tmp_path / "store")
-    assert store.seal("btc") == seal
+    assert store.fingerprint("btc") == fingerprint
     store.append(BTC, numbered(1000, 1))
-    changed = store.seal("btc")
-    assert changed != seal
+    changed = store.fingerprint("btc")
+    assert changed != fingerprint
     store.close()
     path = tmp_path / "store" / "data" / DATABASE / "btc" / "data.bin"
     content = bytearray(path.read_bytes())
     content[-5:] = bytes(5)
     path.write_bytes(content)
     with closing(EmbeddedStore(tmp_path / "store")) as store:
-        assert store.seal("btc") != changed
+        assert store.fingerprint("btc") != changed
 
 
 def test_store_of_the_version_before(tmp_path: Path) -> None:

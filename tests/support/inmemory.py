@@ -194,7 +194,7 @@ class MemoryGate:
         """There is one."""
         return nullcontext()
 
-    async def seal(self, table: Table) -> str:
+    async def fingerprint(self, table: Table) -> str:
         """Say what the table looks like from outside."""
         await trio.lowlevel.checkpoint()
         return f"{len(self.tables[table.name])}"

@@ -47,12 +47,12 @@ async def test_an_outage_is_told_once_it_is_long_and_again_when_it_is_over(
 ) -> None:
     """Short ones pass; one that comes back at once waits until the minute is over."""
     looks = Events(recording)
-    recording.gate.away_since = time.time() - 299
+    recording.store.away_since = time.time() - 299
     assert await seen(looks) == []
-    recording.gate.away_since = time.time() - 301
+    recording.store.away_since = time.time() - 301
     assert await seen(looks) == [("store away", False, [])]
     assert await seen(looks) == []
-    recording.gate.away_since = None
+    recording.store.away_since = None
     assert await seen(looks) == []  # it has just been told of
     await trio.sleep(PAUSE)
     assert ("store away", True, []) in await seen(looks)

@@ -120,7 +120,7 @@ class Parts:
     """A recording, as far as it is looked at."""
 
     collectors: list[Collected] = attrs.field(factory=lambda: [Collected()])
-    gate: Gate = attrs.field(factory=Gate)
+    store: Gate = attrs.field(factory=Gate)
     settings: Settings = attrs.field(factory=lambda: Settings(compact_mib=64))
     backlog: int = 0
 
@@ -149,7 +149,7 @@ async def test_what_earlier_runs_left_counts_once(autojump_clock: MockClock) -> 
 async def test_tables_of_other_engines_are_left_alone(autojump_clock: MockClock) -> None:
     """They keep no entry of an INSERT."""
     parts = Parts()
-    parts.gate.kind = "MergeTree"
+    parts.store.kind = "MergeTree"
     parts.collectors[0].queue.inserts = 2 * MOST
     assert await due(Growth(cast("Recording", parts))) == []
 
@@ -168,11 +168,11 @@ async def test_it_waits_for_a_quiet_moment_but_not_for_ever(autojump_clock: Mock
     parts.backlog = 50_000
     assert await due(watched) == []
     parts.backlog = 0
-    parts.gate.away_since = 1.0
+    parts.store.away_since = 1.0
     assert await due(watched) == []
     await trio.sleep(PATIENCE)
     assert await due(watched) == ["btc"]
-    parts.gate.away_since = None
+    parts.store.away_since = None
     queue.end += 100
     assert await due(Growth(cast("Recording", parts))) == []  # a new one begins to count anew
     queue.inserts = 2 * MOST

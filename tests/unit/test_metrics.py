@@ -96,7 +96,7 @@ async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> N
 
 async def test_inserts_are_a_histogram(recording: Recording) -> None:
     """Each bucket counts those of the smaller ones, too; Prometheus takes it for a histogram."""
-    tally = recording.gate.insert_tally
+    tally = recording.store.insert_tally
     for seconds in (0.0005, 0.0005, 0.3, 100.0):
         tally.note(10, seconds, None)
     tally.note(1, 0.1, StoreRejected("no"))
@@ -149,7 +149,7 @@ async def test_what_is_not_ready_is_named(recording: Recording, autojump_clock: 
 
 async def test_a_store_that_is_away_is_not_ready(recording: Recording) -> None:
     """Although recording goes on: somebody should look after it."""
-    recording.gate.away_since = time.time() - 90
+    recording.store.away_since = time.time() - 90
     found = await survey(recording)
     assert found.troubled == {}
     assert json.loads(readiness(found).body)["store"]["away_seconds"] == pytest.approx(90, abs=5)

@@ -150,7 +150,7 @@ class TreeGate(MemoryGate):
         """Read the newest time."""
         return max((int(row[0]) for _, row in self.table()), default=None)
 
-    async def seal(self, table: Table) -> str:
+    async def fingerprint(self, table: Table) -> str:
         """There are no files."""
         return ""
 

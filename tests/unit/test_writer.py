@@ -164,7 +164,7 @@ class FakeGate:
         """Name the life of the engine."""
         return self.life
 
-    async def seal(self, table: Table) -> str:
+    async def fingerprint(self, table: Table) -> str:
         """Seal."""
         return self.sealed
 
