@@ -12,9 +12,9 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    # Most tests wait for processes that they start, so four at a time keep two cores busy. A worker
-    # that has nothing left takes half of another's: no long file runs on alone at the end.
-    ("pytest", "-n", "4", "--dist", "worksteal"),
+    # Two at a time: the processes that tests start keep two cores busy, and more of them make each
+    # slower. A worker that has nothing left takes half of another's, so no file is last alone.
+    ("pytest", "-n", "2", "--dist", "worksteal"),
 )
 
 
