@@ -12,9 +12,10 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    # Two at a time: the processes that tests start keep two cores busy, and more of them make each
-    # slower. A worker that has nothing left takes half of another's, so no file is last alone.
-    ("pytest", "-n", "2", "--dist", "worksteal"),
+    # Most tests wait for processes that they start, so three at a time keep two cores busy; with
+    # four, each has too little. A worker that has nothing left takes half of another's, so that no
+    # long file runs on alone at the end.
+    ("pytest", "-n", "3", "--dist", "worksteal"),
 )
 
 
