@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -123,11 +124,25 @@ async def watching(directory: Path, metrics: str) -> AsyncIterator[Prometheus]:
         with trio.fail_after(DEADLINE):
             while not (port := listening(process.pid)):
                 await trio.sleep(0.1)
-        yield Prometheus(f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}"
+        with trio.fail_after(DEADLINE):
+            # It listens before it answers.
+            while not await trio.to_thread.run_sync(is_ready, url):
+                await trio.sleep(0.1)
+        yield Prometheus(url)
     finally:
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+def is_ready(url: str) -> bool:
+    """Return whether a Prometheus has read its data and answers questions."""
+    try:
+        with urlopen(f"{url}/-/ready", timeout=DEADLINE):  # noqa: S310 - our own
+            return True
+    except HTTPError:
+        return False
 
 
 def listening(pid: int) -> int | None:
