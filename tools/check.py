@@ -12,10 +12,9 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    # Most tests wait for processes that they start, so three at a time keep two cores busy; with
-    # four, each has too little. A worker that has nothing left takes half of another's, so that no
-    # long file runs on alone at the end.
-    ("pytest", "-n", "3", "--dist", "worksteal"),
+    # Two at a time: with four, two cores are so crowded that tests fail that wait for something,
+    # and it takes hardly less. A worker that has nothing left takes half of another's.
+    ("pytest", "-n", "2", "--dist", "worksteal"),
 )
 
 
