@@ -37,7 +37,7 @@ class ChannelFacts:
     parameters: Mapping[str, int] = attrs.field(factory=dict)
     """What a subscription says beside the symbol."""
     usual: bool = False
-    """Whether it is recorded when nobody says which are."""
+    """Whether it is recorded unless the user chooses channels."""
 
 
 DEPTH_LIMIT: Final = 20
@@ -72,7 +72,7 @@ _TABLE: Final = (
 ALL: Final[Mapping[str, ChannelFacts]] = {one.name: one for one in _TABLE}
 """Every channel that can be recorded, by its name."""
 USUAL: Final = tuple(one.name for one in _TABLE if one.usual)
-"""The channels that are recorded unless somebody says which."""
+"""The channels that are recorded unless the user chooses."""
 OPTIONAL: Final = tuple(one.name for one in _TABLE if not one.usual)
 """The others."""
 OPTIONAL_VIEWS: Final[Mapping[str, str]] = {ALL[name].view: name for name in OPTIONAL}

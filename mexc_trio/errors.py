@@ -38,7 +38,7 @@ LONGEST_REASON: Final = 400
 
 
 class Loss(StrEnum):
-    """Why there is no connection to the exchange (any more), in one of a few words to count by."""
+    """Why a connection to the exchange could not be made or was lost: the words to count by."""
 
     NOT_CONNECTED = "not connected"
     CLOSED = "closed"
@@ -163,3 +163,8 @@ def out_of_resources(error: BaseException) -> str:
         if leaf.__cause__ and (shortage := out_of_resources(leaf.__cause__)):
             return shortage
     return ""
+
+
+def loss_of(error: BaseException) -> Loss:
+    """Return why there is no connection, of an error that a try to make one has met with."""
+    return Loss.NO_RESOURCES if out_of_resources(error) else Loss.NOT_CONNECTED

@@ -1,9 +1,14 @@
-"""Files that are whole or not there: written under another name, synced, and then renamed."""
+"""Files that are whole or not there, and directories in which nobody else puts any.
+
+What is whole is written under another name, synced, and then renamed.
+"""
 
 import errno
 import fcntl
 import os
+import pwd
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,8 +34,11 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """
     part = path.with_name(f".{path.name}.part")
     refuse_existing(path, replace=replace)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        if may_be_a_trap(part):
+            raise OSError(errno.EPERM, f"{part.name} is there, and belongs to another user")
+        fd = os.open(part, flags, 0o644)
     except OSError as error:
         raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
     file = open(part, "wb", opener=lambda name, flags: fd)  # noqa: SIM115 - closed below
@@ -70,6 +78,20 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
         raise UsageError(f"{path} is there already; --force writes over it")
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those that it is in, unless it is there.
+
+    Raises:
+        UsageError: it cannot be made, or another user has put it where everybody may write.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if may_be_a_trap(path):
+            raise OSError(errno.EEXIST, "another user has put one where everybody may write")
+    except OSError as error:
+        raise UsageError(f"cannot make the directory {path}: {error.strerror}") from error
+
+
 def open_own(path: Path, flags: int) -> int:
     """Open a file of this program's, made if missing; others may not read it. Return a descriptor.
 
@@ -95,9 +117,110 @@ def write_own(path: Path, text: str) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     fd = open_own(new, os.O_WRONLY | os.O_EXCL)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    new.replace(path)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError:  # of a full disk, each run would leave a piece
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def refuse_others(directory: Path) -> None:
+    """Refuse to keep a store or a journal in a directory where others may put what we would obey.
+
+    Tables' definitions are read from there, links followed and journals replayed. So neither
+    another user's directory will do, unless that is root, nor one to which everybody can write:
+    a sticky bit guards the files that are there, not the names that are yet to be made.
+
+    What is not refused: a group that may write, which the owner chose; for root the directory of
+    anybody, as in a container or to look after a service, unless anybody can have put it there; the
+    top of a volume, which provisioners open to everybody; a file system on which owners and modes
+    mean nothing. Nor is one that is still to be made. A link to a directory is judged as one is:
+    whose it is can lead it elsewhere.
+
+    Raises:
+        UsageError: it is refused, or may not be looked into; says whose it is, and what to do.
+    """
+    # Not Path's, which fails where links lead in a circle.
+    place, user = Path(os.path.realpath(directory)), os.geteuid()
+    try:
+        link, found = directory.lstat(), place.stat()
+    except PermissionError as error:
+        raise UsageError(
+            f"directory {directory} is where user {_name(user)} may not look; run it as whoever "
+            f"it belongs to, or choose another"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(
+                f"directory {directory}: links lead in a circle there; choose another"
+            ) from error
+        return
+    if stat.S_ISLNK(link.st_mode) and _is_foreign(directory.absolute(), link, user):
+        raise UsageError(
+            f"directory {directory} is a link of user {_name(link.st_uid)}, who can lead it "
+            f"elsewhere; name the directory itself, or choose another"
+        )
+    owner = _name(found.st_uid)
+    mounted = os.path.ismount(place)
+    everybody = found.st_mode & stat.S_IWOTH and not (mounted and not found.st_mode & stat.S_ISVTX)
+    foreign = _is_foreign(place, found, user) and not (mounted and user == 0)
+    if not (foreign or everybody) or not _keeps_owners(place):
+        effective = os.access in os.supports_effective_ids
+        if os.access(place, os.R_OK | os.X_OK, effective_ids=effective):
+            return
+        raise UsageError(
+            f"directory {directory} belongs to user {owner} and may not be looked into by user "
+            f"{_name(user)}; change that, or choose another"
+        )
+    opened = " and is open to everybody to write" if everybody else ""
+    remedy = f"run it as {owner}, or choose a directory of your own"
+    if not foreign:
+        remedy = f"choose one in it, such as {directory / 'mexc-data'}"
+        if found.st_uid == user and not found.st_mode & stat.S_ISVTX:  # it is no /tmp
+            remedy = f"chmod o-w {directory}, or {remedy}"
+    raise UsageError(
+        f"directory {directory} belongs to user {owner}{opened}: others could have this program "
+        f"write where they like; {remedy}"
+    )
+
+
+def _is_foreign(place: Path, found: os.stat_result, user: int) -> bool:
+    """Whether a directory or link is another user's; to root if anybody can have put it there."""
+    foreign = found.st_uid not in (0, user)
+    return foreign and (user != 0 or bool(place.parent.stat().st_mode & stat.S_IWOTH))
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _keeps_owners(directory: Path) -> bool:
+    """Whether a file that is made there is ours alone, which some file systems cannot say."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            made = os.fstat(file.fileno())
+    except OSError:
+        return True
+    return made.st_uid == os.geteuid() and not made.st_mode & stat.S_IRWXO
+
+
+def may_be_a_trap(path: Path) -> bool:
+    """Whether another user has put there what has this name, where everybody may put something.
+
+    Such as a link in /tmp to a file of ours, or a file that he goes on writing to. The system's own
+    guard against that (fs.protected_symlinks) does not see who looks at a link and opens its end.
+    """
+    try:
+        owner = path.lstat().st_uid
+        return owner not in (0, os.geteuid()) and bool(path.parent.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False  # there is nothing, or what follows will tell
 
 
 def sync_directory(path: Path) -> None:

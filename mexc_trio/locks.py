@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -76,7 +77,8 @@ class TableLocks:
     """Tables of one server that are held against other recorders on this machine.
 
     One file for the machine, and a byte in it for each (store, table): record locks, because
-    they name the process that holds them and go with it.
+    they name the process that holds them and go with it. A store that is a directory has a file of
+    its own in there: what is the machine's, any user of it can hold, and so keep others out.
     """
 
     store: str
@@ -153,7 +155,7 @@ def hold_tables(
 
 
 def _open_lock_file(places: Sequence[Path]) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     reason = ""
     for place in places:
         path = place / "mexc-trio.tables.lock"
@@ -161,16 +163,32 @@ def _open_lock_file(places: Sequence[Path]) -> int:
             place.mkdir(parents=True, exist_ok=True)
             try:
                 # Without O_CREAT: a file of another user's in a directory for all would be refused.
-                return os.open(path, flags)
+                fd = os.open(path, flags)
             except FileNotFoundError:
-                fd = os.open(path, flags | os.O_CREAT, 0o666)
+                with suppress(FileExistsError):  # another process was quicker
+                    _make_lock_file(path)
+                fd = os.open(path, flags)
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
+            reason = f"{path} (it is a device or a pipe)"
         except OSError as error:
             reason = f"{path} ({error.strerror})"
-            continue
-        with suppress(OSError):  # another user was quicker
-            os.fchmod(fd, 0o666)  # it is the machine's, not a user's
-        return fd
     raise UsageError(f"cannot open the lock file {reason}")
+
+
+def _make_lock_file(path: Path) -> None:
+    """Make it for all who may write beside it: in the machine's place for everybody.
+
+    And the directory's owner has it, so that he can record after root was the first who came.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    place = path.parent.stat()
+    with suppress(OSError):  # not every root may, nor does every file system know owners
+        if os.geteuid() == 0:
+            os.fchown(fd, place.st_uid, place.st_gid)
+        os.fchmod(fd, 0o600 | 3 * (place.st_mode & 0o022))
+    os.close(fd)
 
 
 def describe_process(pid: int) -> str:

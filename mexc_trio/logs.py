@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from mexc_trio.errors import UsageError
+from mexc_trio.output import SteadyOutput
 from mexc_trio.rotation import RotatingOutput
 from mexc_trio.texts import printable
 
@@ -41,18 +43,36 @@ def start_logging(level: str, form: str = TEXT, file: Path | None = None) -> Non
     formatter = JsonFormatter() if form == JSON else LineFormatter(dated=not journal)
     handler = _LogFile(file) if file else logging.StreamHandler()
     handler.setFormatter(_Prioritized(formatter) if journal else formatter)
+    if isinstance(handler.stream, SteadyOutput):
+        handler.stream.note = partial(_dropped, handler)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.addLevelName(logging.WARNING, "WARN")  # keeps texts aligned
     # It logs every frame at DEBUG.
     logging.getLogger("trio-websocket").setLevel(max(logging.INFO, logging.root.level))
 
 
+def _dropped(handler: logging.Handler, lines: int) -> str:
+    """Return the line that stands for those which nobody took."""
+    text = f"{lines:,} lines of this log were dropped, which nobody took"
+    return handler.format(_record(logging.WARNING, text))
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord(__name__, level, __file__, 0, text, None, None)
+
+
 def end_with(error: str) -> None:
     """Say why the program ends: on standard error, and in the log where that is a file."""
-    if any(isinstance(handler, _LogFile) for handler in logging.root.handlers):
-        logging.getLogger(__name__).error("%s", error)
+    text = f"mexc-trio: error: {error}"
     prefix = f"<{_PRIORITIES[logging.ERROR]}>" if _is_journal() else ""
-    print(f"{prefix}mexc-trio: error: {error}", file=sys.stderr)  # noqa: T201
+    for handler in logging.root.handlers:
+        if isinstance(handler, _LogFile):
+            logging.getLogger(__name__).error("%s", error)
+        form = handler.formatter
+        form = form.inner if isinstance(form, _Prioritized) else form
+        if isinstance(form, JsonFormatter):  # for programs to the last line
+            text = form.format(_record(logging.ERROR, error))
+    print(f"{prefix}{text}", file=sys.stderr)  # noqa: T201
 
 
 class LineFormatter(logging.Formatter):
@@ -98,11 +118,11 @@ class _Prioritized(logging.Formatter):
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
-        self._formatter = formatter
+        self.inner = formatter
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
-        text = self._formatter.format(record)
+        text = self.inner.format(record)
         return "\n".join(prefix + line for line in text.split("\n"))
 
 

@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, TextIO
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Final, TextIO
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ MOST: Final = 1 << 20
 """Bytes that wait for a file at the most."""
 LAST_WAIT: Final = 2.0
 """Seconds that the end of the program waits for what is not yet written."""
-
-_GONE: Final = (errno.EPIPE, errno.EBADF, errno.EIO)
 
 
 class SteadyOutput(io.TextIOBase):
@@ -39,6 +37,12 @@ class SteadyOutput(io.TextIOBase):
         most: bytes that wait at the most.
     """
 
+    GONE: ClassVar[tuple[int, ...]] = (errno.EPIPE, errno.EBADF, errno.EIO)
+    """Errors after which nothing can ever be written again."""
+
+    note: Callable[[int], str] = "({:,} lines were dropped, which nobody took)".format
+    """Returns the line that stands for so many that were dropped."""
+
     def __init__(self, file: TextIO, what: str, most: int = MOST) -> None:
         self._what = what
         self._fd = file.fileno()
@@ -47,6 +51,7 @@ class SteadyOutput(io.TextIOBase):
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._dropped = 0
+        self._torn = False  # the file ends in a part of a line, for which there was no room
         self._busy = False
         self._gone = False
         self._ending = False
@@ -102,6 +107,12 @@ class SteadyOutput(io.TextIOBase):
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
 
+    def __del__(self) -> None:
+        """Close nothing, as Python's own finalizer would.
+
+        One that is open is held by its thread. So this is one that is closed, or never was open.
+        """
+
     def close(self) -> None:
         """Write what is left; see `end`."""
         self.end()
@@ -121,17 +132,20 @@ class SteadyOutput(io.TextIOBase):
                 self._changed.wait_for(lambda: self._waiting or self._ending)
                 if not self._waiting:
                     return
-                data = self._waiting.popleft()
+                data, dropped = self._waiting.popleft(), self._dropped
                 self._bytes -= len(data)
-                lines = max(1, data.count(b"\n"))
-                if self._dropped:
-                    told = f"({self._dropped:,} lines were dropped, which nobody took)\n"
-                    data, lines = told.encode("ascii") + data, lines + self._dropped
-                    self._dropped = 0
                 self._busy = True
-            error = self._put(data, lines)
+            error, told, taken = None, not dropped, False
+            try:
+                if dropped:
+                    told = self._put(f"{self.note(dropped)}\n".encode(self._encoding, self.errors))
+                taken = told and self._put(data)
+            except OSError as gone:
+                error = gone
             with self._changed:
                 self._busy = False
+                self._dropped -= dropped if told else 0
+                self._dropped += 0 if taken else max(1, data.count(b"\n"))
                 if error is not None:
                     self._gone = True
                     self._waiting.clear()
@@ -144,33 +158,40 @@ class SteadyOutput(io.TextIOBase):
     def _prepare(self, size: int) -> None:
         """Do what has to be done before so many bytes are written. May raise OSError."""
 
-    def _put(self, data: bytes, lines: int) -> OSError | None:
-        """Write to the file; return why nothing can be written to it ever again, if so.
+    def _failed(self, error: OSError) -> None:
+        """Hear why lines are lost."""
 
-        Lines are counted as dropped if that fails for now, as on a full disk: what comes next may
-        not be lost.
+    def _worked(self) -> None:
+        """Hear that something was written."""
+
+    def _put(self, data: bytes) -> bool:
+        """Write to the file; return whether that went well.
+
+        Where it does not for now, as on a full disk, what comes next may.
+
+        Raises:
+            OSError: nothing can be written to it ever again.
         """
+        if self._torn:
+            data = b"\n" + data
         try:
             self._prepare(len(data))
-        except OSError:
-            self._lose(lines)
-            return None
-        while data:
-            try:
-                data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody made it so that shares it with us
-                select.select((), (self._fd,), (), 1.0)
-            except OSError as error:
-                if error.errno in _GONE:
-                    return error
-                self._lose(lines)
-                return None
-        return None
-
-    def _lose(self, lines: int) -> None:
-        time.sleep(0.1)
-        with self._changed:
-            self._dropped += lines
+            while data:
+                try:
+                    written = os.write(self._fd, data)
+                except BlockingIOError:  # somebody made it so that shares it with us
+                    select.select((), (self._fd,), (), 1.0)
+                    continue
+                self._torn, data = data[written - 1 : written] != b"\n", data[written:]
+        except OSError as error:
+            if error.errno in self.GONE:
+                raise
+            self._failed(error)
+            time.sleep(0.1)
+            return False
+        self._torn = False  # not by us: a line may come in parts
+        self._worked()
+        return True
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ async def stoppable(
 
     Args:
         last_words: called before the end at a second signal.
-        reload: called for a SIGHUP that is not a closed terminal's; without it, that stops, too.
+        reload: called for a SIGHUP that is not a closed terminal's, and under nohup for each;
+            without it, that stops, too.
     """
     running = trio.CancelScope()
     async with trio.open_nursery() as nursery:
@@ -47,9 +48,10 @@ async def _listen(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    had_terminal = _has_terminal()
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as under nohup
+    had_terminal = not is_ignored and _has_terminal()  # else its end is none of ours
     heard = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+    if reload is not None or not is_ignored:
         heard.append(signal.SIGHUP)
     # Not KeyboardInterrupt, which leaves nurseries as a nested group and strikes anywhere.
     with trio.open_signal_receiver(*heard) as signals:

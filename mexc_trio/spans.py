@@ -16,7 +16,8 @@ EARLIEST = 1_483_228_800_000
 """2017-01-01: no row of this exchange is older."""
 LATEST = 4_102_444_800_000
 """2100-01-01: nor is one newer, whatever a machine without the right time thinks it is now."""
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux has one that never sleeps
+# Linux has one that goes on while the machine sleeps.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def now() -> int:
@@ -27,6 +28,11 @@ def now() -> int:
 def steady() -> int:
     """Return milliseconds of a clock that nobody sets; only differences mean anything."""
     return time.clock_gettime_ns(_STEADY) // 1_000_000
+
+
+def possible() -> Span:
+    """Return the times that a row can have, whatever its sender's clock says."""
+    return EARLIEST, now() + DAY
 
 
 def union(spans: Iterable[Span]) -> list[Span]:

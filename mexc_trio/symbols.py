@@ -53,6 +53,11 @@ def parse_symbol(text: str) -> str:
     raise UsageError(f"{text[:40]!r} is not a symbol; {hint}")
 
 
+def is_symbol(text: str) -> bool:
+    """Say whether `text` is a symbol as the exchange writes them."""
+    return _SYMBOL.fullmatch(text) is not None
+
+
 def is_pattern(text: str) -> bool:
     """Say whether `text` stands for all the symbols that match it, as in a shell."""
     return any(sign in text for sign in "*?[")

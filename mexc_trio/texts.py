@@ -60,6 +60,11 @@ def number_of(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
 
 
+def trimmed(number: str) -> str:
+    """Return digits without zeros at the end."""
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
 def names(parts: Sequence[str]) -> str:
     """Return names as in a sentence: `ticker, deal or depth`."""
     return " or ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]

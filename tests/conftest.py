@@ -11,8 +11,8 @@ from tests.support.faults import TALLY
 from tools.clickhouse import ClickHouseServer
 
 # How long an example takes says more about who else uses the processor than about the example.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

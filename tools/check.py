@@ -2,11 +2,17 @@
 
 `--fast` leaves out the tests that start processes and engines: seconds instead of minutes. Other
 arguments go to pytest.
+
+Of the tests that start processes, a few wait for so many of them at once that a crowded machine
+can make one fail. If no more than a handful did, each runs once more, alone. The first failure
+stays printed, and is a fault to look into: of the test, or of the program.
 """
 
+import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 CHECKS = (
     ("ruff", "check", "."),
@@ -16,6 +22,28 @@ CHECKS = (
     # and it takes hardly less. A worker that has nothing left takes half of another's.
     ("pytest", "-n", "2", "--dist", "worksteal"),
 )
+SOME_FAILED = 1
+"""What pytest's exit code is then, and not when it was stopped or asked wrongly."""
+AGAIN = ("pytest", "--last-failed")
+HANDFUL = 5
+"""One fault mostly makes more than one test fail: what it left open is found by the next."""
+
+
+def run(*arguments: str) -> int:
+    """Run a module with arguments; return its exit code."""
+    print(f"$ {shlex.join(arguments)}", flush=True)
+    # Those of this environment, whatever the PATH says.
+    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode  # noqa: S603
+
+
+def crowded_out() -> bool:
+    """Return whether all that failed when pytest ran last is a handful of tests with processes."""
+    try:
+        text = Path(".pytest_cache/v/cache/lastfailed").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    failed = list(json.loads(text))
+    return len(failed) <= HANDFUL and all(name.startswith("tests/process/") for name in failed)
 
 
 def main() -> int:
@@ -23,14 +51,15 @@ def main() -> int:
     typed = sys.argv[1:]
     if "--fast" in typed:
         typed = ["tests/unit", *(word for word in typed if word != "--fast")]
+    code = 0
     for check in CHECKS:
-        arguments = [*check, *(typed if check[0] == "pytest" else [])]
-        print(f"$ {shlex.join(arguments)}", flush=True)
-        # Those of this environment, whatever the PATH says.
-        code = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode  # noqa: S603
+        code = run(*check, *(typed if check[0] == "pytest" else []))
         if code:
-            return code
-    return 0
+            break
+    if code == SOME_FAILED and check == CHECKS[-1] and crowded_out():
+        print("A handful failed; once more, alone:", flush=True)
+        code = run(*AGAIN, *typed)
+    return code
 
 
 if __name__ == "__main__":

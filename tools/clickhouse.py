@@ -40,8 +40,9 @@ LOG_TAIL_LINES = 30
 
 # Below the range that Linux (32768 and up) and macOS give to outgoing connections. A client that
 # keeps dialling a dead local port inside that range sooner or later gets the port as its own
-# source, connects to itself, and so keeps the restarted server from listening there.
-PORTS = range(20_000, 32_000)
+# source, connects to itself, and so keeps the restarted server from listening there. And none that
+# an embedded engine may take while this server is down.
+PORTS = range(10_000, 20_000)
 
 CONFIG = """\
 <clickhouse>
@@ -108,7 +109,7 @@ def _is_free(port: int) -> bool:
 
 def free_port() -> int:
     """Return a port of the loopback interface that nobody listens on."""
-    for port in random.sample(PORTS, 100):
+    for port in random.SystemRandom().sample(PORTS, 100):
         if _is_free(port):
             return port
     raise ServerError(f"no free port between {PORTS.start} and {PORTS.stop}")
@@ -224,11 +225,6 @@ class ClickHouseServer:
     def _close_input(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-
-    def restart(self) -> None:
-        """Stop and start it, same ports and data."""
-        self.stop()
-        self.start()
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections stay open, nothing is answered."""

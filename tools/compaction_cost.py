@@ -19,41 +19,9 @@ from mexc_trio.clickhouse.compaction import compact
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine_config import DATABASE
 from mexc_trio.clickhouse.index_memory import inserts_of
-from mexc_trio.clickhouse.schema import RowTuple, count, known_sizes, market_table, prepare
+from mexc_trio.clickhouse.schema import count, known_sizes
 from mexc_trio.texts import size
-from tools.market import Market, truth
-
-START = 1_788_307_200_000
-STEP = 80  # milliseconds from row to row
-PATTERN = 5_000  # rows that are generated; the rest repeats them at later times
-AT_ONCE = 50_000  # INSERTs that one statement makes
-
-
-def pattern() -> list[RowTuple]:
-    """Return some rows of a market."""
-    market, rows = Market(seed=1, clock=lambda: START), list[RowTuple]()
-    while len(rows) < PATTERN:
-        rows += truth(market.frame("BTC_USDT", market.draw_channel("BTC_USDT"))) or []
-    return rows[:PATTERN]
-
-
-def fill(store: EmbeddedStore, tables: list[str], inserts: int, rows: int) -> None:
-    """Give each table as many INSERTs of as many rows."""
-    prepare(store, [market_table(name) for name in (*tables, "pattern")])
-    store.append(market_table("pattern"), pattern())
-    for table in tables:
-        for first in range(0, inserts, AT_ONCE):
-            n = min(AT_ONCE, inserts - first) * rows
-            store.query(
-                f"INSERT INTO {DATABASE}.{table} "  # noqa: S608 - our own names
-                f"WITH (SELECT groupArray((mt, m)) FROM {DATABASE}.pattern) AS rows "
-                f"SELECT fromUnixTimestamp64Milli({START} + number * {STEP}), "
-                f"rows[number % {PATTERN} + 1].1, rows[number % {PATTERN} + 1].2 "
-                f"FROM numbers({first * rows}, {n}) "
-                f"SETTINGS max_threads = 1, max_insert_threads = 1, max_block_size = {rows}, "
-                f"min_insert_block_size_rows = 0, min_insert_block_size_bytes = 0"
-            )
-    store.query(f"DROP TABLE {DATABASE}.pattern")
+from tools.filling import fill
 
 
 def memory(directory: Path) -> int:
@@ -79,7 +47,8 @@ def measure(directory: Path, symbols: int, inserts: int, rows: int) -> None:
     tables = [f"t{number}" for number in range(symbols)]
     if not (directory / "data" / DATABASE / tables[-1]).exists():
         with closing(EmbeddedStore(directory)) as store:
-            fill(store, tables, inserts, rows)
+            for table in tables:
+                fill(store, table, inserts, rows)
     print(f"{symbols} tables of {inserts:,} INSERTs of {rows} rows, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="compaction-cost-") as empty:
         bare, seconds = after_a_start(Path(empty), [])

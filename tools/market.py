@@ -63,6 +63,7 @@ _KNOWN_PRICES: Final = {
     "SOL_USDT": (14235, 2),
 }
 _TINY_PRICE: Final = (15036, 10)  # 0.0000015036
+_FIRST_TRADE_ID: Final = 16_005_949_690
 
 
 def wall_clock_ms() -> int:
@@ -115,7 +116,7 @@ class _Contract:
     funding: int = attrs.field(default=72, init=False)  # in millionths
     hold: int = attrs.field(default=546_882_118, init=False)
     version: int = attrs.field(default=5_220_571_685, init=False)
-    trade_id: int = attrs.field(default=16_005_949_690, init=False)
+    trades: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.reference = self.price
@@ -259,14 +260,15 @@ def _deals(contract: _Contract, now: int, oddity: str, *, merged: bool) -> tuple
     for t in reversed(times):  # the newest comes first
         draw = chance.random()
         units, volume = price + int(draw * 3), 1 + int(300 * draw * draw)
-        # Trade ids are not in the order of time.
-        contract.trade_id += int(draw * 40) - 9
+        # Trade ids are not in the order of time, and leave some out; each is of one deal.
+        contract.trades += 1
+        trade_id = _FIRST_TRADE_ID + 40 * (contract.trades ^ 1) + int(draw * 40)
         side = 1 if chance.random() < 0.5 else 2
         if merged and made and made[-1][:2] == (units, side):
             newer = made.pop()
             made.append((units, side, newer[2] + volume, *newer[3:]))
         else:
-            made.append((units, side, volume, t, contract.trade_id))
+            made.append((units, side, volume, t, trade_id))
     deals = []
     for units, side, volume, t, trade_id in made:
         p, v = write(decimal_text(units, decimals)), write(str(volume))

@@ -24,7 +24,7 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
 from mexc_trio.metrics.page import render
-from mexc_trio.metrics.survey import survey
+from mexc_trio.metrics.snapshot import take_snapshot
 from mexc_trio.record.backfill import Backfill
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
@@ -71,12 +71,12 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
     settings = Settings(store=EmbeddedTarget(directory))
     with open_journal(settings.journal_path) as journal:
         gaps = journal.queue(GAPS.name)
-        gate = AsyncStore(cast("Store", _NoStore()))
+        async_store = AsyncStore(cast("Store", _NoStore()))
         made = []
         for number in range(symbols):
             chosen = settings.for_symbol(f"S{number}_USDT")
             queue = journal.queue(chosen.table)
-            collector = Collector(chosen, queue, Ledger(chosen.symbol, queue, gaps), gate)
+            collector = Collector(chosen, queue, Ledger(chosen.symbol, queue, gaps), async_store)
             for channel in CHANNELS:
                 if age is None:
                     break
@@ -86,7 +86,7 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
             made.append(collector)
         journal.flush()
         yield Recording(
-            settings, journal, gate, made, gaps, [], TableLocks("none", [], -1), Backfill("")
+            settings, journal, async_store, made, gaps, [], TableLocks("none", [], -1), Backfill("")
         )
 
 
@@ -101,7 +101,7 @@ async def measure(symbols: int, scrapes: int) -> None:
             steps = Steps(trio.lowlevel.current_task())
             await trio.lowlevel.checkpoint()
             trio.lowlevel.add_instrument(steps)
-            size = len(await render(await survey(recording), recording.collectors))
+            size = len(await render(await take_snapshot(recording), recording.collectors))
             await trio.lowlevel.checkpoint()
             trio.lowlevel.remove_instrument(steps)
             totals.append(1000 * sum(steps.taken))

@@ -4,8 +4,8 @@ The time that counts begins with the first row of the symbol and ends with its l
 their channels; so a day that is not over counts as far as there are rows. *Live* is that time
 without the gaps. A channel's gaps are those that the ledger has for it or for `all`, and its
 silences that are unaccounted or open. The symbol is live while none of its three channels has a
-gap: a minute without books is no complete minute, even if deals came. What of a gap in deals was
-filled afterwards is none.
+gap: a minute without books is no complete minute, even if deals came. The part of a gap in deals
+that was filled afterwards does not count as a gap.
 
 A silence is the time between two rows of a channel, or from the symbol's first row to the channel's
 own. It is *unaccounted* if a part of it that is in no gap lasts longer than `PATIENCE` and longer
@@ -23,7 +23,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.analysis.gaps import LedgerGap, gaps_of, missed, near
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.spans import DAY, HOUR, SECOND, Span, cut, length, union, without
 
 PATIENCE: Final[Mapping[Channel, int]] = {"ticker": 90_000, "deal": 1_350_000, "depth": 270_000}
@@ -61,9 +61,9 @@ class Day:
     recorded: int
     """How much of the day lies between the symbol's first and last row."""
     live: int
-    """How much of that no channel has a gap in."""
+    """How much of that is without a gap in any channel."""
     channels: Mapping[Channel, int]
-    """How much of it each channel has no gap in."""
+    """How much of `recorded` is without a gap in each channel."""
     hours: tuple[tuple[int, int], ...]
     """For each of the 24 hours, recorded and live."""
 
@@ -102,7 +102,7 @@ class Coverage:
     rates: Mapping[Channel, Rate]
     rows_a_day: float
     """By the last `RECENT` days, as far as they are live."""
-    lit: Sequence[Span] = attrs.field(repr=False)
+    live_spans: Sequence[Span] = attrs.field(repr=False)
     """When no channel has a gap."""
 
     @property
@@ -130,12 +130,12 @@ def coverage(
         return None
     start, end = min(span[0] for span in there), max(span[1] for span in there)
     gaps = {name: gaps_of(ledger, name) for name in CHANNELS}
-    silences: dict[Channel, list[Span]] = {name: [] for name in CHANNELS}
-    if pauses is not None:
-        for name in CHANNELS:
-            silences[name] = _unaccounted(name, start, spans[name], pauses[name], ledger)
+    silences: dict[Channel, list[Span]] = {
+        name: [] if pauses is None else _unaccounted(name, start, spans[name], pauses[name], ledger)
+        for name in CHANNELS
+    }
     open_ = _open(end, spans, gaps, pauses or {})
-    dark = {
+    missing = {
         name: union(
             [
                 *missed(ledger, name),
@@ -145,19 +145,21 @@ def coverage(
         )
         for name in CHANNELS
     }
-    live = {name: without((start, end), dark[name]) for name in CHANNELS}
-    both = without((start, end), union(span for spans_ in dark.values() for span in spans_))
-    days = _days((start, end), both, live)
+    live = {name: without((start, end), missing[name]) for name in CHANNELS}
+    throughout = without(
+        (start, end), union(span for spans_ in missing.values() for span in spans_)
+    )
+    days = _days((start, end), throughout, live)
     return Coverage(
         start,
         end,
-        length(both),
+        length(throughout),
         days,
         None if pauses is None else _together(silences),
         open_,
         {name: _rate(hours[name], live[name]) for name in CHANNELS},
         _rows_a_day(days, hours, live),
-        both,
+        throughout,
     )
 
 
@@ -172,7 +174,7 @@ def _unaccounted(
         return []  # open from the first row on
     known = gaps_of(ledger, channel)
     # An outage says nothing about a channel's rhythm.
-    outages = gaps_of((gap for gap in ledger if not gap.rhythm), channel)
+    outages = gaps_of((gap for gap in ledger if gap.cause != Cause.CHANNEL_SILENT), channel)
     rhythm: list[Span] = []
     found = []
     for pause in sorted([*pauses, (start, span[0])]):

@@ -1,4 +1,7 @@
-"""The ledger of gaps, read: how many for which cause, and the longest."""
+"""The ledger of gaps, read: how many for which cause, the longest, and all of a symbol.
+
+What asks the store raises StoreError where there is no answer.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +13,7 @@ import attrs
 from mexc_trio.analysis.survey import Survey, survey, time_sql
 from mexc_trio.clickhouse.schema import GAPS, Readable, Table, literal
 from mexc_trio.filled import DEALS_SQL, FILLED_SQL, FIRST_SQL, WHOLE_SQL, Filled
-from mexc_trio.rows import Cause, Channel
+from mexc_trio.rows import Channel
 from mexc_trio.spans import Span, union, without
 
 LONGEST: Final = 5
@@ -43,16 +46,15 @@ class FoundGap:
 
 @attrs.frozen
 class LedgerGap:
-    """A gap of a symbol as the ledger has it."""
+    """A gap of a symbol as the ledger has it; times in milliseconds since 1970."""
 
     channel: str
     """A `Channel`, or `all`."""
     start: int
     end: int
-    rhythm: bool
-    """Whether it was written because the channel was silent, and for no other reason."""
+    cause: str
     filled_from: int | None = None
-    """From when on its deals were fetched afterwards, in milliseconds; None if they were not."""
+    """From when on its deals were fetched afterwards; None if they were not."""
 
 
 @attrs.frozen
@@ -90,8 +92,6 @@ def read_gaps(
             not recorded bears the name of the table.
         directory: the embedded store's, where the files can be looked at; None for a server.
 
-    Raises:
-        StoreError: there was no answer.
     """
     whole = Table(GAPS.name, tuple(types.items()))
     table = survey(store, whole, "cause", ("from", "to"), directory)
@@ -122,58 +122,55 @@ def read_gaps(
     )
 
 
-def recorded_symbols(store: Readable, gaps: GapSummary) -> list[str]:
-    """Return whose gaps the ledger has: symbols, and names of tables."""
-    if not gaps.table.rows:
-        return []
-    found = store.query(f"SELECT DISTINCT symbol FROM {gaps.table.source} ORDER BY symbol")
+def ledger_names(store: Readable, source: str) -> list[str]:
+    """Return whose gaps the ledger has: symbols, and names of tables.
+
+    Args:
+        store: where it is.
+        source: the SQL for the ledger, to stand behind FROM.
+    """
+    found = store.query(f"SELECT DISTINCT symbol FROM {source} ORDER BY symbol")
     return [str(symbol) for (symbol,) in found]
 
 
-def of_one(
-    store: Readable, types: Mapping[str, str], gaps: GapSummary, names: Sequence[str]
+def ledger_gaps(
+    store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
 ) -> list[LedgerGap]:
-    """Return all gaps of one symbol, by the names that it goes under.
+    """Return all gaps of one symbol, oldest first.
 
-    Raises:
-        StoreError: there was no answer.
+    Args:
+        store: where the ledger is.
+        source: the SQL for it, to stand behind FROM.
+        types: the types of its columns there.
+        names: those that the symbol goes under.
     """
-    if not gaps.table.rows:
-        return []
     start, end = _times(types)
     found = store.query(
-        f"SELECT channel, {start}, {end}, cause = {literal(Cause.CHANNEL_SILENT)}, "
-        f"if({FILLED_SQL}, detail, '') FROM {gaps.table.source} WHERE {_among(names)}"
+        f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "
+        f"FROM {source} WHERE {_among(names)} ORDER BY a, b, channel"
     )
-    return [
-        LedgerGap(str(c), int(a), int(b), bool(silent), filled_from(int(a), text))
-        for c, a, b, silent, text in found
-    ]
+    gaps = []
+    for channel, a, b, cause, text in found:
+        filled = Filled.of(text)
+        since = None if filled is None else filled.since(int(a))
+        gaps.append(LedgerGap(str(channel), int(a), int(b), str(cause), since))
+    return gaps
 
 
-def filled_from(start: int, detail: str) -> int | None:
-    """Return from when on a gap was filled, by its start and detail; None if it was not."""
-    filled = Filled.of(detail)
-    return None if filled is None else filled.since(start)
-
-
-def fills_sql(gaps: GapSummary, names: Sequence[str]) -> str:
+def fills_sql(source: str, names: Sequence[str]) -> str:
     """Return the SELECT for the first deals that were fetched for gaps, in milliseconds."""
     return (
         f"SELECT toUnixTimestamp64Milli(parseDateTime64BestEffortOrZero({FIRST_SQL}, 3, 'UTC')) "
-        f"FROM {gaps.table.source} WHERE {_among(names)} AND {FILLED_SQL}"
+        f"FROM {source} WHERE {_among(names)} AND {FILLED_SQL}"
     )
 
 
 def starts_sql(
-    types: Mapping[str, str], gaps: GapSummary, names: Sequence[str], channel: Channel
+    source: str, types: Mapping[str, str], names: Sequence[str], channel: Channel
 ) -> str:
     """Return the SELECT for the starts of one channel's gaps in milliseconds."""
     start, _ = _times(types)
-    return (
-        f"SELECT {start} FROM {gaps.table.source} WHERE {_among(names)} "
-        f"AND channel IN ('{channel}', 'all')"
-    )
+    return f"SELECT {start} FROM {source} WHERE {_among(names)} AND channel IN ('{channel}', 'all')"
 
 
 def gaps_of(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:

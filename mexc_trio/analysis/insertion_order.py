@@ -2,11 +2,10 @@
 
 One thread reads a StripeLog table in that order, and a MergeTree's rows bear their numbers. So a
 window function sees each row beside the one before it, and memory does not grow with the table. Nor
-does it in the search for rows that are there twice. Where each row of a type is later than the one
-before, none is; and where rows were inserted twice, the first of them goes back in time, or stands
-still, and has its like elsewhere. So
-those *steps* are looked for first, then the likes of those few rows, and only around the steps that
-have one is each row held against all others.
+does it in the search for rows that are stored twice: while each row of a type is later than the one
+before, none is. An INSERT that was done twice shows as a *step*: its first row goes back in time,
+or stands still, and another row like it stands elsewhere. So the steps are looked for first, then
+rows like those at the steps, and only around steps that have one is each row compared with others.
 
 What counts as what:
 
@@ -28,6 +27,7 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.errors import StoreError
@@ -41,8 +41,7 @@ PAUSE: Final[Mapping[Channel, int]] = {"ticker": 12_000, "deal": 180_000, "depth
 MOST_PAUSES: Final = 500_000
 """Of a channel; later ones are not told."""
 
-_TYPES: Final[Mapping[Channel, str]] = {"ticker": TICKER, "deal": DEAL, "depth": DEPTH}
-_MOST_TWINS: Final = 1_000_000
+_MOST_REPEATED: Final = 1_000_000
 _MOST_STEPS: Final = 10_000
 _MOST_RANGES: Final = 50
 _MOST_SECONDS: Final = 15_000  # in a statement, which may have 256 KiB
@@ -111,7 +110,7 @@ def why_not(store: Readable) -> str:
 
 
 @attrs.frozen
-class Source:
+class OrderedRows:
     """Rows of a table that can be read in the order of insertion."""
 
     sql: str
@@ -132,7 +131,9 @@ class Source:
         return NUMBER if self.numbered else "rowNumberInAllBlocks()"
 
 
-def read_order(store: Readable, source: Source, starts: Mapping[Channel, str], fills: str) -> Order:
+def read_order(
+    store: Readable, source: OrderedRows, starts: Mapping[Channel, str], fills: str
+) -> Order:
     """Read a table in the order of insertion.
 
     Args:
@@ -156,7 +157,9 @@ def read_order(store: Readable, source: Source, starts: Mapping[Channel, str], f
     )
 
 
-def _steps(store: Readable, source: Source, channel: Channel, starts: str, fills: str) -> _Steps:
+def _steps(
+    store: Readable, source: OrderedRows, channel: Channel, starts: str, fills: str
+) -> _Steps:
     hashed = channel == "deal"
     far = f"back > {TOLERANCE[channel]}"
     wrong = f"({far} AND before NOT IN ({starts}) AND at NOT IN ({fills}))"
@@ -176,8 +179,10 @@ def _steps(store: Readable, source: Source, channel: Channel, starts: str, fills
     return _Steps(pauses, wrongs, suspicious, alike)
 
 
-def _empty(store: Readable, source: Source, channel: Channel, pauses: Sequence[Span]) -> list[Span]:
-    """Leave out pauses whose rows stand elsewhere: where time ran backwards, rows left a gap.
+def _empty(
+    store: Readable, source: OrderedRows, channel: Channel, pauses: Sequence[Span]
+) -> list[Span]:
+    """Leave out pauses whose rows stand elsewhere in the table, since time ran backwards.
 
     Only the longest are looked at, because the others worry nobody.
     """
@@ -187,13 +192,13 @@ def _empty(store: Readable, source: Source, channel: Channel, pauses: Sequence[S
     inside = ", ".join(f"countIf(at > {start} AND at < {end})" for start, end in longest)
     counts = store.query(
         f"SELECT {inside} FROM (SELECT {source.ts} AS at FROM {source.sql} "
-        f"WHERE mt = '{_TYPES[channel]}')"
+        f"WHERE mt = '{ALL[channel].mt}')"
     )[0]
     filled = {pause for pause, n in zip(longest, counts, strict=True) if int(n)}
     return [pause for pause in pauses if pause not in filled]
 
 
-def _beside(source: Source, channel: Channel, *, hashed: bool) -> str:
+def _beside(source: OrderedRows, channel: Channel, *, hashed: bool) -> str:
     """Return the SQL that shows each row's time beside that of the row before of its type."""
     more = ", h, lagInFrame(h) OVER w AS h_before" if hashed else ""
     columns = ", cityHash64(m) AS h" if hashed else ""
@@ -201,7 +206,7 @@ def _beside(source: Source, channel: Channel, *, hashed: bool) -> str:
     return (
         f"SELECT at, lagInFrame(at, 1, at - 1) OVER w AS before, before - at AS back{more} "
         f"FROM (SELECT {source.ts} AS at{columns} "
-        f"FROM {source.sql} WHERE mt = '{_TYPES[channel]}') "
+        f"FROM {source.sql} WHERE mt = '{ALL[channel].mt}') "
         f"WINDOW w AS ({source.order}ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
     )
 
@@ -213,12 +218,12 @@ def _suspicious(channel: Channel) -> str:
 
 def _repeated(
     store: Readable,
-    source: Source,
+    source: OrderedRows,
     found: Mapping[Channel, _Steps],
     starts: Mapping[Channel, str],
 ) -> Repeated:
     alike = found["deal"].alike
-    steps = _twinned(store, source, found)
+    steps = _steps_to_repeated(store, source, found)
     spans = union((at, min(before + 1, at + _FAR)) for at, before in steps)
     where, complete = _within(spans)
     at_least = not complete or len(steps) == _MOST_STEPS or any(b - a > _FAR for a, b in steps)
@@ -230,27 +235,27 @@ def _repeated(
         f"FROM {source.sql}"
     )
     # Deals of one text without a row in between are known already.
-    twins = (
+    repeated = (
         f"SELECT k, at, count() - 1 AS more, min(n) AS first, max(n) - min(n) AS far "
         f"FROM ({numbered}) WHERE k != '{DEAD_LETTER}' AND ({where}) GROUP BY k, at, h "
-        f"HAVING more > 0 AND NOT (k = '{DEAL}' AND far = more) LIMIT {_MOST_TWINS}"
+        f"HAVING more > 0 AND NOT (k = '{DEAL}' AND far = more) LIMIT {_MOST_REPEATED}"
     )
     again = " OR ".join(
-        f"(k = '{_TYPES[name]}' AND at IN ({starts[name]}))" for name in CHANNELS if name != "deal"
+        f"(k = '{ALL[name].mt}' AND at IN ({starts[name]}))" for name in CHANNELS if name != "deal"
     )
-    companies = (
+    groups = (
         f"SELECT sumIf(more, k = '{TICKER}' AND NOT again) AS tickers, "
         f"sumIf(more, k = '{DEAL}') AS deals, sumIf(more, k = '{DEPTH}' AND NOT again) AS depths, "
         f"sumIf(more, again) AS resents, arraySort(groupArray((first, at))) AS a, "
         f"arrayExists((x, y) -> y.1 = x.1 + 1 AND x.2 != y.2, arrayPopBack(a), arrayPopFront(a)) "
         f"AS whole, minIf(at, k != '{DEAL}' AND NOT again) AS first_other, "
         f"minIf(at, k = '{DEAL}') AS first_deal "
-        f"FROM (SELECT *, {again} AS again FROM ({twins})) GROUP BY far, intDiv(at, 60000)"
+        f"FROM (SELECT *, {again} AS again FROM ({repeated})) GROUP BY far, intDiv(at, 60000)"
     )
     row = store.query(
         f"SELECT sum(tickers), sumIf(deals, whole), sum(depths), sum(resents), "
         f"sumIf(deals, NOT whole), minIf(first_other, tickers + depths > 0), "
-        f"minIf(first_deal, whole AND deals > 0) FROM ({companies}) "
+        f"minIf(first_deal, whole AND deals > 0) FROM ({groups}) "
         f"{_ONE_THREAD}"
     )[0]
     tickers, deals, depths, resent, more_alike, first_other, first_deal = map(int, row)
@@ -259,10 +264,12 @@ def _repeated(
     return Repeated(rows, min(firsts, default=None), resent, alike + more_alike, at_least)
 
 
-def _twinned(store: Readable, source: Source, found: Mapping[Channel, _Steps]) -> list[Span]:
-    """Return the steps to a row that has its like in the table: from where to where, upwards."""
+def _steps_to_repeated(
+    store: Readable, source: OrderedRows, found: Mapping[Channel, _Steps]
+) -> list[Span]:
+    """Return the steps to a row like which there is another: the earlier time, then the later."""
     steps = " UNION ALL ".join(
-        f"SELECT at, before, cityHash64('{_TYPES[name]}', at, h) AS row_hash "
+        f"SELECT at, before, cityHash64('{ALL[name].mt}', at, h) AS row_hash "
         f"FROM ({_beside(source, name, hashed=True)}) WHERE {_suspicious(name)}"
         for name, one in found.items()
         if one.suspicious

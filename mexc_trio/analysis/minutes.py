@@ -2,7 +2,8 @@
 
 However many rows a day has, 1,440 lines come back, and a few more from the hours before it, which
 tell the rhythm of the channels. The SQL is such as ClickHouse has had since 18; only the pauses
-need window functions. Numbers are Decimals; one that does not fit is left out, as in `store.tally`.
+need window functions. Numbers are Decimals; one that does not fit is left out, as in coverage.
+Each question raises StoreError where there is no answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,14 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.analysis.gaps import filled_from
-from mexc_trio.analysis.survey import time_sql
+from mexc_trio.analysis.row_counts import FITS, decimal, within
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.clickhouse.schema import Readable, literal
 from mexc_trio.clickhouse.tables import NUMBER
-from mexc_trio.filled import FILLED_SQL
 from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, OPTIONAL_TYPES, TICKER, Channel
-from mexc_trio.spans import DAY, EARLIEST, MINUTE, Span, now
+from mexc_trio.spans import MINUTE, Span, possible
 
 _TYPES: Final[Mapping[Channel, str]] = {name: one.mt for name, one in ALL.items()}
-_FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
 
 
 @attrs.frozen
@@ -79,19 +77,6 @@ class Around:
     """Its first row after the range."""
 
 
-@attrs.frozen
-class MarkedGap:
-    """A gap of the ledger; times in milliseconds since 1970."""
-
-    channel: str
-    """A channel, or `all`."""
-    start: int
-    end: int
-    cause: str
-    filled_from: int | None = None
-    """From when on its deals were fetched afterwards; None if they were not."""
-
-
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
     """Return what each channel with rows has on both sides of a range. Impossible times are none.
 
@@ -100,14 +85,11 @@ def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, A
         source: the SQL for the table, to stand behind FROM.
         ts: the SQL for a row's time in milliseconds.
         span: the range.
-
-    Raises:
-        StoreError: there was no answer.
     """
     found = store.query(
         f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "
         f"maxIf({ts}, {ts} < {span[0]}), countIf({ts} >= {span[1]}), minIf({ts}, {ts} >= {span[1]})"
-        f" FROM {source} WHERE {ts} BETWEEN {EARLIEST} AND {now() + DAY} GROUP BY k"
+        f" FROM {source} WHERE {within(ts, possible())} GROUP BY k"
     )
     by_type = {str(line[0]): [int(value) for value in line[1:]] for line in found}
     return {
@@ -121,23 +103,19 @@ def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, A
 def minutes(
     store: Readable, source: str, ts: str, span: Span, step: int = MINUTE
 ) -> dict[int, Minute]:
-    """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`.
-
-    Raises:
-        StoreError: there was no answer.
-    """
+    """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`."""
     # Of each channel: how many rows, from when to when.
     channels = ", ".join(
         f"countIf(k = '{mt}'), minIf(at, k = '{mt}'), maxIf(at, k = '{mt}')"
         for mt in _TYPES.values()
     )
-    spread, both = f"({_decimal('ask')} - {_decimal('bid')})", "bid != '' AND ask != ''"
-    price = _decimal("price")
+    spread, both = f"({decimal('ask')} - {decimal('bid')})", "bid != '' AND ask != ''"
+    price = decimal("price")
     # Of each channel on request: how many numbers; the last, the lowest, the highest.
     others = "".join(
         f", countIf({there}), argMaxIf(other, at, {there}), "
         f"toString(minIf({number}, {there})), toString(maxIf({number}, {there}))"
-        for number in [_decimal("other")]
+        for number in [decimal("other")]
         for there in [f"k = '{mt}' AND other != ''" for mt in OPTIONAL_TYPES]
     )
     found = store.query(
@@ -151,7 +129,7 @@ def minutes(
         f"if(k = '{DEPTH}', {_number('^[[]', ',')}, '') AS bid, "
         f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask, "
         f"if(k IN ({', '.join(map(literal, OPTIONAL_TYPES))}), "
-        f"extract(m, {literal(f'^(-?{_FITS[1:]}')}), '') AS other "
+        f"extract(m, {literal(f'^(-?{FITS[1:]}')}), '') AS other "
         f"FROM ({_rows(source, ts, span)})) GROUP BY minute ORDER BY minute"
     )
     return {int(line[0]): _minute(line[1:]) for line in found}
@@ -171,9 +149,6 @@ def pauses(
     A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
     Arguments as for `around`, and whether each row bears its number. The store must be one of which
     `order.why_not` has nothing to say.
-
-    Raises:
-        StoreError: there was no answer.
     """
     order, column = (f"ORDER BY {NUMBER} ", f", {NUMBER}") if numbered else ("", "")
     found = store.query(
@@ -187,35 +162,6 @@ def pauses(
     return {int(minute): int(longest) for minute, longest in found}
 
 
-def marked_gaps(
-    store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
-) -> list[MarkedGap]:
-    """Return the gaps that the ledger has under any of these names, oldest first.
-
-    Raises:
-        StoreError: there was no answer.
-    """
-    start, end = time_sql("from", types["from"]), time_sql("to", types["to"])
-    found = store.query(
-        f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "
-        f"FROM {source} WHERE symbol IN ({', '.join(map(literal, names))}) ORDER BY a, b, channel"
-    )
-    return [
-        MarkedGap(str(name), int(a), int(b), str(why), filled_from(int(a), text))
-        for name, a, b, why, text in found
-    ]
-
-
-def marked_symbols(store: Readable, source: str) -> list[str]:
-    """Return the names under which the ledger has gaps.
-
-    Raises:
-        StoreError: there was no answer.
-    """
-    found = store.query(f"SELECT DISTINCT symbol FROM {source} ORDER BY symbol")
-    return [str(symbol) for (symbol,) in found]
-
-
 def _rows(source: str, ts: str, span: Span, more: str = "") -> str:
     return (
         f"SELECT {ts} AS at, toString(mt) AS k, m{more} FROM {source} "
@@ -225,11 +171,7 @@ def _rows(source: str, ts: str, span: Span, more: str = "") -> str:
 
 def _number(before: str, after: str) -> str:
     """Return the SQL for the first number between two patterns; empty where there is none."""
-    return f"extract(m, {literal(before + _FITS + after)})"
-
-
-def _decimal(text: str) -> str:
-    return f"toDecimal128(if({text} = '', '0', {text}), 18)"
+    return f"extract(m, {literal(before + FITS + after)})"
 
 
 def _minute(line: Sequence[int | str]) -> Minute:

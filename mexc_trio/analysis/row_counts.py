@@ -1,4 +1,7 @@
-"""What a table holds, counted: rows by hour, dead letters by their shape, deals by minute."""
+"""What a table holds, counted: rows by hour, dead letters by their shape, deals by minute.
+
+What asks the store raises StoreError where there is no answer.
+"""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -6,8 +9,9 @@ from typing import Final
 
 import attrs
 
+from mexc_trio.channels import BY_TYPE
 from mexc_trio.clickhouse.schema import Readable, literal
-from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
+from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, Channel
 from mexc_trio.spans import HOUR, MINUTE, Span
 
 SHAPES: Final = 5
@@ -17,10 +21,9 @@ SHAPE_LENGTH: Final = 60
 MOST_DEAD_LETTERS: Final = 100_000
 """Dead letters of a table that are looked at for their shape."""
 
-_CHANNEL_OF: Final[Mapping[str, Channel]] = {TICKER: "ticker", DEAL: "deal", DEPTH: "depth"}
-# Digits of which Decimal(38, 18) keeps each one, with room to add up a minute's; zeros at the end
-# do not count. The conversion would cut others without a word.
-_FITS: Final = r"^([0-9]{1,15}(?:\.[0-9]{1,18})?)0*$"
+FITS: Final = r"([0-9]{1,15}(?:\.[0-9]{1,18})?)0*"
+"""Digits of which Decimal(38, 18) keeps each one, with room to add up a minute's; zeros at the end
+do not count. The conversion would cut others without a word."""
 
 
 @attrs.frozen
@@ -32,7 +35,7 @@ class Hours:
     span: Span | None
     """From the oldest to the newest, in milliseconds since 1970; None without rows."""
     impossible: int
-    """Rows with times at which nothing was recorded, long ago or still to come; not counted."""
+    """Rows with a time that no row can have, long ago or still to come; not counted."""
 
 
 @attrs.frozen
@@ -64,9 +67,6 @@ def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Ho
         source: the SQL for the table, to stand behind FROM.
         ts: the SQL for a row's time in milliseconds.
         span: possible times; others are the exchange's mistakes.
-
-    Raises:
-        StoreError: there was no answer.
     """
     hour = f"if({within(ts, span)}, intDiv({ts}, {HOUR}), -1)"
     found = store.query(
@@ -77,8 +77,8 @@ def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Ho
     times: dict[Channel, list[int]] = {name: [] for name in CHANNELS}
     impossible: dict[Channel, int] = dict.fromkeys(CHANNELS, 0)
     for mt, hour, n, first, last in found:
-        channel = _CHANNEL_OF.get(mt)
-        if channel is None:  # a table made by hand may have types of its own
+        channel = BY_TYPE.get(mt)
+        if channel not in CHANNELS:  # one on request, or a type of a table made by hand
             continue
         if int(hour) < 0:
             impossible[channel] = int(n)
@@ -106,11 +106,7 @@ def only(source: str, ts: str, span: Span) -> str:
 
 
 def shapes(store: Readable, source: str) -> list[Shape]:
-    """Return the commonest shapes among a table's first `MOST_DEAD_LETTERS` dead letters.
-
-    Raises:
-        StoreError: there was no answer.
-    """
+    """Return the commonest shapes among a table's first `MOST_DEAD_LETTERS` dead letters."""
     found = store.query(
         f"SELECT substringUTF8(replaceRegexpAll(m, '[0-9]+', '#'), 1, {SHAPE_LENGTH}) AS shape, "
         f"count() AS n FROM (SELECT m FROM {source} WHERE mt = '{DEAD_LETTER}' "
@@ -127,14 +123,11 @@ def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtM
         source: the SQL for the table, to stand behind FROM.
         ts: the SQL for a row's time in milliseconds.
         span: milliseconds since 1970.
-
-    Raises:
-        StoreError: there was no answer.
     """
-    price, volume = (f"extract(f[{i}], {literal(_FITS)})" for i in (1, 2))
+    price, volume = (f"extract(f[{i}], {literal(f'^{FITS}$')})" for i in (1, 2))
     found = store.query(
-        f"SELECT minute, toString(sum({_decimal('v')})), toString(max({_decimal('p')})), "
-        f"toString(min({_decimal('p')})), countIf(p = '' OR v = '') "
+        f"SELECT minute, toString(sum({decimal('v')})), toString(max({decimal('p')})), "
+        f"toString(min({decimal('p')})), countIf(p = '' OR v = '') "
         f"FROM (SELECT minute, {price} AS p, {volume} AS v FROM ("
         f"SELECT intDiv({ts}, {MINUTE}) AS minute, splitByChar('|', m) AS f FROM {source} "
         f"WHERE mt = '{DEAL}' AND {within(ts, span)})) "
@@ -146,5 +139,6 @@ def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtM
     }
 
 
-def _decimal(text: str) -> str:
+def decimal(text: str) -> str:
+    """Return the SQL of a text that matches `FITS`, or is empty, as a number."""
     return f"toDecimal128(if({text} = '', '0', {text}), 18)"

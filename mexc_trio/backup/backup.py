@@ -1,5 +1,6 @@
 """`mexc-trio backup`: tables into files, row for row and in their order."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -13,13 +14,13 @@ from typing import IO
 import msgspec
 
 from mexc_trio.backup.checksum import Checksum
-from mexc_trio.backup.manifest import NAME, Entry, Manifest, check_file, table_of
+from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, table_of
 from mexc_trio.backup.stored import Types, select_rows
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import OF_ALL, is_wide
 from mexc_trio.errors import FileError, UsageError
-from mexc_trio.files import sync_directory
+from mexc_trio.files import may_be_a_trap, sync_directory
 from mexc_trio.output import say
 from mexc_trio.parquet import Parquet, need_arrow
 from mexc_trio.progress import Progress, progress
@@ -27,8 +28,6 @@ from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 
 log = logging.getLogger(__name__)
-
-# What a repair put aside: it could not be read.
 
 
 def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
@@ -90,7 +89,7 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
     return {name: ours[name] for name in names}
 
 
-def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress) -> Entry:
+def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress) -> SavedTable:
     import pyarrow as pa
 
     checksum = Checksum()
@@ -108,7 +107,7 @@ def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress)
             writer.abandon()
             raise
         _sync(file)
-    return Entry(table, checksum.rows, checksum.digest())
+    return SavedTable(table, checksum.rows, checksum.digest())
 
 
 @contextmanager
@@ -124,7 +123,11 @@ def _whole_directory(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         part.mkdir(exist_ok=True)
-        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        if may_be_a_trap(part):
+            raise OSError(errno.EEXIST, f"{part.name} is there, and belongs to another user")
+        # A link to a directory of ours would have that emptied.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(part, flags)
     except OSError as error:
         raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
     try:
@@ -133,8 +136,8 @@ def _whole_directory(path: Path) -> Iterator[Path]:
         except OSError as error:
             raise FileError(f"{path} is being written by another process") from error
         try:
-            for left in part.iterdir():  # of a run that was killed
-                left.unlink()
+            for left in os.listdir(fd):  # of a run that was killed
+                os.unlink(left, dir_fd=fd)
             yield part
             sync_directory(part)
             part.rename(path)

@@ -3,7 +3,7 @@
 A table's rows are in the order in which they were inserted, times as milliseconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ NAME: Final = "manifest.json"
 _VERSION: Final = 1
 
 
-class Entry(msgspec.Struct, frozen=True):
+class SavedTable(msgspec.Struct, frozen=True):
     """A table of a backup."""
 
     table: str
@@ -45,7 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """When, in UTC."""
     store: str
     """From where, without secrets."""
-    tables: list[Entry]
+    tables: list[SavedTable]
 
     def encode(self) -> bytes:
         """Return it as the file has it."""
@@ -68,6 +68,10 @@ def read_manifest(directory: Path) -> Manifest:
         raise FileError(f"{path} cannot be read: {error}") from error
     if manifest.version != _VERSION:
         raise FileError(f"{path} is of version {manifest.version}; this program reads {_VERSION}")
+    names = [entry.table for entry in manifest.tables]
+    for name in names:
+        if not name or not name.isprintable() or "/" in name or names.count(name) > 1:
+            raise FileError(f"{path} has a table {name!r}, as no backup has")
     return manifest
 
 
@@ -76,7 +80,7 @@ def table_of(name: str, *, wide: bool = False) -> Table:
     return OF_ALL.get(name) or market_table(name, wide=wide)
 
 
-def read_rows(directory: Path, entry: Entry) -> "Iterator[pa.RecordBatch]":
+def read_rows(directory: Path, entry: SavedTable) -> "Iterator[pa.RecordBatch]":
     """Yield the rows of a table's file.
 
     Raises:
@@ -86,14 +90,35 @@ def read_rows(directory: Path, entry: Entry) -> "Iterator[pa.RecordBatch]":
     import pyarrow.parquet as pq
 
     path = directory / entry.file
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path} is no file")
+    types = [type_ for _, type_ in table_of(entry.table, wide=entry.wide).columns]
     try:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=10_000)
+            for batch in file.iter_batches(batch_size=10_000):
+                if not _fits(batch, types):
+                    raise FileError(f"{path} has other columns than table {entry.table}")
+                yield batch
     except (OSError, pa.ArrowException) as error:
         raise FileError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def check_file(directory: Path, entry: Entry) -> None:
+def _fits(batch: "pa.RecordBatch", types: Sequence[str]) -> bool:
+    """Whether it has columns as a backup writes those of these types, without missing values."""
+    import pyarrow as pa
+
+    def has(column: "pa.Array", type_: str) -> bool:
+        if type_.startswith(("DateTime64", "UInt", "Int")):
+            return bool(pa.types.is_integer(column.type))
+        return bool(pa.types.is_string(column.type) or pa.types.is_binary(column.type))
+
+    return batch.num_columns == len(types) and all(
+        not column.null_count and has(column, type_)
+        for column, type_ in zip(batch.columns, types, strict=True)
+    )
+
+
+def check_file(directory: Path, entry: SavedTable) -> None:
     """Read a table's file in full and compare it with the manifest.
 
     Raises:

@@ -10,27 +10,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import attrs
 
 from mexc_trio.backup.checksum import Checksum
-from mexc_trio.backup.manifest import Entry, check_file, read_manifest, read_rows, table_of
+from mexc_trio.backup.manifest import SavedTable, check_file, read_manifest, read_rows, table_of
 from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
-from mexc_trio.clickhouse.schema import (
-    RowTuple,
-    Store,
-    columns,
-    count,
-    prepare,
-    qualified,
-)
+from mexc_trio.clickhouse.schema import RowTuple, Store, columns, count, prepare, qualified
 from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
-from mexc_trio.errors import StoreError, StoreRejected, UsageError
+from mexc_trio.errors import FileError, StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
 from mexc_trio.locks import hold_tables
@@ -39,6 +33,9 @@ from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,7 @@ BATCH = 10_000
 class _Move:
     """A table that is restored, and the one that its rows go into first."""
 
-    entry: Entry
+    entry: SavedTable
     before: int
     """Rows that are there already."""
 
@@ -72,9 +69,10 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
     for entry in entries:
         check_file(source, entry)
     with ExitStack() as kept_out:
-        spelt = settings.store.identity
-        kept_out.enter_context(hold_tables(spelt, [spelt], [entry.table for entry in entries]))
+        spelt, tables = settings.store.identity, [entry.table for entry in entries]
         with _open(settings) as store:
+            locks = hold_tables(spelt, [spelt], tables, settings.store.lock_places)
+            kept_out.enter_context(locks)
             # Before anything is changed: a recorder may have it open.
             journal = kept_out.enter_context(_its_journal(settings, store))
             found = columns(store) or {}
@@ -95,7 +93,8 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
         with _open(settings) as store:
             for move in moves:
                 _give_name(store, move)
-            views.create(store, [entry.table for entry in entries if entry.table not in OF_ALL])
+            restored = [entry.table for entry in entries if entry.table not in OF_ALL]
+            views.create(store, [views.as_recorded(store, table) for table in restored])
             totals = {move.entry.table: count(store, move.entry.table) for move in moves}
             _tell_journal(journal, totals)
             name = store.name
@@ -106,8 +105,8 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
 
 
 def _choose(
-    settings: Settings, symbols: Sequence[str], entries: Sequence[Entry], source: Path
-) -> list[Entry]:
+    settings: Settings, symbols: Sequence[str], entries: Sequence[SavedTable], source: Path
+) -> list[SavedTable]:
     if not symbols:
         return list(entries)
     wanted = {symbol: settings.for_symbol(symbol).table for symbol in symbols}
@@ -167,7 +166,7 @@ def _fill(
     try:
         for batch in read_rows(source, move.entry):
             values = (
-                map(float, column.to_pylist()) if type_.startswith("Float") else column.to_pylist()
+                _floats(move, column) if type_.startswith("Float") else column.to_pylist()
                 for column, (_, type_) in zip(batch.columns, table.columns, strict=True)
             )
             rows: Iterator[RowTuple] = zip(*values, strict=True)
@@ -179,6 +178,13 @@ def _fill(
     except BaseException:
         _clean_up(store, move)
         raise
+
+
+def _floats(move: _Move, column: "pa.Array") -> list[float]:
+    try:
+        return list(map(float, column.to_pylist()))
+    except ValueError:
+        raise FileError(f"{move.entry.file} has a text where a number belongs") from None
 
 
 def _compare(settings: Settings, move: _Move) -> None:
@@ -251,4 +257,4 @@ def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
         queue.base = None  # rows of a backup are numbered as they come
         queue.checked("")
         if queue.table_rows is not None and queue.table_rows < rows:
-            queue.settle(queue.acked, rows)
+            queue.move_head(queue.acked, rows)

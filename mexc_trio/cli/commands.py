@@ -11,9 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mexc_trio.cli.app import app
-from mexc_trio.cli.completion import words
 from mexc_trio.cli.options import (
-    FILES,
     PROGRAM,
     STORE,
     CommonOptions,
@@ -25,7 +23,7 @@ from mexc_trio.cli.options import (
     Symbols,
     VerifyOptions,
     begin,
-    file_option,
+    command_option,
     load_settings,
 )
 from mexc_trio.errors import UsageError
@@ -48,26 +46,33 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     settings = begin(options, symbols, recording=True)
     if not settings.symbols and not settings.finds:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT, or use --all")
-    if settings.quote and options and options.quote and not settings.finds:
-        raise UsageError("--quote narrows --all or a pattern, and there is neither")
+    for key in ("quote", "shard"):
+        if getattr(options, key, None) and not settings.finds:
+            raise UsageError(f"--{key} narrows --all or a pattern, and there is neither")
     with steady_stdout():
         import trio
 
         from mexc_trio.interpreter import tune
-        from mexc_trio.metrics import events, systemd
+        from mexc_trio.metrics import events
         from mexc_trio.metrics.answer import answer
-        from mexc_trio.record.recorder import record
+        from mexc_trio.metrics.systemd import telling
+        from mexc_trio.record import recorder
         from mexc_trio.record.reload import SettingsFile
 
         if settings.live:
             from mexc_trio.screen.live import show_screen as statistics
         else:
             from mexc_trio.record.watch import print_statistics as statistics
-        beside = [statistics, answer, systemd.keep_telling, events.tell]
         read = partial(load_settings, options, symbols)
         file = SettingsFile(settings.config, read) if settings.config else None
         tune()
-        return trio.run(record, settings, settings.symbols, beside, file)
+
+        async def run() -> int:
+            async with telling() as tell:
+                beside = [statistics, answer, tell, events.tell]
+                return await recorder.record(settings, settings.symbols, beside, file)
+
+        return trio.run(run)
 
 
 def _refuse_command(text: str) -> None:
@@ -90,11 +95,8 @@ def setup(
     options: SetupOptions | None = None,
     drop_system_logs: Annotated[
         bool,
-        Parameter(
-            help="Drop the server's own log tables, naming each.",
-            group=STORE,
-            negative=(),
-            show_default=False,
+        command_option(
+            "--drop-system-logs", "Drop the server's own log tables, naming each.", group=STORE
         ),
     ] = False,
 ) -> int:
@@ -112,21 +114,14 @@ def verify(
     *symbols: Symbols,
     options: VerifyOptions | None = None,
     json: Annotated[
-        bool,
-        Parameter(
-            help="Print one JSON object for machines.",
-            group=PROGRAM,
-            negative=(),
-            show_default=False,
-        ),
+        bool, command_option("--json", "Print one JSON object for machines.", group=PROGRAM)
     ] = False,
     against_exchange: Annotated[
         bool,
-        Parameter(
-            help="Compare the deals with the exchange's one-minute candles of the last month.",
+        command_option(
+            "--against-exchange",
+            "Compare the deals with the exchange's one-minute candles of the last month.",
             group=PROGRAM,
-            negative=(),
-            show_default=False,
         ),
     ] = False,
 ) -> int:
@@ -178,14 +173,12 @@ def sql(
     *,
     output: Annotated[
         str | None,
-        Parameter(
-            name="--format",
-            help="Of ClickHouse: PrettyCompact, CSV, JSONEachRow, Parquet and more."
-            " [default: PrettyCompact on a terminal, else TabSeparated]",
-            group=FILES,
-            metavar="FORMAT",
-            show_default=False,
-            completer=words("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical"),
+        command_option(
+            "--format",
+            "Of ClickHouse: PrettyCompact, CSV, JSONEachRow, Parquet and more. "
+            "[default: PrettyCompact on a terminal, else TabSeparated]",
+            "FORMAT",
+            choices=("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical"),
         ),
     ] = None,
     options: CommonOptions | None = None,
@@ -204,9 +197,9 @@ def sql(
 def reset(
     *symbols: Symbols,
     all_data: Annotated[
-        bool, file_option("--all-data", "All tables of recorders, and the ledger of gaps.")
+        bool, command_option("--all-data", "All tables of recorders, and the ledger of gaps.")
     ] = False,
-    yes: Annotated[bool, file_option("--yes", "Do not ask.")] = False,
+    yes: Annotated[bool, command_option("--yes", "Do not ask.")] = False,
     options: JournalOptions | None = None,
 ) -> int:
     """Remove what was recorded, of some symbols or of all, and begin anew.
@@ -223,7 +216,8 @@ def reset(
 def convert(*symbols: Symbols, options: ConvertOptions | None = None) -> int:
     """Move the tables of symbols to another engine, checked row for row.
 
-    The recorder must be stopped. What was killed goes on where it was: give the command again.
+    A recorder that runs is asked to do it, and goes on recording. What was killed goes on where it
+    was: give the command again.
     """
     settings = begin(options, symbols)
     if not symbols or options is None or options.engine is None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.cli.app import app
-from mexc_trio.cli.options import CommonOptions, JournalOptions, Symbols, begin, file_option
+from mexc_trio.cli.options import CommonOptions, JournalOptions, Symbols, begin, command_option
+from mexc_trio.export.request import AMOUNTS, FORMATS, KINDS, NUMBERS, parse_requests
 
 
 @app.command
@@ -13,7 +14,7 @@ def export(
     *symbols: Symbols,
     out: Annotated[
         str,
-        file_option(
+        command_option(
             "--out",
             "The file to write; by day, the directory; - is standard output.",
             "PATH",
@@ -22,54 +23,54 @@ def export(
     ],
     kind: Annotated[
         str | None,
-        file_option(
+        command_option(
             "--kind",
             f"deals, tickers, depths, candles, gaps, or raw, the table's rows; of channels on "
             f"request {', '.join(OPTIONAL_VIEWS)}.",
             "KIND",
-            choices=("deals", "tickers", "depths", "candles", "gaps", "raw", *OPTIONAL_VIEWS),
+            choices=KINDS,
         ),
     ] = None,
     file_format: Annotated[
         str | None,
-        file_option(
+        command_option(
             "--format",
             "parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them. "
             "[default: as the file's name ends, else parquet]",
             "FORMAT",
-            choices=("parquet", "csv", "jsonl", "hftbacktest", "nautilus"),
+            choices=FORMATS,
         ),
     ] = None,
     numbers: Annotated[
         str | None,
-        file_option(
+        command_option(
             "--numbers",
             "float: the nearest double; exact: Decimals; text: the exchange's digits. "
             "[default: float]",
             "WHICH",
-            choices=("float", "exact", "text"),
+            choices=NUMBERS,
         ),
     ] = None,
     amounts: Annotated[
         str | None,
-        file_option(
+        command_option(
             "--amounts",
             "contracts, as the exchange counts, or coins: times the contract's size. "
             "[default: contracts]",
             "UNIT",
-            choices=("contracts", "coins"),
+            choices=AMOUNTS,
         ),
     ] = None,
     start: Annotated[
         str | None,
-        file_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
+        command_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
     ] = None,
     end: Annotated[
-        str | None, file_option("--to", "Up to this time, itself not included.", "TIME")
+        str | None, command_option("--to", "Up to this time, itself not included.", "TIME")
     ] = None,
     interval: Annotated[
         str | None,
-        file_option(
+        command_option(
             "--interval",
             "Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]",
             "LENGTH",
@@ -78,20 +79,20 @@ def export(
     ] = None,
     by_day: Annotated[
         bool,
-        file_option("--by-day", "One file a day (UTC); days that are complete are kept."),
+        command_option("--by-day", "One file a day (UTC); days that are complete are kept."),
     ] = False,
     flat: Annotated[
-        bool, file_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
+        bool, command_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
     ] = False,
     latency_ms: Annotated[
         int | None,
-        file_option(
+        command_option(
             "--latency-ms",
             "For backtests: from the exchange's time to the local one. [default: 0]",
             "MILLISECONDS",
         ),
     ] = None,
-    force: Annotated[bool, file_option("--force", "Write over files that are there.")] = False,
+    force: Annotated[bool, command_option("--force", "Write over files that are there.")] = False,
     options: CommonOptions | None = None,
 ) -> int:
     """Write recorded rows as files for research, in the order of time.
@@ -99,8 +100,6 @@ def export(
     Works while a recorder runs. Rows of one millisecond are in the order of receipt. A run that was
     interrupted leaves no half-written file; with --by-day the next one goes on where it stopped.
     """
-    from mexc_trio.export.request import parse_requests
-
     settings = begin(options, symbols)
     requests = parse_requests(
         settings.symbols if symbols else (), kind=kind, format=file_format,
@@ -115,7 +114,7 @@ def export(
 @app.command
 def backup(
     *symbols: Symbols,
-    out: Annotated[str, file_option("--out", "The directory to make.", "DIR")],
+    out: Annotated[str, command_option("--out", "The directory to make.", "DIR")],
     options: CommonOptions | None = None,
 ) -> int:
     """Copy tables and the ledger of gaps into files, checked row for row.
@@ -132,9 +131,9 @@ def backup(
 @app.command
 def restore(
     *symbols: Symbols,
-    source: Annotated[str, file_option("--in", "The directory that backup made.", "DIR")],
+    source: Annotated[str, command_option("--in", "The directory that backup made.", "DIR")],
     append: Annotated[
-        bool, file_option("--append", "Add to tables that have rows, after those.")
+        bool, command_option("--append", "Add to tables that have rows, after those.")
     ] = False,
     options: JournalOptions | None = None,
 ) -> int:
@@ -151,21 +150,21 @@ def restore(
 @app.command
 def report(
     *symbols: Symbols,
-    out: Annotated[str, file_option("--out", "The page to write.", "FILE")],
+    out: Annotated[str, command_option("--out", "The page to write.", "FILE")],
     day: Annotated[
-        str | None, file_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
+        str | None, command_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
     ] = None,
     start: Annotated[
         str | None,
-        file_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME"),
+        command_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME"),
     ] = None,
     end: Annotated[
-        str | None, file_option("--to", "Up to this time, with --from. [default: now]", "TIME")
+        str | None, command_option("--to", "Up to this time, with --from. [default: now]", "TIME")
     ] = None,
     png: Annotated[
-        str | None, file_option("--png", "A directory for the plots as PNG files, too.", "DIR")
+        str | None, command_option("--png", "A directory for the plots as PNG files, too.", "DIR")
     ] = None,
-    force: Annotated[bool, file_option("--force", "Write over files that are there.")] = False,
+    force: Annotated[bool, command_option("--force", "Write over files that are there.")] = False,
     options: CommonOptions | None = None,
 ) -> int:
     """Draw a day, or any time, as a page: price with its gaps, rates, pauses, spread, growth.

@@ -120,6 +120,7 @@ class RecordOptions(DrainOptions):
     route: Annotated[tuple[str, ...] | None, _option("route", RECORD, "ROUTE")] = None
     all: Annotated[bool | None, _option("all", RECORD, "")] = None
     quote: Annotated[str | None, _option("quote", RECORD, "CURRENCY")] = None
+    shard: Annotated[str | None, _option("shard", RECORD, "NUMBER/SHARDS")] = None
     rest_url: Annotated[str | None, _option("rest_url", RECORD, "URL")] = None
     refresh: Annotated[str | None, _option("refresh", RECORD, "SECONDS")] = None
     channels: Annotated[str | None, _option("channels", RECORD, "NAMES")] = None
@@ -144,12 +145,18 @@ class RecordOptions(DrainOptions):
     min_free_mib: Annotated[str | None, _option("min_free_mib", LIMITS, "MIB")] = None
 
 
-def file_option(
-    name: str, text: str, metavar: str = "", *, hyphen: bool = False, choices: Sequence[str] = ()
+def command_option(
+    name: str,
+    text: str,
+    metavar: str = "",
+    *,
+    group: Group = FILES,
+    hyphen: bool = False,
+    choices: Sequence[str] = (),
 ) -> Parameter:
     """Describe an option that is no setting; its value may begin with a hyphen if `hyphen`."""
     return Parameter(
-        name=name, help=text, group=FILES, metavar=metavar, negative=(), show_default=False,
+        name=name, help=text, group=group, metavar=metavar, negative=(), show_default=False,
         allow_leading_hyphen=hyphen, completer=words(*choices) if choices else None,
     )  # fmt: skip
 

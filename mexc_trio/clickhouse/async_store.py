@@ -16,13 +16,23 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from mexc_trio.clickhouse import compaction, numbered, preparing, repair, replicas, schema, views
+from mexc_trio.clickhouse import (
+    compaction,
+    conversion,
+    numbered,
+    preparing,
+    repair,
+    replicas,
+    schema,
+    views,
+)
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
+from mexc_trio.clickhouse.insert_counters import InsertCounters
+from mexc_trio.clickhouse.interruptible import interruptible
 from mexc_trio.clickhouse.refusals import SAY_AGAIN, Refusals
 from mexc_trio.clickhouse.scheduler import Backlogged, InsertScheduler
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
-from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -37,10 +47,8 @@ FIRST_RETRY: Final = 0.25
 """Seconds until a store that went away is asked again; doubles up to `LAST_RETRY`."""
 LAST_RETRY: Final = 10.0
 FIRST_PAUSE: Final = 0.02
-"""Seconds between two looks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
+"""Seconds between two checks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 2.0
-STOP_AGAIN: Final = 0.2
-"""Seconds until a statement that did not end is ended once more."""
 
 
 @attrs.define(eq=False)
@@ -80,9 +88,9 @@ class AsyncStore:
         return self.store.name
 
     @property
-    def insert_tally(self) -> InsertTally:
+    def insert_counters(self) -> InsertCounters:
         """What became of the INSERTs of this run."""
-        return self._coalescer.tally
+        return self._coalescer.counters
 
     async def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
@@ -102,9 +110,9 @@ class AsyncStore:
         await self.scheduler.scheduled(wait, queue)
 
     async def quiet(self, table: Table) -> None:
-        """Wait until what a table lacks means something; see `replicas.unsettled`."""
+        """Wait until what a table lacks means something; see `replicas.inconclusive`."""
         pause, began = FIRST_PAUSE, trio.current_time()
-        while why := await self._run(lambda: replicas.unsettled(self.store, table.name)):
+        while why := await self._run(lambda: replicas.inconclusive(self.store, table.name)):
             if pause == FIRST_PAUSE:
                 log.info("table %s: waiting: %s", table.name, why)
             await trio.sleep(pause)
@@ -132,7 +140,7 @@ class AsyncStore:
         """See `numbered.rows_between`."""
         return await self._run(lambda: numbered.rows_between(self.store, table, first, end))
 
-    async def numbers(self, table: Table) -> numbered.Numbers | None:
+    async def numbers(self, table: Table) -> numbered.NumberRange | None:
         """See `numbered.numbers`."""
         return await self._run(lambda: numbered.numbers(self.store, table))
 
@@ -198,32 +206,19 @@ class AsyncStore:
             lambda: compaction.stop(self.store, table),
         )
 
+    async def convert(
+        self, table: str, engine: TableEngine, least_free: int
+    ) -> conversion.Converted | None:
+        """Move a table to another engine; see `conversion.convert`. As `compact` otherwise."""
+        return await self._long(
+            lambda: conversion.convert(self.store, table, engine, least_free),
+            lambda: conversion.stop(self.store, table),
+        )
+
     async def _long(self, call: Callable[[], T], stop: Callable[[], None]) -> T:
         """Make a call that takes minutes; `stop` ends it in the engine when we are cancelled."""
-        ended = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-
-        def run() -> T:
-            try:
-                return call()
-            finally:
-                token.run_sync_soon(ended.set)
-
-        # No cancellation comes between this and the thread, which sets the event in any case.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            with self._noticing_outages():
-                return await trio.to_thread.run_sync(
-                    run, abandon_on_cancel=True, limiter=self._unlimited
-                )
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                while not ended.is_set():  # it may not have begun, or go on to the next statement
-                    with suppress(StoreError):
-                        await trio.to_thread.run_sync(stop, limiter=self._unlimited)
-                    with trio.move_on_after(STOP_AGAIN):
-                        await ended.wait()
-            raise
+        with self._noticing_outages():
+            return await interruptible(call, stop, self._unlimited)
 
     async def put_aside(self, table: Table) -> str:
         """Put an empty table in the place of one; return the name that it has now."""

@@ -13,9 +13,9 @@ from typing import Final
 import attrs
 import trio
 
+from mexc_trio.clickhouse.insert_counters import InsertCounters
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
 from mexc_trio.clickhouse.tables import Numbering
-from mexc_trio.clickhouse.tally import InsertTally
 from mexc_trio.errors import StoreError, StoreUnavailable
 
 LONGEST: Final = 16
@@ -32,7 +32,7 @@ class _Insert:
     )
     """What it ended with; None once it is acknowledged, and not a moment earlier."""
     seconds: float | None = None
-    """How long it took, the waiting for its turn not included; None if it was not tried."""
+    """How long it took, its waiting not included; None if it was not tried."""
     given_up: bool = False
     """Whether nobody wants it any more; if it is not under way, it is left out."""
 
@@ -60,7 +60,7 @@ class Coalescer:
     _store: Store
     _limiter: trio.CapacityLimiter
     """Bounds the calls into the store at one time."""
-    tally: InsertTally = attrs.field(factory=InsertTally, init=False)
+    counters: InsertCounters = attrs.field(factory=InsertCounters, init=False)
     under_way: int = attrs.field(default=0, init=False)
     """INSERTs that have come and not ended."""
     _assembling: _Batch | None = attrs.field(default=None, init=False)
@@ -96,7 +96,7 @@ class Coalescer:
         finally:
             self.under_way -= 1
         if insert.seconds is not None:
-            self.tally.note(len(rows), insert.seconds, insert.error)
+            self.counters.note(len(rows), insert.seconds, insert.error)
         if insert.error is not None:
             raise insert.error
 

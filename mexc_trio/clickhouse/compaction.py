@@ -15,7 +15,8 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse import repair
-from mexc_trio.clickhouse.rewriting import Rewriting, digest, size_of
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, digest, size_of
+from mexc_trio.clickhouse.rewriting import stop as stop_rewriting
 from mexc_trio.clickhouse.schema import (
     Readable,
     Store,
@@ -26,13 +27,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.errors import (
-    StoreError,
-    StoreRejected,
-    StoreUnavailable,
-    TableDamaged,
-    TableMissing,
-)
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.texts import size
 
 BLOCK: Final = 65_536
@@ -46,7 +41,6 @@ ENGINE: Final = "StripeLog"
 _COPY: Final = "_compacting"
 CONVERTING: Final = "_converting"
 """How the name of a table ends that is being filled beside another one, of another engine."""
-_INSERT: Final = "INSERT INTO {copy} ("
 
 
 @attrs.frozen
@@ -99,7 +93,7 @@ def compact(store: Store, table: str, least_free: int) -> Compacted:
     try:
         store.query(f"CREATE TABLE {new} AS {old}")
         store.query(
-            f"{_INSERT.format(copy=new)}{names}) SELECT {names} FROM {old} LIMIT {rows} "
+            f"{INSERT.format(copy=new)}{names}) SELECT {names} FROM {old} LIMIT {rows} "
             f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
             f"min_insert_block_size_rows = {BLOCK}, min_insert_block_size_bytes = {BLOCK_BYTES}"
         )
@@ -140,16 +134,8 @@ def remove_leftover(store: Store, table: str) -> bool:
 
 
 def stop(store: Store, table: str) -> None:
-    """End the long statements of a compaction that is under way; who waits for them gets an error.
-
-    Raises:
-        StoreError: there was no answer, or no right to do this.
-    """
-    copy = copy_of(table)
-    insert = literal(_INSERT.format(copy=qualified(store, copy)))
-    store.query(f"KILL QUERY WHERE startsWith(query, {insert}) AND user = currentUser()")
-    for read in (table, copy):
-        repair.stop_reading(store, read)
+    """See `rewriting.stop`."""
+    stop_rewriting(store, table, copy_of(table))
 
 
 def _check_kind(store: Readable, table: str) -> None:

@@ -14,7 +14,8 @@ from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
-from mexc_trio.clickhouse.rewriting import Rewriting, digest, size_of
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, digest, size_of
+from mexc_trio.clickhouse.rewriting import stop as stop_rewriting
 from mexc_trio.clickhouse.schema import (
     Store,
     Table,
@@ -32,7 +33,7 @@ from mexc_trio.texts import size
 _BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
 _PAUSE: Final = 0.1
-"""Seconds between two looks whether an earlier attempt's statement goes on."""
+"""Seconds between two checks whether an earlier attempt's statement goes on."""
 
 
 @attrs.frozen
@@ -86,7 +87,7 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
     if engine is TableEngine.MERGETREE:
         into, number = f"{names}, {NUMBER}", f", rowNumberInAllBlocks() + {done}"
     store.query(
-        f"INSERT INTO {new} ({into}) SELECT {names}{number} FROM "
+        f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
         f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
         f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
         f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
@@ -101,6 +102,11 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
     step.exchange(rows)
     _drop_the_old_one(store, table, copy)
     return Converted(rows, before, after)
+
+
+def stop(store: Store, table: str) -> None:
+    """See `rewriting.stop`; what has been moved by then need not be moved again."""
+    stop_rewriting(store, table, table + CONVERTING)
 
 
 def _begun(store: Store, copy: str, engine: TableEngine, rows: int) -> int:

@@ -13,8 +13,7 @@ from contextlib import closing, suppress
 from typing import Final
 from urllib.parse import urlencode
 
-from mexc_trio.clickhouse.error_codes import error_of
-from mexc_trio.clickhouse.server import not_let_in
+from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 
@@ -94,10 +93,10 @@ def _pieces(
     """Yield the body. A statement that fails in the middle says so at its end."""
     tag = answer.getheader("X-ClickHouse-Exception-Tag", secrets.token_hex())
     mark = f"\r\n__exception__\r\n{tag}\r\n".encode()
-    held = b""
+    tail = b""
     while piece := answer.read1(_PIECE):
-        held += piece
-        before, found, error = held.partition(mark)
+        tail += piece
+        before, found, error = tail.partition(mark)
         if found:
             if before:
                 yield before
@@ -105,11 +104,11 @@ def _pieces(
                 error += answer.read()
             raise _error(error.decode("utf-8", "replace"), name, target)
         # The mark may come in two pieces.
-        if len(held) > len(mark):
-            yield held[: -len(mark)]
-            held = held[-len(mark) :]
-    if held:
-        yield held
+        if len(tail) > len(mark):
+            yield tail[: -len(mark)]
+            tail = tail[-len(mark) :]
+    if tail:
+        yield tail
 
 
 def _error(text: str, name: str, target: ServerTarget) -> StoreError:

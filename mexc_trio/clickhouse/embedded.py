@@ -1,7 +1,7 @@
 """The store in a directory: the engine beside us as any other server, and its files beside us.
 
 What can be done because the files are within reach is here: sealing them at a clean stop, and
-mending an index that cannot be read.
+repairing an index that cannot be read.
 """
 
 import hashlib
@@ -47,6 +47,11 @@ class EmbeddedStore(ServerStore):
         self.known_as = self._engine.name
         self.target = self._engine.access().target(RECORDER)
 
+    @property
+    def one_thread(self) -> bool:
+        """See `Store.one_thread`: so that commands are not felt by who records."""
+        return True
+
     def server_start_id(self) -> str:
         """See `Store.server_start_id`."""
         self.query("SELECT 1")  # so that it is known which engine this is about
@@ -67,13 +72,13 @@ class EmbeddedStore(ServerStore):
             return ""  # an empty table has no files yet
         return f"sealed {digest.hexdigest()}"
 
-    def mend(self, table: str, drop: int) -> str:
-        """See `Store.mend`."""
+    def truncate_index(self, table: str, drop: int) -> str:
+        """See `Store.truncate_index`."""
         place = self._files(table).resolve()
         name = qualified(self, table)
         self.query(f"DETACH TABLE {name} SYNC")
         try:
-            kept = stripelog.mend(place, self.directory / "damaged", drop)
+            kept = stripelog.truncate_index(place, self.directory / "damaged", drop)
         except OSError as error:
             raise StoreError(f"{self.name}: {place}: {error.strerror}") from error
         finally:
@@ -89,7 +94,7 @@ class EmbeddedStore(ServerStore):
         super().close()
         self._engine.close()
 
-    def _where(self, place: int) -> ServerTarget:
+    def _target_of(self, index: int) -> ServerTarget:
         try:
             self.target = self._engine.access().target(RECORDER)
         except StoreUnavailable:

@@ -26,22 +26,19 @@ from mexc_trio.clickhouse.engine_access import Access as Access
 from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
 from mexc_trio.clickhouse.ports import free_port, is_free
+from mexc_trio.clickhouse.programs import refuse_programs
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.errors import (
-    StoreError,
-    StoreLocked,
-    StoreRejected,
-    UsageError,
-)
-from mexc_trio.files import write_own
+from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.files import refuse_others, write_own
 from mexc_trio.locks import hold_file
 from mexc_trio.settings.address import Address
 
 log = logging.getLogger(__name__)
 
-FIND: Final = 10.0
-"""Seconds that somebody else's engine may take until it answers."""
+FIND: Final = 30.0
+"""Seconds that somebody else's engine may take until it answers, or has ended with its parent. A
+second will do for either; a machine that others use as well may take twenty times as long."""
 POLL: Final = 0.1
 _NO_SUCH_DIRECTORY: Final = 1001
 ADDRESS: Final = "http.url"
@@ -115,6 +112,7 @@ class Engine:
         extension()  # for its error, before anything is left behind
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_others(self.directory)
         except OSError as error:
             raise UsageError(
                 f"{self.name}: no directory can be made there ({error.strerror}); "
@@ -162,20 +160,25 @@ class Engine:
                 raise UsageError(f"{self.name}: {self._home} is a link; take it away")
             self._home.chmod(0o700)
             self._access_file.unlink(missing_ok=True)
+            refuse_programs(self.directory, self.name)
             tables = self.directory / "data" / engine_config.DATABASE
-            stripelog.mend_what_would_not_open(tables, self.directory / "damaged")
+            stripelog.repair_what_would_not_open(tables, self.directory / "damaged")
             for attempt in (1, 2, 3):
                 access = self._configure()
-                parts = (self.name, self.directory, self._home, self._lock_fd)
-                self._child = EngineChild.start(*parts)
+                self._child = EngineChild.start(
+                    self.name, self.directory, self._home, access.tcp_port, self._lock_fd
+                )
                 try:
-                    self._child.wait_for(access.tcp_port)
+                    self._child.wait_for_port()
                     self._open_to_readers(access)
                     self._write_down(access)
-                except PortTakenError:
-                    self._access = None
+                except (PortTakenError, StoreLocked, StoreUnavailable):
+                    # Somebody took a port meanwhile, and may have answered in the engine's place.
+                    # Or an engine that ends has let go of our lock a moment before its own.
                     if attempt == 3:
                         raise
+                    self._end()
+                    self._access = None
                     continue
                 return access
         except OSError as error:
@@ -207,6 +210,7 @@ class Engine:
         access = Access(server_start_id, tcp_port, http_port, recorder, commands)
         engine_config.write(
             self._home,
+            start=server_start_id,
             tcp_port=tcp_port,
             http_port=http_port,
             listen=listen,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 
-from mexc_trio.clickhouse.engine_config import DATABASE, RECORDER
+from mexc_trio.clickhouse.engine_config import DATABASE, RECORDER, WHO
 from mexc_trio.settings.address import LOOPBACK
 from mexc_trio.settings.targets import ServerTarget
 
@@ -22,7 +22,11 @@ class Access:
     commands: str = attrs.field(repr=False)
 
     def target(self, user: str) -> ServerTarget:
-        """Return the engine as any other server."""
+        """Return the engine as any other server.
+
+        But whoever is first at the port of one that has died, another user's program perhaps, would
+        take any password, and then each row for good. What he cannot say is what only we can read.
+        """
         return ServerTarget(
             host=LOOPBACK,
             port=self.tcp_port,
@@ -30,6 +34,7 @@ class Access:
             user=user,
             password=self.recorder if user == RECORDER else self.commands,
             database=DATABASE,
+            known_by=(WHO, self.server_start_id),
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import attrs
 
+from mexc_trio.clickhouse.ports import is_free
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected
 from mexc_trio.files import open_own
 from mexc_trio.locks import describe_process
@@ -36,10 +37,12 @@ class EngineChild:
     directory: Path
     home: Path
     """Where its configuration is, and its log."""
+    _port: int
+    """Where it is to answer the native protocol, on the loopback interface."""
     _process: "subprocess.Popen[bytes]"
 
     @classmethod
-    def start(cls, name: str, directory: Path, home: Path, lock_fd: int) -> Self:
+    def start(cls, name: str, directory: Path, home: Path, port: int, lock_fd: int) -> Self:
         """Start it. It holds the directory's lock from now on, and ends when we do.
 
         Raises:
@@ -66,7 +69,7 @@ class EngineChild:
                 # A Ctrl-C at the terminal is for the recorder.
                 start_new_session=True,
             )
-        return cls(name, directory, home, process)
+        return cls(name, directory, home, port, process)
 
     @property
     def pid(self) -> int:
@@ -78,8 +81,8 @@ class EngineChild:
         """What it ended with; None while it runs."""
         return self._process.poll()
 
-    def wait_for(self, port: int) -> None:
-        """Wait until it answers its native protocol at a port.
+    def wait_for_port(self) -> None:
+        """Wait until it answers its native protocol.
 
         Raises:
             PortTakenError: it found the port taken.
@@ -91,7 +94,7 @@ class EngineChild:
             if self.exit_code is not None:
                 raise self._why_it_ended()
             try:
-                socket.create_connection((LOOPBACK, port), timeout=1).close()
+                socket.create_connection((LOOPBACK, self._port), timeout=1).close()
                 return
             except OSError:
                 if time.monotonic() > deadline:
@@ -112,7 +115,8 @@ class EngineChild:
 
     def _why_it_ended(self) -> StoreError:
         text = self._log()
-        if "Address already in use" in text:
+        # It is aborted, mostly before it can say so; but whoever listens there now is not it.
+        if not is_free(LOOPBACK, self._port):
             return PortTakenError(f"{self.name}: no port is free for the engine: {text}")
         if "Cannot lock file" in text:
             return StoreLocked(

@@ -21,10 +21,24 @@ import attrs
 from mexc_trio.files import write_own
 from mexc_trio.settings.address import LOOPBACK, Address
 
+MEMORY: Final = 0.5
+"""Share of the machine's memory, or of a container's, that all of the engine may take.
+
+Readers' statements have bounds of their own; this is for what a client sends before its statement
+is known to be one, up to 1 GB on each of its connections. Where it is reached whoever wants more is
+refused, the recorder included, whose rows then wait in the journal.
+"""
+HALF_SENT: Final = 30
+"""Seconds without a byte after which a reader's half-sent request is forgotten."""
+
 DATABASE: Final = "mexc_data"
 RECORDER: Final = "recorder"
 COMMANDS: Final = "commands"
 READER: Final = "reader"
+START: Final = "start"
+"""The macro that has what an engine's start is known by."""
+WHO: Final = f"SELECT getMacro('{START}')"
+"""What an engine is asked, to know that it is ours: nobody else was told what it says."""
 
 # What clients send with their statements, and what changes only how much is answered and how it
 # looks. None of them names a file, a host, a header or code. The last lines are what the page /play
@@ -61,7 +75,7 @@ _CATALOGUE: Final = """
 
 
 @attrs.frozen
-class Limits:
+class StatementLimits:
     """What one user's statements may use."""
 
     seconds: int
@@ -83,6 +97,7 @@ class Limits:
             "max_temporary_data_on_disk_size_for_user": self.disk,
             "max_concurrent_queries_for_user": self.statements,
             "max_sessions_for_user": self.sessions,
+            "receive_timeout": HALF_SENT,
             # One thread also returns a table's rows in the order of insertion.
             "max_threads": 1,
             # Behind whoever records, when the processor is short.
@@ -97,7 +112,7 @@ class Limits:
         return {"max_execution_time": seconds, "max_threads": "<max>1</max>"}
 
 
-READERS: Final = Limits(seconds=600, memory=2**30, disk=2**28, statements=4, sessions=100)
+READERS: Final = StatementLimits(seconds=600, memory=2**30, disk=2**28, statements=4, sessions=100)
 
 
 @attrs.frozen
@@ -111,22 +126,29 @@ class Passwords:
 
 
 def write(
-    home: Path, *, tcp_port: int, http_port: int, listen: Address | None, passwords: Passwords
+    home: Path,
+    *,
+    start: str,
+    tcp_port: int,
+    http_port: int,
+    listen: Address | None,
+    passwords: Passwords,
 ) -> None:
     """Write an engine's configuration.
 
     Args:
         home: the engine's working directory, which nobody else may read.
+        start: what the engine's macro `START` says, by which we know that it is this one.
         tcp_port: for the native protocol.
         http_port: for HTTP.
         listen: from where readers may come; None if there are to be none.
         passwords: of the users.
     """
-    write_own(home / "config.xml", _config(home, tcp_port, http_port, listen))
+    write_own(home / "config.xml", _config(home, start, tcp_port, http_port, listen))
     write_own(home / "users.xml", _users(listen, passwords))
 
 
-def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -> str:
+def _config(home: Path, start: str, tcp_port: int, http_port: int, listen: Address | None) -> str:
     place = escape(str(home))
     hosts = "".join(f"<listen_host>{host}</listen_host>" for host in _hosts(listen))
     return f"""<clickhouse>
@@ -135,6 +157,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
     <http_port>{http_port}</http_port>
     <enable_webterminal>false</enable_webterminal>
     <timezone>UTC</timezone>
+    <macros><{START}>{start}</{START}></macros>
     <users_config>{place}/users.xml</users_config>
     <log-level>warning</log-level>
     <logger><log>{place}/engine.log</log><size>1M</size><count>1</count></logger>
@@ -147,6 +170,7 @@ def _config(home: Path, tcp_port: int, http_port: int, listen: Address | None) -
         <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
         <table_engines_require_grant>true</table_engines_require_grant>
     </access_control_improvements>
+    <max_server_memory_usage_to_ram_ratio>{MEMORY}</max_server_memory_usage_to_ram_ratio>
     <max_connections>1024</max_connections>
     <mark_cache_size>16777216</mark_cache_size>
     <query_cache><max_size_in_bytes>16777216</max_size_in_bytes></query_cache>

@@ -3,13 +3,12 @@
 import re
 from typing import Final
 
-from mexc_trio.errors import (
-    StoreError,
-    StoreRejected,
-    StoreUnavailable,
-    TableDamaged,
-    TableMissing,
-)
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, TableDamaged, TableMissing
+from mexc_trio.settings.targets import ServerTarget
+
+# About who may connect: 192 unknown user, 193 and 194 wrong password, 195 address not allowed, 516
+# authentication failed (all of them in newer servers).
+_NOT_LET_IN: Final = frozenset({192, 193, 194, 195, 516})
 
 
 def error_of(code: int, text: str, store: str) -> StoreError:
@@ -30,6 +29,16 @@ def error_of(code: int, text: str, store: str) -> StoreError:
         error = TableDamaged(message)
     error.code = code
     return error
+
+
+def not_let_in(code: int, name: str, target: ServerTarget) -> StoreUnavailable | None:
+    """Return the error for a user who may not connect; None for any other code."""
+    if code not in _NOT_LET_IN:
+        return None
+    return StoreUnavailable(
+        f"{name} does not let user {target.user!r} in: wrong user or password; see --store and "
+        f"MEXC_TRIO_PASSWORD"
+    )
 
 
 def _first_line(text: str) -> str:

@@ -14,7 +14,7 @@ MOST_MISSING: Final = 100
 
 
 @attrs.frozen
-class Numbers:
+class NumberRange:
     """The numbers of a table that has rows."""
 
     lowest: int
@@ -46,7 +46,7 @@ def rows_between(store: Readable, table: Table, first: int, end: int) -> list[tu
     return [(int(row[-1]), row[:-1]) for row in select(store, whole, condition)]
 
 
-def numbers(store: Readable, table: Table) -> Numbers | None:
+def numbers(store: Readable, table: Table) -> NumberRange | None:
     """Return which numbers a table has; None if it has no rows."""
     name, ts = qualified(store, table.name), _time(store, table)
     found = store.query(f"SELECT count(), min({NUMBER}), max({NUMBER}) FROM {name}")[0]
@@ -54,7 +54,7 @@ def numbers(store: Readable, table: Table) -> Numbers | None:
         return None
     lowest, highest = int(found[1]), int(found[2])
     oldest = store.query(f"SELECT min({ts}) FROM {name} WHERE {NUMBER} = {lowest}")[0][0]
-    return Numbers(lowest, highest, int(oldest))
+    return NumberRange(lowest, highest, int(oldest))
 
 
 def end_of(store: Readable, table: str) -> int:

@@ -19,7 +19,8 @@ def free_port(wanted: int = 0) -> int:
     Raises:
         StoreError: there is none.
     """
-    for port in (wanted, *random.sample(_RANGE, 200)):
+    # Not what a program that seeds its random numbers would choose each time.
+    for port in (wanted, *random.SystemRandom().sample(_RANGE, 200)):
         if port and is_free(LOOPBACK, port):
             return port
     raise StoreError(f"no port between {_RANGE.start} and {_RANGE.stop} is free for the engine")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PATIENCE: Final = 60.0
 """Seconds for which a replica that lags is waited for, until another host is tried."""
 
-_kept: ContextVar[int | None] = ContextVar("the place that calls are to keep to", default=None)
+_kept: ContextVar[int | None] = ContextVar("the host that calls are to keep to", default=None)
 
 
 @attrs.define(eq=False)
@@ -67,7 +67,7 @@ class ReplicatedStore(ServerStore):
     @property
     def current(self) -> ServerTarget:
         """The host that is used now."""
-        return self._where(self._place())
+        return self._target_of(self._host_index())
 
     def leave(self) -> None:
         """See `Store.leave`."""
@@ -85,27 +85,27 @@ class ReplicatedStore(ServerStore):
         for host in self._hosts:
             host.close()
 
-    def _place(self) -> int:
+    def _host_index(self) -> int:
         now, kept = self._changes, _kept.get()
         if kept is not None and kept != now:
             raise StoreUnavailable(f"{self.name} is used now, in place of another replica")
         return now
 
-    def _connected(self, place: int) -> None:
-        if self._host(place) is not self._hosts[self._used]:
-            log.warning("%s is used now, in place of another replica", self._host(place).name)
-            self._used = place % len(self._hosts)
+    def _connected(self, index: int) -> None:
+        if self._host(index) is not self._hosts[self._used]:
+            log.warning("%s is used now, in place of another replica", self._host(index).name)
+            self._used = index % len(self._hosts)
 
-    def _failed(self, place: int) -> None:
+    def _failed(self, index: int) -> None:
         with self._changing:
-            if place == self._changes:
+            if index == self._changes:
                 self._changes += 1
 
-    def _where(self, place: int) -> ServerTarget:
-        return self._host(place).target
+    def _target_of(self, index: int) -> ServerTarget:
+        return self._host(index).target
 
-    def _host(self, place: int) -> ServerStore:
-        return self._hosts[place % len(self._hosts)]
+    def _host(self, index: int) -> ServerStore:
+        return self._hosts[index % len(self._hosts)]
 
 
 def answering(target: ServerTarget) -> ServerTarget:
@@ -122,11 +122,13 @@ def answering(target: ServerTarget) -> ServerTarget:
     return last
 
 
-_LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path"
+_LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path, replica_path"
 
 
 def lag(store: Store, table: str) -> str:
-    """Return what a replica has not fetched yet; empty if it has all, or is no replica.
+    """Return what a replica has not fetched yet, or has alone; empty if it has what all have.
+
+    Empty as well if it is no replica.
 
     Raises:
         StoreUnavailable: it is read-only, since it has no connection to Keeper.
@@ -141,7 +143,7 @@ def lag(store: Store, table: str) -> str:
     )
     if not found:
         return ""
-    is_alone, active, waiting, last, following, path = found[0]
+    is_alone, active, waiting, last, following, path, own_path = found[0]
     if is_alone:
         name = store.name
         store.leave()
@@ -152,7 +154,16 @@ def lag(store: Store, table: str) -> str:
     # The number of the last entry is 0 also if there is none.
     unread = int(last) + 1 - int(following) if int(last) or not _is_empty(store, path) else 0
     parts = max(unread, 0) + int(waiting)
-    return f"{store.name} has to fetch {parts} parts from other replicas" if parts else ""
+    if parts:
+        return f"{store.name} has to fetch {parts} parts from other replicas"
+    # Where Keeper was lost in the commit of an INSERT, its rows can be read, and the server removes
+    # them after some minutes if Keeper has not heard of them: that they are there proves nothing.
+    known = f"SELECT name FROM system.zookeeper WHERE path = {literal(f'{own_path}/parts')}"
+    alone = store.query(
+        f"SELECT count() FROM system.parts WHERE active AND database = {literal(store.database)} "
+        f"AND table = {literal(table)} AND name NOT IN ({known})"
+    )
+    return f"{store.name} has {alone[0][0]} parts that Keeper does not know" if alone[0][0] else ""
 
 
 def _is_empty(store: Readable, path: str) -> bool:
@@ -167,7 +178,7 @@ def refuse_replicas(store: Store, table: str, what: str) -> None:
         raise StoreRejected(f"table {table} at {store.name} has replicas, so it {what}")
 
 
-def unsettled(store: Store, table: str) -> str:
+def inconclusive(store: Store, table: str) -> str:
     """Return why what a table lacks means nothing yet; empty if it does.
 
     A server that was frozen or cut off may go on with an INSERT that we have given up, and a

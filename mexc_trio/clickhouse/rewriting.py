@@ -4,12 +4,17 @@ The rows go into a second table beside the first. When that one has been compare
 row for row and in order, and lies on the disk, the two change names in one step.
 """
 
+from typing import Final
+
 import attrs
 
 from mexc_trio.clickhouse import repair
-from mexc_trio.clickhouse.schema import Readable, Store, count, known_sizes, qualified
+from mexc_trio.clickhouse.schema import Readable, Store, count, known_sizes, literal, qualified
 from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.texts import size
+
+INSERT: Final = "INSERT INTO {copy} ("
+"""How the statement begins that fills the second table."""
 
 
 @attrs.frozen
@@ -87,6 +92,18 @@ class Rewriting:
                 f"table {self.table} at {self.store.name} got rows while it was {self.done}, and "
                 f"stays as it is: something else writes to it"
             )
+
+
+def stop(store: Store, table: str, copy: str) -> None:
+    """End the long statements of a rewriting that is under way; who waits for them gets an error.
+
+    Raises:
+        StoreError: there was no answer, or no right to do this.
+    """
+    insert = literal(INSERT.format(copy=qualified(store, copy)))
+    store.query(f"KILL QUERY WHERE startsWith(query, {insert}) AND user = currentUser()")
+    for read in (table, copy):
+        repair.stop_reading(store, read)
 
 
 def size_of(store: Readable, table: str) -> int:

@@ -26,7 +26,7 @@ from mexc_trio.clickhouse.coalescer import LONGEST
 INSERTS_PER_SECOND: Final = 150
 """INSERTs of all tables together at the most, while rows wait no longer than is usual."""
 TICKS: Final = 8
-"""How often within one `linger` tables get their turn."""
+"""How often within one `linger` tables get their slots."""
 SHORTEST_TICK: Final = 0.01
 
 
@@ -39,8 +39,8 @@ class Backlogged(Protocol):
 
 
 @attrs.define(eq=False)
-class _Turn:
-    """A table that waits for its turn."""
+class _Slot:
+    """A table that waits for its slot."""
 
     queue: Backlogged
     began: float
@@ -51,14 +51,14 @@ class _Turn:
 
 @attrs.define(eq=False)
 class InsertScheduler:
-    """Gives the tables of one store their turn."""
+    """Gives the tables of one store their slots."""
 
     _at_once: int
     """INSERTs that the store is given at one time."""
     _under_way: Callable[[], int]
     """Tells how many it has been given that have not ended."""
     # In the order in which they came.
-    _waiting: dict[_Turn, None] = attrs.field(factory=dict, init=False)
+    _waiting: dict[_Slot, None] = attrs.field(factory=dict, init=False)
     _somebody_waits: trio.Event = attrs.field(factory=trio.Event, init=False)
     _tick: float = attrs.field(default=math.inf, init=False)
     # How many INSERTs may be granted by rule 2, and when that was reckoned.
@@ -73,17 +73,17 @@ class InsertScheduler:
             queue: holds them.
         """
         now = trio.current_time()
-        turn = _Turn(queue, now, now + wait)
-        self._waiting[turn] = None
+        slot = _Slot(queue, now, now + wait)
+        self._waiting[slot] = None
         self._tick = min(self._tick, max(wait / TICKS, SHORTEST_TICK))
         self._somebody_waits.set()
         try:
-            await turn.granted.wait()
+            await slot.granted.wait()
         finally:
-            self._waiting.pop(turn, None)
+            self._waiting.pop(slot, None)
 
     async def run(self) -> None:
-        """Give turns until cancelled."""
+        """Give slots until cancelled."""
         while True:
             await self._somebody_waits.wait()
             if self._waiting:
@@ -94,20 +94,20 @@ class InsertScheduler:
                 self._tick = math.inf
 
     def _grant(self) -> None:
-        """Give turns to those that would be due before the next tick, as far as rule 2 allows."""
+        """Give slots to those that would be due before the next tick, as far as rule 2 allows."""
         now = trio.current_time()
         more = INSERTS_PER_SECOND * (now - self._reckoned)
         self._allowed = min(self._allowed + more, max(INSERTS_PER_SECOND * self._tick, LONGEST))
         self._reckoned = now
         next_tick = now + self._tick
-        due = [turn for turn in self._waiting if turn.due < next_tick]
+        due = [slot for slot in self._waiting if slot.due < next_tick]
         most = max(0, min(int(self._allowed), self._at_once - self._under_way()))
 
-        def urgency(turn: _Turn) -> float:
-            waited = now - turn.began
-            return (turn.queue.backlog + waited) * waited
+        def urgency(slot: _Slot) -> float:
+            waited = now - slot.began
+            return (slot.queue.backlog + waited) * waited
 
-        for turn in due if len(due) <= most else heapq.nlargest(most, due, key=urgency):
+        for slot in due if len(due) <= most else heapq.nlargest(most, due, key=urgency):
             self._allowed -= 1
-            del self._waiting[turn]
-            turn.granted.set()
+            del self._waiting[slot]
+            slot.granted.set()

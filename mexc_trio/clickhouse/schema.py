@@ -1,13 +1,10 @@
-"""The tables, and the SQL about them that the embedded engine and a server share.
-
-Everything here goes through the three calls of a `Store`, so both stores behave alike.
-"""
+"""The tables, and the SQL about them that the embedded engine and a server share."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from mexc_trio.clickhouse.suitability import NUMBERED, REPLICATED, is_tree, why_unsuitable
+from mexc_trio.clickhouse.suitability import NUMBERED, REPLICATED, kept_by, why_unsuitable
 from mexc_trio.clickhouse.tables import GAPS as GAPS
 from mexc_trio.clickhouse.tables import OF_ALL, WIDE, Numbering, TableEngine
 from mexc_trio.clickhouse.tables import RowTuple as RowTuple
@@ -36,6 +33,9 @@ class Readable(Protocol):
             StoreRejected: it will not work without a change by the user.
         """
 
+    def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a statement that may fail in the middle, and return the rows that came before."""
+
 
 class Store(Readable, Protocol):
     """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
@@ -46,6 +46,10 @@ class Store(Readable, Protocol):
     @property
     def concurrency(self) -> int:
         """How many calls may run at the same time."""
+
+    @property
+    def one_thread(self) -> bool:
+        """Whether commands have one thread for a statement that does not ask for more."""
 
     @property
     def replicated(self) -> bool:
@@ -93,7 +97,7 @@ class Store(Readable, Protocol):
         lost nothing, whatever happened to the machine.
         """
 
-    def mend(self, table: str, drop: int) -> str:
+    def truncate_index(self, table: str, drop: int) -> str:
         """Cut the index of a table that cannot be opened back to what can be read.
 
         `drop` more of its last INSERTs are cut off as well. Returns where the old index is kept;
@@ -185,7 +189,7 @@ def engine_of(store: Readable, table: str) -> TableEngine:
     found = engines(store, [table])
     if not found:
         raise TableMissing(f"{store.name} has no table {table}")
-    return TableEngine.MERGETREE if is_tree(found[table]) else TableEngine.STRIPELOG
+    return kept_by(found[table])
 
 
 def columns(
@@ -286,11 +290,9 @@ def known_sizes(store: Readable) -> dict[str, int | None]:
 
 
 def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None]:
-    found = store.query(
-        f"SELECT name, {column} FROM system.tables "
-        f"WHERE database = {literal(store.database)} {condition}"
-    )
-    return {str(name): None if value is None else int(value) for name, value in found}
+    database = literal(store.database)
+    sql = f"SELECT name, {column} FROM system.tables WHERE database = {database} {condition}"
+    return {str(name): None if n is None else int(n) for name, n in store.query(sql)}
 
 
 def milliseconds(column: str, type_: str) -> str:

@@ -2,26 +2,27 @@
 
 import itertools
 import logging
+import os
 import queue
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
+
+# Or the library makes a table of all days of four centuries, twice, when it is imported: a third of
+# what the start of a command takes, and 30 MB. With any value it looks up a day when one is read.
+os.environ["CLICKHOUSE_DRIVER_LASY_DATE_LUT"] = "lazy"
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 
-from mexc_trio.clickhouse.error_codes import error_of
+from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.clickhouse.index_memory import inserts_of
-from mexc_trio.clickhouse.schema import (
-    RowTuple,
-    Table,
-    qualified,
-    quoted,
-)
+from mexc_trio.clickhouse.schema import RowTuple, Table, qualified, quoted
 from mexc_trio.clickhouse.tables import NUMBER, Numbering
-from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
+from mexc_trio.texts import one_line
 
 # It logs a traceback for each connection that fails, which in an outage is one every few seconds.
 # What was wrong is in the error.
@@ -38,10 +39,10 @@ SEND_RECEIVE_TIMEOUT: Final = 10
 SYNC_REQUEST_TIMEOUT: Final = 5
 
 MINIMUM_VERSION: Final = (24, 3)
-"""The oldest that is tried, and a release with long-term support of the days of this program."""
+"""The oldest that is tried: it had long-term support when this program was written."""
 
 INSERT_SETTINGS: Final = {"async_insert": 0, "max_insert_threads": 1}
-"""An acknowledged row must be in the table, for its count() to settle an INSERT that nobody heard
+"""An acknowledged row must be in the table, for its count() to resolve an INSERT that nobody heard
 of, and rows must keep their order. Servers from 26.2 on buffer INSERTs unless told not to."""
 
 REVISION: Final = 54_450
@@ -51,10 +52,6 @@ takes them apart: half of the processor time of a small INSERT, for what nobody 
 
 _OTHER_SWITCH: Final = (26, 2)
 """The version from which on it is another setting that lets an INSERT be recognised."""
-
-# ClickHouse's error codes about who may connect: 192 unknown user, 193 and 194 wrong password,
-# 195 address not allowed, 516 authentication failed (all of them in newer servers).
-_NOT_LET_IN: Final = frozenset({192, 193, 194, 195, 516})
 
 
 @attrs.define(eq=False)
@@ -72,7 +69,7 @@ class ServerStore:
     replicated: bool = attrs.field(default=False, kw_only=True)
     """See `Store.replicated`."""
     _idle: "queue.LifoQueue[tuple[int, Client]]" = attrs.field(factory=queue.LifoQueue, init=False)
-    """Open connections, and the place that each leads to."""
+    """Open connections, and the index of the host that each leads to."""
     # All that may be connected, since Ctrl-C may come between a client's use and its return.
     _clients: set[Client] = attrs.field(factory=set, init=False)
 
@@ -80,6 +77,11 @@ class ServerStore:
     def name(self) -> str:
         """What the user knows it by: host and port, if nothing else."""
         return self.known_as or f"ClickHouse at {self.target.host}:{self.target.port}"
+
+    @property
+    def one_thread(self) -> bool:
+        """See `Store.one_thread`."""
+        return False
 
     @property
     def quorum(self) -> int:
@@ -108,6 +110,13 @@ class ServerStore:
         with self._client() as client:
             answer = client.execute(sql)
         return list(answer) if isinstance(answer, list) else []
+
+    def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
+        """See `Store.rows_before_error`."""
+        rows: list[tuple[Any, ...]] = []
+        with suppress(StoreError), self._client() as client:
+            rows.extend(client.execute_iter(sql))  # what came before an error is kept
+        return rows
 
     def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
@@ -162,8 +171,8 @@ class ServerStore:
         """See `Store.fingerprint`."""
         return ""
 
-    def mend(self, table: str, drop: int) -> str:
-        """See `Store.mend`."""
+    def truncate_index(self, table: str, drop: int) -> str:
+        """See `Store.truncate_index`."""
         return ""
 
     def inserts(self, table: str) -> int:
@@ -189,53 +198,70 @@ class ServerStore:
 
     @contextmanager
     def _client(self) -> Iterator[Client]:
-        place = self._place()
-        client = self._idle_client(place) or self._new_client(self._where(place))
+        index = self._host_index()
+        client = self._idle_client(index) or self._new_client(self._target_of(index))
         self._clients.add(client)
         try:
             if not client.connection.connected:
                 client.connection.connect()
                 self._check_version(client.connection.server_info.version_tuple())
-                self._connected(place)
-            yield client
+                self._check_identity(client)
+                self._connected(index)
+            line = client.connection.socket
+            try:
+                yield client
+            except ServerException:
+                self._check_again(client, line)
+                raise
+            self._check_again(client, line)
         except BaseException as error:
             self._drop(client)
             mapped = self._mapped(error)
             if mapped is None:
                 raise
             if isinstance(mapped, StoreUnavailable):
-                self._failed(place)
+                self._failed(index)
                 self._close_idle()  # the others are likely to be as dead
             raise mapped from error
-        self._idle.put((place, client))
+        self._idle.put((index, client))
 
-    def _idle_client(self, place: int) -> Client | None:
+    def _idle_client(self, index: int) -> Client | None:
         while True:
             try:
                 found, client = self._idle.get_nowait()
             except queue.Empty:
                 return None
-            if found == place:
+            if found == index:
                 return client
             self._drop(client)  # it leads to a host that was left meanwhile
 
-    def _place(self) -> int:
-        """Return what stands for where connections go now."""
+    def _host_index(self) -> int:
+        """Return what stands for the host that connections go to now."""
         return 0
 
-    def _connected(self, place: int) -> None:
-        """Note that a place has answered."""
+    def _connected(self, index: int) -> None:
+        """Note that a host has answered."""
 
-    def _failed(self, place: int) -> None:
-        """Note that a place does not answer, or not as it should."""
+    def _failed(self, index: int) -> None:
+        """Note that a host does not answer, or not as it should."""
 
     def _check_version(self, version: tuple[int, ...]) -> None:
         if version < MINIMUM_VERSION:
             found, least = (".".join(map(str, one)) for one in (version, MINIMUM_VERSION))
             raise StoreRejected(f"{self.name} is ClickHouse {found}, too old: it takes {least}")
 
-    def _where(self, place: int) -> ServerTarget:
-        """Return where a connection to a place goes."""
+    def _check_identity(self, client: Client) -> None:
+        question, answer = self.target.known_by
+        if question and client.execute(question) != [(answer,)]:
+            raise StoreUnavailable(f"{self.name}: something else answers at its port")
+
+    def _check_again(self, client: Client, line: object) -> None:
+        """Check who answered, if the driver has made the connection anew by itself meanwhile."""
+        if client.connection.socket is not line:
+            self._check_identity(client)
+
+    def _target_of(self, index: int) -> ServerTarget:
+        """Return where a connection to a host goes."""
         return self.target
 
     def _new_client(self, target: ServerTarget) -> Client:
@@ -268,19 +294,5 @@ class ServerStore:
         # does not map it.
         if isinstance(error, (Error, OSError, EOFError)):
             text = str(error).strip() or type(error).__name__
-            return StoreUnavailable(f"{self.name} cannot be reached: {_one_line(text)}")
+            return StoreUnavailable(f"{self.name} cannot be reached: {one_line(text, 300)}")
         return None
-
-
-def not_let_in(code: int, name: str, target: ServerTarget) -> StoreUnavailable | None:
-    """Return the error for a user who may not connect; None for any other code."""
-    if code not in _NOT_LET_IN:
-        return None
-    return StoreUnavailable(
-        f"{name} does not let user {target.user!r} in: wrong user or password; see --store and "
-        f"MEXC_TRIO_PASSWORD"
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

@@ -3,8 +3,8 @@
 `data.bin` holds the rows. `index.mrk` says where they begin: one compressed block for each INSERT,
 of which the engine reads all or nothing, so that one damaged byte at its end hides the whole table.
 `sizes.json` says how much of both is valid; written on a full disk it is empty, and then the engine
-opens no table at all. Both are mended here, while the engine has the table closed: the index is cut
-back to its whole blocks. What is cut off is kept beside the tables.
+opens no table at all. Both are repaired here, while the engine has the table closed: the index is
+cut back to its whole blocks. What is cut off is kept beside the tables.
 """
 
 import json
@@ -23,7 +23,7 @@ _CHECKSUM: Final = 16
 _METHODS: Final = frozenset({0x02, 0x82, 0x90})  # none, LZ4, ZSTD
 
 
-def needs_mending(table: Path) -> bool:
+def needs_repair(table: Path) -> bool:
     """Return whether the sizes of a table's files alone show that the engine cannot open it."""
     index = table / "index.mrk"
     if not index.exists():
@@ -32,23 +32,23 @@ def needs_mending(table: Path) -> bool:
     return sizes is None or index.stat().st_size < sizes.get("index.mrk", 0)
 
 
-def mend_what_would_not_open(tables: Path, aside: Path) -> None:
-    """Mend those of the tables in a directory that keep an engine from starting.
+def repair_what_would_not_open(tables: Path, aside: Path) -> None:
+    """Repair those of the tables in a directory that keep an engine from starting.
 
     Args:
         tables: the directory of the tables' directories; it may be missing.
-        aside: see `mend`.
+        aside: see `truncate_index`.
     """
     for table in tables.glob("*"):
-        if needs_mending(table):
-            kept = mend(table.resolve(), aside)
+        if needs_repair(table):
+            kept = truncate_index(table.resolve(), aside)
             log.error(
                 "table %s: its index is damaged and was cut to what can be read; kept as %s",
                 table.name, kept,
             )  # fmt: skip
 
 
-def mend(table: Path, aside: Path, drop: int = 0) -> Path | None:
+def truncate_index(table: Path, aside: Path, drop: int = 0) -> Path | None:
     """Cut the index of a table that no engine has open back to its whole blocks.
 
     Args:

@@ -1,6 +1,6 @@
 """Whether a table that somebody else may have made can be written to exactly.
 
-A type that does not take our values would refuse every INSERT, for ever. And the writer settles an
+A type that does not take our values would refuse every INSERT, for ever. And the writer resolves an
 INSERT of which it does not know the outcome by the table's rows: by their number and those at its
 end in the order of insertion, or, in a MergeTree, by the number that each row bears. Other engines
 keep neither: they merge, forward or forget.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from mexc_trio.clickhouse.tables import NUMBER, is_numbered
+from mexc_trio.clickhouse.tables import NUMBER, TableEngine, is_numbered
 from mexc_trio.rows import MESSAGE_TYPES
 
 ENGINES: Final = frozenset({"StripeLog", "Log", "TinyLog"})
@@ -38,6 +38,11 @@ _WINDOWS: Final = {
 def is_tree(engine: str) -> bool:
     """Whether an engine's rows are found again by their numbers, replicated or not."""
     return engine.startswith((NUMBERED, REPLICATED))
+
+
+def kept_by(engine: str) -> TableEngine:
+    """Return how a table keeps its rows whose engine is this, as `schema.engines` has it."""
+    return TableEngine.MERGETREE if is_tree(engine) else TableEngine.STRIPELOG
 
 
 def why_unsuitable(

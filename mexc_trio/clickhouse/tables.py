@@ -106,6 +106,10 @@ class Numbering:
     """The same INSERT with the same token is stored once, however often it is sent."""
 
 
+MARKET_COLUMNS: Final = frozenset({"ts", "mt", "m"})
+"""The columns by which a table is known as a symbol's."""
+
+
 def is_numbered(types: Mapping[str, str]) -> bool:
     """Whether a table with these columns has numbered rows."""
     return types.get(NUMBER) == "UInt64"

@@ -1,6 +1,6 @@
 """The SELECTs of the typed views: a table's texts as columns that can be computed with.
 
-What a number becomes is a choice, `Numbers`, and the columns are the same with each:
+What a number becomes is a choice, `NumberSql`, and the columns are the same with each:
 
 - `FLOATS`: Float64, the double that is nearest to the text. What people compute with.
 - `EXACT`: Decimal(76, 18), which has room for the product of any two of them; the engine checks no
@@ -57,7 +57,7 @@ _NEEDS_ONE_THREAD: Final = (
 
 
 @attrs.frozen
-class Numbers:
+class NumberSql:
     """What the numbers of a view are. Each function is given SQL and returns SQL."""
 
     number: Callable[[str], str]
@@ -76,7 +76,7 @@ def _float_levels(side: str) -> str:
     return f"JSONExtract(concat('[', {side}, ']'), 'Array(Tuple(Float64, Float64))')"
 
 
-FLOATS: Final = Numbers(
+FLOATS: Final = NumberSql(
     number=lambda text: f"toFloat64OrNull({text})",
     levels=_float_levels,
     half=lambda number: f"({number}) / 2",
@@ -84,7 +84,7 @@ FLOATS: Final = Numbers(
 )
 
 
-def _decimal(bits: int, digits: int, shown: Callable[[str], str] = str) -> Numbers:
+def _decimal(bits: int, digits: int, shown: Callable[[str], str] = str) -> NumberSql:
     type_ = f"Decimal({digits}, 18)"
 
     def number(text: str) -> str:
@@ -95,7 +95,7 @@ def _decimal(bits: int, digits: int, shown: Callable[[str], str] = str) -> Numbe
         fitting = f"if(match({side}, {literal(_SIDE_FITS)}), translate({side}, '[]', '()'), '')"
         return f"CAST(concat('[', {fitting}, ']'), 'Array(Tuple({type_}, {type_}))')"
 
-    return Numbers(
+    return NumberSql(
         number=number,
         levels=levels,
         half=lambda number: f"({number}) * toDecimal{bits}('0.5', 1)",
@@ -122,7 +122,7 @@ TEXTS: Final = attrs.evolve(
 def definitions(
     source: str,
     ts_type: str,
-    numbers: Numbers = FLOATS,
+    numbers: NumberSql = FLOATS,
     *,
     numbered: bool = False,
     wide: bool = False,
@@ -154,7 +154,7 @@ def definitions(
     }
 
 
-def _numbers(view: str, mt: str, source: str, ts: str, numbers: Numbers, more: str) -> str:
+def _numbers(view: str, mt: str, source: str, ts: str, numbers: NumberSql, more: str) -> str:
     """Return the SELECT of rows that are numbers and nothing else."""
     columns = (
         f"{numbers.number(f'f[{n}]')} AS {name}"
@@ -166,7 +166,7 @@ def _numbers(view: str, mt: str, source: str, ts: str, numbers: Numbers, more: s
     )
 
 
-def _deals(source: str, ts: str, numbers: Numbers, more: str) -> str:
+def _deals(source: str, ts: str, numbers: NumberSql, more: str) -> str:
     return (
         f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {numbers.number('f[1]')} AS price, "
         f"{numbers.number('f[2]')} AS volume, "
@@ -176,7 +176,7 @@ def _deals(source: str, ts: str, numbers: Numbers, more: str) -> str:
     )
 
 
-def _depths(source: str, ts: str, numbers: Numbers, more: str) -> str:
+def _depths(source: str, ts: str, numbers: NumberSql, more: str) -> str:
     # The best levels are cut from the text, for a query that wants no more than those.
     def price(side: str) -> str:
         return f"substring({side}, 2, position({side}, ',') - 2)"
@@ -202,7 +202,7 @@ def _depths(source: str, ts: str, numbers: Numbers, more: str) -> str:
     )
 
 
-def _candles(source: str, ts: str, numbers: Numbers, *, numbered: bool) -> str:
+def _candles(source: str, ts: str, numbers: NumberSql, *, numbered: bool) -> str:
     # Deals of one millisecond are told apart by their number, in the order of insertion. If they do
     # not bear it, that is what one thread reads. A profile with readonly = 1 makes the engine
     # ignore a view's settings without a word (measured), hence the question whether it took this.
@@ -218,7 +218,9 @@ def _candles(source: str, ts: str, numbers: Numbers, *, numbered: bool) -> str:
         f"f[3] AS direction, {order} AS n FROM (SELECT ts, splitByChar('|', m) AS f{column} "
         f"FROM {source} WHERE mt = 'd') WHERE {where}"
     )
-    step = "toInt64({interval:UInt32}) * 1000"
+    # Through this the engine sees which times a WHERE on `ts` wants, and where it has an index of
+    # them reads no others; through a division of the milliseconds it does not (measured).
+    start = "toStartOfInterval(at, toIntervalMillisecond(toInt64({interval:UInt32}) * 1000))"
     exact = "v" if numbers is FLOATS else "toDecimal256(v, 18)"
     columns = {
         "open": "argMin(p, n)",
@@ -226,10 +228,7 @@ def _candles(source: str, ts: str, numbers: Numbers, *, numbered: bool) -> str:
         "low": "min(p)",
         "close": "argMax(p, n)",
         "volume": compute.total(f"sum({exact})"),
-        "buy_volume": compute.total(f"sumIf({exact}, direction = '1')"),
+        "buy_volume": compute.total(f"sum(if(direction = '1', {exact}, 0))"),  # 0 without any
     }
     shown = ", ".join(f"{numbers.shown(sql)} AS {name}" for name, sql in columns.items())
-    return (
-        f"SELECT fromUnixTimestamp64Milli(intDiv(toUnixTimestamp64Milli(at), {step}) * {step}) "
-        f"AS ts, {shown}, count() AS deals FROM ({deals}) GROUP BY ts ORDER BY ts"
-    )
+    return f"SELECT {start} AS ts, {shown}, count() AS deals FROM ({deals}) GROUP BY ts ORDER BY ts"

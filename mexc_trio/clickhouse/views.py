@@ -14,8 +14,9 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from mexc_trio.channels import ALL
+from mexc_trio.channels import ALL, BY_TYPE, OPTIONAL, USUAL
 from mexc_trio.clickhouse.cluster import over_all
+from mexc_trio.clickhouse.recorded_terms import FIELDS, RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
     Store,
     Table,
@@ -26,8 +27,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
 )
 from mexc_trio.clickhouse.tables import is_numbered, is_wide
-from mexc_trio.clickhouse.terms import FIELDS, Terms, read_terms, sql
-from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, Numbers, definitions
+from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, NumberSql, definitions
 from mexc_trio.errors import StoreError
 from mexc_trio.symbols import ALL_VIEWS, VIEWS
 
@@ -36,6 +36,14 @@ log = logging.getLogger(__name__)
 _MARK: Final = "mexc-trio views"
 """How the comment of a view begins that is ours. A fingerprint of its definition follows, by which
 one of an earlier version is known and replaced."""
+
+# Asked for the newest rows, the engine skips what is older than those that it has found so far, but
+# each of its streams begins with the oldest. So it begins at many places of an indexed table, the
+# last of which is near the end: of 20 million rows it reads one, and the last deal comes ten times
+# as soon. With one thread there is one stream, whatever the ratio, and commands have one in an
+# engine of our own.
+_STREAMS: Final = "max_streams_to_max_threads_ratio = 8"
+_THREADS: Final = "max_threads = 2"
 
 
 def create(store: Store, tables: Sequence[str | Table]) -> list[str]:
@@ -64,6 +72,22 @@ def create_with_tables(store: Store, tables: Sequence[Table]) -> None:
     create(store, tables)
 
 
+def as_recorded(store: Store, table: str) -> Table:
+    """Return a table that was filled by no recorder here, with the channels that it has rows of.
+
+    Reads a column of it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    types = ", ".join(literal(ALL[name].mt) for name in OPTIONAL)
+    found = store.query(
+        f"SELECT DISTINCT CAST(mt, 'String') AS type FROM {qualified(store, table)} "
+        f"WHERE type IN ({types})"
+    )
+    return market_table(table, recorded=(*USUAL, *(BY_TYPE[str(type_)] for (type_,) in found)))
+
+
 def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     if not tables:
         return []
@@ -74,6 +98,7 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     present = columns(store, tables=names) or {}
     terms = read_terms(store, names)
     created: list[str] = []
+    many = f"{_THREADS}, {_STREAMS}" if store.one_thread else _STREAMS
     for known in tables:
         table = known.name
         source, types = qualified(store, table), present.get(table, {})
@@ -91,6 +116,8 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
             name, select = f"{table}_{view}", selects[view]
             if view.removesuffix("_exact") not in wanted and name not in comments:
                 continue
+            if has_numbers and not view.startswith("candles"):
+                select += f" SETTINGS {many}"
             comment = comments.get(name)
             current = f"{_MARK} {hashlib.sha256(select.encode()).hexdigest()[:16]}"
             if comment == current:
@@ -107,7 +134,7 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     return created
 
 
-def _terms(terms: Sequence[Terms], numbers: Numbers) -> str:
+def _terms(terms: Sequence[RecordedTerms], numbers: NumberSql) -> str:
     """Return the SQL of what is known of the contract at the time of each row."""
     return "".join(f", {sql(terms, field, 'ts', numbers)} AS {field}" for field in FIELDS)
 

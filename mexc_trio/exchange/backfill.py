@@ -22,9 +22,12 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.filled import Filled
 from mexc_trio.rows import Row
 from mexc_trio.spans import SECOND, Span
+from mexc_trio.texts import trimmed
 
 MOST_DEALS: Final = 100
 """In one answer."""
+MOST_FETCHED: Final = 10 * MOST_DEALS
+"""That are kept for who merges lines; where nobody does, the oldest go."""
 
 Deal: TypeAlias = tuple[Row, int]
 """A deal's row, and the exchange's number of it; 0 where there is none."""
@@ -50,21 +53,33 @@ class Known:
     """In their order."""
     filled: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
     """Those that were fetched afterwards."""
+    fetched: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_FETCHED), init=False)
+    """The same, until who merges lines has taken note of them and removed them."""
 
-    def note_earlier(self, rows: Sequence[Row]) -> None:
+    def note_fetched(self, deals: Sequence[Deal]) -> None:
+        """Note deals that were fetched and are stored."""
+        self.filled.extend(deals)
+        self.fetched.extend(deals)
+
+    def note_earlier(self, deals: Sequence[Deal]) -> None:
         """Note deals that were received before all others, oldest first."""
         room = max(0, MOST_DEALS - len(self.received))
-        self.received.extendleft((row, 0) for row in islice(reversed(rows), room))
+        self.received.extendleft(islice(reversed(deals), room))
 
     def keep(self, number: int) -> None:
         """Keep so many: more while an answer is waited for, which may be old when it comes."""
         if self.received.maxlen != number:
             self.received = deque(self.received, number)
 
-    def note(self, message: Data) -> None:
-        """Note the deals of a frame."""
+    def note(self, message: Data, *, merged: bool = False) -> None:
+        """Note the deals of a frame; of several lines, one that lags brings older ones late."""
         rows = message.rows[: -message.dead] if message.dead else message.rows
-        self.received.extend(zip(rows, message.ids or _NO_IDS, strict=False))
+        new = zip(rows, message.ids or _NO_IDS, strict=False)
+        if merged and self.received and rows and rows[0].ts < self.received[-1][0].ts:
+            ordered = sorted([*self.received, *new], key=lambda deal: deal[0].ts)
+            self.received = deque(ordered, self.received.maxlen)
+        else:
+            self.received.extend(new)
 
     def goes_back_to(self, ts: int) -> bool:
         """Whether all deals of a millisecond that were received are here."""
@@ -131,5 +146,4 @@ def _key(row: Row) -> Row:
     """Return a row whose numbers have no zeros at their ends."""
     if "." not in row.m:
         return row
-    parts = (part.rstrip("0").rstrip(".") if "." in part else part for part in row.m.split("|"))
-    return Row(row.ts, row.mt, "|".join(parts))
+    return Row(row.ts, row.mt, "|".join(map(trimmed, row.m.split("|"))))

@@ -1,20 +1,20 @@
 """Keeps a connection to the exchange: one session after the other, without limit."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 import trio
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, Loss
-from mexc_trio.exchange.deals import Deals
-from mexc_trio.exchange.feed import Feed
+from mexc_trio.exchange.counters import LineCounters
+from mexc_trio.exchange.feed import Subscriber
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.session import Dial, converse
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
-from mexc_trio.exchange.tally import Tally
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals
 from mexc_trio.exchange.websocket import dial
 
 log = logging.getLogger(__name__)
@@ -28,27 +28,10 @@ WARM_UP: Final = 2.0
 """Seconds for which what the old connection brings is remembered before there is a new one."""
 TAKE_OVER: Final = 30.0
 """Seconds that a new connection may take to have all that the old one has."""
-LOOK: Final = 0.1
-"""Seconds between two looks at whether it has."""
-
-
-class Subscriber(Feed, Protocol):
-    """A feed that also hears of the connection's errors."""
-
-    def connection_lost(self, error: ExchangeError) -> None:
-        """Count an error; the connection is made anew unless this was one too many."""
-
-    def heir(self) -> "Subscriber | None":
-        """Return the same for a connection that is made beside this one, to replace it.
-
-        None where two connections at once are of no use: then the old one is broken first.
-        """
-
-    def has_taken_over(self) -> bool:
-        """Whether an heir has all that is had of who it is to replace, so that nothing is lost."""
-
-    def replaced(self, error: ExchangeError) -> None:
-        """Hear no more: an heir goes on, or this one was an heir and its connection has failed."""
+POLL: Final = 0.1
+"""Seconds between two checks whether it has."""
+GO_BACK: Final = 3600.0
+"""Seconds on another way than the first until that one is tried again."""
 
 
 @attrs.frozen(eq=False)
@@ -57,7 +40,7 @@ class Way:
 
     url: str
     dial: Dial = dial
-    tally: Tally = attrs.field(factory=Tally)
+    counters: LineCounters = attrs.field(factory=LineCounters)
     """Counts what happens; of all connections of one line and route, if they share it."""
 
 
@@ -79,14 +62,20 @@ class Connection:
     """What tells it from others of the same symbols, for the log."""
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a connection is replaced; lines that share it are so one at a time."""
+    go_back: float = GO_BACK
+    """See there."""
     # The session that there is, and what it is called by.
-    _session: "_Session | None" = attrs.field(default=None, init=False)
+    _session: "_Running | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    # Those that have joined while there are heirs, and no session of theirs; None at other times.
+    _waiting: list[Subscriber] | None = attrs.field(default=None, init=False)
 
     def join(self, subscriber: Subscriber) -> None:
         """Record one more from now on. The session that there is subscribes to it in seconds."""
         self.subscribers = [*(one for one in self.subscribers if not one.stopped), subscriber]
-        if self._session is not None:
+        if self._waiting is not None:
+            self._waiting.append(subscriber)
+        elif self._session is not None:
             self._session.feeds.append(subscriber)
 
     def renew(self, ways: Sequence[Way], why: str) -> None:
@@ -101,12 +90,15 @@ class Connection:
         number = 0
         async with trio.open_nursery() as self._nursery:
             while feeds := [one for one in self.subscribers if not one.stopped]:
-                await self.rate_limiter.turn()  # a thousand connections are not dialled at once
+                await self.rate_limiter.acquire()  # a thousand connections are not dialled at once
                 session = self._begin(self.ways[number % len(self.ways)], feeds)
-                await session.changed.wait()
+                await self._changed(session)
                 while session.error is None:
-                    session = await self._replaced(session, backoff)
-                    await session.changed.wait()
+                    if session.worn is None:
+                        session = await self._gone_back(session)
+                    else:
+                        session = await self._replaced(session, session.worn, backoff)
+                    await self._changed(session)
                 is_healthy = session.age >= HEALTHY
                 if is_healthy:
                     backoff.reset()
@@ -118,14 +110,15 @@ class Connection:
                     number += 1
                 await trio.sleep(pause)
 
-    def _begin(self, way: Way, feeds: list[Subscriber]) -> "_Session":
+    def _begin(self, way: Way, feeds: list[Subscriber]) -> "_Running":
         """Start a session; it may outlive its successor's beginning, or fail beside it."""
         assert self._nursery is not None  # noqa: S101 - open while this runs
-        session = self._session = _Session(way, feeds)
+        session = self._session = _Running(way, feeds)
+        self._waiting = None
         self._nursery.start_soon(self._converse, session)
         return session
 
-    async def _converse(self, session: "_Session") -> None:
+    async def _converse(self, session: "_Running") -> None:
         with session.scope:
             try:
                 await converse(
@@ -135,7 +128,7 @@ class Connection:
                     self.flush,
                     session.way.dial,
                     self.rate_limiter,
-                    session.way.tally,
+                    session.way.counters,
                     self.deals,
                     session.wear,
                 )
@@ -144,61 +137,81 @@ class Connection:
         session.ended.set()
         session.changed.set()
 
-    async def _replaced(self, old: "_Session", backoff: Backoff) -> "_Session":
+    async def _changed(self, session: "_Running") -> None:
+        """Wait until a session has ended, is to be replaced, or has long been on another way."""
+        with trio.move_on_after(math.inf if session.way is self.ways[0] else self.go_back):
+            await session.changed.wait()
+
+    async def _gone_back(self, old: "_Running") -> "_Running":
+        """Try once to go back to the first way; return what there is then.
+
+        Each line has a first way of its own: while they all are on one, its loss is everybody's.
+        """
+        why = ExchangeError("the first route is tried again", Loss.RENEWED)
+        async with self.renewing:
+            if old.error is None and (heirs := _heirs(old, why)):
+                return await self._beside(old, heirs, self.ways[0], why) or old
+        return old
+
+    async def _replaced(self, old: "_Running", why: ExchangeError, backoff: Backoff) -> "_Running":
         """Make a new connection before a worn one is broken; return what there is then.
 
         A new one that fails is tried again while the old one lives.
         """
-        assert old.worn is not None  # noqa: S101 - that is what the caller has seen
         place = 0
         async with self.renewing:
             while old.error is None:
-                living = [one for one in old.feeds if not one.stopped]
-                heirs = [heir for one in living if (heir := one.heir()) is not None]
-                if not heirs or len(heirs) < len(living):
-                    for heir in heirs:
-                        heir.replaced(old.worn)
+                heirs = _heirs(old, why)
+                if not heirs:
                     old.scope.cancel()
                     await old.ended.wait()
-                    old.error = old.error or old.worn
+                    old.error = old.error or why
                     return old
-                number = len(heirs)
-                with trio.move_on_after(WARM_UP):
-                    await old.ended.wait()
-                await self.rate_limiter.turn()
-                log.info("%s: %s; making a new connection first", self._who(old), old.worn)
-                new = self._begin(self.ways[place % len(self.ways)], heirs)
-                with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(heirs)):
-                    await _taken_over(new, old)
-                if new.error is None:
-                    await self._leave(old)
-                    self.subscribers = new.feeds
+                way = self.ways[place % len(self.ways)]
+                if (new := await self._beside(old, heirs, way, why)) is not None:
                     return new
-                self._withdraw(new, old, number)
                 place += 1
                 with trio.move_on_after(backoff.next()):
                     await old.ended.wait()
         return old
 
-    async def _leave(self, old: "_Session") -> None:
+    async def _beside(
+        self, old: "_Running", heirs: list[Subscriber], way: Way, why: ExchangeError
+    ) -> "_Running | None":
+        """Make a new connection beside an old one and break that; None if it fails."""
+        number, self._waiting = len(heirs), []
+        with trio.move_on_after(WARM_UP):
+            await old.ended.wait()
+        await self.rate_limiter.acquire()
+        log.info("%s: %s; making a new connection first", self._who(old), why)
+        new = self._begin(way, [*heirs, *self._waiting])
+        with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(heirs)):
+            await _taken_over(new, old)
+        if new.error is not None:
+            self._withdraw(new, old, number)
+            return None
+        await self._leave(old, why)
+        self.subscribers = new.feeds
+        return new
+
+    async def _leave(self, old: "_Running", why: ExchangeError) -> None:
         """Break a connection that another one has replaced."""
-        assert old.worn is not None  # noqa: S101 - else there would be no other
         if old.error is not None:  # it has broken by itself
             self._lost(old, old.error)
             log.warning("%s: %s; the new connection goes on", self._who(old), old.error)
         else:
             old.scope.cancel()
             await old.ended.wait()
-            old.error = old.worn
-            old.way.tally.losses[old.worn.loss] += 1
+            old.error = why
+            old.way.counters.losses[why.loss] += 1
             log.info("%s: a new connection has replaced the old one", self._who(old))
         for feed in old.feeds:
             feed.replaced(old.error)
 
-    def _withdraw(self, new: "_Session", old: "_Session", number: int) -> None:
+    def _withdraw(self, new: "_Running", old: "_Running", number: int) -> None:
         """Go on with the old connection: the new one, with so many heirs, has failed."""
         assert new.error is not None  # noqa: S101 - that is how it ended
-        new.way.tally.losses[new.error.loss] += 1
+        new.way.counters.losses[new.error.loss] += 1
         log.warning("%s: no new connection: %s", self._who(old), new.error)
         for heir in new.feeds[:number]:
             heir.replaced(new.error)
@@ -206,33 +219,46 @@ class Connection:
         for feed in old.feeds:
             for pulse in feed.pulses.values():
                 pulse.connected(trio.current_time())
+        if new.worn is not None and new.worn.loss is Loss.RENEWED:
+            old.wear(new.worn)  # its ways were changed meanwhile
         self._session = old
 
-    def _lost(self, session: "_Session", error: ExchangeError) -> bool:
+    def _lost(self, session: "_Running", error: ExchangeError) -> bool:
         """Tell the subscribers; return whether any are left."""
-        session.way.tally.losses[error.loss] += 1
+        session.way.counters.losses[error.loss] += 1
         for feed in session.feeds:
             feed.connection_lost(error)
         return any(not feed.stopped for feed in session.feeds)
 
-    def _who(self, session: "_Session") -> str:
+    def _who(self, session: "_Running") -> str:
         feeds = session.feeds
         who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
         return f"{who}, {self.name}" if self.name else who
 
 
-async def _taken_over(new: "_Session", old: "_Session") -> None:
+def _heirs(old: "_Running", why: ExchangeError) -> list[Subscriber]:
+    """Return the feeds of a connection that is to replace an old one; none if one has no heir."""
+    living = [one for one in old.feeds if not one.stopped]
+    heirs = [heir for one in living if (heir := one.heir()) is not None]
+    if len(heirs) == len(living):
+        return heirs
+    for heir in heirs:
+        heir.replaced(why)
+    return []
+
+
+async def _taken_over(new: "_Running", old: "_Running") -> None:
     """Wait until a session has all that another one has, or either has ended."""
     while True:
         if new.ended.is_set() or old.ended.is_set():
             return
         if all(one.stopped or one.has_taken_over() for one in new.feeds):
             return
-        await trio.sleep(LOOK)
+        await trio.sleep(POLL)
 
 
 @attrs.define(eq=False)
-class _Session:
+class _Running:
     """One session, as long as anybody has to do with it."""
 
     way: Way

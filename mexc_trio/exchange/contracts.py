@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from mexc_trio.errors import UsageError
-from mexc_trio.exchange.rest import Client, RestError, decode, new_backoff
+from mexc_trio.exchange.rest import Client, RestError, decode, new_backoff, read_apart
 from mexc_trio.symbols import parse_symbol
 from mexc_trio.texts import one_line
 
@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 ON: Final = 0
 """The state of a contract that is traded."""
 
+MOST_CONTRACTS: Final = 20_000
+"""That are listed; MEXC lists 1,200."""
+MOST_DIGITS: Final = 100
+"""Of a candle's number, before or after the point."""
 MOST_CANDLES: Final = 2000
 """In one answer."""
 
@@ -75,21 +79,7 @@ async def contracts_of(client: Client) -> list[Contract]:
         RestError: there was no useful answer.
     """
     data = await client.get("detail")
-    try:
-        details = decode(data, list[msgspec.Raw])
-    except msgspec.DecodeError as error:
-        raise RestError(f"{client.url}: the list of contracts is none: {error}") from error
-    found: dict[str, Contract] = {}
-    odd: list[str] = []
-    for detail in details:
-        try:
-            read = decode(detail, _Detail)
-            if parse_symbol(read.symbol) != read.symbol:
-                raise UsageError("not in upper case")
-        except (msgspec.DecodeError, UsageError):
-            odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
-        else:
-            found[read.symbol] = Contract(read.symbol, read.state, read.contractSize)
+    found, odd = await read_apart(len(bytes(data)), _contracts, client.url, data)
     if not client.told.issuperset(odd):
         log.warning(
             "%s lists %d contracts that are not understood, such as %s",
@@ -99,6 +89,37 @@ async def contracts_of(client: Client) -> list[Contract]:
     if not found:
         raise RestError(f"{client.url} lists no contract at all")
     return list(found.values())
+
+
+def entries(url: str, data: msgspec.Raw) -> list[msgspec.Raw]:
+    """Return the entries of a list of contracts.
+
+    Raises:
+        RestError: it is none, or nothing that an exchange lists.
+    """
+    try:
+        found = decode(data, list[msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise RestError(f"{url}: the list of contracts is none: {error}") from error
+    if len(found) > MOST_CONTRACTS:
+        raise RestError(f"{url} lists {len(found):,} contracts; that cannot be")
+    return found
+
+
+def _contracts(url: str, data: msgspec.Raw) -> tuple[dict[str, Contract], list[str]]:
+    """Return the contracts of a list by their symbols, and how those begin that are odd."""
+    found: dict[str, Contract] = {}
+    odd: list[str] = []
+    for detail in entries(url, data):
+        try:
+            read = decode(detail, _Detail)
+            if parse_symbol(read.symbol) != read.symbol:
+                raise UsageError("not in upper case")
+        except (msgspec.DecodeError, UsageError):
+            odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
+        else:
+            found[read.symbol] = Contract(read.symbol, read.state, read.contractSize)
+    return found, odd
 
 
 async def candles_of(client: Client, symbol: str, start: int, end: int) -> list[Candle]:
@@ -119,9 +140,16 @@ async def candles_of(client: Client, symbol: str, start: int, end: int) -> list[
         columns = decode(data, _Columns)
         highs, lows = columns.realHigh or columns.high, columns.realLow or columns.low
         rows = list(zip(columns.time, columns.vol, highs, lows, strict=True))
+        if not all(map(_is_believable, (*columns.vol, *highs, *lows))):
+            raise ValueError("a number of them cannot be")
     except (msgspec.DecodeError, ValueError) as error:
         raise RestError(f"{client.url}: the candles of {symbol} are none: {error}") from error
     return sorted((Candle(*row) for row in rows), key=lambda candle: candle.time)
+
+
+def _is_believable(number: Decimal) -> bool:
+    """Whether it can be compared and shown: 1E+999999999 would be a text of a gigabyte."""
+    return number.is_finite() and abs(number.adjusted()) <= MOST_DIGITS
 
 
 async def list_contracts(client: Client) -> Sequence[Contract]:

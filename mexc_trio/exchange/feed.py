@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from mexc_trio.errors import UnknownContract
+from mexc_trio.errors import ExchangeError, UnknownContract
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import Channel
@@ -44,3 +44,22 @@ class Feed(Protocol):
 
         In seconds from now. Contracts that exist are refused too, while the exchange restarts.
         """
+
+
+class Subscriber(Feed, Protocol):
+    """A feed that also hears of the connection's errors."""
+
+    def connection_lost(self, error: ExchangeError) -> None:
+        """Count an error; the connection is made anew unless this was one too many."""
+
+    def heir(self) -> "Subscriber | None":
+        """Return the same for a connection that is made beside this one, to replace it.
+
+        None where two connections at once are of no use: then the old one is broken first.
+        """
+
+    def has_taken_over(self) -> bool:
+        """Whether an heir has all that is had of who it is to replace, so that nothing is lost."""
+
+    def replaced(self, error: ExchangeError) -> None:
+        """Hear no more: an heir goes on, or this one was an heir and its connection has failed."""

@@ -1,13 +1,13 @@
 """Several lines of one symbol made into one stream: sans-I/O, with no clock of its own.
 
-A line is one connection after the other to the exchange; here each connection is a `Source`. What
-they bring is merged by what it is:
+A line is one connection after the other to the exchange; here each connection is a `LineSource`.
+What they bring is merged by what it is:
 
 - Deals and dead letters are the same on every line, so each is taken once, from whoever brings it
   first. Which deal it is say its row and the exchange's id together. Where ids are lacking, equal
   rows are counted: as many are kept as that source brought which brought most.
 - Books, tickers and the like are sampled for each connection, so all of them together would only
-  be a doubled rate. One source leads. The newest of the others are held, and when the leader is
+  be a doubled rate. One source leads. The newest of the others are buffered, and when the leader is
   late or gone, another takes over with what it holds that is newer than the last one taken.
 
 What was missed is judged in the exchange's time, because lines have delays of their own: a source
@@ -23,7 +23,7 @@ import attrs
 
 from mexc_trio.exchange.merging import Once, Sampled
 from mexc_trio.exchange.messages import Data
-from mexc_trio.rows import Channel
+from mexc_trio.rows import Channel, Row
 from mexc_trio.spans import EARLIEST, LATEST
 
 
@@ -50,7 +50,7 @@ class _Have:
 
 
 @attrs.define(eq=False)
-class Source:
+class LineSource:
     """One connection of a line, to one symbol's channels."""
 
     name: str = ""
@@ -74,11 +74,11 @@ class Merger:
     """
 
     window: float
-    sources: list[Source] = attrs.field(factory=list, init=False)
+    sources: list[LineSource] = attrs.field(factory=list, init=False)
     """Those that are connected."""
     missed: list[Missed] = attrs.field(factory=list, init=False)
     """What was found that no line has. To be looked at, and emptied, before what any of the calls
-    returns is stored: an open end is that message."""
+    returns is stored, but for `before_missed`: an open end is that message."""
     _lost: defaultdict[Channel, list[_Have]] = attrs.field(
         factory=lambda: defaultdict(list), init=False
     )
@@ -93,19 +93,19 @@ class Merger:
     def __attrs_post_init__(self) -> None:
         self._once = Once(self.window)
 
-    def join(self, name: str = "") -> Source:
+    def join(self, name: str = "") -> LineSource:
         """Return a source for a connection that has just been made."""
-        source = Source(name)
+        source = LineSource(name)
         self.sources.append(source)
         return source
 
-    def subscribed(self, source: Source, channel: Channel) -> None:
+    def subscribed(self, source: LineSource, channel: Channel) -> None:
         """Note that a source has a channel from now on."""
         if channel not in source.has and channel not in source.mute:
             source.has[channel] = _Have()
             source.awaited = True
 
-    def take(self, source: Source, message: Data, now: float) -> Sequence[Data]:
+    def take(self, source: LineSource, message: Data, now: float) -> Sequence[Data]:
         """Return what is to be stored now that a source has brought this, in its order."""
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
@@ -115,7 +115,15 @@ class Merger:
                 return self._sampled[channel].take(source, message, now)
         return self._once.take(source, message, now)
 
-    def lost(self, source: Source) -> Sequence[Data]:
+    def know(self, deals: Sequence[tuple[Row, int]], now: float) -> None:
+        """Note deals that are stored already, though no source has brought them.
+
+        A source that lags may yet bring them.
+        """
+        rows, ids = [row for row, _ in deals], [id_ for _, id_ in deals]
+        self._once.take("fetched", Data("", "deal", rows, ids=ids), now)
+
+    def lost(self, source: LineSource) -> Sequence[Data]:
         """Take leave of a source whose connection has ended.
 
         Returns what is to be stored because another line takes over.
@@ -124,20 +132,39 @@ class Merger:
         for channel in list(source.has):
             self._ended(source, channel, 0)
         taken: list[Data] = []
-        for sampled in self._sampled.values():
-            taken += sampled.lost(source, self.sources)
+        for channel, sampled in self._sampled.items():
+            taken += sampled.lost(source, self.sources, self._heard_of(channel))
         return taken
 
-    def silent(self, source: Source, channel: Channel) -> None:
+    def _heard_of(self, channel: Channel) -> list[LineSource]:
+        """Return the connected sources on which a channel is not silent."""
+        return [one for one in self.sources if channel not in one.mute]
+
+    def silent(self, source: LineSource, channel: Channel) -> Sequence[Data]:
         """Note that a channel of a source has been silent for too long.
 
-        It is had again from its next message on.
+        It is had again from its next message on. Returns what is to be stored because another line
+        takes over.
         """
         source.mute.add(channel)
         if have := source.has.get(channel):
             self._ended(source, channel, have.last or have.since)
+        if channel not in self._sampled:
+            return ()
+        left = [one for one in self.sources if one is not source]
+        return self._sampled[channel].silent(source, left, self._heard_of(channel))
 
-    def covers(self, source: Source, other: Source) -> bool:
+    def keep(self, channels: Sequence[Channel]) -> None:
+        """Forget all channels but these: nobody wants them any more."""
+        for source in self.sources:
+            source.mute.intersection_update(channels)
+            for gone in source.has.keys() - set(channels):
+                del source.has[gone]
+        for known in (self._lost, self._unsure, self._sampled):
+            for gone in known.keys() - set(channels):
+                del known[gone]
+
+    def covers(self, source: LineSource, other: LineSource) -> bool:
         """Whether a source has all channels of another, since before that was heard of last."""
         had = {channel: one for channel, one in other.has.items() if one.since}
         return source.clock > 0 and all(
@@ -145,17 +172,47 @@ class Merger:
             for channel in had
         )
 
+    def deals_until(self) -> int:
+        """Return the last deal before which no line can bring another; 0 if there is none.
+
+        A line that lags has yet to bring what came before the others' subscriptions.
+        """
+        had = [(one.has["deal"], one.clock) for one in self.sources if "deal" in one.has]
+        if lost := self._unsure.get("deal"):
+            had.append((lost, lost.until))
+        reach = last = 0
+        for have, until in sorted(had, key=lambda one: one[0].since):
+            if reach and have.since > reach:
+                break
+            if have.since:
+                reach, last = max(reach, until), max(last, have.last or have.since)
+        return last
+
     @property
-    def is_settled(self) -> bool:
+    def passes_through(self) -> bool:
         """Whether one source is left, and all that it brings is handed on as it comes."""
-        holds = any(sampled.holds for sampled in self._sampled.values())
-        return len(self.sources) == 1 and not holds and not self._unsure
+        buffers = any(sampled.buffers for sampled in self._sampled.values())
+        return len(self.sources) == 1 and not buffers and not self._unsure
 
     def is_had(self, channel: Channel) -> bool:
         """Whether a connected source is known to have the channel."""
         return any(channel in source.has and source.has[channel].since for source in self.sources)
 
-    def _note(self, source: Source, channel: Channel, first: int, last: int) -> None:
+    def before_missed(self, messages: Sequence[Data]) -> list[Data]:
+        """Return those of what a call has returned that come before what is missed from now on.
+
+        A line that is silent had kept them.
+        """
+        if not self.missed:
+            return []
+        opened = {one.channel: one.start for one in self.missed if one.end is None}
+        return [one for one in messages if one.rows[0].ts <= opened.get(one.channel or "", 0)]
+
+    def is_silent(self, channel: Channel) -> bool:
+        """Whether the channel has gone silent on a connected source."""
+        return any(channel in source.mute for source in self.sources)
+
+    def _note(self, source: LineSource, channel: Channel, first: int, last: int) -> None:
         """Note the times of a message."""
         have = source.has.get(channel)
         if have is None:  # before its acknowledgement, or after a silence
@@ -174,7 +231,7 @@ class Merger:
                 one.since = one.since or last
                 self._judge(name)
 
-    def _ended(self, source: Source, channel: Channel, until: int) -> None:
+    def _ended(self, source: LineSource, channel: Channel, until: int) -> None:
         """End what a source has of a channel."""
         have = source.has.pop(channel)
         if have.since:

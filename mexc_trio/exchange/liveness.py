@@ -10,6 +10,8 @@ with a deal in ten minutes would be judged by two or three pauses. So a pause fa
 never faster than with the number of those that came after it.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -95,3 +97,13 @@ class Pulse:
     def give_up(self, now: float) -> bool:
         """Whether subscribing again has not helped either, and the connection is to be replaced."""
         return self._asked and self.silence(now) >= 1.5 * self.patience
+
+
+def keep_rhythms(pulses: dict[Channel, Pulse], channels: Sequence[Channel]) -> None:
+    """Have the rhythms of these channels and of no others; one that is new is not awaited yet."""
+    for gone in pulses.keys() - set(channels):
+        del pulses[gone]
+    for channel in channels:
+        if channel not in pulses:
+            pulses[channel] = pulse = Pulse(channel)
+            pulse.connected(math.inf)

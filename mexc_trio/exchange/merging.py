@@ -19,8 +19,8 @@ Source: TypeAlias = Hashable
 
 LATE: Final = 3.0
 """Seconds that a leader may take to bring something as new as another line has brought."""
-HELD: Final = 10.0
-"""Seconds for which messages of lines that do not lead are held."""
+BUFFERED_FOR: Final = 10.0
+"""Seconds for which messages of lines that do not lead are buffered."""
 RENUMBERED: Final = 10.0
 """Seconds after which a leader whose messages all seem old is believed: its numbers are new."""
 
@@ -68,22 +68,22 @@ class Once:
         rows, ids = message.rows, message.ids
         good = len(rows) - message.dead
         new = [
-            place
-            for place, row in enumerate(rows)
+            index
+            for index, row in enumerate(rows)
             if self._is_new(
-                row if place < good else row.m, source, ids[place] if place < len(ids) else 0
+                row if index < good else row.m, source, ids[index] if index < len(ids) else 0
             )
         ]
         if len(new) == len(rows):
             return (message,)
         if not new:
             return ()
-        dead = sum(place >= good for place in new)
+        dead = sum(index >= good for index in new)
         return (
             msgspec.structs.replace(
                 message,
-                rows=[rows[place] for place in new],
-                ids=[ids[place] for place in new if place < len(ids)],
+                rows=[rows[index] for index in new],
+                ids=[ids[index] for index in new if index < len(ids)],
                 dead=dead,
                 missed=message.missed if dead else (),
             ),
@@ -117,87 +117,105 @@ class Sampled:
     # Whether the last one may come again because nobody was there when it was replaced.
     _may_repeat: bool = attrs.field(default=True, init=False)
     _heard: float = attrs.field(default=0.0, init=False)  # of the leader
-    _held: dict[Source, deque[tuple[float, Data]]] = attrs.field(factory=dict, init=False)
+    _buffered: dict[Source, deque[tuple[float, Data]]] = attrs.field(factory=dict, init=False)
 
     @property
-    def holds(self) -> bool:
+    def buffers(self) -> bool:
         """Whether there are messages that may yet be stored."""
-        return any(self._held.values())
+        return any(self._buffered.values())
 
     def take(self, source: Source, message: Data, now: float) -> Sequence[Data]:
         """Return what is to be stored now that a source has brought this."""
-        if self._leader is None:
-            self._leader, self._is_past = source, False
+        before = self._take_over(source, now) if self._leader is None else ()
         if source is self._leader:
             self._heard = now
             if self._is_past:
-                return self._taken([message])
-            self._hold(source, message, now)
+                return [*before, *self._taken([message])]
+            self._buffer(source, message, now)
             return self._pass(now)
-        held = self._hold(source, message, now)
-        while held and not self._is_newer(held[0][1]):
-            held.popleft()
-        while held and held[0][0] < min(now - HELD, self._heard):
-            held.popleft()  # the leader lives, and its numbers are others
-        if held and self._heard <= held[0][0] <= now - LATE:
+        buffered = self._buffer(source, message, now)
+        while buffered and not self._is_newer(buffered[0][1]):
+            buffered.popleft()
+        while buffered and buffered[0][0] < min(now - BUFFERED_FOR, self._heard):
+            buffered.popleft()  # the leader lives, and its numbers are others
+        if buffered and self._heard <= buffered[0][0] <= now - LATE:
             return self._take_over(source, now)
         return ()
 
-    def lost(self, source: Source, left: Sequence[Source]) -> Sequence[Data]:
-        """Take leave of a source; return what another takes over with."""
-        self._held.pop(source, None)
+    def lost(
+        self, source: Source, left: Sequence[Source], heard: Sequence[Source]
+    ) -> Sequence[Data]:
+        """Take leave of a source; return what another takes over with.
+
+        Args:
+            source: whose connection has ended.
+            left: the other sources.
+            heard: those of them on which the channel is not silent.
+        """
+        self._buffered.pop(source, None)
+        if not left:
+            self._leader, self._may_repeat = None, True
+        return self.silent(source, left, heard)
+
+    def silent(
+        self, source: Source, left: Sequence[Source], heard: Sequence[Source]
+    ) -> Sequence[Data]:
+        """Have another lead if a source that is silent does; the rest is as of `lost`."""
         if source is not self._leader:
             return ()
-        self._leader = None
-        if not left:
-            self._may_repeat = True
-            return ()
+        # A silent one may have kept something newer.
+        taken = self._give_way(heard or left) if left else ()
+        if not heard:
+            self._leader = None  # who is heard next leads at once
+        return taken
+
+    def _give_way(self, left: Sequence[Source]) -> Sequence[Data]:
         # Who holds the newest, or else who has been there for longest.
-        best = max(left, key=self._newest_held)
+        best = max(left, key=self._newest_buffered)
         return self._take_over(best, self._heard)
 
-    def _hold(self, source: Source, message: Data, now: float) -> deque[tuple[float, Data]]:
-        held = self._held.setdefault(source, deque())
-        held.append((now, message))
-        return held
+    def _buffer(self, source: Source, message: Data, now: float) -> deque[tuple[float, Data]]:
+        buffered = self._buffered.setdefault(source, deque())
+        buffered.append((now, message))
+        return buffered
 
     def _take_over(self, source: Source, now: float) -> Sequence[Data]:
         self._leader, self._is_past, self._heard = source, False, now
-        held = self._held.get(source)
-        while held and not self._is_newer(held[0][1]):
-            held.popleft()  # the last leader brought it, too
-        return self._pass(now) if held else ()
+        buffered = self._buffered.get(source)
+        while buffered and not self._is_newer(buffered[0][1]):
+            buffered.popleft()  # the last leader brought it, too
+        return self._pass(now) if buffered else ()
 
     def _pass(self, now: float) -> Sequence[Data]:
         """Return what the leader holds from the first that is newer than the last one taken."""
         assert self._leader is not None  # noqa: S101 - callers have seen to it
-        held = self._held.get(self._leader, deque())
-        newer = [message for _, message in held]
+        buffered = self._buffered.get(self._leader, deque())
+        newer = [message for _, message in buffered]
         while newer and not self._is_newer(newer[0]):
             del newer[0]
-        if not newer and held and held[0][0] <= now - RENUMBERED:
-            newer = [message for _, message in held]
+        if not newer and buffered and buffered[0][0] <= now - RENUMBERED:
+            newer = [message for _, message in buffered]
         if not newer:
             return ()
         self._is_past = True
-        del self._held[self._leader]
+        del self._buffered[self._leader]
         return self._taken(newer)
 
     def _taken(self, messages: Sequence[Data]) -> Sequence[Data]:
-        self._newest = _place(messages[-1]) or self._newest
+        self._newest = _sequence(messages[-1]) or self._newest
         self._may_repeat = False
         return messages
 
     def _is_newer(self, message: Data) -> bool:
-        place = _place(message)
-        return not place or place > self._newest or (self._may_repeat and place == self._newest)
+        number = _sequence(message)
+        return not number or number > self._newest or (self._may_repeat and number == self._newest)
 
-    def _newest_held(self, source: Source) -> int:
-        held = self._held.get(source)
-        return _place(held[-1][1]) if held else 0
+    def _newest_buffered(self, source: Source) -> int:
+        buffered = self._buffered.get(source)
+        return _sequence(buffered[-1][1]) if buffered else 0
 
 
-def _place(message: Data) -> int:
+def _sequence(message: Data) -> int:
     """Return a message's place in the exchange's order; 0 if it has none."""
     if message.channel == "depth":
         return message.version

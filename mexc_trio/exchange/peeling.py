@@ -45,7 +45,7 @@ class PeelingStream(trio.abc.Stream):
 
     _stream: trio.abc.Stream
     _url: str
-    _held: AsyncBool = attrs.field(factory=AsyncBool)
+    _paused: AsyncBool = attrs.field(factory=AsyncBool)
     """While true, nothing more is read: it waits in the kernel, and then at the exchange."""
     said_goodbye: bool = attrs.field(default=False, init=False)
     """Whether the library has sent a close frame, be it the first one or the answer to one."""
@@ -107,7 +107,7 @@ class PeelingStream(trio.abc.Stream):
         return data[: len(data) - len(self._ahead)]
 
     async def _read(self, max_bytes: int | None) -> bytes:
-        if self._held.value:
+        if self._paused.value:
             await self._released()
         try:
             return bytes(await self._stream.receive_some(max_bytes))
@@ -120,7 +120,7 @@ class PeelingStream(trio.abc.Stream):
 
     async def _released(self) -> None:
         with trio.move_on_after(LONGEST_HOLD):
-            await self._held.wait_value(False)
+            await self._paused.wait_value(False)
             return
         raise ExchangeError(
             f"nothing that comes could be kept for {LONGEST_HOLD:g} s", Loss.NO_RESOURCES

@@ -8,18 +8,18 @@ import trio
 
 @attrs.define(eq=False)
 class RateLimiter:
-    """Gives turns, one at a time and first come first served."""
+    """Lets callers pass one at a time, first come first served."""
 
     interval: float
-    """Seconds between two turns."""
+    """Seconds between two of them."""
     _next: float = attrs.field(default=-math.inf, init=False)
 
-    async def turn(self) -> None:
-        """Wait for a turn. Who is cancelled meanwhile leaves it unused."""
+    async def acquire(self) -> None:
+        """Wait until it is one's time. Who is cancelled meanwhile leaves that unused."""
         now = trio.current_time()
-        turn = max(self._next, now)
-        self._next = turn + self.interval
-        if turn > now:
-            await trio.sleep_until(turn)
+        at = max(self._next, now)
+        self._next = at + self.interval
+        if at > now:
+            await trio.sleep_until(at)
         else:
             await trio.lowlevel.checkpoint()

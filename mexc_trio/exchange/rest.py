@@ -12,9 +12,10 @@ has types.
 
 import logging
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple, Self, TypeVar
+from functools import partial
+from typing import Final, NamedTuple, ParamSpec, Self, TypeVar
 
 import attrs
 import httpx2
@@ -30,23 +31,28 @@ from mexc_trio.settings.routes import DIRECT, Route
 from mexc_trio.texts import one_line
 
 T = TypeVar("T")
+P = ParamSpec("P")
 # It logs every request at INFO.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
-PACE: Final = 0.25
+REQUEST_INTERVAL: Final = 0.25
 """Seconds between the beginnings of two requests: four a second from one address are clean."""
 TIMEOUT: Final = 30.0
 """Seconds for a whole request, its answer included."""
-MOST_BYTES: Final = 64 * 1024 * 1024
+MOST_BYTES: Final = 16 * 1024 * 1024
 """An answer may be so long, unpacked. The list of 1,200 contracts has 2.3 MB."""
+MOST_PARTS: Final = 500_000
+"""So many commas may be in an answer. The same list has about 70,000."""
+_SMALL: Final = 16_384
+"""Bytes that are read at once. Packed ones, which may mean a thousand times as many, are not."""
 
 _THROTTLED: Final = 510
 _NO_CONTRACT: Final = 1001
 _PREFIX: Final = "/api/v1/contract/"
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """What a request may take."""
 
     seconds: float
@@ -105,7 +111,7 @@ class Client:
     url: str
     _http: httpx2.AsyncClient
     _rate_limiter: RateLimiter
-    _limits: Limits | None = None
+    _limits: RequestLimits | None = None
     told: set[str] = attrs.field(factory=set, init=False)
     """What of its last list was not understood, by how it begins."""
 
@@ -119,22 +125,25 @@ class Client:
         Raises:
             RestError: there was no useful answer within the limits.
         """
-        await self._rate_limiter.turn()
+        await self._rate_limiter.acquire()
         seconds = self._bounds.seconds
         try:
             with trio.fail_after(seconds):
-                status, body = await self._fetch(path, query)
+                status, body, packed = await self._fetch(path, query)
         except trio.TooSlowError:
             raise RestError(f"{self.url} did not answer within {seconds:g} s") from None
         except httpx2.HTTPError as error:
             raise RestError(f"{self.url}: {_why(error)}") from error
-        return self._data(status, body)
+        if packed:
+            body = await trio.to_thread.run_sync(self._unpacked, body)
+        return await read_apart(len(body), self._data, status, body)
 
     @property
-    def _bounds(self) -> Limits:
-        return self._limits or Limits(TIMEOUT, MOST_BYTES)
+    def _bounds(self) -> RequestLimits:
+        return self._limits or RequestLimits(TIMEOUT, MOST_BYTES)
 
-    async def _fetch(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
+    async def _fetch(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes, bool]:
+        """Return the status, the answer, and whether that is packed."""
         body, most = bytearray(), self._bounds.size
         async with self._http.stream("GET", f"{self.url}{_PREFIX}{path}", params=query) as answer:
             # Cancelled and not left, because the client does not close the generators beneath.
@@ -145,11 +154,10 @@ class Client:
                         reading.cancel()
             if len(body) > most:
                 raise self._too_long()
-            if answer.headers.get("Content-Encoding") == "gzip":
-                return answer.status_code, self._unpacked(body)
-            return answer.status_code, bytes(body)
+            packed = answer.headers.get("Content-Encoding") == "gzip"
+            return answer.status_code, bytes(body), packed
 
-    def _unpacked(self, body: bytearray) -> bytes:
+    def _unpacked(self, body: bytes) -> bytes:
         # Not by the client, which would unpack without a bound.
         unpacker = zlib.decompressobj(zlib.MAX_WBITS + 16)  # 16 is gzip
         try:
@@ -170,6 +178,9 @@ class Client:
             raise RestError.throttled(f"{self.url} answers HTTP 429: too many requests")
         if status != httpx2.codes.OK:
             raise RestError(f"{self.url} answers HTTP {status}; is --rest-url right?")
+        # Decoding many small parts holds up the whole program, in a thread as well.
+        if body.count(b",") > MOST_PARTS:
+            raise RestError(f"{self.url}: an answer of more than {MOST_PARTS:,} parts")
         try:
             answer = decode(body, _Answer)
         except msgspec.DecodeError as error:
@@ -187,7 +198,7 @@ async def open_client(
     url: str,
     route: Route = DIRECT,
     rate_limiter: RateLimiter | None = None,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client of a REST interface.
 
@@ -213,11 +224,23 @@ async def open_client(
         transport=transport,
         timeout=None,  # Client.get bounds the whole of it
         follow_redirects=True,
+        event_hooks={"request": [partial(_refuse_plain, url)]},
         trust_env=False,
         verify=trusting(),
         headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
     ) as http:
-        yield Client(url.rstrip("/"), http, rate_limiter or RateLimiter(PACE), limits)
+        yield Client(url.rstrip("/"), http, rate_limiter or RateLimiter(REQUEST_INTERVAL), limits)
+
+
+async def _refuse_plain(url: str, request: httpx2.Request) -> None:
+    """Refuse a redirect that leaves TLS, and could lead to any program of this machine or network.
+
+    Raises:
+        RestError: it does.
+    """
+    if url.lower().startswith("https:") and request.url.scheme != "https":
+        where = one_line(str(request.url))
+        raise RestError(f"{url} redirects to {where}, which is not https: not followed")
 
 
 def _why(error: BaseException) -> str:
@@ -226,6 +249,16 @@ def _why(error: BaseException) -> str:
     while behind is not None and not (text := one_line(str(behind))):
         behind = behind.__cause__ or behind.__context__
     return type(error).__name__ if behind is None else without_source(text)
+
+
+async def read_apart(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what a function makes of an answer of so many bytes.
+
+    A long one is read in a thread: frames are received meanwhile.
+    """
+    if size <= _SMALL:
+        return function(*args, **kwargs)
+    return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
 
 
 def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:

@@ -10,7 +10,7 @@ import trio
 from python_socks import ProxyError, ProxyType
 from python_socks.async_.trio.v2 import Proxy
 
-from mexc_trio.errors import ExchangeError, Loss, leaves, out_of_resources
+from mexc_trio.errors import ExchangeError, leaves, loss_of
 from mexc_trio.settings.routes import Route
 from mexc_trio.texts import one_line
 
@@ -60,8 +60,8 @@ async def _connect_through(route: Route, host: str, port: int) -> trio.abc.Strea
     except ProxyError as error:
         raise ExchangeError(f"proxy {name} does not connect: {_said(error)}") from error
     except (OSError, trio.BrokenResourceError) as error:
-        loss = Loss.NO_RESOURCES if out_of_resources(error) else Loss.NOT_CONNECTED
-        raise ExchangeError(f"proxy {name} cannot be reached: {_why(error)}", loss) from error
+        why = f"proxy {name} cannot be reached: {_why(error)}"
+        raise ExchangeError(why, loss_of(error)) from error
     except (ValueError, IndexError) as error:  # bytes that the library did not expect
         raise ExchangeError(f"{name} is no such proxy: {_said(error)}") from error
     return cast("trio.abc.Stream", stream.trio_stream)

@@ -16,21 +16,12 @@ import trio
 
 from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError, Loss
-from mexc_trio.exchange.deals import Deals
+from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.decoding import dead_letter, decode
 from mexc_trio.exchange.feed import Feed
-from mexc_trio.exchange.messages import (
-    PING,
-    Ack,
-    Data,
-    Pong,
-    Refusal,
-    Skipped,
-    unsubscribe,
-)
+from mexc_trio.exchange.messages import PING, Ack, Data, Pong, Refusal, Skipped, unsubscribe
 from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Subscriptions
-from mexc_trio.exchange.tally import Tally
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals, Subscriptions
 from mexc_trio.exchange.websocket import Socket, dial
 
 log = logging.getLogger(__name__)
@@ -38,7 +29,7 @@ log = logging.getLogger(__name__)
 PONG_TIMEOUT: Final = 10.0
 """Seconds in which a ping is to be answered."""
 WATCH_INTERVAL: Final = 5.0
-"""Seconds between two looks at the clock and at the silence of the channels."""
+"""Seconds between two checks of the clock and of the silence of the channels."""
 _END: Final = 4096
 """Bytes at each end of a message in which the envelope is."""
 CLOCK_JUMP: Final = 10.0
@@ -63,7 +54,7 @@ async def converse(
     flush: Callable[[], None],
     dial: Dial = dial,
     rate_limiter: RateLimiter | None = None,
-    tally: Tally | None = None,
+    counters: LineCounters | None = None,
     deals: Deals | None = None,
     worn: Callable[[ExchangeError], None] | None = None,
 ) -> NoReturn:
@@ -77,8 +68,8 @@ async def converse(
         flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
         rate_limiter: spaces out subscriptions, by symbols; connections may share it. The
-            caller has taken the first symbol's turn. None is one of its own.
-        tally: is told of the exchange's clock and of the subscriptions. None is one of its own.
+            caller has acquired it for the first symbol. None is one of its own.
+        counters: is told of the exchange's clock and of the subscriptions. None is one of its own.
         deals: how deals are asked for; connections may share it. None is unmerged, if possible.
         worn: told, once, that the connection works and is to be replaced all the same. None has it
             end at once then.
@@ -88,15 +79,15 @@ async def converse(
     """
     if rate_limiter is None:
         rate_limiter = RateLimiter(SUBSCRIBE_PAUSE)
-        await rate_limiter.turn()
-    tally = tally or Tally()
+        await rate_limiter.acquire()
+    counters = counters or LineCounters()
     async with dial(url) as socket, trio.open_nursery() as nursery:
-        with tally.serving() as subscribed:
+        with counters.serving() as subscribed:
             subscriptions = Subscriptions(
                 socket, nursery, rate_limiter, deals or Deals(), subscribed
             )
             session = _Session(
-                socket, nursery, subscriptions, feeds, ping_interval, flush, tally, worn
+                socket, nursery, subscriptions, feeds, ping_interval, flush, counters, worn
             )
             nursery.start_soon(subscriptions.begin_all)
             nursery.start_soon(session.heartbeat)
@@ -113,7 +104,7 @@ class _Session:
     _all: Sequence[Feed]
     _ping_interval: float
     _flush: Callable[[], None]
-    _tally: Tally
+    _counters: LineCounters
     _worn: Callable[[ExchangeError], None] | None
     # How many of them are known.
     _known: int = attrs.field(default=0, init=False)
@@ -160,6 +151,8 @@ class _Session:
             if slept > CLOCK_JUMP:
                 raise ClockJumped(slept)
             await self._leave_the_stopped()
+            for feed in [*self._live.values()]:
+                await self._subscriptions.keep_up(feed)
             for feed in self._new():
                 self._nursery.start_soon(self._subscriptions.join, feed)
             if silence := self._answer_silence():
@@ -216,7 +209,7 @@ class _Session:
                 self._pong_due.deadline = math.inf
                 if self._pinged is not None and at is not None:
                     sent, began = self._pinged
-                    self._tally.clock_seen(at / 1000, sent, trio.current_time() - began)
+                    self._counters.clock_seen(at / 1000, sent, trio.current_time() - began)
                 self._pinged = None
             case Ack(channel):
                 self._subscriptions.acknowledged(channel)
@@ -229,7 +222,7 @@ class _Session:
         for symbol, feed in list(self._live.items()):
             if feed.stopped:
                 del self._live[symbol]
-                for channel in feed.pulses:
+                for channel in [*feed.pulses]:
                     await self._socket.send_message(unsubscribe(symbol, channel))
 
     def _answer_silence(self) -> ExchangeError | None:

@@ -13,9 +13,8 @@ import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError, Loss, UnknownContract
-from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.feed import Feed
-from mexc_trio.exchange.messages import method, subscribe
+from mexc_trio.exchange.messages import method, subscribe, unsubscribe
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.websocket import Socket
 from mexc_trio.rows import Channel
@@ -27,6 +26,20 @@ ACK_TIMEOUT: Final = 10.0
 """Seconds in which a subscription is to be acknowledged."""
 SUBSCRIBE_PAUSE: Final = 0.15
 """Seconds between the subscriptions of two symbols: 20 requests a second were fine (measured)."""
+
+
+@attrs.define(eq=False)
+class Deals:
+    """How deals are subscribed to; one object for all connections."""
+
+    merged: bool = False
+    """Whether they are asked for merged, as the exchange sends them unless told otherwise."""
+
+    def only_merged(self, why: str) -> None:
+        """Note that the exchange has refused the unmerged ones, and not the merged."""
+        if not self.merged:
+            log.warning("the exchange refuses unmerged deals (%s); merged ones are recorded", why)
+        self.merged = True
 
 
 @attrs.define(eq=False)
@@ -73,6 +86,8 @@ class Subscriptions:
     """Told the symbol of each acknowledgement."""
     feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
     """Those of all symbols that were ever taken in."""
+    # By symbol, what it is subscribed to or about to be.
+    _asked: dict[str, set[Channel]] = attrs.field(factory=dict, init=False)
     _asking: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _request: _Request | None = attrs.field(default=None, init=False)
     # Symbols that were refused and are asked for again later.
@@ -81,13 +96,14 @@ class Subscriptions:
     def take_in(self, feed: Feed) -> None:
         """Have a symbol's feed, before anything is asked for it."""
         self.feeds[feed.symbol] = feed
+        self._asked.pop(feed.symbol, None)
         _expect(feed, math.inf)  # what has not been asked for is not silent
 
     async def begin_all(self) -> None:
         """Subscribe to everything."""
         for number, feed in enumerate(list(self.feeds.values())):
             if number:
-                await self._rate_limiter.turn()
+                await self._rate_limiter.acquire()
             await self._begin(feed)
         if len(self.feeds) > 1:
             wanted = (symbol for symbol, feed in self.feeds.items() if not feed.stopped)
@@ -96,7 +112,7 @@ class Subscriptions:
 
     async def join(self, feed: Feed) -> None:
         """Subscribe to a symbol that was taken in later."""
-        await self._rate_limiter.turn()
+        await self._rate_limiter.acquire()
         await self._begin(feed)
 
     async def _begin(self, feed: Feed) -> None:
@@ -104,12 +120,31 @@ class Subscriptions:
         if feed.stopped:
             return
         _expect(feed, trio.current_time())
+        self._asked[feed.symbol] = {*feed.pulses}
         await self.ask(feed, tuple(feed.pulses))
+
+    async def keep_up(self, feed: Feed) -> None:
+        """Subscribe to channels that have been added to a symbol, and leave those that have gone.
+
+        The others go on as they do.
+        """
+        asked = self._asked.get(feed.symbol)
+        if asked is None:
+            return  # its turn is to come
+        for channel in asked - feed.pulses.keys():
+            asked.discard(channel)
+            await self._socket.send_message(unsubscribe(feed.symbol, channel))
+        if new := [channel for channel in feed.pulses if channel not in asked]:
+            asked.update(new)
+            for channel in new:
+                feed.pulses[channel].connected(trio.current_time())
+            self._nursery.start_soon(self.ask, feed, new)
 
     async def ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
         """Subscribe to channels of one symbol and see to it that each is answered."""
         async with self._asking:
-            request = _Request(feed.symbol, list(channels), self._deals.merged)
+            wanted = [channel for channel in channels if channel in feed.pulses]
+            request = _Request(feed.symbol, wanted, self._deals.merged)
             with trio.move_on_after(ACK_TIMEOUT):
                 # Deals alone that are not answered, or refused, are asked for in the plain way.
                 patience = ACK_TIMEOUT / 2 if request.asks_unmerged else math.inf
@@ -148,7 +183,8 @@ class Subscriptions:
             request.channels.remove(channel)
             request.answered()
             self._subscribed(request.symbol)
-            self.feeds[request.symbol].subscribed(channel)
+            if channel in (feed := self.feeds[request.symbol]).pulses:  # it is still wanted
+                feed.subscribed(channel)
             level = logging.DEBUG if len(self.feeds) > 1 else logging.INFO
             log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
 
@@ -171,13 +207,14 @@ class Subscriptions:
         if feed.symbol in self._later:
             return
         self._later.add(feed.symbol)
+        self._asked.pop(feed.symbol, None)
         _expect(feed, math.inf)
         pause = feed.refused(UnknownContract(feed.symbol))
         self._nursery.start_soon(self._ask_again, feed, pause)
 
     async def _ask_again(self, feed: Feed, pause: float) -> None:
         await trio.sleep(pause)
-        await self._rate_limiter.turn()
+        await self._rate_limiter.acquire()
         self._later.discard(feed.symbol)
         await self._begin(self.feeds[feed.symbol])  # another one, if it has come back meanwhile
 

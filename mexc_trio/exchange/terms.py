@@ -10,12 +10,15 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from mexc_trio.exchange.rest import Client, NoContract, RestError
+from mexc_trio.exchange.contracts import entries
+from mexc_trio.exchange.rest import Client, NoContract, read_apart
 
 FEW: Final = 10
 """Contracts that are asked for one by one, 2 KB each. For more of them it is the list, 2 MB."""
 UNKNOWN: Final = -1
 """Stands for a scale or state that the exchange does not say. A size or step is then no number."""
+_MOST: Final = 2**31
+"""What scales and states stay below in the table: one that did not fit would refuse all rows."""
 
 
 @attrs.frozen
@@ -51,19 +54,23 @@ async def ask_terms(client: Client, symbols: Collection[str]) -> list[Terms]:
     Raises:
         RestError: there was no useful answer.
     """
-    entries: list[msgspec.Raw] = []
     if len(symbols) > FEW:
+        data = await client.get("detail")
+        return await read_apart(len(bytes(data)), _listed, client.url, data, symbols)
+    found: list[Terms] = []
+    for symbol in symbols:
         try:
-            entries = msgspec.json.decode(await client.get("detail"), type=list[msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise RestError(f"{client.url}: the list of contracts is none: {error}") from error
-    else:
-        for symbol in symbols:
-            try:
-                entries.append(await client.get("detail", symbol=symbol))
-            except NoContract:
-                continue
-    found = (_read(entry) for entry in entries)
+            terms = _read(await client.get("detail", symbol=symbol))
+        except NoContract:
+            continue
+        if terms is not None and terms.symbol in symbols:
+            found.append(terms)
+    return found
+
+
+def _listed(url: str, data: msgspec.Raw, symbols: Collection[str]) -> list[Terms]:
+    """Return the terms of those symbols that a list has."""
+    found = map(_read, entries(url, data))
     return [terms for terms in found if terms is not None and terms.symbol in symbols]
 
 
@@ -84,6 +91,9 @@ def _read(entry: msgspec.Raw) -> Terms | None:
 def _number(text: msgspec.Raw | None, type_: type[float] | type[int]) -> float | int:
     """Read a number, also one that stands in quotes; what is none is unknown."""
     try:
-        return type_(float(bytes(text or b"").strip(b'"')))
-    except (ValueError, OverflowError):
-        return math.nan if type_ is float else UNKNOWN
+        number = float(bytes(text or b"").strip(b'"'))
+    except ValueError:
+        number = math.nan
+    if type_ is float:
+        return number if math.isfinite(number) else math.nan
+    return int(number) if abs(number) < _MOST else UNKNOWN

@@ -16,12 +16,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from mexc_trio.exchange.digits import (
-    MAX_TS_DIGITS,
-    Malformed,
-    funding_rate,
-    side,
-)
+from mexc_trio.exchange.digits import MAX_TS_DIGITS, Malformed, funding_rate, side
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import DEAL, DEPTH, TICKER, Row
 

@@ -22,7 +22,7 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, out_of_resources
+from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, loss_of
 from mexc_trio.exchange.frames import LONGEST
 from mexc_trio.exchange.peeling import PeelingStream, Take
 from mexc_trio.exchange.throttled import Throttled
@@ -64,7 +64,7 @@ async def dial(
     *,
     throttled: bool = False,
     connect: Connect = trio.open_tcp_stream,
-    held: AsyncBool | None = None,
+    paused: AsyncBool | None = None,
 ) -> AsyncIterator[Socket]:
     """Open a WebSocket, and close it at the end of the block.
 
@@ -72,24 +72,24 @@ async def dial(
         url: the exchange's socket.
         throttled: read it a hundred times a second at the most; see `Throttled`.
         connect: makes the connection over which TLS, if the URL says so, and WebSocket are spoken.
-        held: while true, nothing is dialled or read, since what came could not be kept.
+        paused: while true, nothing is dialled or read, since what came could not be kept.
 
     Raises:
         ExchangeError: it could not be opened within `CONNECT_TIMEOUT`, or has ended.
     """
-    if held is not None:
-        await held.wait_value(False)
+    if paused is not None:
+        await paused.wait_value(False)
     deadline = trio.current_time() + CONNECT_TIMEOUT
     with _one_error(url):
         with trio.fail_at(deadline):
             stream = await _connect(url, connect, throttled=throttled)
-        async with speak(stream, url, deadline, held) as socket:
+        async with speak(stream, url, deadline, paused) as socket:
             yield socket
 
 
 @asynccontextmanager
 async def speak(
-    stream: trio.abc.Stream, url: str, deadline: float, held: AsyncBool | None = None
+    stream: trio.abc.Stream, url: str, deadline: float, paused: AsyncBool | None = None
 ) -> AsyncIterator[Socket]:
     """Open a WebSocket on a stream, and close both at the end of the block.
 
@@ -100,14 +100,14 @@ async def speak(
         stream: any stream to the exchange.
         url: what the exchange is asked for.
         deadline: when the handshake is to be done, on Trio's clock.
-        held: as in `dial`.
+        paused: as in `dial`.
 
     Raises:
         ExchangeError: as in `dial`.
     """
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    peeling = PeelingStream(stream, url, held or AsyncBool())
+    peeling = PeelingStream(stream, url, paused or AsyncBool())
     try:
         with _one_error(url, peeling):
             async with trio.open_nursery() as nursery:
@@ -162,7 +162,7 @@ async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.S
     try:
         transport = await connect(host, parts.port or (443 if secure else 80))
     except OSError as error:
-        raise ExchangeError(f"cannot connect to {url}: {_why(error)}", _loss(error)) from error
+        raise ExchangeError(f"cannot connect to {url}: {_why(error)}", loss_of(error)) from error
     # Below TLS, so that what has gathered is decrypted together.
     stream = Throttled(transport) if throttled else transport
     if not secure:
@@ -172,7 +172,7 @@ async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.S
     except (trio.BrokenResourceError, OSError) as error:
         await trio.aclose_forcefully(transport)
         why = _why(error.__cause__ or error)
-        raise ExchangeError(f"TLS with {url} failed: {why}", _loss(error)) from error
+        raise ExchangeError(f"TLS with {url} failed: {why}", loss_of(error)) from error
     except BaseException:
         await trio.aclose_forcefully(transport)
         raise
@@ -244,10 +244,6 @@ def _complaint(error: BaseException) -> BaseException:
     while found is not None and not isinstance(found, RemoteProtocolError):
         found = found.__context__
     return found or error
-
-
-def _loss(error: BaseException) -> Loss:
-    return Loss.NO_RESOURCES if out_of_resources(error) else Loss.NOT_CONNECTED
 
 
 def _why(error: BaseException) -> str:

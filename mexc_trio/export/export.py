@@ -11,28 +11,29 @@ from typing import TYPE_CHECKING, BinaryIO
 import attrs
 
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.export.formats import Piped, Writer, open_writer
-from mexc_trio.export.gaps import GapSource, book_gaps
-from mexc_trio.export.ledger import Part, read_ledger
+from mexc_trio.export.exported_days import read_ledger
+from mexc_trio.export.formats import FileWriter, Piped, open_writer
+from mexc_trio.export.gaps import GapSource, book_gaps, clearable
 from mexc_trio.export.nautilus import export_catalog
-from mexc_trio.export.order import HOUR, row_numbers
-from mexc_trio.export.request import DAY, STANDARD_OUTPUT, Request
-from mexc_trio.export.source import LINES, Plan, Source, find_source
-from mexc_trio.files import refuse_existing, whole_file
+from mexc_trio.export.order import row_numbers
+from mexc_trio.export.part import Part, days, whole
+from mexc_trio.export.request import STANDARD_OUTPUT, ExportRequest
+from mexc_trio.export.source import LINES, ExportSource, Plan, find_source
+from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.read.selecting import FOREVER, find_gaps
 from mexc_trio.settings import Settings
-from mexc_trio.spans import EARLIEST, LATEST
+from mexc_trio.spans import EARLIEST, HOUR, LATEST
 from mexc_trio.times import time_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def export(settings: Settings, requests: Sequence[Request]) -> int:
+def export(settings: Settings, requests: Sequence[ExportRequest]) -> int:
     """Write the requests' file, or their days' files; return the exit code.
 
     A file of several symbols has one after the other, each in the order of time.
@@ -50,7 +51,7 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
     start, end = _bounds(first)
     with open_reader(settings) as reader:
         if first.kinds == ("gaps",):
-            sources: list[Source] = [
+            sources: list[ExportSource] = [
                 GapSource(find_gaps(reader), first, symbols=[r.symbol for r in requests])
             ]
         else:
@@ -74,28 +75,36 @@ def export(settings: Settings, requests: Sequence[Request]) -> int:
             for source, plan in full:
                 _export_days(source, plan, start, end)
         else:
-            _export_file(full, start, end)
+            _export_file(requests, full, start, end)
     return 0
 
 
-def _export_catalog(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
+def _export_catalog(full: Sequence[tuple[ExportSource, Plan]], start: int, end: int) -> None:
     """Add files to a catalog, one for each kind of each symbol."""
     with progress("catalog", sum(plan.rows for _, plan in full)) as bar:
         for source, plan in full:
-            gaps = book_gaps(source)
+            gaps = clearable(book_gaps(source), end)
             path = export_catalog(source, plan, start, end, gaps, bar)
             say(f"{path}: {_what([source.request])} from {plan.rows:,} rows, {_size(path)}")
 
 
-def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> None:
+def _export_file(
+    requests: Sequence[ExportRequest],
+    full: Sequence[tuple[ExportSource, Plan]],
+    start: int,
+    end: int,
+) -> None:
     """Write one file of all sources."""
-    source, _ = full[0]
-    request, what = source.request, _what([source.request for source, _ in full])
+    source, plan = full[0]
+    request = source.request
+    # The ledger is one source, whatever symbols it is asked about.
+    of = requests if request.kinds == ("gaps",) else [source.request for source, _ in full]
+    what = _what(of)
     total = sum(plan.rows for _, plan in full)
     with (
         progress(what, total) as bar,
         _output(request) as file,
-        open_writer(source, file, _gaps(source)) as writer,
+        open_writer(source, whole(source, plan, start, end), file) as writer,
     ):
         for source, plan in full:
             with closing(source.tables(plan, start, end)) as tables:
@@ -108,7 +117,7 @@ def _export_file(full: Sequence[tuple[Source, Plan]], start: int, end: int) -> N
 
 
 @contextmanager
-def _output(request: Request) -> "Iterator[BinaryIO]":
+def _output(request: ExportRequest) -> "Iterator[BinaryIO]":
     """Open the file of a request without days."""
     if request.out == STANDARD_OUTPUT:
         yield Piped(sys.stdout.buffer)
@@ -118,7 +127,7 @@ def _output(request: Request) -> "Iterator[BinaryIO]":
             yield file
 
 
-def _bounds(request: Request) -> tuple[int, int]:
+def _bounds(request: ExportRequest) -> tuple[int, int]:
     """Return the range in milliseconds; of candles, those that begin in it, whole."""
     start = request.start or 0
     end = FOREVER if request.end is None else request.end
@@ -130,22 +139,16 @@ def _bounds(request: Request) -> tuple[int, int]:
     return start, end
 
 
-def _export_days(source: Source, plan: Plan, start: int, end: int) -> None:
-    """Write the days that are missing or have got more rows since they were written.
+def _export_days(source: ExportSource, plan: Plan, start: int, end: int) -> None:
+    """Write the days that are missing, or of which the store says more than when they were written.
 
     So a run that was interrupted is resumed, and the same command every night brings a directory
-    up to date.
+    up to date. A day of which the store has no row any more keeps its file.
     """
     request = source.request
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the directory {request.out}: {error.strerror}") from error
+    make_directory(request.out)
     ledger = read_ledger(request)
-    parts = [
-        Part(day, max(start, day), min(end, day + DAY), plan.between(day, day + DAY))
-        for day in sorted({hour // DAY * DAY for hour in plan.hours})
-    ]
+    parts = days(source, plan, start, end)
     todo = [part for part in parts if request.force or not ledger.has(part)]
 
     def may_replace(part: Part) -> bool:
@@ -153,6 +156,7 @@ def _export_days(source: Source, plan: Plan, start: int, end: int) -> None:
 
     for part in todo:
         refuse_existing(request.file_of(part.day), replace=may_replace(part))
+    ledger.begin(todo)
     rows = sum(part.rows for part in todo)
     with progress(_what([request]), rows) as bar:
         for run in _runs(todo):
@@ -166,19 +170,19 @@ def _export_days(source: Source, plan: Plan, start: int, end: int) -> None:
 
 
 def _write(
-    source: Source,
+    source: ExportSource,
     plan: Plan,
     run: Sequence[Part],
     may_replace: Callable[[Part], bool],
     bar: Progress,
 ) -> Iterator[Part]:
     """Write one file a part, for parts that lie one behind the other; yield each that is whole."""
-    request, gaps = source.request, _gaps(source)
+    request = source.request
     with closing(source.tables(plan, run[0].start, run[-1].end)) as tables:
         for part, slices in groupby(_cut(tables, run), key=lambda pair: pair[0]):
             with (
                 whole_file(request.file_of(part.day), replace=may_replace(part)) as file,
-                open_writer(source, file, gaps) as writer,
+                open_writer(source, part, file) as writer,
             ):
                 _copy(source, part, (table for _, table in slices), writer, bar)
             _write_beside(request.file_of(part.day), writer, replace=may_replace(part))
@@ -186,7 +190,11 @@ def _write(
 
 
 def _copy(
-    source: Source, part: Part, tables: "Iterable[pa.Table]", writer: Writer, bar: Progress
+    source: ExportSource,
+    part: Part,
+    tables: "Iterable[pa.Table]",
+    writer: FileWriter,
+    bar: Progress,
 ) -> None:
     """Write a source's rows, and count them."""
     rows = 0
@@ -201,11 +209,7 @@ def _copy(
         )
 
 
-def _gaps(source: Source) -> Sequence[int]:
-    return book_gaps(source) if source.request.format == "hftbacktest" else ()
-
-
-def _write_beside(path: Path, writer: Writer, *, replace: bool) -> None:
+def _write_beside(path: Path, writer: FileWriter, *, replace: bool) -> None:
     """Write what is to stand beside a file, as JSON under its name and `.json`."""
     if writer.about and path != STANDARD_OUTPUT:
         with whole_file(path.with_name(f"{path.name}.json"), replace=replace) as file:
@@ -233,7 +237,7 @@ def _runs(parts: Sequence[Part]) -> list[list[Part]]:
     return runs
 
 
-def _nothing(source: Source) -> str:
+def _nothing(source: ExportSource) -> str:
     """Return the error for a range without rows."""
     request, whole = source.request, source.plan(0, FOREVER)
     text = f"{_what([request])} of {source.reader.name}: there are none"
@@ -243,7 +247,7 @@ def _nothing(source: Source) -> str:
     return f"{text} in that range, only between {time_name(first)} and {time_name(last)}"
 
 
-def _what(requests: Sequence[Request]) -> str:
+def _what(requests: Sequence[ExportRequest]) -> str:
     """Say what is exported: of which symbols what."""
     symbols = ", ".join(request.symbol for request in requests[:3])
     if len(requests) > 3:

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from mexc_trio.export.source import Source
+from mexc_trio.export.local_time import LocalClock
+from mexc_trio.export.part import Part
+from mexc_trio.export.source import ExportSource
 from mexc_trio.parquet import Parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Writer(Protocol):
+class FileWriter(Protocol):
     """Writes rows into one file."""
 
     def write(self, table: "pa.Table") -> None:
@@ -36,15 +38,15 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(source: Source, file: BinaryIO, gaps: Sequence[int] = ()) -> Iterator[Writer]:
+def open_writer(source: ExportSource, part: Part, file: BinaryIO) -> Iterator[FileWriter]:
     """Lend the writer of a request's format.
 
     Args:
         source: of the rows, and what was asked for.
+        part: of them that is written.
         file: where it is written.
-        gaps: for hftbacktest, when gaps in the books begin.
     """
-    writer = _writer(source, file, gaps)
+    writer = _writer(source, part, file)
     try:
         yield writer
         writer.close()
@@ -53,18 +55,18 @@ def open_writer(source: Source, file: BinaryIO, gaps: Sequence[int] = ()) -> Ite
         raise
 
 
-def _writer(source: Source, file: BinaryIO, gaps: Sequence[int]) -> Writer:
+def _writer(source: ExportSource, part: Part, file: BinaryIO) -> FileWriter:
     request = source.request
     if request.format == "parquet":
         return Parquet(file)
     if request.format == "hftbacktest":
-        from mexc_trio.export.hftbacktest import Events
+        from mexc_trio.export.hftbacktest import EventFile
 
-        return Events(file, gaps, request.latency, source.terms)
-    return Lines(file, header=source.names if request.format == "csv" else ())
+        return EventFile(file, part.gaps, LocalClock(request.latency, part.known), part.terms)
+    return LineWriter(file, header=source.names if request.format == "csv" else ())
 
 
-class Lines:
+class LineWriter:
     """One line a row, as the engine has written it: the second of two columns."""
 
     about: Mapping[str, str] = MappingProxyType({})
@@ -75,7 +77,7 @@ class Lines:
             file.write(",".join(header).encode() + b"\n")
 
     def write(self, table: "pa.Table") -> None:
-        """See `Writer.write`."""
+        """See `FileWriter.write`."""
         lines = table.column(1).to_pylist()
         self._file.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
 
@@ -83,7 +85,7 @@ class Lines:
         """Nothing follows the last line."""
 
     def abandon(self) -> None:
-        """See `Writer.abandon`."""
+        """See `FileWriter.abandon`."""
 
 
 class Piped(io.RawIOBase, BinaryIO):

@@ -1,6 +1,6 @@
 """The ledger of gaps as an export, beside the rows that it is about."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -8,16 +8,16 @@ import attrs
 
 from mexc_trio.clickhouse.schema import GAPS, columns, literal, milliseconds, qualified, quoted
 from mexc_trio.export.lines import line
-from mexc_trio.export.order import HOUR
-from mexc_trio.export.source import LINES, Plan, Source
+from mexc_trio.export.source import LINES, ExportSource, Plan
 from mexc_trio.read.selecting import GAP_COLUMNS
+from mexc_trio.spans import HOUR
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 @attrs.frozen
-class GapSource(Source):
+class GapSource(ExportSource):
     """The gaps of some symbols; of all if there are none."""
 
     symbols: Sequence[str] = ()
@@ -28,7 +28,7 @@ class GapSource(Source):
         return GAP_COLUMNS
 
     def plan(self, start: int, end: int) -> Plan:
-        """See `Source.plan`."""
+        """See `ExportSource.plan`."""
         found = self.reader.query(
             f"SELECT intDiv({self._start}, {HOUR}) * {HOUR} AS hour, count() "
             f"FROM ({self._gaps(start, end)}) GROUP BY hour ORDER BY hour"
@@ -36,7 +36,7 @@ class GapSource(Source):
         return Plan({int(hour): int(rows) for hour, rows in found}, 0)
 
     def tables(self, plan: Plan, start: int, end: int) -> "Generator[pa.Table, None, None]":
-        """See `Source.tables`."""
+        """See `ExportSource.tables`."""
         import pyarrow as pa
 
         select = f"{self._gaps(start, end)} ORDER BY {self._start}, symbol, channel"
@@ -55,7 +55,12 @@ class GapSource(Source):
         return milliseconds(quoted("from"), self.prefix.ts_type)
 
 
-def book_gaps(source: Source) -> list[int]:
+def clearable(gaps: Iterable[int], end: int) -> list[int]:
+    """Return those after whose beginning there is time, before an end, to clear the book."""
+    return [start for start in gaps if start < end - 1]
+
+
+def book_gaps(source: ExportSource) -> list[int]:
     """Return when gaps in the books of a source's symbol begin, in order, in milliseconds."""
     reader = source.reader
     types = (columns(reader) or {}).get(GAPS.name)

@@ -4,10 +4,10 @@ One event is 64 bytes: what it is, when on the exchange and when at the local ma
 price, amount. Three things to know:
 
 - The format's prices are floats of 64 bits. They are read from the exchange's digits one by one.
-- `local_ts` is the time of receipt, where tables are wide. It is never before the exchange's time,
-  whose clock may be ahead, nor before an earlier event's. Elsewhere, or if the user says so, it is
-  the exchange's time and a constant latency.
-- Books are told as changes, see `books`.
+- `local_ts` is the time of receipt, where tables are wide, see `local_time`.
+- Books are told as changes, see `books`. Each file begins with a clear and the whole book, so that
+  it can be read alone, and ends with a clear if books are missing at its end. Files of days that
+  follow each other can be read as one: neither clock goes back from one to the next.
 
 Beside the file stands what a backtest is to be told of the contract: tick, lot and size as the
 table `contracts` has them. Where it has none, or the file has numbers between them, tick and lot
@@ -21,10 +21,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from mexc_trio.clickhouse.terms import Terms, digits
-from mexc_trio.export.books import BIDS, Books, trimmed
+from mexc_trio.clickhouse.recorded_terms import RecordedTerms, digits
+from mexc_trio.export.books import BIDS, Books, in_units
+from mexc_trio.export.local_time import LocalClock
 from mexc_trio.rows import DEAL
 from mexc_trio.spans import EARLIEST, LATEST
+from mexc_trio.texts import trimmed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,51 +61,48 @@ _FLUSH: Final = 50_000
 Event = tuple[int, int, int, float, float, int, int, float]
 
 
-class Events:
+class EventFile:
     """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
 
     def __init__(
         self,
         file: BinaryIO,
-        gaps: Sequence[int] = (),
-        latency: int | None = None,
-        terms: Sequence[Terms] = (),
+        gaps: Sequence[int],
+        local: LocalClock,
+        terms: Sequence[RecordedTerms],
     ) -> None:
         """Begin a file.
 
         Args:
             file: where it is written.
-            gaps: when gaps in the books begin, in order, in milliseconds.
-            latency: milliseconds from the exchange's time to the local one; None for the time of
-                receipt, where it is known.
+            gaps: when gaps in the books begin that are in the file, or at its end, in order, in
+                milliseconds.
+            local: the clock of the local machine.
             terms: what is known of the contract; the last ones count.
         """
         self._file = file
         self._terms = terms[-1] if terms else None
         self._books = Books(gaps)
-        self._latency = None if latency is None else latency * 1_000_000
-        self._received = self._local = 0
+        self._local = local
         self._tick, self._lot = _Step(), _Step()
         self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
         self._events = 0
         self._impossible = 0
 
     def write(self, table: "pa.Table") -> None:
-        """See `Writer.write`. Columns: milliseconds, type, message, receipt in microseconds."""
+        """See `FileWriter.write`. Columns: those of `ExportSource.rows`."""
         events: list[Event] = []
-        columns = (column.to_pylist() for column in table.columns)
+        columns = (column.to_pylist() for column in table.columns[:4])
         for ts, mt, m, received in zip(*columns, strict=True):
             if not EARLIEST <= ts < LATEST:  # the format's nanoseconds end in 2262
                 self._impossible += 1
                 continue
-            self._received = received * 1000
-            events += [
-                self._event(DEPTH_CLEAR_EVENT, at, 0.0, 0.0) for at in self._books.gaps_before(ts)
-            ]
+            events += self._clears(ts)
+            local = self._local.of(ts, received)
             if mt == DEAL:
-                events.append(self._deal(ts, m))
+                events.append(self._deal(ts, local, m))
             else:
-                self._depth(events, ts, m)
+                self._depth(events, ts, local, m)
             if len(events) >= _FLUSH:
                 self._flush(events)
         self._flush(events)
@@ -112,8 +111,14 @@ class Events:
         """Turn the spool into the archive."""
         if self._impossible:
             log.warning("%d rows have an impossible time and are left out", self._impossible)
+        known = digits(self._terms.tick) if self._terms else ""
+        if known and known != (tick := self.about["tick_size"]):
+            log.warning(
+                "prices lie between the contract's ticks of %s: tick_size is %s", known, tick
+            )
         from numpy.lib import format as npy
 
+        self._flush(self._clears(LATEST))
         header: Mapping[str, Any] = {
             "descr": npy.dtype_to_descr(_dtype()),
             "fortran_order": False,
@@ -128,12 +133,12 @@ class Events:
                     data.write(chunk)
 
     def abandon(self) -> None:
-        """See `Writer.abandon`."""
+        """See `FileWriter.abandon`."""
         self._spool.close()
 
     @property
     def about(self) -> Mapping[str, str]:
-        """See `Writer.about`."""
+        """See `FileWriter.about`."""
         if self._terms is None:
             return {"tick_size": self._tick.text, "lot_size": self._lot.text}
         said = {
@@ -150,10 +155,17 @@ class Events:
         self._spool.write(np.array(events, dtype=_dtype()).tobytes())
         events.clear()
 
-    def _depth(self, events: list[Event], ts: int, m: str) -> None:
+    def _clears(self, ts: int) -> list[Event]:
+        """Return the clears of gaps that begin before a time."""
+        return [
+            _event(DEPTH_CLEAR_EVENT, at, self._local.after(at), 0.0, 0.0)
+            for at in self._books.gaps_before(ts)
+        ]
+
+    def _depth(self, events: list[Event], ts: int, local: int, m: str) -> None:
         for change in self._books.become(m):
             if change.action == "clear":
-                events.append(self._event(DEPTH_CLEAR_EVENT, ts, 0.0, 0.0))
+                events.append(_event(DEPTH_CLEAR_EVENT, ts, local, 0.0, 0.0))
                 continue
             if change.action != "delete":
                 self._tick.add(change.price)
@@ -161,22 +173,18 @@ class Events:
             kind = DEPTH_SNAPSHOT_EVENT if change.snapshot else DEPTH_EVENT
             side = BUY_EVENT if change.side == BIDS else SELL_EVENT
             price, amount = float(change.price), float(change.amount)
-            events.append(self._event(kind | side, ts, price, amount))
+            events.append(_event(kind | side, ts, local, price, amount))
 
-    def _deal(self, ts: int, m: str) -> Event:
+    def _deal(self, ts: int, local: int, m: str) -> Event:
         price, volume, direction = m.split("|")
         self._tick.add(price)
         self._lot.add(volume)
         side = BUY_EVENT if direction == "1" else SELL_EVENT
-        return self._event(TRADE_EVENT | side, ts, float(price), float(volume))
+        return _event(TRADE_EVENT | side, ts, local, float(price), float(volume))
 
-    def _event(self, ev: int, ts: int, price: float, amount: float) -> Event:
-        at = ts * 1_000_000
-        local = at + (self._latency or 0)
-        if self._latency is None and self._received:
-            local = max(at, self._received)
-        self._local = max(self._local, local)
-        return (ev | BOTH, at, self._local, price, amount, 0, 0, 0.0)
+
+def _event(ev: int, ts: int, local: int, price: float, amount: float) -> Event:
+    return (ev | BOTH, ts * 1_000_000, local, price, amount, 0, 0, 0.0)
 
 
 class _Step:
@@ -191,17 +199,12 @@ class _Step:
             return
         if len(self._seen) < _MOST_SEEN:
             self._seen.add(text)
-        self._units = math.gcd(self._units, self._in_units(text))
+        self._units = math.gcd(self._units, in_units(text, _DECIMALS))
 
     def or_coarser(self, text: str) -> str:
         """Return a step that somebody knows if all numbers are multiples of it, else our own."""
-        known = self._in_units(text) if text else 0
+        known = in_units(text, _DECIMALS) if text else 0
         return text if known and not self._units % known else self.text
-
-    @staticmethod
-    def _in_units(text: str) -> int:
-        whole, _, fraction = text.partition(".")
-        return int(whole + fraction[:_DECIMALS].ljust(_DECIMALS, "0"))
 
     @property
     def text(self) -> str:

@@ -18,18 +18,16 @@ import attrs
 
 from mexc_trio.errors import FileError
 from mexc_trio.read.arrow import in_order, times
+from mexc_trio.spans import HOUR
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-HOUR: Final = 3_600_000
-"""Milliseconds."""
 
 _PIECE: Final = 2**24
 """Bytes of rows that wait in memory to be written to the file together."""
 
 
-def held_back(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
+def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
     """Yield the rows of batches in the order of their first column, a time.
 
     Args:
@@ -39,21 +37,25 @@ def held_back(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
     import numpy as np
     import pyarrow as pa
 
-    held: pa.Table | None = None
+    buffered: pa.Table | None = None
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        held = table if held is None or not held.num_rows else pa.concat_tables([held, table])
-        if not held.num_rows:
+        buffered = (
+            table
+            if buffered is None or not buffered.num_rows
+            else pa.concat_tables([buffered, table])
+        )
+        if not buffered.num_rows:
             continue
-        held = in_order(held)
-        ts = times(held)
+        buffered = in_order(buffered)
+        ts = times(buffered)
         # No row to come has a time before this; one with this time comes after those we have.
         ready = int(np.searchsorted(ts, ts[-1] - lateness, side="right"))
         if ready:
-            yield held.slice(0, ready)
-            held = held.slice(ready)
-    if held is not None and held.num_rows:
-        yield held
+            yield buffered.slice(0, ready)
+            buffered = buffered.slice(ready)
+    if buffered is not None and buffered.num_rows:
+        yield buffered
 
 
 def by_hour(batches: "Iterator[pa.RecordBatch]", directory: Path) -> "Iterator[pa.Table]":

@@ -11,10 +11,8 @@ import attrs
 
 from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.errors import UsageError
+from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
 from mexc_trio.times import day_name, parse_time
-
-DAY: Final = 86_400_000
-"""Milliseconds."""
 
 KINDS: Final = ("deals", "tickers", "depths", "candles", *OPTIONAL_VIEWS, "raw", "gaps")
 FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest", "nautilus")
@@ -31,11 +29,11 @@ _FORMAT_OF: Final = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".npz": "hftbacktest",
 }  # fmt: skip
-_UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY}
+_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
 @attrs.frozen(kw_only=True)
-class Request:
+class ExportRequest:
     """An export of one symbol as the user asked for it."""
 
     symbol: str
@@ -91,7 +89,7 @@ def parse_requests(
     flat: bool,
     latency_ms: int | None,
     force: bool,
-) -> list[Request]:
+) -> list[ExportRequest]:
     """Turn the command line's texts into requests, one a symbol; they may share a file.
 
     Raises:
@@ -138,7 +136,7 @@ def parse_requests(
             "--numbers float or exact, and with files for people, not for backtests"
         )
     return [
-        Request(
+        ExportRequest(
             symbol=symbol, kinds=kinds, format=chosen, numbers=which, amounts=unit,
             out=out / symbol if by_day and len(symbols) > 1 else out,
             start=first, end=last, interval=step, by_day=by_day, flat=flat, latency=latency_ms,

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms
 from mexc_trio.clickhouse.schema import literal, milliseconds
-from mexc_trio.clickhouse.terms import Terms, read_terms
 from mexc_trio.clickhouse.view_sql import RECEIPT, RECEIPT_SQL
+from mexc_trio.export import local_time
 from mexc_trio.export.lines import line
-from mexc_trio.export.order import HOUR, by_hour, held_back
-from mexc_trio.export.request import BACKTESTS, Request
+from mexc_trio.export.order import by_hour, reordered
+from mexc_trio.export.request import BACKTESTS, ExportRequest
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import IN_ORDER, TYPES, Prefix, Typed, find, find_terms
+from mexc_trio.spans import DAY, EARLIEST, HOUR, LATEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,12 +56,15 @@ class Plan:
 
 
 @attrs.frozen
-class Source:
-    """The rows of one table that an export is made of."""
+class ExportSource:
+    """The rows of one table that an export is made of.
+
+    What asks the store raises StoreError where there is no answer, or an error.
+    """
 
     prefix: Prefix
-    request: Request
-    terms: Sequence[Terms] = ()
+    request: ExportRequest
+    terms: Sequence[RecordedTerms] = ()
     """What is known of the contract."""
 
     @property
@@ -75,11 +80,7 @@ class Source:
         return (*RAW, *RECEIPT) if self.prefix.wide else RAW
 
     def plan(self, start: int, end: int) -> Plan:
-        """Read the times of a range.
-
-        Raises:
-            StoreError: there was no answer, or an error.
-        """
+        """Read the times of a range."""
         import numpy as np
 
         hours: Counter[int] = Counter()
@@ -99,27 +100,40 @@ class Source:
         return Plan(dict(sorted(hours.items())), lateness)
 
     def tables(self, plan: Plan, start: int, end: int) -> "Generator[pa.Table, None, None]":
-        """Yield the rows of a range in the order of their first column, which is a time.
-
-        Raises:
-            StoreError: there was no answer, or an error.
-        """
+        """Yield the rows of a range in the order of their first column, which is a time."""
         late = 0 if self.request.kinds == ("candles",) else plan.lateness
         with closing(self.reader.batches(self._select(start, end))) as batches:
             if late <= LATE:
-                yield from held_back(batches, late)
+                yield from reordered(batches, late)
             else:
                 yield from by_hour(batches, self.request.directory)
 
     def rows(self, start: int, end: int) -> str:
         """Return the SELECT of the rows of a range: milliseconds, message type, message.
 
-        Last comes the time of receipt in microseconds, 0 where it is not known.
+        Then the time of receipt in microseconds and the exchange's number of a deal or a book,
+        each 0 where it is not known.
         """
         times = milliseconds("ts", self.prefix.ts_type)
-        received = "toUnixTimestamp64Micro(rt)" if self.prefix.wide else "toInt64(0)"
-        columns = f"{times} AS at, CAST(mt, 'String') AS type, m, {received} AS received"
+        receipt = "toInt64(0) AS received, toUInt64(0) AS id"
+        if self.prefix.wide:
+            receipt = "toUnixTimestamp64Micro(rt) AS received, id"
+        columns = f"{times} AS at, CAST(mt, 'String') AS type, m, {receipt}"
         return f"SELECT {columns} FROM {self._rows(start, end)}"
+
+    def known_by_day(self, start: int, end: int) -> Mapping[int, int]:
+        """Return when the local machine knew of all rows that a range has of each day.
+
+        In nanoseconds, by the day's start in milliseconds; nothing where that was not recorded.
+        """
+        if not self.prefix.wide:
+            return {}
+        known = local_time.sql(None, "at", "received")
+        rows = self.rows(max(start, EARLIEST), min(end, LATEST))
+        found = self.reader.query(
+            f"SELECT intDiv(at, {DAY}) * {DAY} AS day, max({known}) FROM ({rows}) GROUP BY day"
+        )
+        return {int(day): int(latest) for day, latest in found}
 
     @property
     def _typed(self) -> Typed:
@@ -155,7 +169,7 @@ class Source:
         return f"{select} {IN_ORDER}"
 
 
-def find_source(reader: Reader, request: Request, table: str) -> Source:
+def find_source(reader: Reader, request: ExportRequest, table: str) -> ExportSource:
     """Look at the table of the request's symbol.
 
     Raises:
@@ -164,7 +178,7 @@ def find_source(reader: Reader, request: Request, table: str) -> Source:
     """
     prefix = find(reader, request.symbol, table)
     if request.amounts == "coins":
-        return Source(prefix, request, find_terms(reader, request.symbol, table))
+        return ExportSource(prefix, request, find_terms(reader, request.symbol, table))
     if request.format in BACKTESTS:
-        return Source(prefix, request, read_terms(reader, [table]).get(table, ()))
-    return Source(prefix, request)
+        return ExportSource(prefix, request, read_terms(reader, [table]).get(table, ()))
+    return ExportSource(prefix, request)

@@ -12,7 +12,7 @@ What survives what. A flushed row is in the kernel: killing the process loses no
 power cut either way, though its end may be lost.
 
 What is remembered. For each table `acked`, the position up to which its rows are in the store, and
-`table_rows`, how many rows the table had then. An INSERT with an unknown outcome is settled by
+`table_rows`, how many rows the table had then. An INSERT with an unknown outcome is resolved by
 comparing `count()` with these two. Rows stay `retention` seconds after they were written, so that a
 table that lost its tail with the power can be given it again.
 """

@@ -25,7 +25,7 @@ class Damage(sqlite3.DatabaseError):
 
 def connect(path: Path) -> Database:
     """Open a database, made if it is missing; raises what `translated` turns into our errors."""
-    db = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")

@@ -18,8 +18,11 @@ class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Time and version of each channel's last row."""
     until: int = 0
     """The rows before this position are considered in that."""
-    held: Sequence[tuple[int | str, ...]] = ()
+    pending: Sequence[tuple[int | str, ...]] = ()
     """Gaps that have ended and are not yet written."""
+    sure: int = 0
+    """Milliseconds: the deal after which others may be lacking, though later ones are there; 0 if
+    none may."""
 
 
 class Entry(NamedTuple):

@@ -61,7 +61,7 @@ _PAGE: Final = 256
 """Entries that are read at once, so that no read stays open and keeps the WAL from shrinking."""
 
 
-class State(NamedTuple):
+class TableState(NamedTuple):
     """What is remembered of one table."""
 
     name: str
@@ -135,10 +135,10 @@ class JournalFile:
         with translated(self.path):
             return [name for (name,) in self._db.execute("SELECT name FROM tables ORDER BY id")]
 
-    def table(self, name: str) -> tuple[int, State, int]:
+    def table(self, name: str) -> tuple[int, TableState, int]:
         """Return a table's number, its state and its end position; add it if it is not known."""
         with translated(self.path):
-            new = State(name, 0, None, "", b"")
+            new = TableState(name, 0, None, "", b"")
             self._db.execute(
                 "INSERT OR IGNORE INTO tables (name, acked, table_rows, engine, marks, doubtful, "
                 "base, sent, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -150,10 +150,10 @@ class JournalFile:
                 (name,),
             ).fetchone()
         self._kept.setdefault(id_, 0)
-        state = State._make([*found, bool(doubtful), base, sent])
+        state = TableState._make([*found, bool(doubtful), base, sent])
         return id_, state, self._ends.setdefault(id_, 0)
 
-    def write(self, entries: Sequence[Stored], states: Sequence[State]) -> None:
+    def write(self, entries: Sequence[Stored], states: Sequence[TableState]) -> None:
         """Write all of this in one transaction, or nothing if it fails."""
         with translated(self.path), transaction(self._db):
             self._db.executemany(

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import JournalError
+from mexc_trio.files import refuse_others
 from mexc_trio.journal.database import connect_to_read, translated
 
 STORE: Final = "store"
@@ -61,8 +62,12 @@ def choose(usual: Path, store: str, spelt: str) -> Chosen:
         usual: the file that it is in if nothing else is known.
         store: what the store is; empty if it cannot be asked.
         spelt: how it is spelt.
+
+    Raises:
+        UsageError: it may not be there; see `refuse_others`.
     """
-    found = {one.path: one for one in _look(usual)}
+    refuse_others(usual.parent)
+    found = {one.path: one for one in _inspect(usual)}
     ours = [one for one in found.values() if store and one.store == store]
     ours += [one for one in found.values() if one.spelt == spelt]
     ours += [one for one in found.values() if one.path == usual and not one.spelt]
@@ -74,7 +79,7 @@ def choose(usual: Path, store: str, spelt: str) -> Chosen:
     return Chosen(path, tuple(one for one in found.values() if one.path != path))
 
 
-def _look(usual: Path) -> Iterator[Found]:
+def _inspect(usual: Path) -> Iterator[Found]:
     for path in sorted(usual.parent.glob("journal*.sqlite"), key=lambda path: path != usual):
         try:
             yield _peek(path)

@@ -173,7 +173,7 @@ def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
     """Open a journal, made if it is missing; see `open_file`. What is left is written at the end.
 
     Raises:
-        JournalLocked, JournalError, DiskFull: as `open_file`.
+        JournalLocked, JournalError, DiskFull, UsageError: as `open_file`.
     """
     with open_file(path) as file:
         file.wait_for_locks(0)  # nobody else runs meanwhile: see `keep_flushing`

@@ -13,18 +13,11 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
-from mexc_trio.files import open_own
+from mexc_trio.files import open_own, refuse_others
 from mexc_trio.journal import places
 from mexc_trio.journal.boot_id import boot_id
-from mexc_trio.journal.database import (
-    Damage,
-    Database,
-    connect,
-    is_damage,
-    transaction,
-    translated,
-)
-from mexc_trio.journal.file import SCHEMA, JournalFile, State, Stored, remember
+from mexc_trio.journal.database import Damage, Database, connect, is_damage, transaction, translated
+from mexc_trio.journal.file import SCHEMA, JournalFile, Stored, TableState, remember
 from mexc_trio.locks import hold_file
 
 _VERSION: Final = 3
@@ -43,6 +36,7 @@ def open_file(path: Path) -> Iterator[JournalFile]:
         JournalLocked: another process has it.
         JournalBusy: another program has locked its database.
         JournalError: it cannot be made or opened.
+        UsageError: its directory is one of others; see `refuse_others`.
         DiskFull: no space.
     """
     with ExitStack() as stack:
@@ -50,6 +44,7 @@ def open_file(path: Path) -> Iterator[JournalFile]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"cannot make {path.parent}: {error.strerror}") from error
+        refuse_others(path.parent)  # in a place such as /tmp somebody else may have made it by now
         try:
             stack.enter_context(hold_file(path.with_suffix(".lock"), f"journal {path}"))
         except StoreLocked as error:
@@ -131,11 +126,11 @@ def _open(path: Path) -> tuple[Database, _Content]:
 
 def _check(db: Database) -> _Content:
     """Read everything: what cannot be read is better found now than when it is needed."""
-    states: dict[int, State] = {}
+    states: dict[int, TableState] = {}
     for id_, crc, *state in db.execute(
         "SELECT id, crc, name, acked, table_rows, engine, marks, 0, base, sent FROM tables"
     ):
-        states[id_] = State(*state)
+        states[id_] = TableState(*state)
         if states[id_].crc() != crc:
             raise Damage(f"what is remembered of table {id_} is damaged")
     kept: dict[int, int] = {}

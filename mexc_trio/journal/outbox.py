@@ -8,7 +8,7 @@ import trio
 from trio_util import AsyncBool
 
 from mexc_trio.errors import JournalBusy
-from mexc_trio.journal.file import JournalFile, State, Stored
+from mexc_trio.journal.file import JournalFile, Stored, TableState
 from mexc_trio.spans import now
 
 GROUP: Final = 256
@@ -27,7 +27,7 @@ class Collecting(Protocol):
     def pending(self, at: int) -> Stored:
         """Return what was collected, as the file takes it."""
 
-    def state(self) -> State:
+    def state(self) -> TableState:
         """Return what is remembered, as the file takes it."""
 
     def written(self, at: int) -> None:

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from mexc_trio.journal.entries import Entry, Marks, decode, encode, fitted
-from mexc_trio.journal.file import State, Stored
+from mexc_trio.journal.file import Stored, TableState
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
@@ -52,9 +52,9 @@ class Queue:
     kept, however old: the machine may have been off for longer than the retention."""
     inserts: int = attrs.field(default=0, init=False)
     """INSERTs since the table was rewritten, as far as is known in this run."""
-    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    write_lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     """Held by whoever changes the table: its writer at each step, or what rewrites it."""
-    _is_held: bool = attrs.field(default=False, init=False)
+    _is_retained: bool = attrs.field(default=False, init=False)
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""
     marks: Marks | None = attrs.field(default=None, init=False)
@@ -204,9 +204,9 @@ class Queue:
         """Remember that the store has `rows` more rows of this queue."""
         assert self.table_rows is not None  # noqa: S101 - the writer reconciles before it appends
         self.inserts += 1
-        self.settle(self.acked + rows, self.table_rows + rows)
+        self.move_head(self.acked + rows, self.table_rows + rows)
 
-    def settle(self, acked: int, table_rows: int) -> None:
+    def move_head(self, acked: int, table_rows: int) -> None:
         """Remember that the table has `table_rows` rows, the last of them at `acked - 1`."""
         self.acked = self.sent = acked
         self.table_rows, self.after_reboot = table_rows, False
@@ -234,13 +234,13 @@ class Queue:
         self._outbox.changed(self)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def retained(self) -> Iterator[None]:
         """Remove nothing while the block runs: it finds out what the table needs again."""
-        self._is_held = True
+        self._is_retained = True
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_retained = False
 
     @property
     def removable(self) -> int:
@@ -248,7 +248,7 @@ class Queue:
 
         To be asked before each removal: a writer may have found since that its table lost rows.
         """
-        return self.acked if self.verified and not self._is_held else 0
+        return self.acked if self.verified and not self._is_retained else 0
 
     def first_kept(self) -> int:
         """Return the first position whose row is still here; `end` if none is."""
@@ -288,11 +288,11 @@ class Queue:
             self.id, self.end - len(rows), len(rows), at, self._version, encode(rows)
         )  # fmt: skip
 
-    def state(self) -> State:
+    def state(self) -> TableState:
         """Return what is remembered, as the file takes it."""
         marks = self.stored_marks if self.marks is None else encode(self.marks)
         known = (self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
-        return State(*known, self.base, self.sent)
+        return TableState(*known, self.base, self.sent)
 
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""

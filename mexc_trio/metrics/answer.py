@@ -17,8 +17,8 @@ import trio
 
 from mexc_trio.files import write_own
 from mexc_trio.metrics import page
-from mexc_trio.metrics.server import Answer, serve
-from mexc_trio.metrics.survey import Survey, survey
+from mexc_trio.metrics.server import Response, serve
+from mexc_trio.metrics.snapshot import Snapshot, take_snapshot
 from mexc_trio.record.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -78,37 +78,37 @@ class Pages:
     """The pages of one recorder."""
 
     _recording: Recording
-    _survey: Survey | None = None
+    _snapshot: Snapshot | None = None
     _text: bytes | None = None
-    """The page of metrics; None where it was not made of `_survey` yet."""
+    """The page of metrics; None where it was not made of `_snapshot` yet."""
     _made: float = -FRESH
     _making: trio.Lock = attrs.field(factory=trio.Lock)
 
-    async def get(self, path: str) -> Answer | None:
+    async def get(self, path: str) -> Response | None:
         """Return what there is at a path."""
         match path:
             case "/metrics":
                 async with self._making:
-                    found = await self._look()
+                    found = await self._current()
                     if self._text is None:
                         self._text = await page.render(found, self._recording.collectors)
-                    return Answer(self._text, content_type=page.CONTENT_TYPE)
+                    return Response(self._text, content_type=page.CONTENT_TYPE)
             case "/live":
-                return Answer(b"the loop turns\n")
+                return Response(b"the loop turns\n")
             case "/ready":
                 async with self._making:
-                    return readiness(await self._look())
+                    return readiness(await self._current())
             case _:
                 return None
 
-    async def _look(self) -> Survey:
-        if self._survey is None or trio.current_time() - self._made >= FRESH:
-            self._survey, self._text = await survey(self._recording), None
+    async def _current(self) -> Snapshot:
+        if self._snapshot is None or trio.current_time() - self._made >= FRESH:
+            self._snapshot, self._text = await take_snapshot(self._recording), None
             self._made = trio.current_time()
-        return self._survey
+        return self._snapshot
 
 
-def readiness(found: Survey) -> Answer:
+def readiness(found: Snapshot) -> Response:
     """Return what is ready, and what is not and why, as JSON; status 503 if anything is not."""
     store: dict[str, Any] = {"name": found.store, "up": found.away is None}
     if found.away is not None:
@@ -120,7 +120,7 @@ def readiness(found: Survey) -> Answer:
         "not_ready": dict(islice(found.troubled.items(), NAMED)),
         "more_not_ready": max(0, len(found.troubled) - NAMED),
     }
-    return Answer(
+    return Response(
         json.dumps(said, indent=2).encode() + b"\n",
         200 if found.ready else 503,
         "application/json",

@@ -48,7 +48,10 @@ class Command:
 async def _run(words: Sequence[str], line: bytes, longest: float) -> str:
     """Run it; return what went wrong, or nothing."""
     # A pipe that is looked at once, at the end: one that floods it waits there until it is killed.
-    complaints, its_end = os.pipe()
+    try:
+        complaints, its_end = os.pipe()
+    except OSError as error:
+        return f"does not start: {error.strerror}"
     os.set_blocking(complaints, False)
     try:
         try:

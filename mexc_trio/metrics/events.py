@@ -1,8 +1,8 @@
 """Tells a command of the user's what somebody should know, a JSON line for each event.
 
-How everything is, is looked at now and then. What was well at the last look and is not at this one
-is an event, and so is its end. Many symbols in one trouble are one event, and a kind of event is
-told once a minute at the most: what comes meanwhile is told together.
+The state of everything is checked now and then. Trouble that the last check did not find is an
+event, and so is its end. Many symbols in one trouble are one event, and a kind of event is told
+once a minute at the most: what comes meanwhile is told together.
 
 Recording waits for none of this. The command has a task of its own behind a queue with a bound.
 """
@@ -20,13 +20,13 @@ import attrs
 import trio
 
 from mexc_trio.metrics.command import Command
-from mexc_trio.metrics.survey import State, pieces, state_of
+from mexc_trio.metrics.snapshot import SymbolState, pieces, state_of
 from mexc_trio.record.recording import Recording
 
 log = logging.getLogger(__name__)
 
 INTERVAL: Final = 5.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 PAUSE: Final = 60.0
 """Seconds between two events of a kind."""
 WAITING: Final = 16
@@ -36,7 +36,7 @@ NAMED: Final = 20
 LAST: Final = 5.0
 """Seconds that the command has for the last event of all, which the program's end waits for."""
 
-_GAPS: Final = (State.WAITING, State.SILENT)
+_GAPS: Final = (SymbolState.WAITING, SymbolState.SILENT)
 Found = dict[str, dict[str, str]]
 """What is not well: by kind, what or whom it concerns and a few words."""
 
@@ -53,8 +53,8 @@ class Events:
     _at: dict[str, float] = attrs.field(factory=dict, init=False)
     """When each kind was told last."""
 
-    async def look(self) -> list[bytes]:
-        """Return the lines of what has begun and what has ended since the last look."""
+    async def check(self) -> list[bytes]:
+        """Return the lines of what has begun and what has ended since the last check."""
         found, now, lines = await self._found(), trio.current_time(), []
         for kind in {**self._told, **found}:
             here, told = found.get(kind, {}), self._told.setdefault(kind, set())
@@ -103,13 +103,13 @@ class Events:
                     since = self._since.get(collector.symbol, now)
                     without_data[collector.symbol] = since
                     seconds = now - since
-                    if state is State.WAITING and (newest := collector.ledger.newest):
+                    if state is SymbolState.WAITING and (newest := collector.ledger.newest):
                         seconds = time.time() - newest / 1000  # the last run is part of it
                     if seconds >= after:
                         found.setdefault("gap", {})[collector.symbol] = trouble
-                elif state is State.STOPPED:
+                elif state is SymbolState.STOPPED:
                     found.setdefault("symbol stopped", {})[collector.symbol] = trouble
-                elif state is State.REFUSED:
+                elif state is SymbolState.REFUSED:
                     found.setdefault("rows refused", {})[collector.symbol] = trouble
             await trio.lowlevel.checkpoint()
         self._since = without_data
@@ -131,7 +131,7 @@ async def tell(recording: Recording) -> None:
             nursery.start_soon(run)
             while True:
                 # The settings may get a command, another one or none meanwhile.
-                for line in await events.look() if recording.settings.on_event else ():
+                for line in await events.check() if recording.settings.on_event else ():
                     try:
                         send.send_nowait(line)
                     except trio.WouldBlock:

@@ -24,9 +24,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from mexc_trio import __version__
-from mexc_trio.clickhouse.tally import BOUNDS, Outcome
+from mexc_trio.clickhouse.insert_counters import BOUNDS, Outcome
 from mexc_trio.errors import Loss
-from mexc_trio.metrics.survey import State, Survey, pieces
+from mexc_trio.metrics.snapshot import Snapshot, SymbolState, pieces
 from mexc_trio.record.collector import Collector
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Cause
 
@@ -39,27 +39,27 @@ _OTHER: Final = "other"
 _Number: TypeAlias = float
 
 
-async def render(survey: Survey, collectors: Sequence[Collector]) -> bytes:
+async def render(snapshot: Snapshot, collectors: Sequence[Collector]) -> bytes:
     """Return the page: what was surveyed, and lines for each symbol as it is now.
 
     Other tasks have their turn in between.
     """
     parts = []
-    for part in _parts(survey, collectors):
+    for part in _parts(snapshot, collectors):
         parts.append(part)
         await trio.lowlevel.checkpoint()
     return b"".join(parts)
 
 
-def _parts(survey: Survey, collectors: Sequence[Collector]) -> Iterator[bytes]:
-    for family in _families(survey):
+def _parts(snapshot: Snapshot, collectors: Sequence[Collector]) -> Iterator[bytes]:
+    for family in _families(snapshot):
         yield generate_latest(_One([family]))
     yield generate_latest(_PROCESS)
     for name, kind, about, lines in _SYMBOL_FAMILIES:
         yield f"# HELP {_PREFIX}{name} {about}\n# TYPE {_PREFIX}{name} {kind}\n".encode()
         for some in pieces(collectors, PIECE):
             yield "".join(
-                [line for collector in some for line in lines(collector, survey)]
+                [line for collector in some for line in lines(collector, snapshot)]
             ).encode()
 
 
@@ -78,51 +78,51 @@ _PROCESS: Final = CollectorRegistry(auto_describe=False)
 ProcessCollector(registry=_PROCESS)
 
 
-def _families(survey: Survey) -> Iterator[Metric]:
+def _families(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield all but the symbols' own. Each label's every value is there from the start."""
     build = {"version": __version__, "python": platform.python_version()}
     yield InfoMetricFamily(f"{_PREFIX}build", "What is running.", build)
     yield _gauge(
-        "ready", "Whether every symbol has fresh data and the store answers.", survey.ready
+        "ready", "Whether every symbol has fresh data and the store answers.", snapshot.ready
     )
-    yield from _exchange(survey)
-    yield from _gaps(survey)
-    yield from _store(survey)
-    yield from _disk(survey)
+    yield from _exchange(snapshot)
+    yield from _gaps(snapshot)
+    yield from _store(snapshot)
+    yield from _disk(snapshot)
 
 
-def _exchange(survey: Survey) -> Iterator[Metric]:
-    tallies = [((one.line, one.route), one) for one in survey.tallies]
-    states = [((state.value,), survey.states[state]) for state in State]
+def _exchange(snapshot: Snapshot) -> Iterator[Metric]:
+    line_counters = [((one.line, one.route), one) for one in snapshot.line_counters]
+    states = [((state.value,), snapshot.states[state]) for state in SymbolState]
     yield _gauges("symbols", "Symbols by what they do.", ["state"], states)
     yield _gauges(
         "connected_symbols", "Symbols whose data is coming, by line and route.",
-        ["line", "route"], [(line, survey.connected[one]) for line, one in tallies],
+        ["line", "route"], [(line, snapshot.connected[one]) for line, one in line_counters],
     )  # fmt: skip
     yield _counters(
         "reconnects", "Connections that were lost or could not be made, by reason.",
         ["line", "route", "reason"],
-        [((*line, why.value), one.losses[why]) for line, one in tallies for why in Loss],
+        [((*line, why.value), one.losses[why]) for line, one in line_counters for why in Loss],
     )  # fmt: skip
     every = (*CHANNELS, None)
-    frames = [((channel or _OTHER,), survey.frames[channel]) for channel in every]
+    frames = [((channel or _OTHER,), snapshot.frames[channel]) for channel in every]
     yield _counters("frames", "Frames with rows that came.", ["channel"], frames)
-    rows = [((channel or _OTHER,), survey.rows[channel]) for channel in every]
+    rows = [((channel or _OTHER,), snapshot.rows[channel]) for channel in every]
     yield _counters("rows", "Rows that came, dead letters included.", ["channel"], rows)
-    yield _counter("dead_letters", "Messages that could not be read.", survey.dead)
+    yield _counter("dead_letters", "Messages that could not be read.", snapshot.dead)
     yield _counter(
         "covered_losses", "Losses of a symbol's line while another had it, which left no gap.",
-        survey.covered,
+        snapshot.covered,
     )  # fmt: skip
     yield _gauges(
         "last_frame_timestamp_seconds", "When the last frame of any symbol came.",
-        ["channel"], [((channel,), at) for channel, at in survey.last.items()],
+        ["channel"], [((channel,), at) for channel, at in snapshot.last.items()],
     )  # fmt: skip
     yield _gauges(
         "silent_symbols", "Symbols whose channel is silent for longer than is usual for it.",
-        ["channel"], [((channel,), survey.silent[channel]) for channel in CHANNELS],
+        ["channel"], [((channel,), snapshot.silent[channel]) for channel in CHANNELS],
     )  # fmt: skip
-    heard = [(channel, delays) for channel, delays in survey.delays.items() if delays]
+    heard = [(channel, delays) for channel, delays in snapshot.delays.items() if delays]
     yield _gauges(
         "exchange_delay_median_seconds",
         "From the exchange's time to receipt, of the last frame of each symbol within a minute.",
@@ -132,9 +132,9 @@ def _exchange(survey: Survey) -> Iterator[Metric]:
         "exchange_delay_max_seconds", "The longest of the same.",
         ["channel"], [((channel,), max(delays)) for channel, delays in heard],
     )  # fmt: skip
-    clocks = [one.clock for one in survey.tallies if one.clock is not None]
+    clocks = [one.clock for one in snapshot.line_counters if one.clock is not None]
     if clocks:
-        clock = min(clocks, key=lambda look: look.round_trip)
+        clock = min(clocks, key=lambda sample: sample.round_trip)
         yield _gauge(
             "clock_offset_seconds",
             "How far this machine's clock is ahead of the exchange's, give or take half the round "
@@ -147,27 +147,27 @@ def _exchange(survey: Survey) -> Iterator[Metric]:
         )  # fmt: skip
 
 
-def _gaps(survey: Survey) -> Iterator[Metric]:
+def _gaps(snapshot: Snapshot) -> Iterator[Metric]:
     causes = [(cause.value, (cause.value,)) for cause in Cause]
     yield _counters(
         "gaps", "Gaps written to the table of gaps.",
-        ["cause"], [(label, survey.gaps[cause]) for cause, label in causes],
+        ["cause"], [(label, snapshot.gaps[cause]) for cause, label in causes],
     )  # fmt: skip
-    seconds = [(label, survey.gap_milliseconds[cause] / 1000) for cause, label in causes]
+    seconds = [(label, snapshot.gap_milliseconds[cause] / 1000) for cause, label in causes]
     yield _counters(
         "gap_seconds", "Their length; of one in all channels of a symbol once.", ["cause"], seconds
     )
-    whole = survey.filled["whole"]
-    how = [(("whole",), whole), (("part",), survey.filled["gaps"] - whole)]
+    whole = snapshot.filled["whole"]
+    how = [(("whole",), whole), (("part",), snapshot.filled["gaps"] - whole)]
     yield _counters("filled_gaps", "Those in deals that were filled afterwards.", ["how"], how)
-    yield _counter("filled_deals", "Deals that were fetched for them.", survey.filled["deals"])
+    yield _counter("filled_deals", "Deals that were fetched for them.", snapshot.filled["deals"])
 
 
-def _store(survey: Survey) -> Iterator[Metric]:
-    inserts = survey.inserts
-    yield _gauge("store_up", "Whether the store answers.", survey.away is None)
-    yield _gauge("store_away_seconds", "Since when it does not; else 0.", survey.away or 0.0)
-    stored = [((mt,), survey.stored[mt]) for mt in MESSAGE_TYPES]
+def _store(snapshot: Snapshot) -> Iterator[Metric]:
+    inserts = snapshot.inserts
+    yield _gauge("store_up", "Whether the store answers.", snapshot.away is None)
+    yield _gauge("store_away_seconds", "Since when it does not; else 0.", snapshot.away or 0.0)
+    stored = [((mt,), snapshot.stored[mt]) for mt in MESSAGE_TYPES]
     yield _counters("stored_rows", "Rows that the store has acknowledged.", ["type"], stored)
     yield _counters(
         "inserts", "INSERTs by how they ended; unavailable means that nobody answered.",
@@ -180,17 +180,17 @@ def _store(survey: Survey) -> Iterator[Metric]:
     yield HistogramMetricFamily(
         f"{_PREFIX}insert_seconds", "How long INSERTs took.", buckets, inserts.seconds
     )
-    yield _gauge("backlog_rows", "Rows in the journal that the store lacks.", survey.backlog)
+    yield _gauge("backlog_rows", "Rows in the journal that the store lacks.", snapshot.backlog)
     yield _gauge(
-        "backlog_age_seconds", "Since the oldest of them was received.", survey.backlog_age
+        "backlog_age_seconds", "Since the oldest of them was received.", snapshot.backlog_age
     )
 
 
-def _disk(survey: Survey) -> Iterator[Metric]:
-    yield _gauge("journal_bytes", "Size of the journal's files.", survey.journal)
-    yield _gauge("disk_free_bytes", "Free where the journal lies.", survey.disk_free)
+def _disk(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("journal_bytes", "Size of the journal's files.", snapshot.journal)
+    yield _gauge("disk_free_bytes", "Free where the journal lies.", snapshot.disk_free)
     yield _gauge(
-        "disk_bound_bytes", "With less than this free, recording stops.", survey.disk_bound
+        "disk_bound_bytes", "With less than this free, recording stops.", snapshot.disk_bound
     )
 
 
@@ -222,13 +222,13 @@ def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: _Labelled
 # The symbols' own, in the form of the page.
 
 
-def _ready(collector: Collector, survey: Survey) -> Iterator[str]:
+def _ready(collector: Collector, snapshot: Snapshot) -> Iterator[str]:
     if collector.failure is not None or not collector.stopped:  # else nobody wants it any more
-        ready = 0 if collector.symbol in survey.troubled else 1
+        ready = 0 if collector.symbol in snapshot.troubled else 1
         yield f'{_PREFIX}symbol_ready{{symbol="{collector.symbol}"}} {ready}\n'
 
 
-def _rows(collector: Collector, _: Survey) -> Iterator[str]:
+def _rows(collector: Collector, _: Snapshot) -> Iterator[str]:
     for channel in CHANNELS:
         yield (
             f'{_PREFIX}symbol_rows_total{{symbol="{collector.symbol}",channel="{channel}"}} '
@@ -236,7 +236,7 @@ def _rows(collector: Collector, _: Survey) -> Iterator[str]:
         )
 
 
-def _last(collector: Collector, _: Survey) -> Iterator[str]:
+def _last(collector: Collector, _: Snapshot) -> Iterator[str]:
     to_wall = time.time() - trio.current_time()
     for channel in CHANNELS:
         if (heard := collector.heard(channel)) is not None:
@@ -246,13 +246,13 @@ def _last(collector: Collector, _: Survey) -> Iterator[str]:
             )
 
 
-def _backlog(collector: Collector, _: Survey) -> Iterator[str]:
+def _backlog(collector: Collector, _: Snapshot) -> Iterator[str]:
     yield (
         f'{_PREFIX}symbol_backlog_rows{{symbol="{collector.symbol}"}} {collector.queue.backlog}\n'
     )
 
 
-def _written(collector: Collector, _: Survey) -> Iterator[str]:
+def _written(collector: Collector, _: Snapshot) -> Iterator[str]:
     yield (
         f'{_PREFIX}symbol_gaps_total{{symbol="{collector.symbol}"}} '
         f"{collector.ledger.written.total()}\n"
@@ -260,7 +260,7 @@ def _written(collector: Collector, _: Survey) -> Iterator[str]:
 
 
 _SYMBOL_FAMILIES: Final[
-    tuple[tuple[str, str, str, Callable[[Collector, Survey], Iterator[str]]], ...]
+    tuple[tuple[str, str, str, Callable[[Collector, Snapshot], Iterator[str]]], ...]
 ] = (
     ("symbol_ready", "gauge", "Whether the symbol has fresh data.", _ready),
     ("symbol_rows_total", "counter", "Rows that came.", _rows),

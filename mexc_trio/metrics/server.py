@@ -7,7 +7,8 @@ trickle, flood or take nothing cost nothing but their own answer.
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -17,7 +18,8 @@ import trio
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16
-"""Requests that are answered at one time; more are turned away."""
+"""Requests that are answered at one time; more are turned away. And answers that are not yet taken:
+of more, the oldest is left, whose taker is slow or takes nothing."""
 WAITING: Final = 64
 """Connections whose request has not come. Of more, the one that has said nothing for longest is
 left: who asks at once gets an answer, however many connect and say nothing."""
@@ -39,7 +41,7 @@ _STATUS: Final = {
 
 
 @attrs.frozen
-class Answer:
+class Response:
     """What is sent."""
 
     body: bytes
@@ -47,7 +49,7 @@ class Answer:
     content_type: str = "text/plain; charset=utf-8"
 
 
-Pages: TypeAlias = Callable[[str], Awaitable[Answer | None]]
+Pages: TypeAlias = Callable[[str], Awaitable[Response | None]]
 """Returns what there is at a path; None for nothing."""
 
 
@@ -61,46 +63,64 @@ async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local
             here looks at can read along by giving its own name this machine's address.
     """
     answering = 0
-    waiting: dict[trio.CancelScope, None] = {}  # the oldest first
+    waiting, sending = _Places(WAITING), _Places(AT_ONCE)
 
     async def request(stream: trio.SocketStream) -> bytes | None:
         """Return the head that comes; None if others came, too, and it took longest."""
-        if len(waiting) >= WAITING:
-            oldest = next(iter(waiting))
-            del waiting[oldest]
-            oldest.cancel()
-        with trio.CancelScope() as scope:
-            waiting[scope] = None
-            try:
-                return await _head(stream)
-            finally:
-                waiting.pop(scope, None)
+        with waiting.one():
+            return await _head(stream)
         return None
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def answered(head: bytes) -> tuple[Response, bool]:
+        """Return the answer to a request, and whether with its body."""
         nonlocal answering
-        counted = False
+        if answering >= AT_ONCE:
+            return Response(b"too many requests at once\n", 503), True
+        answering += 1
+        try:
+            return await _answer(head, pages, local=local)
+        finally:
+            answering -= 1
+
+    async def handle(stream: trio.SocketStream) -> None:
         try:
             with trio.move_on_after(PATIENCE):
                 if (head := await request(stream)) is None:
                     return
-                counted = True
-                answering += 1
-                if answering > AT_ONCE:
-                    answer, with_body = Answer(b"too many requests at once\n", 503), True
-                else:
-                    answer, with_body = await _answer(head, pages, local=local)
-                await stream.send_all(_encode(answer, with_body=with_body))
-                await stream.send_eof()
+                answer, with_body = await answered(head)
+                with sending.one():
+                    await stream.send_all(_encode(answer, with_body=with_body))
+                    await stream.send_eof()
         except (trio.BrokenResourceError, OSError):
             pass  # whoever asked has gone
         except Exception:
             log.exception("a request for metrics failed")
         finally:
-            answering -= counted
             await trio.aclose_forcefully(stream)
 
     await trio.serve_listeners(handle, list(listeners))
+
+
+@attrs.define(eq=False)
+class _Places:
+    """Room for so many; who comes when it is taken gets the place of whoever has one longest."""
+
+    number: int
+    _taken: dict[trio.CancelScope, None] = attrs.field(factory=dict, init=False)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Have a place while the block runs, which is cut off when the place is lost."""
+        if len(self._taken) >= self.number:
+            oldest = next(iter(self._taken))
+            del self._taken[oldest]
+            oldest.cancel()
+        with trio.CancelScope() as scope:
+            self._taken[scope] = None
+            try:
+                yield
+            finally:
+                self._taken.pop(scope, None)
 
 
 async def _head(stream: trio.abc.ReceiveStream) -> bytes:
@@ -114,29 +134,29 @@ async def _head(stream: trio.abc.ReceiveStream) -> bytes:
     return head
 
 
-async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Answer, bool]:
+async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Response, bool]:
     """Return the answer to a request, and whether with its body."""
     first, *fields = head.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")
     request = _REQUEST.fullmatch(first)
     if request is None:
-        return Answer(b"no HTTP request\n", 400), True
+        return Response(b"no HTTP request\n", 400), True
     method, target = request.groups()
     headers = {
         name.strip().lower(): text.strip() for name, _, text in (f.partition(":") for f in fields)
     }
     if local and not _LOCAL.fullmatch(headers.get("host", "localhost")):
-        return Answer(b"this recorder answers to localhost only\n", 403), True
+        return Response(b"this recorder answers to localhost only\n", 403), True
     if method not in ("GET", "HEAD"):
-        return Answer(b"GET or HEAD\n", 405), True
+        return Response(b"GET or HEAD\n", 405), True
     try:
         path = urlsplit(target).path
     except ValueError:
         path = ""
     found = await pages(path)
-    return found or Answer(b"there is /metrics, /live and /ready\n", 404), method == "GET"
+    return found or Response(b"there is /metrics, /live and /ready\n", 404), method == "GET"
 
 
-def _encode(answer: Answer, *, with_body: bool) -> bytes:
+def _encode(answer: Response, *, with_body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {answer.status} {_STATUS[answer.status]}\r\n"
         f"Content-Type: {answer.content_type}\r\n"

@@ -6,42 +6,108 @@ service that falls silent for longer than its `WatchdogSec` is killed and starte
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
+import attrs
 import trio
+from trio_util import periodic
 
-from mexc_trio.metrics.survey import Survey, survey
+from mexc_trio.metrics.snapshot import Snapshot, take_snapshot
+from mexc_trio.record.companions import Companion, beside
 from mexc_trio.record.recording import Recording
+from mexc_trio.supervise import supervise
 
 log = logging.getLogger(__name__)
 
 INTERVAL: Final = 15.0
 """Seconds between two words about how it does, at the most."""
+LONG: Final = 60.0
+"""Seconds after which a start counts as one that takes long."""
 
 
-async def keep_telling(recording: Recording, environ: Mapping[str, str] = os.environ) -> None:
+@asynccontextmanager
+async def telling(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Companion]:
+    """Tell of a start that takes long, and give what tells of the recording itself.
+
+    A start may have to wait for the exchange's list of contracts. systemd would take it for one
+    that has failed, and kill it, again and again: so it hears after a while that this one turns.
+    """
+    starting = trio.CancelScope()
+
+    async def start() -> None:
+        with starting:  # around all attempts: it can be entered once
+            await supervise(__name__, lambda: keep_waiting(environ))
+
+    async def tell(recording: Recording) -> None:
+        starting.cancel()
+        await keep_telling(recording, environ)
+
+    async with beside(start):
+        yield tell
+
+
+async def keep_waiting(environ: Mapping[str, str]) -> None:
+    """Tell until cancelled, from `LONG` seconds on, that the program turns, and waits."""
+    manager = _manager(environ)
+    if manager is None:
+        return
+    await trio.sleep(LONG)
+    while True:
+        await manager.tell("READY=1\nWATCHDOG=1\nSTATUS=still starting; the log says why")
+        await trio.sleep(_interval(environ))
+
+
+async def keep_telling(recording: Recording, environ: Mapping[str, str]) -> None:
     """Tell until cancelled; return at once where nobody listens."""
+    manager = _manager(environ)
+    if manager is None:
+        return
+    async with aclosing(periodic(_interval(environ))) as tries:
+        async for _ in tries:
+            if await manager.tell("READY=1"):
+                break
+    try:
+        while True:
+            found = await take_snapshot(recording)
+            await manager.tell(f"WATCHDOG=1\nSTATUS={_status(found)}")
+            await trio.sleep(_interval(environ))
+    except trio.Cancelled:
+        # Only then: a service that says so and goes on is killed.
+        with trio.move_on_after(1, shield=True):
+            await manager.tell("STOPPING=1")
+        raise
+
+
+@attrs.define
+class _Manager:
+    """Who is told. It may be gone for a moment, as while it replaces itself by a newer one."""
+
+    address: str
+    _is_deaf: bool = False
+
+    async def tell(self, message: str) -> bool:
+        """Send a message; return whether it was taken. The first that is not is a warning."""
+        # One of Trio's: a manager that has no time yet is waited for, and nobody else is.
+        try:
+            with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as notify:
+                await notify.connect(self.address)
+                await notify.send(message.encode())
+        except OSError as error:
+            if not self._is_deaf:
+                log.warning("systemd does not hear how it goes: %s", error.strerror)
+            self._is_deaf = True
+        else:
+            self._is_deaf = False
+        return not self._is_deaf
+
+
+def _manager(environ: Mapping[str, str]) -> _Manager | None:
     address = environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
-        return
-    # One of Trio's: a manager that has no time yet is waited for, and nobody else is.
-    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as notify:
-        try:
-            await notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            await notify.send(b"READY=1")
-            try:
-                while True:
-                    found = await survey(recording)
-                    await notify.send(f"WATCHDOG=1\nSTATUS={_status(found)}".encode())
-                    await trio.sleep(_interval(environ))
-            except trio.Cancelled:
-                # Only then: a service that says so and goes on is killed.
-                with trio.move_on_after(1, shield=True):
-                    await notify.send(b"STOPPING=1")
-                raise
-        except OSError as error:
-            log.warning("systemd is not told any more how it goes: %s", error.strerror)
+        return None
+    return _Manager("\0" + address[1:] if address.startswith("@") else address)
 
 
 def _interval(environ: Mapping[str, str]) -> float:
@@ -50,7 +116,7 @@ def _interval(environ: Mapping[str, str]) -> float:
     return min(INTERVAL, int(limit) / 2e6) if limit.isdigit() and int(limit) else INTERVAL
 
 
-def _status(found: Survey) -> str:
+def _status(found: Snapshot) -> str:
     """Return the line that `systemctl status` shows."""
     symbols = found.states.total()
     parts = [f"{symbols} symbols" if symbols != 1 else "1 symbol"]

@@ -5,23 +5,17 @@ to do it; otherwise the locks that recorders hold against each other are held he
 """
 
 import logging
-import secrets
-import time
 from collections.abc import Sequence
-from contextlib import closing
-from pathlib import Path
 
-from mexc_trio.clickhouse import compaction, open_store
-from mexc_trio.clickhouse.schema import Store, count, engines
+from mexc_trio.clickhouse import compaction
+from mexc_trio.clickhouse.schema import Store, engines
 from mexc_trio.clickhouse.tables import OF_ALL
-from mexc_trio.errors import MexcTrioError, StoreError, StoreRejected, StoreUnavailable
-from mexc_trio.journal import Journal, fact_of
-from mexc_trio.locks import holder
-from mexc_trio.operate.holding import held, journal_of, recorded_tables
+from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.journal import Journal
+from mexc_trio.operate.asking import ask_recorder
+from mexc_trio.operate.holding import check_ours, exclusive, recorded_tables
 from mexc_trio.output import say
-from mexc_trio.record.compaction import ANSWER, Answer, Request
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
 
 log = logging.getLogger(__name__)
 
@@ -34,46 +28,18 @@ def compact(settings: Settings, symbols: Sequence[str]) -> int:
         StoreError: the store does not answer.
         MexcTrioError: the recorder that was asked has ended.
     """
-    with closing(open_store(settings)) as store:
-        path = journal_of(settings, store)
-    pid = holder(path.with_suffix(".lock"))
-    return _ask(path, pid, symbols) if pid is not None else _do(settings, symbols)
-
-
-def _ask(journal: Path, pid: int, symbols: Sequence[str]) -> int:
-    """Have a recorder do it, and tell what it does."""
-    request = Request(secrets.token_hex(8), tuple(symbols))
-    request.leave(journal)
-    say(f"asking process {pid}, which records")
-    said = 0
-    try:
-        while True:
-            answer = Answer.read(fact_of(journal, ANSWER))
-            if answer.id == request.id:
-                for line in answer.done[said:]:
-                    say(line)
-                said = len(answer.done)
-                if answer.ended:
-                    break
-            if holder(journal.with_suffix(".lock")) != pid:
-                raise MexcTrioError(f"process {pid} has ended; the tables are whole, old or new")
-            time.sleep(0.1)
-    finally:
-        request.take_back(journal)
-    for line in answer.failed:
-        log.error("%s", line)
-    return 1 if answer.failed else 0
+    asked = ask_recorder(settings, symbols)
+    return _do(settings, symbols) if asked is None else asked
 
 
 def _do(settings: Settings, symbols: Sequence[str]) -> int:
-    with held(settings) as (store, journal, hold):
+    with exclusive(settings) as (store, journal, hold):
         names = [settings.for_symbol(one).table for one in symbols] or _compactable(store)
         hold(names)
         failed = False
         for name in names:
             try:
-                if not isinstance(settings.store, EmbeddedTarget):
-                    _check_ours(store, journal, name)
+                check_ours(settings, store, journal, name, "compact")
                 done = compaction.compact(store, name, settings.min_free)
             except StoreUnavailable:
                 raise
@@ -98,26 +64,6 @@ def _compactable(store: Store) -> list[str]:
         and kinds[name] == compaction.ENGINE
         and not compaction.is_beside(name)
     ]
-
-
-def _check_ours(store: Store, journal: Journal | None, table: str) -> None:
-    """See that no recorder on another machine writes to a server's table: this one's did.
-
-    Raises:
-        StoreRejected: it was another, or rows are to be written first.
-    """
-    known = journal is not None and table in journal.file.names()
-    expected = journal.queue(table).table_rows if journal is not None and known else None
-    if expected is None:
-        raise StoreRejected(
-            f"table {table}: no journal here knows it; compact it where it is recorded, since rows "
-            f"may be on their way into it (see --state-dir)"
-        )
-    if count(store, table) != expected:
-        raise StoreRejected(
-            f"table {table} has not the rows that the journal knows of; try again after: "
-            f"mexc-trio drain"
-        )
 
 
 def _note_fingerprint(store: Store, journal: Journal | None, table: str) -> None:

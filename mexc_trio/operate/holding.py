@@ -6,15 +6,10 @@ from pathlib import Path
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.identity import identity_of
-from mexc_trio.clickhouse.schema import (
-    Readable,
-    Store,
-    columns,
-    engines,
-    market_table,
-)
+from mexc_trio.clickhouse.schema import Readable, Store, columns, count, engines, market_table
 from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.clickhouse.tables import OF_ALL
+from mexc_trio.errors import StoreRejected
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import choose
 from mexc_trio.locks import hold_tables
@@ -23,7 +18,7 @@ from mexc_trio.settings.targets import EmbeddedTarget
 
 
 @contextmanager
-def held(
+def exclusive(
     settings: Settings,
 ) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
     """Open store and journal against recorders; give also what holds tables against others.
@@ -39,7 +34,8 @@ def held(
         names = {settings.store.identity}
         if not isinstance(settings.store, EmbeddedTarget):
             names.add(identity_of(store).here)
-        yield store, journal, stack.enter_context(hold_tables(store.name, names)).hold
+        locks = hold_tables(store.name, names, places=settings.store.lock_places)
+        yield store, journal, stack.enter_context(locks).hold
 
 
 def journal_of(settings: Settings, store: Readable) -> Path:
@@ -62,3 +58,34 @@ def recorded_tables(store: Readable) -> list[str]:
         if not why_unsuitable(market_table(name).columns, found[name], kinds.get(name, ""))
     ]
     return [*market, *(name for name in found if name in OF_ALL)]
+
+
+def check_ours(
+    settings: Settings, store: Store, journal: Journal | None, table: str, what: str
+) -> None:
+    """See that no recorder on another machine writes to a server's table: this one's did.
+
+    Args:
+        settings: where it is.
+        store: the same, open.
+        journal: of this machine.
+        table: its name.
+        what: is to be done with it, as in a sentence: `compact`.
+
+    Raises:
+        StoreRejected: it was another, or rows are to be written first.
+    """
+    if isinstance(settings.store, EmbeddedTarget):
+        return
+    known = journal is not None and table in journal.file.names()
+    expected = journal.queue(table).table_rows if journal is not None and known else None
+    if expected is None:
+        raise StoreRejected(
+            f"table {table}: no journal here knows it; {what} it where it is recorded, since rows "
+            f"may be on their way into it (see --state-dir)"
+        )
+    if count(store, table) != expected:
+        raise StoreRejected(
+            f"table {table} has not the rows that the journal knows of; try again after: "
+            f"mexc-trio drain"
+        )

@@ -23,7 +23,7 @@ from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.journal import Journal
-from mexc_trio.operate.holding import held, recorded_tables
+from mexc_trio.operate.holding import exclusive, recorded_tables
 from mexc_trio.output import say
 from mexc_trio.settings import Settings
 from mexc_trio.symbols import ALL_VIEWS
@@ -64,14 +64,14 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
     """
     if bool(symbols) == all_data:
         raise UsageError("name symbols, or give --all-data")
-    with held(settings) as (store, journal, hold):
+    with exclusive(settings) as (store, journal, hold):
         names = (
             recorded_tables(store)
             if all_data
             else [settings.for_symbol(one).table for one in symbols]
         )
         hold([name for name in names if name not in OF_ALL])
-        doomed = _look(store, journal, names)
+        doomed = _inspect(store, journal, names)
         if not doomed:
             say(f"{store.name}: nothing of that is there")
             return 0
@@ -96,7 +96,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
     return 0
 
 
-def _look(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:
+def _inspect(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:
     """Return what there is of some tables."""
     found = columns(store, tables=names) or {}
     kinds = engines(store, list(found)) if found else {}

@@ -6,12 +6,12 @@ from typing import Final
 
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.preparing import prepare_all
-from mexc_trio.clickhouse.schema import GAPS, Store, engines, market_table, quoted
-from mexc_trio.clickhouse.suitability import is_tree
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.schema import GAPS, Store, engines, quoted
+from mexc_trio.clickhouse.suitability import kept_by
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.output import say
-from mexc_trio.record.stats import place
+from mexc_trio.record.stats import data_file
+from mexc_trio.record.wide import table_of
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
@@ -30,7 +30,7 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
         MexcTrioError: the store cannot be opened, or refuses.
     """
     chosen = [settings.for_symbol(symbol) for symbol in symbols]
-    tables = [market_table(s.table, s.engine, wide=s.wide, recorded=s.channels) for s in chosen]
+    tables = [table_of(one) for one in chosen]
     with closing(open_store(settings)) as store:
         try:
             created = prepare_all(store, [*tables, GAPS])
@@ -39,12 +39,8 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
         typed = views.create(store, tables)
         kinds = engines(store, [symbol.table for symbol in chosen])
         for symbol in chosen:
-            tree = is_tree(kinds.get(symbol.table, ""))
-            engine = TableEngine.MERGETREE if tree else TableEngine.STRIPELOG
-            say(
-                f"{_short(symbol.symbol)} data: {symbol.table} table → "
-                f"{place(symbol.table, engine)} (continuous growth)"
-            )
+            rows = data_file(symbol.table, kept_by(kinds.get(symbol.table, "")))
+            say(f"{_short(symbol.symbol)} data: {symbol.table} table → {rows} (continuous growth)")
         if typed:
             say(f"Typed views: {', '.join(typed)}")
         where = f"database {store.database}, {store.name}"

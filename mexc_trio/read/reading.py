@@ -19,6 +19,7 @@ from mexc_trio.clickhouse.replicas import answering
 from mexc_trio.clickhouse.server import Block, ServerStore
 from mexc_trio.clickhouse.types import Convert, from_driver, parse
 from mexc_trio.errors import UsageError
+from mexc_trio.files import refuse_others
 from mexc_trio.read import arrow
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, ServerTarget
@@ -32,7 +33,8 @@ _TO_THE_END: Final[Mapping[str, object]] = {"cancel_http_readonly_queries_on_cli
 class Reader:
     """The read side of a store. It may write nothing, whatever its user may.
 
-    Calls block; one at a time, a stream included.
+    Calls block; one at a time, a stream included. A statement that fails raises StoreError, of
+    generators perhaps in the middle.
     """
 
     def __init__(self, target: ServerTarget, known_as: str = "") -> None:
@@ -55,52 +57,39 @@ class Reader:
         """Run one statement and return its rows, all of them in memory.
 
         Values are int, Decimal, float, str, bool, date, datetime in UTC, list, tuple, dict, None.
-
-        Raises:
-            StoreError: it failed.
         """
         with closing(self._blocks(sql)) as blocks:
             next(blocks)
             return [row for block in blocks for row in block]
 
+    def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a statement that may fail in the middle, and return the rows that came before."""
+        return self._store.rows_before_error(sql)
+
     def stream(self, sql: str, format: str) -> Generator[bytes, None, None]:  # noqa: A002
         """Run one statement and yield its answer as one document in a format of ClickHouse.
 
-        Closing the generator ends the statement.
-
-        Raises:
-            StoreError: it failed, perhaps in the middle; or the server cannot make the format.
+        Closing the generator ends the statement. That the server cannot make the format is a
+        StoreError, too.
         """
         settings = {**_TO_THE_END, **self._settings}
         yield from documents.stream(self._target, self.name, sql, format, settings)
 
     def batches(self, sql: str) -> "Generator[pa.RecordBatch, None, None]":
-        """Run a SELECT and yield its rows as batches of Arrow, at least one.
-
-        Raises:
-            StoreError: it failed, perhaps in the middle.
-        """
+        """Run a SELECT and yield its rows as batches of Arrow, at least one."""
         columns = [(row[0], row[1]) for row in self.query(f"DESCRIBE TABLE ({sql})")]
         with closing(self.stream(sql, arrow.ARROW_STREAM)) as pieces:
             yield from arrow.read(pieces, columns)
 
     def table(self, sql: str) -> "pa.Table":
-        """Run a SELECT and return its rows, all of them in memory.
-
-        Raises:
-            StoreError: it failed.
-        """
+        """Run a SELECT and return its rows, all of them in memory."""
         import pyarrow as pa
 
         with closing(self.batches(sql)) as batches:
             return pa.Table.from_batches(list(batches))
 
     def answer(self, sql: str) -> "pa.Table":
-        """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows.
-
-        Raises:
-            StoreError: it failed.
-        """
+        """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows."""
         with closing(self._blocks(sql)) as blocks:
             columns = [(row[0], row[1]) for row in next(blocks)]
             return arrow.of_values([row for block in blocks for row in block], columns)
@@ -150,7 +139,8 @@ def open_reader(settings: Settings) -> Iterator[Reader]:
 
 
 def refuse_no_store(directory: Path) -> None:
-    """Raise UsageError for a directory in which no store was ever made."""
+    """Raise UsageError for a directory in which no store was ever made, or where none may be."""
+    refuse_others(directory)
     if not directory.is_dir():
         raise UsageError(f"store {directory}: there is no such directory; see --store")
     if not (directory / "data").is_dir():

@@ -5,7 +5,7 @@ moment, its prefix, so that a recorder may go on meanwhile.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -13,6 +13,7 @@ import attrs
 from mexc_trio.channels import ALL
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.numbered import end_of
+from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
     GAPS,
     columns,
@@ -21,9 +22,9 @@ from mexc_trio.clickhouse.schema import (
     milliseconds,
     qualified,
     quoted,
+    recorded_columns,
 )
-from mexc_trio.clickhouse.tables import NUMBER, is_numbered, is_wide
-from mexc_trio.clickhouse.terms import Terms, read_terms, sql
+from mexc_trio.clickhouse.tables import MARKET_COLUMNS, NUMBER, is_numbered, is_wide
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader
@@ -41,7 +42,6 @@ FOREVER: Final = 253_402_300_800_000
 # One thread returns a StripeLog table's rows in the order of insertion.
 IN_ORDER: Final = "SETTINGS max_threads = 1"
 """What stands at the end of a SELECT whose rows are wanted in the order of receipt."""
-
 
 AMOUNTS: Final = {
     "tickers": ("hold_volume",),
@@ -120,7 +120,7 @@ class Typed:
     """Whether the levels of a book are columns, `bid_price_1` and so on, and not arrays."""
     wide: bool = False
     """Whether there are columns of the receipt, in all kinds but candles."""
-    coins: Sequence[Terms] | None = None
+    coins: Sequence[RecordedTerms] | None = None
     """What makes coins of contracts; None for amounts in contracts."""
 
     @property
@@ -197,24 +197,26 @@ def find(reader: Reader, symbol: str, table: str) -> Prefix:
         UsageError: nothing was recorded under that name.
         StoreRejected: the table is not one of ours.
     """
-    found = columns(reader)
-    if found is None:
-        raise StoreRejected(f"{reader.name} has no database {reader.database}")
+    found = recorded_columns(reader)
     types = found.get(table)
     if types is None:
-        others = sorted(name for name, cols in found.items() if {"ts", "mt", "m"} <= cols.keys())
-        raise UsageError(
-            f"{symbol} was not recorded in {reader.name}: there is no table {table}"
-            + (f"; there are {', '.join(others[:20])}" if others else "")
-        )
-    if not {"ts", "mt", "m"} <= types.keys():
+        ours = (name for name, others in found.items() if others.keys() >= MARKET_COLUMNS)
+        raise not_recorded(reader, symbol, table, ours)
+    if not types.keys() >= MARKET_COLUMNS:
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
     numbered = is_numbered(types)
     length = end_of(reader, table) if numbered else count(reader, table)
     return Prefix(reader, table, types["ts"], length, numbered, is_wide(types))
 
 
-def find_terms(reader: Reader, symbol: str, table: str) -> list[Terms]:
+def not_recorded(reader: Reader, symbol: str, table: str, ours: Iterable[str]) -> UsageError:
+    """Return the error for a symbol without a table, with the tables of others."""
+    there = ", ".join(sorted(ours)[:20])
+    text = f"{symbol} was not recorded in {reader.name}: there is no table {table}"
+    return UsageError(f"{text}; there are {there}" if there else text)
+
+
+def find_terms(reader: Reader, symbol: str, table: str) -> list[RecordedTerms]:
     """Return what makes coins of a symbol's contracts.
 
     Raises:

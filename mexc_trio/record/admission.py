@@ -1,8 +1,8 @@
 """Which symbols can be recorded.
 
-What the user has named must do, or he is told before anything begins. What was found on the
-exchange's list, nobody has chosen: a table that is another's, or a name that no table can have, is
-that symbol's alone.
+If a symbol that the user has named cannot be recorded, the user is told before anything begins. A
+symbol that was found on the exchange's list nobody has chosen: if its table is somebody else's, or
+no table can have its name, that symbol alone is left out.
 """
 
 import logging

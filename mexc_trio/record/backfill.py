@@ -1,8 +1,11 @@
 """Asks the exchange for the deals that fell into gaps, the busiest symbol's first.
 
-It tells only the last hundred of each contract, so a second counts; and it answers so many requests
-a second from one address. So symbols of the same routes wait for their turn together, and whoever
-has the most deals a second comes next, as nothing is lost of a quiet one meanwhile.
+Where a line breaks while another lives there is no gap, but deals that the other had lost just then
+may be lacking; they are asked for in the same way, after those of gaps.
+
+The exchange tells only the last hundred deals of each contract, so a second counts; and it answers
+only so many requests a second from one address. So symbols with the same routes form one queue, and
+the one with the most deals a second comes next: of a quiet one nothing is lost meanwhile.
 
 A gap is filled once or, when that has failed a few times or for too long, written as it is. What
 the exchange says may lag behind its socket, and is then asked for again.
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTLE: Final = 1.0
+DELAY: Final = 1.0
 """Seconds after the end of a gap in which the socket may still bring deals of its last moment."""
 ATTEMPTS: Final = 4
 """How often the exchange is asked for one symbol's deals."""
@@ -55,9 +58,10 @@ class _Wish:
     """When it is given up."""
     due: float
     """When it may be asked for."""
-    settled: float
-    """When the last of its gaps has settled."""
+    complete: float
+    """When the last of its gaps is `DELAY` old."""
     gaps: int
+    """How many, and a time of doubt counts as one."""
     attempts: int = 0
     is_asked: bool = False
     """Whether an answer is waited for, or about to be used."""
@@ -81,14 +85,14 @@ class Backfill:
 
     def want(self, collector: Collector) -> None:
         """Fill the gaps that a symbol holds; may be called again and again."""
-        now, gaps = trio.current_time(), len(collector.ledger.held)
+        now, gaps = trio.current_time(), collector.ledger.wanted
         wish = self._wishes.get(collector.symbol)
         if wish is None or wish.collector is not collector:
-            wish = _Wish(collector, now + LONGEST, now, now + SETTLE, gaps)
+            wish = _Wish(collector, now + LONGEST, now, now + DELAY, gaps)
             self._wishes[collector.symbol] = wish
             self._changed.set()
         elif gaps > wish.gaps:
-            wish.settled, wish.gaps = now + SETTLE, gaps
+            wish.complete, wish.gaps = now + DELAY, gaps
 
     async def run(self) -> None:
         """Fill what is wanted, until cancelled."""
@@ -110,13 +114,13 @@ class Backfill:
         loaded = partial(importlib.import_module, "mexc_trio.exchange.rest")
         rest = await trio.to_thread.run_sync(loaded)
         backoff, place, failures = rest.new_backoff(), 0, 0
-        limits = rest.Limits(TIMEOUT, MOST_BYTES)
+        limits = rest.RequestLimits(TIMEOUT, MOST_BYTES)
         async with AsyncExitStack() as stack:
             clients: dict[Route, Client] = {}
             while (wish := await self._next(routes)) is not None:
                 route = routes[place]
                 if route not in clients:
-                    limiter = self._rate_limiter(route, rest.PACE)
+                    limiter = self._rate_limiter(route, rest.REQUEST_INTERVAL)
                     opened = rest.open_client(self.url, route, limiter, limits)
                     clients[route] = await stack.enter_async_context(opened)
                 wish.is_asked = True
@@ -148,25 +152,29 @@ class Backfill:
             waiting = [wish for wish in wishes if not wish.is_asked]
             ready = [wish for wish in waiting if wish.due <= now]
             if ready:
-                return max(ready, key=lambda wish: wish.collector.ledger.known.rate)
+                return max(ready, key=_urgency)
             with trio.move_on_at(min((wish.due for wish in waiting), default=now + LONGEST)):
                 await self._changed.wait()
         return None
 
     async def _use(self, wish: _Wish, answer: Sequence[Deal]) -> None:
         """Fill gaps with an answer."""
-        await trio.sleep_until(wish.settled)
+        await trio.sleep_until(wish.complete)
         collector = wish.collector
-        before = len(collector.ledger.held)
-        deals = collector.ledger.fill(answer) if before else 0
+        ledger = collector.ledger
+        before = len(ledger.pending)
+        deals = ledger.fill(answer) if ledger.wanted else 0
         collector.received["deal"] += deals
-        held = len(collector.ledger.held)
-        if before > held:
+        left = len(ledger.pending)
+        if deals and not before:
+            text = "%s: %s fetched that no line had brought"
+            log.info(text, collector.symbol, number_of(deals, "deal"))
+        if before > left:
             log.info(
                 "%s: %s of %s fetched afterwards",
-                collector.symbol, number_of(deals, "deal"), number_of(before - held, "gap"),
+                collector.symbol, number_of(deals, "deal"), number_of(before - left, "gap"),
             )  # fmt: skip
-        if held:
+        if ledger.wanted:
             self._again(wish, _later(wish), _LAGS)
         else:
             self._forget(wish)
@@ -176,7 +184,7 @@ class Backfill:
         if wish.attempts >= ATTEMPTS:
             self._end(wish, why)
             return
-        log.info("%s: no deals of a gap yet: %s", wish.collector.symbol, why)
+        log.info("%s: what is asked for is not there yet: %s", wish.collector.symbol, why)
         wish.is_asked, wish.due = False, trio.current_time() + pause
         self._changed.set()
 
@@ -204,7 +212,7 @@ class Backfill:
                     late += _give_up(collector)
                 else:
                     past += _give_up(collector, until=collector.ledger.known.oldest)
-                if not collector.ledger.held:
+                if not collector.ledger.wanted:
                     self._forget(wish)
             _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
             _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
@@ -223,6 +231,11 @@ async def _deals(client: "Client", symbol: str) -> list[Deal]:
     """
     deals = decode_deals(symbol, await client.get(f"deals/{symbol}"))
     return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
+
+
+def _urgency(wish: _Wish) -> tuple[bool, float]:
+    ledger = wish.collector.ledger
+    return bool(ledger.pending), ledger.known.rate
 
 
 def _later(wish: _Wish) -> float:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -21,16 +21,19 @@ from mexc_trio.errors import (
     TooManyErrors,
     UnknownContract,
 )
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.liveness import Pulse, keep_rhythms
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
-from mexc_trio.record.gaps import Ledger, cause_of, detail_of
+from mexc_trio.record.causes import cause_of, detail_of
+from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.known_contracts import Exists, nobody_knows
 from mexc_trio.record.stats import Counts
-from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.store import WriterStore
 from mexc_trio.record.wide import table_of, widened
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause, Channel
 from mexc_trio.settings import SymbolSettings
+from mexc_trio.spans import LATEST
 from mexc_trio.supervise import supervise
 from mexc_trio.texts import one_line
 
@@ -45,15 +48,6 @@ LONGEST_PAUSE: Final = 300.0
 DEAD_LETTER_PAUSE: Final = 60.0
 """Seconds between two lines of the log about dead letters of a symbol."""
 
-Exists = Callable[[str], Awaitable[bool | None]]
-"""Says whether the exchange lists a symbol; None if it cannot be asked."""
-
-
-async def nobody_knows(symbol: str) -> bool | None:
-    """Return None: there is no list to ask, or somebody else follows it."""
-    await trio.lowlevel.checkpoint()
-    return None
-
 
 @attrs.define(eq=False)
 class Collector:
@@ -62,13 +56,13 @@ class Collector:
     settings: SymbolSettings
     queue: Queue
     ledger: Ledger
-    store: AsyncStore
+    store: WriterStore
     exists: Exists = nobody_knows
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
     wants_deals: "Callable[[Collector], None]" = lambda collector: None
-    """Called when gaps in deals are held until they are filled."""
+    """Called when gaps in deals are pending, to be filled."""
     counts: Counts = attrs.field(factory=Counts, init=False)
-    pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
+    pulses: dict[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
     """Why the symbol was stopped; None while it is recorded or when all were stopped."""
     has_successor: bool = attrs.field(default=False, init=False)
@@ -135,8 +129,8 @@ class Collector:
             self.ledger.close()
             self.ended.set()
 
-    def data(self, message: Data) -> None:
-        """Put the rows of a frame in the journal."""
+    def data(self, message: Data, until: int = LATEST) -> None:
+        """Put the rows of a frame in the journal; `until` is what `Ledger.received` says."""
         if self.stopped or (self._deaf_until and trio.current_time() < self._deaf_until):
             return
         try:
@@ -147,8 +141,8 @@ class Collector:
                 self._say_unreadable(message)
             self.latest[channel] = message
             kept = widened(message) if self.settings.wide else rows
-            self.queue.append(kept, message.version, self.ledger.received(message))
-            if self.ledger.held:
+            self.queue.append(kept, message.version, self.ledger.received(message, until))
+            if self.ledger.wanted:
                 self.wants_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
@@ -266,6 +260,14 @@ class Collector:
         )
         if self.writer is not None:
             self.writer.linger = settings.linger
+
+    def record_channels(self, channels: Sequence[Channel]) -> None:
+        """Go on with other channels."""
+        self.settings = attrs.evolve(self.settings, channels=tuple(channels))
+        keep_rhythms(self.pulses, channels)
+        for gone in self.latest.keys() - {*channels, None}:
+            del self.latest[gone]
+        self.ledger.record_channels(channels)
 
     def successor(self, settings: SymbolSettings) -> "Collector":
         """Return what goes on for this symbol after its end, counting on; the table stays."""

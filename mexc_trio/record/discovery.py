@@ -2,7 +2,8 @@
 
 Some symbols are given by name. Others are found among the contracts that the exchange lists: all of
 them, or those that match a pattern such as `*STOCK_USDT`. `Discovery` asks for that list now and
-then and tells what is new and what is gone.
+then and tells what is new and what is gone. While the exchange gives none at the start, that of the
+last run will do.
 """
 
 import fnmatch
@@ -18,17 +19,21 @@ import trio
 from mexc_trio.errors import UsageError
 from mexc_trio.exchange.contracts import ON, Contract, contracts_of, list_contracts
 from mexc_trio.exchange.rest import Client, RestError, open_client
+from mexc_trio.record.last_list import LastList, keep_last, read_last
 from mexc_trio.settings import Settings
 from mexc_trio.spans import now
+from mexc_trio.times import time_name
 
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 10.0
 """Seconds to wait for the first list while there are symbols, given by name, to begin with."""
+SHORT_PATIENCE: Final = 3.0
+"""The same while there is the list of the last run: nothing of what that has is to be missed."""
 
 
 @attrs.frozen
-class Change:
+class ListingChange:
     """What the newest list has and the one before had not, and the other way round."""
 
     new: tuple[str, ...]
@@ -46,46 +51,76 @@ class Discovery:
     _found: set[str] = attrs.field(factory=set, init=False)
     _missing: set[str] = attrs.field(factory=set, init=False)
     _asked: int = attrs.field(factory=now, init=False)
+    _pause: float = attrs.field(default=0.0, init=False)
+    """Seconds until the list is asked for again because there was none; 0 once there is one."""
+    _newest: LastList | None = attrs.field(default=None, init=False)
+    """What is still to be kept for the next start."""
+    _cannot_keep: bool = attrs.field(default=False, init=False)
 
     async def begin(self) -> tuple[str, ...]:
         """Return what is to be recorded from the start: the given symbols, then those found.
 
-        Without a list of contracts the given ones begin alone, and `change` finds the others
-        later. Where none is given it asks until there is a list.
+        Without a list of contracts that of the last run does, or else the given ones begin alone;
+        `change` finds the others later. Where there is neither it asks until there is a list.
 
         Raises:
-            UsageError: a pattern, or all of them together, matches nothing.
+            UsageError: a pattern, or all of them together, matches nothing, or our shard has none;
+                or the state directory is one in which others may have put what we would obey.
         """
-        named = self.settings.symbols
-        contracts: Sequence[Contract] = ()
-        if named:
+        named, last = self.settings.symbols, read_last(self.settings)
+        if last and not self._matching(last.contracts):
+            last = None
+        asked = now()
+        if named or last:
+            patience = SHORT_PATIENCE if last else PATIENCE
             try:
-                with trio.fail_after(PATIENCE):
-                    contracts = await contracts_of(self._client)
+                with trio.fail_after(patience):
+                    contracts: Sequence[Contract] = await contracts_of(self._client)
             except (RestError, trio.TooSlowError) as error:
-                reason = str(error) or f"no answer within {PATIENCE:g} s"
-                log.warning("no list of contracts: %s; recording begins with the others", reason)
-                return named
+                self._pause = error.first if isinstance(error, RestError) else 1.0
+                reason = str(error) or f"no answer within {patience:g} s"
+                return self._without_list(reason, last)
         else:
             contracts = await list_contracts(self._client)
+        self._newest = LastList(contracts, asked)
         found = self._matching(contracts)
-        self._refuse_idle_patterns(contracts, found)
+        self._refuse_idle_patterns(contracts, self._wanted(contracts))
+        if not found and not named:
+            raise UsageError(f"no listed contract belongs to shard {self.settings.shard}")
         self._found = set(found)
         log.info("%d of %d listed contracts match", len(found), len(contracts))
         return tuple(dict.fromkeys((*named, *found)))
 
-    async def change(self) -> Change:
+    def _without_list(self, reason: str, last: LastList | None) -> tuple[str, ...]:
+        """Return what is recorded until there is a list, and tell of it."""
+        named = self.settings.symbols
+        if last is None:
+            log.warning("no list of contracts: %s; recording begins with the others", reason)
+            return named
+        found = self._matching(last.contracts)
+        self._found, self._asked = set(found), last.asked
+        log.warning(
+            "no list of contracts: %s; until there is one, recording begins with the %d that match "
+            "of %s UTC",
+            reason, len(found), time_name(last.asked),
+        )  # fmt: skip
+        return tuple(dict.fromkeys((*named, *found)))
+
+    async def change(self) -> ListingChange:
         """Wait until a list differs from the one before in what matches.
 
         A contract is gone when two lists in a row lack it: one that breaks off early, or comes
         from a server that is behind, is not to end a recording.
         """
         while True:
+            self._keep()
             # Not all recorders at the same second.
             jitter = 0.9 + random.random() / 5  # noqa: S311 - no secret
-            await trio.sleep(self.settings.refresh * jitter)
+            await trio.sleep(self._pause or self.settings.refresh * jitter)
             since, at = self._asked, now()
-            matching = self._matching(await list_contracts(self._client))
+            contracts = await list_contracts(self._client)
+            self._pause, self._newest = 0.0, LastList(contracts, at)
+            matching = self._matching(contracts)
             self._asked = at
             missing = self._found.difference(matching)
             gone = sorted(missing & self._missing)
@@ -93,13 +128,34 @@ class Discovery:
             self._missing = missing.difference(gone)
             self._found = self._found.difference(gone).union(new)
             if new or gone:
-                return Change(tuple(new), tuple(gone), since)
+                return ListingChange(tuple(new), tuple(gone), since)
 
     def forget(self, symbol: str) -> None:
         """Take a symbol for one that was not listed: the next list has it anew."""
         self._found.discard(symbol)
 
+    def _keep(self) -> None:
+        """Keep the newest list for the next start; that this cannot be done is told once."""
+        if self._newest is None:
+            return
+        try:
+            keep_last(self.settings, self._newest)
+            self._cannot_keep = False
+        except OSError as error:
+            if not self._cannot_keep:
+                log.warning("the list of contracts is not kept: %s", error.strerror)
+            self._cannot_keep = True
+        self._newest = None
+
     def _matching(self, contracts: Sequence[Contract]) -> list[str]:
+        """Return those of the symbols that are wanted which belong to our shard."""
+        shard, wanted = self.settings.shard, self._wanted(contracts)
+        if shard is None:
+            return wanted
+        chosen = {one: self.settings.for_symbol(one).shard for one in wanted}
+        return [symbol for symbol in wanted if shard.has(symbol, chosen[symbol])]
+
+    def _wanted(self, contracts: Sequence[Contract]) -> list[str]:
         """Return the symbols that are found, not those that are given, in the exchange's order."""
         settings = self.settings
         return [

@@ -18,7 +18,7 @@ from mexc_trio.record.recording import Recording
 log = logging.getLogger(__name__)
 
 INTERVAL: Final = 2.0
-"""Seconds between two looks at the free space."""
+"""Seconds between two checks of the free space."""
 HOUR: Final = 3600.0
 LOG_MOST: Final = 64 * 2**20
 """Bytes of the journal's log: its usual size is a quarter of this."""
@@ -35,7 +35,7 @@ class Space:
     _later: tuple[float, int] | None = attrs.field(default=None, init=False)
     _told: float | None = attrs.field(default=None, init=False)
 
-    def look(self, free: int, least: int, now: float, place: object) -> None:
+    def check(self, free: int, least: int, now: float, place: object) -> None:
         """Take note of how much is free, and say so when it is less than twice the least.
 
         Args:
@@ -66,7 +66,7 @@ class Space:
             )  # fmt: skip
 
     def _time_left(self, left: int, free: int, now: float) -> str:
-        assert self._before is not None  # noqa: S101 - it was looked before
+        assert self._before is not None  # noqa: S101 - it was checked before
         since, then = self._before
         used = then - free
         if now - since < KNOWN or used <= 0:
@@ -85,7 +85,7 @@ class JournalLog:
 
     _told: float | None = attrs.field(default=None, init=False)
 
-    def look(self, journal: Path, now: float) -> None:
+    def check(self, journal: Path, now: float) -> None:
         """Say so when it has grown, once an hour.
 
         Args:
@@ -115,9 +115,9 @@ async def watch(recording: Recording) -> None:
         JournalError: the journal was removed.
     """
     space, journal_log, path = Space(), JournalLog(), recording.journal.path
-    async with aclosing(periodic(INTERVAL)) as looks:
-        async for _ in looks:
+    async with aclosing(periodic(INTERVAL)) as ticks:
+        async for _ in ticks:
             recording.journal.file.check_in_place()  # first: without its directory there is no disk
             free, least = shutil.disk_usage(path.parent).free, recording.settings.min_free
-            space.look(free, least, time.monotonic(), path.parent)
-            journal_log.look(path, time.monotonic())
+            space.check(free, least, time.monotonic(), path.parent)
+            journal_log.check(path, time.monotonic())

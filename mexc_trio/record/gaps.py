@@ -5,9 +5,9 @@ So a gap is opened when something goes wrong, and written when the channel's nex
 the journal in the same transaction as that row. The ledger remembers each channel's last row in the
 journal, which lets the next start of the program write the gap since then.
 
-Where deals can be fetched afterwards, a gap in them that has ended is held until they are, or until
-that has proved impossible. The journal knows of it from the row on that ended it, and has the
-fetched deals, the gap's row and that it is held no longer in one transaction.
+Where deals can be fetched afterwards, a gap in them that has ended is pending until they are, or
+until that has proved impossible. The journal knows of it from the row on that ended it, and has the
+fetched deals, the gap's row and that it is pending no longer in one transaction.
 """
 
 from collections import Counter
@@ -16,46 +16,18 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.errors import ExchangeError, Loss, out_of_resources
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
+from mexc_trio.record.lag import Lag
+from mexc_trio.record.mark import Mark, OpenGap
 from mexc_trio.record.remembered import earlier_deals, possible, remembered
-from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
-from mexc_trio.spans import now, steady
+from mexc_trio.record.wide import fetched
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap
+from mexc_trio.spans import LATEST, Span, now, steady
 
 _KEPT_TO_FILL: Final = 20 * MOST_DEALS
 """Deals that are known while some are fetched; seconds of the busiest contract."""
-
-
-def cause_of(error: ExchangeError) -> Cause:
-    """Return what the end of a connection is called."""
-    return Cause.CLOCK_JUMPED if error.loss is Loss.CLOCK_JUMPED else Cause.CONNECTION_LOST
-
-
-def detail_of(error: Exception) -> str:
-    """Return the words for an error of this program, or a shortage of the machine."""
-    return out_of_resources(error) or f"an error of this program: {error!r}"[:200]
-
-
-@attrs.define
-class _OpenGap:
-    cause: Cause
-    detail: str
-    start: int
-    """Milliseconds: the channel's last row before; 0 if it is since the ledger was opened."""
-    version: int
-
-
-@attrs.define
-class _Mark:
-    """The last row of one channel, and the gap that is open after it."""
-
-    channel: Channel
-    ts: int = 0
-    """Milliseconds; 0 if there was none yet."""
-    version: int = 0
-    gap: _OpenGap | None = None
 
 
 @attrs.define(eq=False)
@@ -75,26 +47,28 @@ class Ledger:
     """Whether deals can be fetched afterwards."""
     known: Known = attrs.field(factory=Known, init=False)
     """The last deals, if others can be fetched."""
-    held: list[Gap] = attrs.field(factory=list, init=False)
+    pending: list[Gap] = attrs.field(factory=list, init=False)
     """Gaps in deals that have ended and are to be filled before they are written."""
+    doubtful: Span | None = attrs.field(default=None, init=False)
+    """Time that lines had, but may have lost deals of which are to be asked for."""
     filled: Counter[str] = attrs.field(factory=Counter, init=False)
     """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
-    _marks: dict[Channel, _Mark] = attrs.field(init=False)
-    # Time and version of each of them: one object that is kept up to date, as to make one for each
-    # frame takes a microsecond.
+    _marks: dict[Channel, Mark] = attrs.field(init=False)
+    # Time and version of each: one object, kept up to date, as to make one takes a microsecond.
     _last: dict[Channel, tuple[int, int]] = attrs.field(init=False)
-    # Since when a channel without any row has been missed when it is: since the program was last
-    # known to listen. 0 is since now, which the machine's clock may not know yet.
+    # Where a gap begins in a channel that has had no row: when the program was last known to
+    # listen. 0 is the start of this run, whose time the machine's clock may not know yet.
     _since: int = attrs.field(init=False)
     _began: int = attrs.field(factory=steady, init=False)
     _has_history: bool = attrs.field(init=False)
+    _lag: Lag = attrs.field(init=False)
     # The position before which rows were looked through for deals of earlier runs.
     _recalled: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._marks = {channel: _Mark(channel) for channel in self._channels}
-        last, held = remembered(self._queue, self._channels)
-        self._hold(held)
+        self._marks = {channel: Mark(channel) for channel in self._channels}
+        last, pending, self._lag = remembered(self._queue, self._channels)
+        self._set_pending(pending)
         for name, (ts, version) in last.items():
             self._marks[name].ts, self._marks[name].version = ts, version
         self._since = self.newest
@@ -108,10 +82,18 @@ class Ledger:
         """Milliseconds: the last row of any channel; 0 if there was none yet."""
         return max(mark.ts for mark in self._marks.values())
 
+    @property
+    def wanted(self) -> int:
+        """Of how many spans of time deals are to be asked for."""
+        return len(self.pending) + (self.doubtful is not None)
+
     def record_channels(self, channels: Sequence[Channel]) -> None:
         """Go on with other channels. One that is new has no past in which it was missed."""
-        self._channels = channels
-        self._marks = {name: self._marks.get(name) or _Mark(name, now()) for name in channels}
+        for name in self._marks.keys() - set(channels):
+            self._end_gap(self._marks[name], now(), 0)
+            if name == "deal":
+                self._end_lag(Cause.SYMBOL_STOPPED, "deals are not recorded any more")
+        self._marks = {name: self._marks.get(name) or Mark(name, now()) for name in channels}
         self._begin_to_remember()
 
     def _begin_to_remember(self) -> None:
@@ -121,6 +103,7 @@ class Ledger:
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
         if self._has_history:
+            self._end_lag(cause, detail)
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
@@ -138,7 +121,7 @@ class Ledger:
         """Open a gap in a channel, or in all of them. One that is open keeps its cause."""
         for name, mark in self._marks.items():
             if channel in (None, name) and mark.gap is None:
-                mark.gap = _OpenGap(cause, detail, mark.ts or self._since, mark.version)
+                mark.gap = OpenGap(cause, detail, mark.ts or self._since, mark.version)
 
     def note_missed(
         self, cause: Cause, detail: str, channel: Channel, start: int, end: int | None
@@ -159,41 +142,59 @@ class Ledger:
             self._ended(gap)
             self._queue.remember(self._to_remember())
 
-    def received(self, message: Data) -> Marks:
+    def doubt(self, span: Span) -> None:
+        """Have deals asked for of a time that is no gap: only those that are lacking are written.
+
+        The journal does not remember it.
+        """
+        if self.fills:
+            was = self.doubtful or span
+            self.doubtful = min(span[0], was[0]), max(span[1], was[1])
+            self._set_pending(self.pending)
+
+    def received(self, message: Data, until: int = LATEST) -> Marks:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
 
         Returns what is to be written with the rows, for the next run to know where they ended.
+
+        Args:
+            message: the frame.
+            until: the last row of the channel before which a line that lags can bring no other. If
+                the program ends now, others may be lacking from there on.
         """
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
         mark = self._marks.get(channel or "") if good else None
-        held = len(self.held)
+        pending, lags = len(self.pending), False
         if mark is not None and mark.gap is not None:
             self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
-            self.lost(
-                Cause.DECODE_ERRORS, "a message could not be read; see the dead letters", missed
-            )
+            text = "a message could not be read; see the dead letters"
+            self.lost(Cause.DECODE_ERRORS, text, missed)
         if mark is not None:
-            mark.ts, mark.version = possible(rows[good - 1].ts), message.version
+            last = possible(rows[good - 1].ts)
+            # A line that lags brings older ones than are there.
+            mark.ts = max(mark.ts, last) if until < LATEST else last
+            mark.version = message.version
             self._last[mark.channel] = mark.ts, mark.version
-            if self.fills and channel == "deal":
-                self.known.note(message)
+            if channel == "deal":
+                lags = self._lag.note(until, self.doubtful, mark.ts)
+                if self.fills:
+                    self.known.note(message, merged=until < LATEST)
         marks = self._to_remember(len(rows))
-        if len(self.held) > held:
+        if lags or len(self.pending) > pending:
             self._queue.remember(marks)
         return marks
 
     def unreadable(self) -> None:
         """Open a gap in all channels: a dead letter of another symbol may have been for this."""
-        self.lost(
-            Cause.DECODE_ERRORS,
-            "a message of this or another symbol could not be read; see the others' dead letters",
-        )
+        text = "a message of this or another symbol could not be read; see the others' dead letters"
+        self.lost(Cause.DECODE_ERRORS, text)
 
     def stopped(self, cause: Cause, detail: str) -> None:
         """Write the gap that begins now: no next row will come in this run."""
+        self._end_lag(cause, detail)
         self.lost(cause, detail)
         self.close()
 
@@ -207,16 +208,15 @@ class Ledger:
     def fill(self, answer: Sequence[Deal]) -> int:
         """Journal what of the exchange's last deals was missed, and write the gaps it belongs to.
 
-        Gaps that the answer says nothing of stay held. Returns how many deals there were.
+        Gaps that the answer says nothing of stay pending. Returns how many deals there were.
 
         Args:
             answer: oldest first.
         """
-        missed: list[Row] = []
+        missed: list[Deal] = []
         left: list[Gap] = []
-        for gap in self.held:
-            fill = fall_into((gap.start, gap.end), self.known, answer)
-            if fill is None:
+        for gap in self.pending:
+            if (fill := fall_into((gap.start, gap.end), self.known, answer)) is None:
                 left.append(gap)
                 continue
             detail = gap.detail
@@ -224,22 +224,29 @@ class Ledger:
                 detail += fill.filled.text()
                 self.filled.update(gaps=1, whole=fill.filled.whole, deals=fill.filled.deals)
             self._put(gap._replace(detail=detail))
-            self.known.filled.extend(fill.deals)
-            missed += [row for row, _ in fill.deals]
-        self._hold(left)
+            self.known.note_fetched(fill.deals)
+            missed += fill.deals
+        if self.doubtful and (fill := fall_into(self.doubtful, self.known, answer)) is not None:
+            self.doubtful = None
+            self.known.note_fetched(fill.deals)
+            missed += fill.deals
+        self._set_pending(left)
         marks = self._to_remember(len(missed))
         self._queue.remember(marks)
-        self._queue.append(missed, 0, marks)
+        self._queue.append([*map(fetched, missed)], 0, marks)
         return len(missed)
 
     def give_up(self, *, until: int | None = None) -> list[Gap]:
-        """Write gaps that were held as they are: those that ended by then, or all.
+        """Write pending gaps as they are: those that ended by then, or all.
 
         Returns them.
         """
-        given_up = [gap for gap in self.held if until is None or gap.end <= until]
+        if self.doubtful and (until is None or self.doubtful[1] <= until):
+            self.doubtful = None
+            self._set_pending(self.pending)
+        given_up = [gap for gap in self.pending if until is None or gap.end <= until]
         if given_up:
-            self._hold([gap for gap in self.held if gap not in given_up])
+            self._set_pending([gap for gap in self.pending if gap not in given_up])
             for gap in given_up:
                 self._put(gap)
             self._queue.remember(self._to_remember())
@@ -249,27 +256,23 @@ class Ledger:
         """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
-    def _end_gap(self, mark: _Mark, end: int, version: int, *, ended: bool = False) -> None:
+    def _end_lag(self, cause: Cause, detail: str) -> None:
+        """Write what may be lacking between deals that are there: it will not come any more."""
+        mark = self._marks.get("deal")
+        for gap in self._lag.end(self.symbol, mark.ts if mark else 0, cause, detail):
+            self._put(gap)
+            self._queue.remember(self._to_remember())
+
+    def _end_gap(self, mark: Mark, end: int, version: int, *, ended: bool = False) -> None:
         gap = mark.gap
         if gap is None:
             return
         mark.gap = None
         start = gap.start or end - (steady() - self._began)
-        row = Gap(
-            self.symbol,
-            mark.channel,
-            start,
-            # The exchange may send the last book again on a new connection: before the start.
-            max(start, end),
-            gap.cause.value,
-            gap.detail,
-            gap.version,
-            version,
-        )
-        if ended:
-            self._ended(row)
-        else:
-            self._put(row)
+        end = max(start, end)  # the last book may come again on a new connection: before the start
+        cause, detail = gap.cause.value, gap.detail
+        row = Gap(self.symbol, mark.channel, start, end, cause, detail, gap.version, version)
+        (self._ended if ended else self._put)(row)
 
     def _ended(self, gap: Gap) -> None:
         """Write a gap whose end is a row, or hold it if it may be filled."""
@@ -279,11 +282,11 @@ class Ledger:
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
             self.known.note_earlier(earlier_deals(self._queue))
-        self._hold([*self.held, gap])
+        self._set_pending([*self.pending, gap])
 
-    def _hold(self, gaps: list[Gap]) -> None:
-        self.held = gaps
-        self.known.keep(_KEPT_TO_FILL if gaps else MOST_DEALS)
+    def _set_pending(self, gaps: list[Gap]) -> None:
+        self.pending = gaps
+        self.known.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)
 
     def _put(self, gap: Gap) -> None:
         self._gaps.collect([gap])
@@ -292,4 +295,4 @@ class Ledger:
 
     def _to_remember(self, new: int = 0) -> Marks:
         """Return what is to be remembered once so many new rows are in the queue."""
-        return Marks(self._last, self._queue.end + new, self.held)
+        return Marks(self._last, self._queue.end + new, self.pending, self._lag.sure)

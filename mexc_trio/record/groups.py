@@ -24,18 +24,21 @@ class Group:
     """So many may share it; with 1 nobody ever joins."""
     take_in: Callable[[Collector], None] | None = attrs.field(default=None, init=False)
     """Begins to record one more; None while the group does not run."""
+    renew: Callable[[str], None] = attrs.field(default=lambda why: None, init=False)
+    """Makes the connections anew, for a reason, by the symbols' routes as they are then. The old
+    ones are broken afterwards."""
 
     @property
-    def living(self) -> int:
-        """How many of the symbols are recorded."""
-        return sum(not one.stopped for one in self.collectors)
+    def living(self) -> list[Collector]:
+        """Those of the symbols that are recorded."""
+        return [one for one in self.collectors if not one.stopped]
 
     def join(self, collector: Collector) -> bool:
         """Take in one more, if there is room and the group has not ended; return whether."""
-        if self.take_in is None or not 0 < self.living < self.most:
+        living = self.living
+        if self.take_in is None or not 0 < len(living) < self.most:
             return False
-        self.collectors[:] = [one for one in self.collectors if not one.stopped]
-        self.collectors.append(collector)
+        self.collectors[:] = [*living, collector]
         self.take_in(collector)
         return True
 
@@ -45,30 +48,49 @@ class Groups:
     """All groups. Only symbols with the same routes share a connection."""
 
     _recording: Recording
-    _by_route: defaultdict[tuple[Route, ...], list[Group]] = attrs.field(
-        factory=lambda: defaultdict(list), init=False
-    )
+    _all: list[Group] = attrs.field(factory=list, init=False)
 
-    def place(self, collectors: Sequence[Collector]) -> list[Group]:
+    def assign(self, collectors: Sequence[Collector]) -> list[Group]:
         """Let symbols join others, or be in new groups; return those, which are to be run."""
         by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
         for collector in collectors:
             by_route[collector.settings.route].append(collector)
         rates = measured(self._recording)
         new: list[Group] = []
+        self._all = [group for group in self._all if group.living]
         for route, those in by_route.items():
-            groups = self._by_route[route] = [one for one in self._by_route[route] if one.living]
-            placed = self._placed(groups, those, rates)
-            groups += placed
-            new += placed
+            groups = [group for group in self._all if group.living[0].settings.route == route]
+            new += self._assigned(groups, those, rates)
+        self._all += new
         return new
 
-    def _placed(
+    def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> set[Collector]:
+        """Let groups of which all symbols get the same other routes go on by those, without a gap.
+
+        Args:
+            routes: those of the symbols that get others.
+            why: a few words about it.
+
+        Returns:
+            the symbols that go on; of the others the neighbours stay where they are.
+        """
+        rerouted: set[Collector] = set()
+        for group in self._all:
+            living = group.living
+            new = {routes.get(one) for one in living}
+            if len(new) == 1 and (route := new.pop()) is not None:
+                for one in living:
+                    one.settings = attrs.evolve(one.settings, route=route)
+                group.renew(why)
+                rerouted.update(living)
+        return rerouted
+
+    def _assigned(
         self, groups: Sequence[Group], those: Sequence[Collector], rates: Mapping[str, float]
     ) -> list[Group]:
         named = {one.symbol: one for one in those}
         size = self._recording.settings.symbols_per_connection
-        others = sum(group.living for group in groups)
+        others = sum(len(group.living) for group in groups)
         alone, together = share(list(named), rates, size, others)
         # Those that share fill up what there is.
         left = [

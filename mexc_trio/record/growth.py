@@ -20,8 +20,9 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.clickhouse.compaction import ENGINE
+from mexc_trio.clickhouse.compaction import CONVERTING, ENGINE
 from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
+from mexc_trio.clickhouse.suitability import kept_by
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.journal import Queue
 from mexc_trio.record.reconcile import BATCH
@@ -35,7 +36,7 @@ WORTH: Final = 2_000
 FEW: Final = 1_000
 """INSERTs that are not worth a rewriting, which takes a fifth of a second for any table."""
 INTERVAL: Final = 60.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 REMEMBERED: Final = 60
 """Looks with which the present one is compared."""
 PATIENCE: Final = 3600.0
@@ -83,7 +84,7 @@ class Growth:
     _later: dict[str, float] = attrs.field(factory=dict, init=False)
     """When a table that could not be rewritten is tried again, in Trio's time."""
     _came: deque[int] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
-    """How many rows came between looks."""
+    """How many rows came between checks."""
     _ends: int | None = attrs.field(default=None, init=False)
     _due_since: float | None = attrs.field(default=None, init=False)
     _said: int = attrs.field(default=0, init=False)
@@ -94,11 +95,12 @@ class Growth:
         Raises:
             StoreError: the store does not answer.
         """
-        verified = [one.queue for one in self.recording.collectors if one.queue.verified]
-        for queue in verified:
-            if queue.name not in self._known:
-                await self._ask(queue)
-        queues = {one.name: one for one in verified if self._known[one.name]}
+        # As it is now: while the store is asked, symbols come and go, and are verified.
+        verified = [one for one in self.recording.collectors if one.queue.verified]
+        for one in verified:
+            if one.queue.name not in self._known:
+                await self._ask(one.symbol, one.queue)
+        queues = {one.queue.name: one.queue for one in verified if self._known[one.queue.name]}
         grown = [Grown(one.name, one.inserts, one.table_rows or 0) for one in queues.values()]
         self._say(sum(one.inserts for one in grown) * WHILE_RUNNING)
         quiet, now = self._is_quiet(), trio.current_time()
@@ -112,9 +114,17 @@ class Growth:
             return []
         return [queues[name] for name in chosen]
 
-    async def _ask(self, queue: Queue) -> None:
-        store = self.recording.store
-        kind = (await store.engines([queue.name])).get(queue.name)
+    async def _ask(self, symbol: str, queue: Queue) -> None:
+        store, beside = self.recording.store, queue.name + CONVERTING
+        kinds = await store.engines([queue.name, beside])
+        kind = kinds.get(queue.name)
+        if kind is not None and beside in kinds:
+            # It may be the table's beginning as another engine has it, or all of it as it was.
+            log.warning(
+                "table %s is what a conversion that died has left, and takes room: mexc-trio "
+                "convert %s --engine %s removes it; with the other engine it goes on",
+                beside, symbol, kept_by(kind),
+            )  # fmt: skip
         if kind == ENGINE:
             queue.inserts = await store.inserts(queue.name)
             try:
@@ -123,6 +133,10 @@ class Growth:
             except StoreRejected as error:
                 log.warning("%s", error)
         self._known[queue.name] = kind == ENGINE
+
+    def forget(self, queue: Queue) -> None:
+        """Ask anew of what engine a table is."""
+        self._known.pop(queue.name, None)
 
     def failed(self, queue: Queue, error: StoreError) -> None:
         """Take note that a table could not be rewritten; it is tried again in an hour."""

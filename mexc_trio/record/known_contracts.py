@@ -7,6 +7,7 @@ most likely misspelt. Where the list cannot be had, nothing is given up.
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -18,6 +19,15 @@ log = logging.getLogger(__name__)
 
 FRESH: Final = 60.0
 """Seconds for which one list answers for all symbols."""
+
+Exists = Callable[[str], Awaitable[bool | None]]
+"""Says whether the exchange lists a symbol; None if it cannot be asked."""
+
+
+async def nobody_knows(symbol: str) -> bool | None:
+    """Return None: there is no list to ask, or somebody else follows it."""
+    await trio.lowlevel.checkpoint()
+    return None
 
 
 @attrs.define(eq=False)

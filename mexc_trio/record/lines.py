@@ -5,25 +5,24 @@ With one line there is nothing to merge, and messages go straight on.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError, UnknownContract
-from mexc_trio.exchange.lines import Merger, Source
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.lines import LineSource, Merger
+from mexc_trio.exchange.liveness import Pulse, keep_rhythms
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import PONG_TIMEOUT
+from mexc_trio.exchange.subscribing import Deals
+from mexc_trio.record.causes import SILENT_ELSEWHERE, cause_of, detail_of
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.gaps import cause_of, detail_of
+from mexc_trio.record.doubts import Doubts
 from mexc_trio.rows import Cause, Channel
+from mexc_trio.spans import LATEST
 
 log = logging.getLogger(__name__)
-
-_SPARE: Final = 20.0
-"""Seconds that a line may lag behind another beside those until a stalled one is given up."""
 
 
 @attrs.define(eq=False)
@@ -34,6 +33,8 @@ class Lines:
     number: int
     """How many there are."""
     ping_interval: float
+    deals: Deals = attrs.field(factory=Deals)
+    """How deals are asked for."""
     merger: Merger | None = attrs.field(default=None, init=False)
     """What makes one stream of several; None while there is one connection."""
     feeds: "list[LineFeed]" = attrs.field(init=False)
@@ -42,6 +43,7 @@ class Lines:
     _merges_until: float = attrs.field(default=math.inf, init=False)
     # Why a line was lost last, for gaps that are found because of it.
     _why: tuple[Cause, str] = attrs.field(default=(Cause.CONNECTION_LOST, ""), init=False)
+    _doubts: Doubts = attrs.field(factory=Doubts, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.number > 1:
@@ -57,8 +59,18 @@ class Lines:
 
     @property
     def _window(self) -> float:
-        # What a stalled connection has kept back may come until its ping is overdue.
-        return self.ping_interval + PONG_TIMEOUT + _SPARE
+        # What a stalled connection has kept back may come until its ping is overdue, or lag a bit.
+        return self.ping_interval + PONG_TIMEOUT + 20.0
+
+    def record_channels(self, channels: Sequence[Channel]) -> None:
+        """Go on with other channels, for which the connections that there are ask in seconds."""
+        for feed in self.feeds:
+            keep_rhythms(feed.pulses, channels)
+        if self.merger is not None:
+            self.merger.keep(channels)
+        if "deal" not in channels:
+            self._doubts = Doubts()
+        self.collector.record_channels(channels)
 
     def merge(self) -> None:
         """Merge from now on: another connection is made beside one."""
@@ -76,17 +88,25 @@ class Lines:
         if self.number == 1:
             self._merges_until = trio.current_time() + self._window
 
-    def take(self, source: Source, message: Data) -> None:
+    def take(self, source: LineSource, message: Data) -> None:
         """Hand on what is new of a message."""
         if self.merger is None or self.collector.stopped:
             return
+        now, fetched = trio.current_time(), self.collector.ledger.known.fetched
         try:
-            taken = self.merger.take(source, message, trio.current_time())
+            if fetched:
+                self.merger.know(tuple(fetched), now)
+                fetched.clear()
+            taken = self.merger.take(source, message, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
             self.collector.failed(error)
         else:
             self.store(taken)
-            if trio.current_time() >= self._merges_until and self.merger.is_settled:
+            # Merged deals are not told afterwards, only those they are made of.
+            if (span := self._doubts.passed(source, message)) and not self.deals.merged:
+                self.collector.ledger.doubt(span)
+            is_over = now >= self._merges_until and self.merger.passes_through
+            if is_over and not self._doubts.start:
                 self.merger = None
                 for feed in self.feeds:
                     feed.leave_merger()
@@ -95,27 +115,40 @@ class Lines:
         """Write down what was missed, and hand on what is to be stored."""
         if self.merger is None or self.collector.stopped:
             return
-        for missed in self.merger.missed:
-            self.collector.ledger.note_missed(*self._why, missed.channel, missed.start, missed.end)
+        if kept := self.merger.before_missed(messages):
+            messages = [one for one in messages if one not in kept]
+        for message in kept:
+            self.collector.data(message, self._until(message))
+        for channel, start, end in self.merger.missed:
+            cause, detail = self._why
+            if cause is not Cause.CHANNEL_SILENT and self.merger.is_silent(channel):
+                detail += SILENT_ELSEWHERE
+            self.collector.ledger.note_missed(cause, detail, channel, start, end)
         self.merger.missed.clear()
         now = trio.current_time()
         for message in messages:
             if pulse := self.collector.pulses.get(message.channel or ""):
                 pulse.beat(now)
-            self.collector.data(message)
+            self.collector.data(message, self._until(message))
 
-    def lost(self, source: Source | None, cause: Cause, detail: str) -> None:
+    def _until(self, message: Data) -> int:
+        """Return the last deal before which none can be lacking that may yet be had."""
+        if self.merger is None or message.channel != "deal":
+            return LATEST
+        return min(self.merger.deals_until(), self._doubts.start or LATEST)
+
+    def lost(self, source: LineSource | None, cause: Cause, detail: str) -> None:
         """Go on without a line, until its next connection."""
         self._why = cause, detail
         if self.merger is not None and source is not None:
+            self._doubts.broken(source, self.merger.sources)
             self.store(self.merger.lost(source))
 
-    def silent(self, source: Source, channel: Channel, detail: str) -> None:
+    def silent(self, source: LineSource, channel: Channel, detail: str) -> None:
         """Go on without a channel of a line, until its next message."""
         self._why = Cause.CHANNEL_SILENT, detail
         if self.merger is not None:
-            self.merger.silent(source, channel)
-            self.store(())
+            self.store(self.merger.silent(source, channel))
 
 
 @attrs.define(eq=False)
@@ -124,7 +157,7 @@ class LineFeed:
 
     _lines: Lines
     name: str
-    pulses: Mapping[Channel, Pulse] = attrs.field(init=False)
+    pulses: dict[Channel, Pulse] = attrs.field(init=False)
     is_subscribed: bool = attrs.field(default=False, init=False)
     """Whether its connection is subscribed to something of the symbol."""
     _before: "LineFeed | None" = None
@@ -134,7 +167,7 @@ class LineFeed:
     _confirmed: set[Channel] = attrs.field(factory=set, init=False)
     _silent: set[Channel] = attrs.field(factory=set, init=False)
     # What the merger knows its present connection as; None before its first acknowledgement.
-    _source: Source | None = attrs.field(default=None, init=False)
+    _source: LineSource | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._collector = self._lines.collector
@@ -160,8 +193,7 @@ class LineFeed:
         """Note that the line has a channel from now on."""
         self.is_subscribed = True
         self._confirmed.add(channel)
-        merger = self._lines.merger
-        if merger is None:
+        if (merger := self._lines.merger) is None:
             return
         if not merger.is_had(channel):
             self._collector.pulses[channel].connected(trio.current_time())
@@ -217,14 +249,13 @@ class LineFeed:
 
     def has_taken_over(self) -> bool:
         """Whether nothing is lost when the connection that is to be replaced is broken."""
-        merger, before = self._lines.merger, self._before
-        if merger is None or self._source is None:
+        merger, source = self._lines.merger, self._source
+        if self._before is None:
+            return True  # it has joined meanwhile
+        if merger is None or source is None:
             return False
-        return (
-            before is None
-            or before._source is None  # noqa: SLF001 - one of us
-            or merger.covers(self._source, before._source)  # noqa: SLF001
-        )
+        old = self._before._source  # noqa: SLF001 - one of us
+        return old is None or merger.covers(source, old)
 
     def replaced(self, error: ExchangeError) -> None:
         """Go on without this connection."""
@@ -240,9 +271,9 @@ class LineFeed:
         """Have what comes from now on merged."""
         if self.is_subscribed:
             source = self._joined(merger)
-            for channel in self._silent:
+            for channel in self._silent & self.pulses.keys():
                 merger.silent(source, channel)
-            for channel in self._confirmed:
+            for channel in self._confirmed & self.pulses.keys():
                 merger.subscribed(source, channel)
 
     def leave_merger(self) -> None:
@@ -254,7 +285,7 @@ class LineFeed:
         """Whether another line has something of the symbol."""
         return any(one.is_subscribed for one in self._lines.feeds if one is not self)
 
-    def _joined(self, merger: Merger) -> Source:
+    def _joined(self, merger: Merger) -> LineSource:
         if self._source is None:
             self._source = merger.join(self.name)
         return self._source

@@ -14,7 +14,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 
 if TYPE_CHECKING:
-    from mexc_trio.record.discovery import Change, Discovery
+    from mexc_trio.record.discovery import Discovery, ListingChange
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ async def follow(
 
 
 async def _take_in(
-    recording: Recording, discovery: "Discovery", change: "Change", symbol: str
+    recording: Recording, discovery: "Discovery", change: "ListingChange", symbol: str
 ) -> Collector | None:
     """Make ready a symbol that is listed anew; None if its table is not to be had."""
     table = recording.settings.for_symbol(symbol).table

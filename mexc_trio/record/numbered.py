@@ -142,7 +142,7 @@ class NumberedReconciler(Reconciler):
             log.info("table %s: %d rows of an unanswered INSERT had arrived", table.name, ours)
         for at in range(queue.acked, end, BATCH):
             self.acknowledged(queue.rows(at, min(BATCH, end - at)))
-        queue.settle(end, rows)
+        queue.move_head(end, rows)
         if queue.began is None and found is not None:
             queue.began = found.oldest
 

@@ -17,16 +17,17 @@ from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
 from mexc_trio.clickhouse.preparing import prepare_all
 from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
+from mexc_trio.files import refuse_others
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.finding import SPELT, STORE, Found, choose
 from mexc_trio.locks import hold_tables
 from mexc_trio.record.admission import admit, with_room
 from mexc_trio.record.backfill import Backfill
-from mexc_trio.record.collector import Collector, nobody_knows
+from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.known_contracts import KnownContracts
+from mexc_trio.record.known_contracts import KnownContracts, nobody_knows
 from mexc_trio.record.recording import Recording
-from mexc_trio.record.remembered import write_held
+from mexc_trio.record.remembered import write_pending
 from mexc_trio.record.wide import as_before, table_of
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -46,8 +47,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
     """
     wanted = [settings.for_symbol(symbol) for symbol in symbols]
     with ExitStack() as stack:
-        if not settings.journal_path.exists():
-            _check_writable(settings.journal_path.parent)
+        _check_state_directory(settings.journal_path)
         store = _open_store(settings)
         stack.callback(store.close)
         identity = _identity(store)
@@ -57,7 +57,9 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         names = {settings.store.identity}
         if identity.here and not isinstance(settings.store, EmbeddedTarget):
             names.add(identity.here)
-        locks = stack.enter_context(hold_tables(store.name, names))
+        locks = stack.enter_context(
+            hold_tables(store.name, names, places=settings.store.lock_places)
+        )
 
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:
             check_tables({one.symbol: one.table for one in (*beside, *new)})
@@ -105,7 +107,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         leftovers = [queue for queue in waiting if queue.name not in recorded]
         for queue in journal.queues():
             if queue.name not in recorded:
-                write_held(queue, gaps)
+                write_pending(queue, gaps)
         yield Recording(
             settings, journal, async_store, collectors, gaps, leftovers, locks, backfill
         )
@@ -118,6 +120,7 @@ def has_journal(settings: Settings) -> bool:
         UsageError, StoreLocked, StoreError: the store does not open.
     """
     usual = settings.journal_path
+    refuse_others(usual.parent)
     if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):
         return usual.exists()
     with closing(_open_store(settings)) as store:
@@ -190,8 +193,13 @@ def _make_ready(
         log.warning("%s; recording goes on into the journal", error)
 
 
-def _check_writable(directory: Path) -> None:
-    """See that files can be made in a directory or, where it is missing, in the one above it."""
+def _check_state_directory(journal: Path) -> None:
+    """See that a journal can be kept there, before anything else is touched."""
+    directory = journal.parent
+    refuse_others(directory)
+    if journal.exists():
+        return
+    # Where the directory is missing, it can be made in the one above it.
     place = next(place for place in (directory, *directory.absolute().parents) if place.exists())
     try:
         tempfile.TemporaryFile(dir=place).close()

@@ -17,7 +17,7 @@ from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.journal import Queue
-from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.store import WriterStore
 from mexc_trio.rows import Cause
 from mexc_trio.spans import now
 
@@ -45,7 +45,7 @@ class Reconciler:
 
     table: Table
     queue: Queue
-    store: AsyncStore
+    store: WriterStore
     acknowledged: Callable[[Sequence[RowTuple]], None]
     """Told which rows the store has acknowledged in this run."""
     gap: GapRecorder
@@ -85,7 +85,7 @@ class Reconciler:
         """
         if created:
             self._cause = Cause.TABLE_DROPPED
-        with self.queue.held(), self.store.one_host():
+        with self.queue.retained(), self.store.one_host():
             await self._reconcile()
         self._cause = Cause.TABLE_SHORTER
 
@@ -149,7 +149,7 @@ class Reconciler:
             self.gap(Cause.JOURNAL_LOST, detail, end if newest is None else newest, end)
         if not rows:
             queue.began = now()
-        queue.settle(queue.acked, rows)
+        queue.move_head(queue.acked, rows)
 
     async def _watch(self, rows: int) -> None:
         """See that nobody else writes to the table, for a few seconds before we do.
@@ -198,7 +198,7 @@ class Reconciler:
             self.gap(self._cause, f"{gone} rows lost, {restored} restored", start, end)
         if not rows or not written_next:
             queue.began = end
-        queue.settle(again, rows)
+        queue.move_head(again, rows)
         log.warning(
             "table %s: %s: %d rows fewer than it had; %d are appended again from the journal%s",
             self.table.name, self._cause, lost, restored, f", {gone} are lost" if gone else "",
@@ -261,7 +261,7 @@ class Reconciler:
             "table %s: %d rows are not in the journal, which lost its end with the power",
             self.table.name, more,
         )  # fmt: skip
-        queue.settle(queue.acked, rows)
+        queue.move_head(queue.acked, rows)
 
 
 class SharedReconciler(Reconciler):
@@ -296,4 +296,4 @@ class SharedReconciler(Reconciler):
                 "table %s: %s: %d rows are appended again from the journal",
                 self.table.name, self._cause, queue.acked - stored,
             )  # fmt: skip
-        queue.settle(stored, rows)
+        queue.move_head(stored, rows)

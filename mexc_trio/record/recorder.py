@@ -19,7 +19,6 @@ from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.compaction import keep_compact
 from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
@@ -27,6 +26,7 @@ from mexc_trio.record.listings import follow
 from mexc_trio.record.opening import has_journal, open_recording
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
+from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
@@ -66,8 +66,6 @@ async def record(
     Raises:
         MexcTrioError: it could not be started, or the disk or the journal gave out.
     """
-    for line in describe(settings):
-        log.info("settings: %s", line)
     async with AsyncExitStack() as stack:
         discovery = None
         if settings.finds:
@@ -101,6 +99,8 @@ async def _record(
 ) -> int:
     ask = file.ask if file else None
     async with _started(settings, symbols, ask) as (recording, running):
+        for line in describe(settings):  # only now: what is refused is one line, and why
+            log.info("settings: %s", line)
         recording.journal.remember(CONFIG, str(file.path.resolve()) if file else "")
         try:
             async with accompanied(recording, companions):
@@ -182,15 +182,17 @@ async def _run(
             running.deadline = trio.current_time() + settings.duration
         with running:
             # A signal ends a compaction together with the symbols, whose writers may wait for it.
-            compacting = alone("compaction", partial(keep_compact, recording))
+            compacting = alone("rewriting", partial(keep_rewriting, recording))
             async with beside(compacting), trio.open_nursery() as nursery:
-                begin = partial(_begin, recording, Groups(recording), nursery)
+                groups = Groups(recording)
+                begin = partial(_begin, recording, groups, nursery)
                 begin(recording.collectors)
                 if discovery is not None:
                     following = partial(follow, recording, discovery, begin)
                     nursery.start_soon(supervise, "list of contracts", following)
                 if file is not None:
-                    changing = partial(follow_settings, recording, discovery, file, begin)
+                    parts = discovery, file, groups, begin, partial(_make_views, recording, nursery)
+                    changing = partial(follow_settings, recording, *parts)
                     nursery.start_soon(supervise, "settings", changing)
 
 
@@ -198,9 +200,13 @@ def _begin(
     recording: Recording, groups: Groups, nursery: trio.Nursery, collectors: Sequence[Collector]
 ) -> None:
     """Start the nurseries of symbols, a group for each connection; their views come later."""
-    for group in groups.place(collectors):
+    for group in groups.assign(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
-    tables = [table_of(one.settings) for one in collectors]
+    _make_views(recording, nursery, collectors)
+
+
+def _make_views(recording: Recording, nursery: trio.Nursery, of: Sequence[Collector]) -> None:
+    tables = [table_of(one.settings) for one in of]
     nursery.start_soon(supervise, "views", partial(recording.store.create_views, tables))
 
 
@@ -277,7 +283,7 @@ def _open_gaps(recording: Recording) -> None:
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
-        if collector.ledger.held:
+        if collector.ledger.wanted:
             recording.backfill.want(collector)
     recording.journal.remember(_END, _RUNNING)
 

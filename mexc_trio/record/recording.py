@@ -1,7 +1,7 @@
 """The parts of a recorder that is running, and what comes and goes among them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -11,11 +11,10 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.exchange.connection import Way
-from mexc_trio.exchange.deals import Deals
+from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.route import connect
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
-from mexc_trio.exchange.tally import Tally
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue
 from mexc_trio.locks import TableLocks
@@ -48,13 +47,10 @@ class Recording:
     """Fetches the deals of gaps, if that is wanted."""
     rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions."""
-    tallies: dict[tuple[str, str], Tally] = attrs.field(factory=dict)
+    line_counters: dict[tuple[str, str], LineCounters] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
     lines: dict[str, Lines] = attrs.field(factory=dict)
     """The lines of each symbol that has begun."""
-    renewals: dict[str, Callable[[str], None]] = attrs.field(factory=dict)
-    """Renews the connections of a symbol that has its own, for a reason, by its routes as they are
-    then."""
     deals: Deals = attrs.field(init=False)
     """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
@@ -69,7 +65,7 @@ class Recording:
         for routes in (self.settings.route, *(one.settings.route for one in self.collectors)):
             for line in range(self.settings.lines):
                 for route in routes:
-                    self._tally(line, route)
+                    self._counters(line, route)
 
     @property
     def seconds(self) -> float:
@@ -99,7 +95,8 @@ class Recording:
             if before.symbol == symbol:
                 table = before.settings.table
                 settings = attrs.evolve(self.settings.for_symbol(symbol), table=table)
-                self.collectors[number] = before.successor(await self._with_room(settings))
+                (settings,) = await self.with_room([settings])
+                self.collectors[number] = before.successor(settings)
                 return self.collectors[number]
         settings = self.settings.for_symbol(symbol)
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
@@ -107,7 +104,7 @@ class Recording:
         self.hold(settings.table)
         with suppress(StoreUnavailable):  # its writer waits for the store
             await self.store.prepare([table_of(settings)])
-            settings = await self._with_room(settings)
+            (settings,) = await self.with_room([settings])
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
         wants_deals = self.backfill.want
@@ -115,13 +112,12 @@ class Recording:
         self.collectors.append(collector)
         return collector
 
-    async def _with_room(self, settings: SymbolSettings) -> SymbolSettings:
-        """Return settings with those of the channels that the table has room for."""
+    async def with_room(self, chosen: Sequence[SymbolSettings]) -> list[SymbolSettings]:
+        """Return settings with those of the channels that the tables have room for."""
         try:
-            (admitted,) = with_room([settings], await self.store.columns([settings.table]))
-        except StoreError:  # whoever writes to it meets that, too
-            return as_before(settings, self.journal.queue(settings.table))
-        return admitted
+            return with_room(chosen, await self.store.columns([one.table for one in chosen]))
+        except StoreError:  # whoever writes to them meets that, too
+            return [as_before(one, self.journal.queue(one.table)) for one in chosen]
 
     def withdraw(self, collector: Collector) -> None:
         """Take back a symbol that was added and has not begun."""
@@ -141,15 +137,15 @@ class Recording:
         ways = []
         for route in (*routes[first:], *routes[:first]):
             way = partial(connect, route)
-            held = self.journal.locked
-            dialling = partial(dial, throttled=throttled, connect=way, held=held)
+            paused = self.journal.locked
+            dialling = partial(dial, throttled=throttled, connect=way, paused=paused)
             url = route.via or self.settings.url
-            ways.append(Way(url, dialling, self._tally(line, route)))
+            ways.append(Way(url, dialling, self._counters(line, route)))
         return ways
 
-    def _tally(self, line: int, route: Route) -> Tally:
+    def _counters(self, line: int, route: Route) -> LineCounters:
         key = str(line + 1), str(route)
-        return self.tallies.setdefault(key, Tally(*key))
+        return self.line_counters.setdefault(key, LineCounters(*key))
 
     def hold(self, table: str) -> None:
         """Hold one more table against other recorders.

@@ -5,7 +5,7 @@ value that it has, and that is said.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +14,12 @@ import trio
 
 from mexc_trio.errors import MexcTrioError, UsageError
 from mexc_trio.record.collector import Collector
+from mexc_trio.record.groups import Groups
 from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import most_connections
-from mexc_trio.rows import Cause
+from mexc_trio.rows import Cause, Channel
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.description import values
 
@@ -27,19 +28,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Do = Callable[[Sequence[Collector]], None]
+
 CONFIG: Final = "settings file"
 """What the journal calls the file that is read again; empty if there is none."""
 ANSWER: Final = "settings read again"
 """What the journal calls what became of the last time: `NUMBER ok TEXT` or `NUMBER error TEXT`."""
+PATIENCE: Final = 20.0
+"""Seconds that the file may take."""
 WITHOUT: Final = "the settings do not name it any more"
 _BEFORE: Final = "the settings did not name it"
-_ANEW: Final = "its routes or channels were changed"
+_ANEW: Final = "its routes were changed"
 
 _LIVE: Final = {
     "symbols", "linger", "max_errors", "min_free_mib", "compact_mib", "retention", "log_level",
     "on_event", "event_after", "route", "channels",
 }  # fmt: skip
-_LISTED: Final = {"all", "quote", "refresh"}
+_LISTED: Final = {"all", "quote", "shard", "refresh"}
 """What can be changed as well while a list of contracts is followed."""
 
 
@@ -51,6 +56,7 @@ class SettingsFile:
     read: Callable[[], Settings]
     """Returns the settings as they are now, with all their sources; blocks."""
     _asked: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _one: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     def ask(self) -> None:
         """Have it read again. To ask again meanwhile is as good as to ask once."""
@@ -61,12 +67,27 @@ class SettingsFile:
         await self._asked.wait()
         self._asked = trio.Event()
 
+    async def settings(self) -> Settings:
+        """Read a file that may be on a disk that hangs, or a pipe by now: for nobody to wait for.
+
+        Raises:
+            UsageError: it is wrong, or does not end.
+        """
+        with trio.move_on_after(PATIENCE):
+            # The thread reads and changes nothing, so that it may be left behind; but one alone.
+            return await trio.to_thread.run_sync(
+                self.read, abandon_on_cancel=True, limiter=self._one
+            )
+        raise UsageError(f"{self.path} cannot be read within {PATIENCE:g} s")
+
 
 async def follow_settings(
     recording: Recording,
     discovery: "Discovery | None",
     file: SettingsFile,
-    begin: Callable[[Sequence[Collector]], None],
+    groups: Groups,
+    begin: Do,
+    make_views: Do,
 ) -> None:
     """Read the settings again whenever somebody asks for it. Runs until cancelled.
 
@@ -74,17 +95,19 @@ async def follow_settings(
         recording: what is recorded.
         discovery: what is told of other wishes; None where no list of contracts is followed.
         file: where they are.
+        groups: the symbols' connections.
         begin: starts the nurseries of new collectors.
+        make_views: makes the views of collectors' tables that are lacking.
     """
     journal, number = recording.journal, 0
     while True:
         await file.asked()
         number += 1
         try:
-            new = await trio.to_thread.run_sync(file.read)
+            new = await file.settings()
             if new.config is None:
                 raise UsageError(f"{file.path} is gone")
-            said = await _apply(recording, discovery, new, begin)
+            said = await _apply(recording, discovery, new, groups, begin, make_views)
         except MexcTrioError as error:
             log.error("settings: %s; nothing is changed", error)
             journal.remember(ANSWER, f"{number} error {error}; nothing is changed")
@@ -97,7 +120,9 @@ async def _apply(
     recording: Recording,
     discovery: "Discovery | None",
     wanted: Settings,
-    begin: Callable[[Sequence[Collector]], None],
+    groups: Groups,
+    begin: Do,
+    make_views: Do,
 ) -> str:
     """Do what new settings say; return what that was, in one line.
 
@@ -127,19 +152,16 @@ async def _apply(
     gone = [one for one in recording.collectors if one.symbol in unwanted and not one.stopped]
     for collector in gone:
         collector.let_go(WITHOUT)
-    changing = [one for one in recording.collectors if _begins_anew(one, old, new)]
-    rerouted = [one for one in changing if _goes_on(recording, one, new)]
-    anew = [one for one in changing if one not in rerouted]
+    before = [one for one in recording.collectors if one not in added]
+    routes = _changed("route", before, old, new)
+    rerouted = groups.reroute(routes, _ANEW)
+    anew = [one for one in routes if one not in rerouted]
     for collector in anew:
         collector.step_down(_ANEW)
     for collector in recording.collectors:
         if collector.symbol in unwanted:
             collector.failure = None  # whatever it was stopped by is nobody's concern any more
         collector.adjust(new.for_symbol(collector.symbol))
-    for collector in rerouted:
-        route = new.for_symbol(collector.symbol).route
-        collector.settings = attrs.evolve(collector.settings, route=route)
-        recording.renewals[collector.symbol]("its routes were changed")
     recording.journal.retention = new.retention
     logging.getLogger().setLevel(new.log_level.upper())
     if discovery is not None:
@@ -147,23 +169,38 @@ async def _apply(
         for symbol in new.symbols:
             discovery.forget(symbol)  # it is not on the list's account any more
     begin(added)
+    await _change_channels(recording, _changed("channels", before, old, new), make_views)
     for collector in anew:
         await collector.ended.wait()  # it writes to the same table
     begin([await _successor(recording, collector) for collector in anew])
     return _told(recording, old, new, changed, added, gone)
 
 
-def _begins_anew(collector: Collector, old: Settings, new: Settings) -> bool:
-    """Whether a symbol goes on with another connection: one of its own routes, or channels."""
-    was, is_now = old.for_symbol(collector.symbol), new.for_symbol(collector.symbol)
-    same = (was.route, was.channels) == (is_now.route, is_now.channels)
-    return not collector.stopped and not same
+def _changed(
+    key: str, collectors: Sequence[Collector], old: Settings, new: Settings
+) -> dict[Collector, tuple[Any, ...]]:
+    """Return what holds now of a setting, of the symbols for which that is something else."""
+    changed = {}
+    for one in collectors:
+        was, is_now = (getattr(those.for_symbol(one.symbol), key) for those in (old, new))
+        if was != is_now and not one.stopped:
+            changed[one] = is_now
+    return changed
 
 
-def _goes_on(recording: Recording, collector: Collector, new: Settings) -> bool:
-    """Whether a symbol's connections can be made by new routes before the old ones are broken."""
-    same = new.for_symbol(collector.symbol).channels == collector.settings.channels
-    return same and collector.symbol in recording.renewals
+async def _change_channels(
+    recording: Recording, changed: Mapping[Collector, tuple[Channel, ...]], make_views: Do
+) -> None:
+    """Let symbols go on with other channels, on the connections that they have."""
+    wanted = [attrs.evolve(one.settings, channels=names) for one, names in changed.items()]
+    admitted = await recording.with_room(wanted) if wanted else []
+    for collector, settings in zip(changed, admitted, strict=True):
+        lines = recording.lines.get(collector.symbol)
+        if lines is not None and lines.collector is collector:
+            lines.record_channels(settings.channels)
+        else:  # it has no connection yet
+            collector.record_channels(settings.channels)
+    make_views([*changed])
 
 
 async def _successor(recording: Recording, collector: Collector) -> Collector:

@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from mexc_trio.channels import BY_TYPE
-from mexc_trio.exchange.backfill import MOST_DEALS
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue
+from mexc_trio.record.lag import Lag
 from mexc_trio.rows import DEAL, Channel, Gap, Row
 from mexc_trio.spans import EARLIEST, LATEST, now
 
@@ -19,17 +20,17 @@ _LOOKED_THROUGH: Final = 10 * MOST_DEALS
 
 def remembered(
     queue: Queue, channels: Sequence[Channel]
-) -> tuple[dict[Channel, tuple[int, int]], list[Gap]]:
-    """Return time and version of the channels' last rows, and the gaps that are not yet written."""
+) -> tuple[dict[Channel, tuple[int, int]], list[Gap], Lag]:
+    """Return time and version of channels' last rows, gaps that are not yet written, the lag."""
     last: dict[Channel, tuple[int, int]] = {}
-    held: list[Gap] = []
-    until = queue.acked
+    pending: list[Gap] = []
+    until, sure = queue.acked, 0
     if queue.stored_marks:
         marks = _stored(queue)
         # One that is not recorded any more is left out.
         last = {name: one for name, one in marks.last.items() if name in channels}
-        held = [Gap(*gap) for gap in marks.held]  # type: ignore[arg-type]
-        until = max(until, marks.until)
+        pending = [Gap(*gap) for gap in marks.pending]  # type: ignore[arg-type]
+        until, sure = max(until, marks.until), marks.sure
     # They are written whenever `acked` is, and what came later is still in the queue.
     for entry in queue.since(until):
         for ts, mt, *_ in entry.rows:
@@ -38,13 +39,13 @@ def remembered(
                 last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
-    return last, held
+    return last, pending, Lag(sure)
 
 
-def write_held(queue: Queue, gaps: Queue) -> None:
-    """Write the gaps that an earlier run held of a symbol that is recorded no longer."""
-    if queue.stored_marks and (marks := _stored(queue)).held:
-        gaps.collect(marks.held)
+def write_pending(queue: Queue, gaps: Queue) -> None:
+    """Write the gaps that an earlier run left pending of a symbol that is recorded no longer."""
+    if queue.stored_marks and (marks := _stored(queue)).pending:
+        gaps.collect(marks.pending)
         queue.remember(Marks(marks.last, marks.until))
 
 
@@ -53,11 +54,18 @@ def _stored(queue: Queue) -> Marks:
     return stored if isinstance(stored, Marks) else Marks(stored)
 
 
-def earlier_deals(queue: Queue) -> list[Row]:
-    """Return the last deals of earlier runs, as far as the journal still has them."""
+def earlier_deals(queue: Queue) -> list[Deal]:
+    """Return the last deals of earlier runs, as far as the journal still has them.
+
+    Their numbers are known where the table is wide.
+    """
     first = max(queue.first_kept(), queue.earlier - _LOOKED_THROUGH)
     rows = queue.rows(first, queue.earlier - first)
-    return [Row(int(ts), DEAL, str(m)) for ts, mt, m, *_ in rows if mt == DEAL]
+    return [
+        (Row(int(ts), DEAL, str(m)), int(receipt[1]) if receipt else 0)
+        for ts, mt, m, *receipt in rows
+        if mt == DEAL
+    ]
 
 
 def possible(ts: int) -> int:

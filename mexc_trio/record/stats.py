@@ -84,7 +84,7 @@ def interval_report(lines: Sequence[Line], seconds: float) -> str:
 
 def final_report(lines: Sequence[Line], seconds: float) -> str:
     """Return the statistics of the whole run."""
-    return _report(lines, f"Final, {duration(seconds)}", seconds, final=True)
+    return _report(lines, f"Final, {elapsed(seconds)}", seconds, final=True)
 
 
 def _report(lines: Sequence[Line], when: str, seconds: float, *, final: bool) -> str:
@@ -109,7 +109,7 @@ def _most_telling(lines: Sequence[Line]) -> Sequence[Line]:
 
 def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     counts = line.counts
-    path = place(line.table, line.engine)
+    path = data_file(line.table, line.engine)
     parts = [
         RULE,
         f"{line.symbol} STATISTICS ({when})",
@@ -130,14 +130,14 @@ def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
     if line.lines[1] > 1:
         parts.append("Lines: {} of {} connected, {} lost".format(*line.lines, counts.covered))
     if line.backlog and (final or line.waiting > LATE):
-        parts.append(f"Backlog: {line.backlog} rows, the oldest {duration(line.waiting)} old")
+        parts.append(f"Backlog: {line.backlog} rows, the oldest {elapsed(line.waiting)} old")
     if line.gaps:
         parts.append(f"Gaps: {line.gaps} in this run → gaps table")
     parts += [f"Rate: {_rate(counts.total, seconds):.2f} records/sec", RULE]
     return "\n".join(parts)
 
 
-def place(table: str, engine: TableEngine) -> str:
+def data_file(table: str, engine: TableEngine) -> str:
     """Return where rows go, for people: a StripeLog table is one file, others are many."""
     return f"{table}/data.bin" if engine is TableEngine.STRIPELOG else f"table {table}"
 
@@ -186,8 +186,8 @@ def _rate(rows: int, seconds: float) -> float:
     return rows / seconds if seconds > 0 else 0.0
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time for people: `3d 04:05:06`, `04:05:06` or `12s`."""
+def elapsed(seconds: float) -> str:
+    """Return how long something took or goes on: `3d 04:05:06`, `04:05:06` or `12s`."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import RowTuple, Table
@@ -12,7 +12,7 @@ from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import StoreError
 
 
-class AsyncStore(Protocol):
+class WriterStore(Protocol):
     """What a writer needs of a store; the one in `mexc_trio.clickhouse.async_store` says more."""
 
     writers: int
@@ -31,7 +31,7 @@ class AsyncStore(Protocol):
     async def rows_between(
         self, table: Table, first: int, end: int
     ) -> list[tuple[int, RowTuple]]: ...
-    async def numbers(self, table: Table) -> Numbers | None: ...
+    async def numbers(self, table: Table) -> NumberRange | None: ...
     async def missing_numbers(self, table: Table) -> Sequence[MissingNumbers]: ...
     async def quiet(self, table: Table) -> None: ...
     def one_host(self) -> AbstractContextManager[None]: ...

@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from mexc_trio.exchange.connection import Connection
+from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.groups import Group
@@ -21,10 +21,15 @@ async def record_together(recording: Recording, group: Group) -> None:
     """Record the symbols of a group, on a connection for each line, until all are stopped."""
     settings = recording.settings
     renewing = trio.Lock()
+
+    def ways(line: int) -> list[Way]:
+        one = (group.living or group.collectors)[0]
+        return recording.ways(line, one, throttled=group.most > 1)
+
     symbols_lines = [_lines_of(recording, one) for one in group.collectors]
     connections = [
         Connection(
-            recording.ways(line, group.collectors[0], throttled=group.most > 1),
+            ways(line),
             [lines.feeds[line] for lines in symbols_lines],
             settings.ping_interval,
             recording.journal.flush_if_unlocked,
@@ -44,12 +49,9 @@ async def record_together(recording: Recording, group: Group) -> None:
 
     def renew(why: str) -> None:
         for line, connection in enumerate(connections):
-            ways = recording.ways(line, group.collectors[0], throttled=group.most > 1)
-            connection.renew(ways, why)
+            connection.renew(ways(line), why)
 
-    if group.most == 1:
-        recording.renewals[group.collectors[0].symbol] = renew
-
+    group.renew = renew
     who = group.collectors[0].symbol if group.most == 1 else "several symbols"
     async with trio.open_nursery() as nursery:
         for line, connection in enumerate(connections):
@@ -71,9 +73,8 @@ async def record_together(recording: Recording, group: Group) -> None:
 
 def _lines_of(recording: Recording, collector: Collector) -> Lines:
     settings = recording.settings
-    lines = Lines(collector, settings.lines, settings.ping_interval)
+    lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
     recording.lines[collector.symbol] = lines
-    recording.renewals.pop(collector.symbol, None)
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from trio_util import periodic
 
 from mexc_trio.record.recording import Recording
-from mexc_trio.record.stats import duration, interval_report
+from mexc_trio.record.stats import elapsed, interval_report
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ async def report_outages(recording: Recording) -> None:
                     said = now
                     log.warning(
                         "%s has been away for %s; %d rows wait in the journal",
-                        store.name, duration(now - away_since), recording.backlog,
+                        store.name, elapsed(now - away_since), recording.backlog,
                     )  # fmt: skip
             elif away_since and _caught_up(recording, now):
-                log.info("%s is back; caught up after %s", store.name, duration(now - away_since))
+                log.info("%s is back; caught up after %s", store.name, elapsed(now - away_since))
                 away_since = 0.0
 
 

@@ -10,6 +10,7 @@ import attrs
 
 from mexc_trio.clickhouse.schema import RowTuple, Table, market_table
 from mexc_trio.clickhouse.tables import OF_ALL, is_wide
+from mexc_trio.exchange.backfill import Deal
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
 from mexc_trio.settings import SymbolSettings
@@ -52,3 +53,9 @@ def widened(message: Data) -> list[RowTuple]:
     ids = [*message.ids] or [message.version] * (len(rows) - message.dead)
     ids += [0] * (len(rows) - len(ids))  # of the dead letters behind them
     return [(*row, at, id_) for row, id_ in zip(rows, ids, strict=True)]
+
+
+def fetched(deal: Deal) -> RowTuple:
+    """Return the row of a deal that was fetched afterwards: no frame of the socket had it."""
+    row, id_ = deal
+    return (*row, 0, id_) if id_ else row

@@ -18,23 +18,18 @@ from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
 from mexc_trio.record.numbered import NumberedReconciler
-from mexc_trio.record.reconcile import (
-    BATCH,
-    GapRecorder,
-    Reconciler,
-    SharedReconciler,
-)
-from mexc_trio.record.store import AsyncStore
+from mexc_trio.record.reconcile import BATCH, GapRecorder, Reconciler, SharedReconciler
+from mexc_trio.record.store import WriterStore
 from mexc_trio.record.wide import note_width
 
 log = logging.getLogger(__name__)
 
 AUDIT_INTERVAL: Final = 60.0
-"""Seconds between two looks at the table's count while all goes well, at least."""
+"""Seconds between two audits of the table's count while all goes well, at least."""
 FIRST_AUDIT: Final = 1.0
-"""Seconds until the first such look after a start: a second recorder of the table is soon found."""
+"""Seconds until the first audit after a start: a second recorder of the table is soon found."""
 AUDITS_PER_SECOND: Final = 2
-"""Such looks of all writers together, at the most. One costs more than an INSERT."""
+"""Audits of all writers together, at the most. One costs more than an INSERT."""
 DRAIN_TIMEOUT: Final = 4.0
 """Seconds that a stopping writer may take to write what is left. The journal keeps the rest."""
 LEDGER_DRAIN_TIMEOUT: Final = 1.0
@@ -59,7 +54,7 @@ class Writer:
     }
     table: Table
     queue: Queue
-    store: AsyncStore
+    store: WriterStore
     linger: float
     """Seconds a row may wait for company."""
     acknowledged: Callable[[Sequence[RowTuple]], None]
@@ -73,7 +68,7 @@ class Writer:
     """How the table keeps its rows: until that is seen, how a new one would."""
     _refusals: int = attrs.field(default=0, init=False)
     _in_sync: bool = attrs.field(default=False, init=False)
-    _next_look: float = attrs.field(default=0.0, init=False)
+    _next_audit: float = attrs.field(default=0.0, init=False)
     _audit_after: float = attrs.field(default=FIRST_AUDIT, init=False)
     _failures: int = attrs.field(default=0, init=False)
     _took: float = attrs.field(default=0.0, init=False)
@@ -177,26 +172,27 @@ class Writer:
             await trio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 10)))
 
     async def _step(self) -> None:
-        async with self.queue.turn:
+        async with self.queue.write_lock:
             await self._take_a_step()
 
     async def _take_a_step(self) -> None:
-        if not self._in_sync:
+        # Whoever rewrites a table for another engine leaves it to be compared anew.
+        if not (self._in_sync and self.queue.verified):
             created = self.table.name in await self.store.prepare([self.table])
             self.engine = await self.store.engine(self.table)
             if type(self._reconciler) is not self._reconciled_by[self.engine]:
                 self._reconciler = self._suited_to(self.engine)
             await self._reconciler.reconcile(created=created)
             self._in_sync = True
-            self._look_later()
+            self._audit_later()
             return
         began = trio.current_time()
-        if began > self._next_look:
+        if began > self._next_audit:
             self._in_sync = await self._reconciler.as_expected()
             # Old servers count by reading; they are asked the less often the longer it takes.
-            self._look_later(100 * (trio.current_time() - began))
+            self._audit_later(100 * (trio.current_time() - began))
             self._audit_after = min(2 * self._audit_after, AUDIT_INTERVAL)
-        if self._in_sync and self.queue.backlog:  # the look does not cost rows a second linger
+        if self._in_sync and self.queue.backlog:  # an audit does not make rows wait once more
             rows = self.queue.head(BATCH)
             # Set first and cleared after: an INSERT that nobody answers leaves it so.
             self._in_sync = False
@@ -212,13 +208,13 @@ class Writer:
         parts = (self.table, self.queue, self.store, self.acknowledged, self.gap)
         return self._reconciled_by[engine](*parts)
 
-    def _look_later(self, seconds: float = 0.0) -> None:
+    def _audit_later(self, seconds: float = 0.0) -> None:
         among_all = self.store.writers / AUDITS_PER_SECOND
-        self._next_look = trio.current_time() + max(seconds, self._audit_after, among_all)
+        self._next_audit = trio.current_time() + max(seconds, self._audit_after, among_all)
 
     async def _note_fingerprint(self) -> None:
         """Spare the next run the full read, if nobody touches the table's files until then."""
-        async with self.queue.turn:
+        async with self.queue.write_lock:
             if self._in_sync and (fingerprint := await self.store.fingerprint(self.table)):
                 self.queue.checked(fingerprint)
 

@@ -18,6 +18,8 @@ _TICKS: Final = tuple(
     )
 )  # fmt: skip
 """What the labels of the time may be apart, in milliseconds."""
+_DIGIT: Final = 0.08
+"""Inches that a digit takes in the letters of most pages."""
 
 
 def positions(range_: Recorded) -> list[float]:
@@ -53,6 +55,13 @@ def finish(axes: "Axes", range_: Recorded, colour: str, *, narrow: bool) -> None
     axes.yaxis.set_major_formatter(with_commas)
     axes.yaxis.minorticks_off()
     axes.grid(visible=False, axis="x")
+
+
+def width_of_numbers(axes: "Axes") -> float:
+    """Return the inches that the numbers beside a plot take, which those of tiny prices need."""
+    low, high = axes.get_ylim()
+    shown = [with_commas(tick) for tick in axes.get_yticks() if low <= tick <= high]
+    return 0.1 + _DIGIT * max(map(len, shown), default=0)
 
 
 def with_commas(value: float, _: object = None) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Final
 
-from mexc_trio.analysis.minutes import MarkedGap
+from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.report.plots import plots_of
 from mexc_trio.report.recorded import Recorded, Summary
-from mexc_trio.report.style import HEAD, TAIL
+from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
 from mexc_trio.texts import UNKNOWN, duration, number_of, percent, size, time_text
@@ -120,11 +120,6 @@ def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
     return "".join(parts)
 
 
-def tail() -> str:
-    """Return the end of the page."""
-    return TAIL
-
-
 def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
     covered = one.covered
     return [
@@ -183,7 +178,7 @@ def _gaps(part: Recorded) -> str:
     lines = [_gap(gap, part) for gap in part.gaps[:MOST_GAPS]]
     lines += [
         _gap(
-            MarkedGap(
+            LedgerGap(
                 ", ".join(silence.channels), silence.start, silence.end, "nothing accounts for it"
             ),
             part,
@@ -199,7 +194,7 @@ def _gaps(part: Recorded) -> str:
     return f"<details><summary>{title}</summary>{table}{more}</details>\n"
 
 
-def _gap(gap: MarkedGap, part: Recorded) -> list[str]:
+def _gap(gap: LedgerGap, part: Recorded) -> list[str]:
     return [
         _clock(gap.start, part),
         _clock(gap.end, part),
@@ -254,16 +249,16 @@ def _table(
 
 
 _COVERED: Final = (
-    "Covered is the share of the recorded time in which no channel has a gap in the ledger nor a "
-    "silence that nothing accounts for. Recorded is the part of the time between the symbol's "
-    "first and last row of all."
+    "Covered is the share of the recorded time in which none of ticker, deal and depth has a gap "
+    "in the ledger nor a silence that nothing accounts for. Recorded is the part of the time "
+    "between the symbol's first and last row of all."
 )
 _NOTES: Final[Mapping[str, str]] = {
     "price": "What was traded at: the last price of each {step}, and behind it from low to high.",
     "rate": "Mean of each {step}. A row is a ticker, one deal, or a book of up to 20 levels a "
     "side. One message may bring several deals.",
     "pause": "The longest time in each {step} without a newer row of any channel. It is here in "
-    "place of the delay: rows bear the exchange's time, and not that of their arrival.",
+    "place of the delay: rows bear the exchange's time, and in wide tables alone their arrival's.",
     "spread": "Best ask minus best bid: the mean of each {step}, and behind it from low to high.",
     "storage": "Rows so far, dead letters included.",
     **dict.fromkeys(OPTIONAL, "The last one of each {step}, and behind it from low to high."),

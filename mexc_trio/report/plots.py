@@ -12,21 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from mexc_trio.analysis.minutes import MarkedGap
+from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.errors import UsageError
-from mexc_trio.report.axis import finish, positions, unit, with_commas
+from mexc_trio.report.axis import finish, positions, unit, width_of_numbers, with_commas
 from mexc_trio.report.recorded import Recorded
-from mexc_trio.report.series import (
-    Band,
-    coarser,
-    growth,
-    numbers,
-    pauses,
-    prices,
-    rates,
-    spreads,
-)
+from mexc_trio.report.series import Band, coarser, growth, numbers, pauses, prices, rates, spreads
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import SECOND, Span, union
 
@@ -152,15 +143,15 @@ def _save(
         width, height = (4.6, 2.2) if narrow else (10.0, 3.2 if plot == "price" else 2.1)
         figure = Figure(figsize=(width, height + (0.3 if title else 0)))
         top = 1 - (0.6 if title else 0.3) / figure.get_figheight()
-        figure.subplots_adjust(
-            left=0.72 / width, right=1 - 0.6 / width, bottom=0.32 / figure.get_figheight(), top=top
-        )
+        bottom = 0.32 / figure.get_figheight()
+        figure.subplots_adjust(right=1 - 0.6 / width, bottom=bottom, top=top)
         axes = figure.add_subplot()
         _DRAW[plot](axes, range_)
         quote = range_.symbol.rpartition("_")[2]
         unit(axes, UNITS[plot].format(quote=quote), COLOURS["muted"])
         _shade(axes, range_)
         finish(axes, range_, COLOURS["muted"], narrow=narrow)
+        figure.subplots_adjust(left=max(0.72, width_of_numbers(axes)) / width)
         if title:
             figure.suptitle(title, x=0.072, ha="left", fontsize=10, fontweight="bold")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else None
@@ -257,13 +248,13 @@ def _shade(axes: "Axes", range_: Recorded) -> None:
         _span(axes, range_, span, f"silence-{number}", COLOURS["unknown"], _SHADE * 2)
 
 
-def _apart(range_: Recorded) -> Sequence[MarkedGap]:
+def _apart(range_: Recorded) -> Sequence[LedgerGap]:
     """Return the gaps; where they are very many, those that no eye can tell apart as one."""
     if len(range_.gaps) <= MOST_SHADES:
         return range_.gaps
     width = max(range_.step, (range_.end - range_.start) // MOST_SHADES)
     return [
-        MarkedGap(channel, start, end, "")
+        LedgerGap(channel, start, end, "")
         for channel in ("all", "")
         for start, end in union(
             (gap.start // width * width, -(-gap.end // width) * width)

@@ -6,7 +6,8 @@ from typing import Final
 import attrs
 
 from mexc_trio.analysis.coverage import Silence
-from mexc_trio.analysis.minutes import MarkedGap, Minute
+from mexc_trio.analysis.gaps import LedgerGap
+from mexc_trio.analysis.minutes import Minute
 from mexc_trio.channels import ALL
 from mexc_trio.rows import Channel
 from mexc_trio.spans import SECOND
@@ -24,7 +25,7 @@ class Covered:
     recorded: int
     """How much of it lies between the symbol's first and last row of all."""
     live: int
-    """How much of that no channel has a gap in."""
+    """How much of that is without a gap in any channel."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +68,7 @@ class Recorded:
     """The longest pause that ended in each step, in milliseconds; None where it is not known."""
     why_no_pauses: str
     """Why it is not known; empty if it is."""
-    gaps: Sequence[MarkedGap]
+    gaps: Sequence[LedgerGap]
     """Those of the ledger that touch the range, oldest first, with their own ends."""
     unaccounted: Sequence[Silence]
     """Silences that no gap accounts for and that touch the range; see `analysis.coverage`."""

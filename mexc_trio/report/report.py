@@ -19,12 +19,13 @@ import attrs
 
 from mexc_trio.channels import OPTIONAL
 from mexc_trio.errors import FileError, MexcTrioError, UsageError
-from mexc_trio.files import refuse_existing, whole_file
+from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.progress import progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import page, plots
 from mexc_trio.report.recorded import Recorded, Summary
-from mexc_trio.report.source import Source, choose
+from mexc_trio.report.source import RangeReader, choose
+from mexc_trio.report.style import TAIL
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, EARLIEST, LATEST, Span, now
 from mexc_trio.texts import number_of, percent, size, time_text
@@ -149,7 +150,7 @@ def report(
             file.write(page.head(asked.name, reader.name, made, heads, **links).encode())
             sections.seek(0)
             shutil.copyfileobj(sections, file)
-            file.write(page.tail().encode())
+            file.write(TAIL.encode())
     recorded = sum(one.covered.recorded for one in heads if one.covered)
     live = sum(one.covered.live for one in heads if one.covered)
     sys.stdout.write(
@@ -186,17 +187,12 @@ class _Pages:
 
     def write(self, symbol: str, section: str) -> None:
         """Write a symbol's page."""
-        try:
-            self.directory.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot make the directory {self.directory}: {error.strerror}"
-            ) from error
+        make_directory(self.directory)
         around = {
             "all symbols": f"../{quote(self.index.name)}",
             f"← {self._before}": self._file(self._before) if self._before else "",
         }
-        text = page.alone(self.asked.name, symbol, around) + section + page.tail()
+        text = page.alone(self.asked.name, symbol, around) + section + TAIL
         with whole_file(self.directory / self._file(symbol), replace=self.force) as file:
             file.write(text.encode())
         self.written += len(text)
@@ -212,10 +208,7 @@ def _draw(found: Recorded, plot: str, narrow: bool) -> str:
 
 
 def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bool) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the directory {directory}: {error.strerror}") from error
+    make_directory(directory)
     for plot in plots.plots_of(found):
         if plot == "pause" and found.pauses is None:
             continue
@@ -238,7 +231,7 @@ def _scratch(out: Path) -> Iterator[IO[bytes]]:
         raise FileError(f"cannot write into {out.parent}: {error.strerror or error}") from error
 
 
-def _nothing(source: Source, asked: Asked) -> str:
+def _nothing(source: RangeReader, asked: Asked) -> str:
     """Return the error for a range without rows."""
     whole = source.recorded()
     symbols = " or ".join(list(source.symbols)[:5])

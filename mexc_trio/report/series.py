@@ -32,23 +32,15 @@ def numbers(range_: Recorded, channel: Channel) -> Band:
     return _band(one.numbers.get(channel) if one else None for one in _steps(range_))
 
 
-def _band(those: Iterable[Price | None]) -> Band:
-    found = list(those)
-    return (
-        [_float(one.last if one else None) for one in found],
-        [_float(one.low if one else None) for one in found],
-        [_float(one.high if one else None) for one in found],
-    )
-
-
 def spreads(range_: Recorded) -> Band:
     """Return mean, lowest and highest spread of each step."""
-    found = [one.spread if one else None for one in _steps(range_)]
-    return (
-        [_float(one.mean if one else None) for one in found],
-        [_float(one.low if one else None) for one in found],
-        [_float(one.high if one else None) for one in found],
-    )
+    return _band(one.spread if one else None for one in _steps(range_))
+
+
+def _band(those: Iterable[Price | Spread | None]) -> Band:
+    found = [attrs.astuple(one) if one else (_NOTHING,) * 3 for one in those]
+    middle, low, high = ([float(one[n]) for one in found] for n in range(3))
+    return middle, low, high
 
 
 def rates(range_: Recorded, channel: Channel) -> list[float]:
@@ -125,7 +117,3 @@ def _together(those: Sequence[Price]) -> Price:
 
 def _steps(range_: Recorded) -> Iterable[Minute | None]:
     return (range_.steps.get(n) for n in range(range_.number))
-
-
-def _float(value: Decimal | None) -> float:
-    return _NOTHING if value is None else float(value)

@@ -1,60 +1,41 @@
 """Reads ranges of symbols: steps, gaps, and how much of them was recorded."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Final
 
 import attrs
 
 from mexc_trio.analysis.coverage import BEFORE, Silence, coverage
-from mexc_trio.analysis.gaps import LedgerGap
+from mexc_trio.analysis.gaps import LedgerGap, ledger_gaps, ledger_names
 from mexc_trio.analysis.insertion_order import why_not
-from mexc_trio.analysis.minutes import (
-    Around,
-    MarkedGap,
-    Minute,
-    around,
-    marked_gaps,
-    marked_symbols,
-    minutes,
-    pauses,
-)
+from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
 from mexc_trio.analysis.survey import sizes, time_sql
 from mexc_trio.clickhouse.compaction import is_beside
-from mexc_trio.clickhouse.schema import GAPS, count, market_table, qualified, recorded_columns
-from mexc_trio.clickhouse.tables import is_numbered
-from mexc_trio.errors import StoreRejected, UsageError
+from mexc_trio.clickhouse.schema import GAPS, count, qualified, recorded_columns
+from mexc_trio.clickhouse.tables import MARKET_COLUMNS, is_numbered
+from mexc_trio.errors import StoreRejected
+from mexc_trio.read.owners import Owners, find_owners
 from mexc_trio.read.reading import Reader
+from mexc_trio.read.selecting import not_recorded
 from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded
-from mexc_trio.rows import CHANNELS, Cause, Channel
+from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.spans import MINUTE, Span
-
-_COLUMNS: Final = frozenset(market_table("").column_names)
-_SYMBOL: Final = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")
 
 
 @attrs.frozen
-class Source:
-    """Looks at ranges of a store's symbols."""
+class RangeReader:
+    """Looks at ranges of a store's symbols; StoreError where the store does not answer."""
 
     reader: Reader
     symbols: Mapping[str, str]
     """The symbols that were chosen, and their tables."""
     _settings: Settings
     _tables: Mapping[str, Mapping[str, str]]
-    _ledger: Mapping[str, Sequence[str]]
-    """The ledger's names for each table."""
+    _owners: Owners
     _why_no_pauses: str
 
     def of(self, symbol: str, span: Span) -> Recorded:
-        """Read one symbol's range.
-
-        Raises:
-            StoreError: there was no answer.
-        """
+        """Read one symbol's range."""
         table = self.symbols[symbol]
         source, ts = qualified(self.reader, table), time_sql("ts", self._tables[table]["ts"])
         # What went before tells the rhythm, by which a silence is usual or not.
@@ -92,11 +73,7 @@ class Source:
         )
 
     def recorded(self) -> Span | None:
-        """Return the times of the first and the last row of the chosen symbols; None without any.
-
-        Raises:
-            StoreError: there was no answer.
-        """
+        """Return the times of the chosen symbols' first and last rows; None without any."""
         spans = [
             one.span
             for table in self.symbols.values()
@@ -109,23 +86,20 @@ class Source:
         ]
         return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
 
-    def _gaps(self, table: str, symbol: str) -> list[MarkedGap]:
+    def _gaps(self, table: str, symbol: str) -> list[LedgerGap]:
         if GAPS.name not in self._tables:
             return []
-        names = list(dict.fromkeys([*self._ledger.get(table, ()), symbol, table]))
+        names = list(dict.fromkeys([*self._owners.names_of(table), symbol]))
         source = qualified(self.reader, GAPS.name)
-        return marked_gaps(self.reader, source, self._tables[GAPS.name], names)
+        return ledger_gaps(self.reader, source, self._tables[GAPS.name], names)
 
     def _bytes_a_row(self, table: str) -> float | None:
-        target = self._settings.store
-        directory: Path | None = None
-        if isinstance(target, EmbeddedTarget):
-            directory = target.directory
-        known, rows = sizes(self.reader, directory).get(table), count(self.reader, table)
+        known = sizes(self.reader, self._settings.store.directory).get(table)
+        rows = count(self.reader, table)
         return known.total / rows if known and rows else None
 
 
-def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Source:
+def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> RangeReader:
     """Find the tables of these symbols; without any, all that there are.
 
     Raises:
@@ -133,36 +107,19 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> Source
         StoreError: there was no answer.
     """
     found = recorded_columns(reader)
-    ours = {name: types for name, types in found.items() if types.keys() >= _COLUMNS}
-    marked = marked_symbols(reader, qualified(reader, GAPS.name)) if GAPS.name in found else []
-    ledger: dict[str, list[str]] = {}
-    for symbol in dict.fromkeys([*settings.overrides, *settings.symbols, *marked]):
-        if _SYMBOL.fullmatch(symbol):
-            ledger.setdefault(settings.for_symbol(symbol).table, []).append(symbol)
+    ours = {name: types for name, types in found.items() if types.keys() >= MARKET_COLUMNS}
+    ledger = ledger_names(reader, qualified(reader, GAPS.name)) if GAPS.name in found else []
+    owners = find_owners(settings, ledger)
     chosen = {symbol: settings.for_symbol(symbol).table for symbol in symbols}
     for symbol, table in chosen.items():
         if table not in ours:
-            there = ", ".join(sorted(ours)[:20])
-            raise UsageError(
-                f"{symbol} was not recorded in {reader.name}: there is no table {table}"
-                + (f"; there are {there}" if there else "")
-            )
+            raise not_recorded(reader, symbol, table, ours)
     if not symbols:
         tables = [name for name in sorted(ours) if not is_beside(name)]
-        chosen = {_symbol_of(table, settings, ledger): table for table in tables}
+        chosen = {owners.symbol_of(table): table for table in tables}
     if not chosen:
         raise StoreRejected(f"{reader.name} has no tables of symbols to report on")
-    return Source(reader, chosen, settings, found, ledger, why_not(reader))
-
-
-def _symbol_of(table: str, settings: Settings, ledger: Mapping[str, Sequence[str]]) -> str:
-    """Return whose table it is: as the ledger or the settings say, else by its name."""
-    if table in ledger:
-        return ledger[table][0]
-    for symbol in (f"{table}_usdt".upper(), table.upper()):
-        if _SYMBOL.fullmatch(symbol) and settings.for_symbol(symbol).table == table:
-            return symbol
-    return table
+    return RangeReader(reader, chosen, settings, found, owners, why_not(reader))
 
 
 def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:
@@ -180,7 +137,7 @@ def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:
 def _covered(
     known: Mapping[Channel, Around],
     by_minute: Mapping[int, Minute],
-    ledger: Sequence[MarkedGap],
+    ledger: Sequence[LedgerGap],
     span: Span,
 ) -> tuple[Covered | None, list[Silence]]:
     """Return how much of a range was recorded, and its silences that nothing accounts for.
@@ -192,12 +149,7 @@ def _covered(
         {name: known[name].span if name in known else None for name in CHANNELS},
         {name: {} for name in CHANNELS},
         {name: _pauses(name, known.get(name), by_minute) for name in CHANNELS},
-        [
-            LedgerGap(
-                gap.channel, gap.start, gap.end, gap.cause == Cause.CHANNEL_SILENT, gap.filled_from
-            )
-            for gap in ledger
-        ],
+        ledger,
     )
     if found is None:
         return None, []
@@ -207,7 +159,7 @@ def _covered(
         if silence.start < span[1] and silence.end > span[0]
     ]
     recorded = _within([(found.start, found.end)], span)
-    return Covered(recorded, _within(found.lit, span)) if recorded else None, unaccounted
+    return Covered(recorded, _within(found.live_spans, span)) if recorded else None, unaccounted
 
 
 def _within(spans: Iterable[Span], span: Span) -> int:

@@ -25,7 +25,7 @@ body {{ margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }}
 main {{ max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }}
 h1 {{ font-size: 1.7rem; margin: 0; letter-spacing: -0.01em; }}
-h2 {{ font-size: 1.3rem; margin: 0; }}
+h2 {{ font-size: 1.3rem; margin: 0; overflow-wrap: anywhere; }}
 h3 {{ font-size: 0.95rem; margin: 0; }}
 p {{ margin: 0.25rem 0; }}
 .muted, .note {{ color: var(--muted); }}

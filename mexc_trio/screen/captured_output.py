@@ -58,9 +58,9 @@ def capture_output() -> Iterator[CapturedOutput]:
         yield log
 
 
-def _write(file: TextIO, held: CapturedOutput) -> None:
-    if held.text:
-        file.write(held.text)
+def _write(file: TextIO, captured: CapturedOutput) -> None:
+    if captured.text:
+        file.write(captured.text)
         file.flush()
         _settle(file)
 

@@ -1,4 +1,4 @@
-"""The live screen's task: look at the recorder once a second, and draw.
+"""The live screen's task: sample the recorder once a second, and draw.
 
 A terminal can stand still for minutes, after Ctrl-S or while a connection over SSH hangs. Nobody is
 to wait for it: a picture is drawn only when the one before has been taken.
@@ -19,7 +19,7 @@ from mexc_trio.screen.picture import Painter, Picture, weighed
 log = logging.getLogger(__name__)
 
 REFRESH: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 
 
 async def show_screen(recording: Recording) -> None:
@@ -43,7 +43,7 @@ async def _keep_drawing(recording: Recording) -> None:
         recording.restore_terminal = terminal.close
         due = trio.current_time()
         while True:
-            picture = painter.look(trio.current_time(), time.time())
+            picture = painter.sample(trio.current_time(), time.time())
             await _draw(terminal, picture)
             due = max(due + REFRESH, trio.current_time())
             with trio.move_on_at(due):

@@ -11,17 +11,16 @@ import attrs
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, Channel
-from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.settings.values import mask
 
 HISTORY: Final = 60
-"""Looks at the recorder that the picture remembers: a minute at one a second."""
-_RECENT: Final = 5  # looks over which a rate is taken: fewer would make the numbers jump
+"""Samples that the picture remembers: a minute at one a second."""
+_RECENT: Final = 5  # samples over which a rate is taken: fewer would make the numbers jump
 
 
 @attrs.frozen(kw_only=True)
 class SymbolPicture:
-    """One symbol."""
+    """What the screen shows of one symbol."""
 
     symbol: str
     price: str
@@ -31,7 +30,7 @@ class SymbolPicture:
     rate: float
     """All rows a second, lately."""
     history: Sequence[float]
-    """All rows a second at each look, at most `HISTORY`, oldest first."""
+    """All rows a second at each sample, at most `HISTORY`, oldest first."""
     delay: float | None
     """Seconds since the exchange's time of the newest row; None before the first."""
     backlog: int
@@ -50,7 +49,7 @@ class SymbolPicture:
 
 @attrs.frozen(kw_only=True)
 class Picture:
-    """Everything."""
+    """All that the screen shows."""
 
     symbols: Sequence[SymbolPicture]
     seconds: float
@@ -88,14 +87,14 @@ def _size(files: Path | None) -> int | None:
 
 @attrs.define
 class _Seen:
-    """What was seen of one symbol at the last looks."""
+    """What was seen of one symbol at the last samples."""
 
     received: deque[tuple[float, dict[Channel | None, int]]] = attrs.field(
         factory=lambda: deque(maxlen=_RECENT + 1)
     )
     history: deque[float] = attrs.field(factory=lambda: deque(maxlen=HISTORY))
 
-    def look(self, received: dict[Channel | None, int], now: float) -> None:
+    def sample(self, received: dict[Channel | None, int], now: float) -> None:
         """Note the counters of rows."""
         if self.received:
             then, before = self.received[-1]
@@ -121,7 +120,7 @@ class Painter:
     _recording: Recording
     _seen: dict[str, _Seen] = attrs.field(factory=dict, init=False)
 
-    def look(self, now: float, wall: float) -> Picture:
+    def sample(self, now: float, wall: float) -> Picture:
         """Return the picture as it is now. Asks neither the store nor the journal's file.
 
         Args:
@@ -147,7 +146,7 @@ class Painter:
 
     def _symbol(self, collector: Collector, now: float, wall: float) -> SymbolPicture:
         seen = self._seen.setdefault(collector.symbol, _Seen())
-        seen.look(collector.received, now)
+        seen.sample(collector.received, now)
         rates, rate = seen.rates()
         newest = [
             (message.rows[-1 - message.dead].ts, channel, message.rows[-1 - message.dead].m)
@@ -170,7 +169,5 @@ class Painter:
         )
 
     def _files(self, collector: Collector) -> Path | None:
-        target, store = self._recording.settings.store, self._recording.store.store
-        if not isinstance(target, EmbeddedTarget):
-            return None
-        return target.directory / "data" / store.database / collector.settings.table
+        directory, store = self._recording.settings.store.directory, self._recording.store.store
+        return directory and directory / "data" / store.database / collector.settings.table

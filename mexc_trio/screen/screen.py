@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mexc_trio.output import SteadyOutput
-from mexc_trio.record.stats import duration
+from mexc_trio.record.stats import elapsed
 from mexc_trio.screen.captured_output import CapturedOutput, capture_output
 from mexc_trio.screen.picture import HISTORY, Picture, SymbolPicture
 from mexc_trio.screen.sparkline import sparkline
@@ -100,7 +100,7 @@ def _head(picture: Picture, width: int) -> Iterator[Text]:
     title = f"{number:,} symbols" if number != 1 else "1 symbol"
     if stopped:
         title += f", {stopped:,} stopped"
-    yield _named("running", f"{duration(picture.seconds)}, {title}", "", "", width)
+    yield _named("running", f"{elapsed(picture.seconds)}, {title}", "", "", width)
     recorded = number - stopped
     state, style = f"connected for {picture.connected:,} of {recorded:,} symbols", "yellow"
     if picture.connected == recorded:
@@ -115,7 +115,7 @@ def _head(picture: Picture, width: int) -> Iterator[Text]:
     state, style = "answers", "green"
     if picture.away is not None:
         waiting = f"{picture.backlog:,} rows wait"
-        state, style = f"away for {duration(picture.away)}, {waiting}", "red"
+        state, style = f"away for {elapsed(picture.away)}, {waiting}", "red"
     yield _named("store", picture.store.removeprefix("store "), state, style, width)
 
 
@@ -243,7 +243,7 @@ def _delay(seconds: float | None) -> str:
         return UNKNOWN
     if seconds < 1:  # also below zero, which tells of a clock that is wrong
         return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 60 else elapsed(seconds)
 
 
 @attrs.define(eq=False)

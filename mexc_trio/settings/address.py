@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import shown
+from mexc_trio.settings.values import host_port, shown
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -30,10 +30,10 @@ class Address:
     def reachable(self, port: int) -> str:
         """Return the address as a program on this machine dials it."""
         host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return host_port(host, port)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
 
 def parse_address(text: str) -> Address | None:

@@ -15,6 +15,7 @@ import attrs
 from mexc_trio.channels import ALL, USUAL
 from mexc_trio.settings.address import Address, parse_address
 from mexc_trio.settings.routes import Route, parse_routes
+from mexc_trio.settings.shards import Shard, parse_shard
 from mexc_trio.settings.symbol import SymbolSettings as SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
@@ -77,9 +78,10 @@ class Settings:
     )
     all: bool = _setting("no", yes_or_no, "record every contract that the exchange lists")
     quote: tuple[str, ...] | None = _setting(
-        None,
-        parse_quotes,
-        "of the listed contracts, record only those with this quote, such as USDT",
+        None, parse_quotes, "of the listed contracts, record only those with this quote currency"
+    )
+    shard: Shard | None = _setting(
+        None, parse_shard, "of the listed contracts, record only those of this shard, such as 1/2"
     )
     rest_url: str = _setting(
         "https://contract.mexc.com", parse_rest_url, "where the exchange lists its contracts"
@@ -87,12 +89,10 @@ class Settings:
     refresh: float = _setting(
         "300.0",
         seconds(lambda seconds: seconds > 0, "more than 0"),
-        "seconds between two looks at the list of contracts",
+        "seconds between two requests for the list of contracts",
     )
     channels: tuple[str, ...] = _setting(
-        ",".join(USUAL),
-        parse_channels,
-        f"which channels to record: some of {', '.join(ALL)}",
+        ",".join(USUAL), parse_channels, f"which channels to record: some of {', '.join(ALL)}"
     )
     lines: int = _setting(
         "1",
@@ -245,11 +245,7 @@ class Settings:
     @property
     def state_directory(self) -> Path:
         """Where the journal lives, whether that was set or not."""
-        if self.state_dir is not None:
-            return self.state_dir
-        if isinstance(self.store, EmbeddedTarget):
-            return self.store.directory
-        return Path("mexc-data")
+        return self.state_dir or self.store.directory or Path("mexc-data")
 
     @property
     def journal_path(self) -> Path:
@@ -294,5 +290,6 @@ SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "route": parse_routes,
     "channels": SETTINGS["channels"].metadata["parse"],
     "engine": SETTINGS["engine"].metadata["parse"],
+    "shard": whole(1),
 }
 """The keys of a symbol's own section in the settings file."""

@@ -10,10 +10,7 @@ def values(settings: Settings) -> dict[str, str]:
     shown: dict[str, object] = {key: getattr(settings, key) for key in SETTINGS}
     shown["channels"] = ",".join(settings.channels)
     shown["symbols"] = " ".join((*settings.symbols, *settings.patterns))
-    shown["all"] = "yes" if settings.all else "no"
     shown["symbols_per_connection"] = settings.symbols_per_connection or "auto"
-    shown["backfill"] = "yes" if settings.backfill else "no"
-    shown["live"] = "yes" if settings.live else "no"
     shown["listen"] = settings.listen or "off"
     shown["metrics"] = settings.metrics or "off"
     shown["on_event"] = settings.on_event and settings.on_event[0]  # the rest may be a secret
@@ -23,9 +20,13 @@ def values(settings: Settings) -> dict[str, str]:
     shown["reader_password"] = "***" if settings.reader_password else None
     shown["state_dir"] = settings.state_directory
     shown["url"] = mask(settings.url)
-    shown["wide"] = "yes" if settings.wide else "no"
-    shown["journal_sync"] = "yes" if settings.journal_sync else "no"
-    return {key: "none" if value in (None, "", ()) else str(value) for key, value in shown.items()}
+    return {key: _text(value) for key, value in shown.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "", ()) else str(value)
 
 
 def describe(settings: Settings) -> list[str]:

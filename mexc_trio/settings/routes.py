@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import shown, socket_url
+from mexc_trio.settings.values import host_port, shown, socket_url
 
 Kind: TypeAlias = Literal["direct", "socks5", "http", "from"]
 
@@ -36,8 +36,7 @@ class Route:
         """The proxy without user and password; empty if there is none."""
         if self.kind not in _PORTS:
             return ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.kind}://{host}:{self.port}"
+        return f"{self.kind}://{host_port(self.host, self.port)}"
 
     def __str__(self) -> str:
         """Return the route as it is written, with `***` for user and password."""

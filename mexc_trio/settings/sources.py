@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from mexc_trio.errors import UsageError
+from mexc_trio.files import may_be_a_trap
 from mexc_trio.settings import SETTINGS, SYMBOL_SETTINGS, Settings
 from mexc_trio.settings.targets import ServerTarget
 from mexc_trio.settings.values import file, mask, nearest
@@ -23,6 +24,8 @@ from mexc_trio.symbols import check_tables, is_pattern, parse_symbol, parse_symb
 PREFIX = "MEXC_TRIO_"
 FILE = Path("settings.ini")
 SECTION = "mexc-trio"
+LARGEST: Final = 1 << 20
+"""Letters of a settings file. What has more is another file."""
 
 T = TypeVar("T")
 
@@ -58,9 +61,7 @@ def load(
     given = {**_from_environment(os.environ if environ is None else environ), **typed}
 
     sections: dict[str, dict[str, _Given]] = {}
-    config = FILE if os.path.exists(FILE) else None
-    if "config" in given:
-        config = given["config"].read(file)
+    config = given["config"].read(file) if "config" in given else _found()
     if config is not None:
         sections = _from_file(config)
 
@@ -102,6 +103,22 @@ def load(
     return settings
 
 
+def _found() -> Path | None:
+    """Return the settings file of the current directory; None if there is none.
+
+    It names programs that are run and files that are written, so one that anybody may have put
+    there, as into /tmp, is not taken unasked.
+    """
+    if not os.path.exists(FILE):
+        return None
+    if may_be_a_trap(FILE):
+        raise UsageError(
+            f"{FILE} belongs to another user, in a directory to which everybody can write; go to "
+            f"another directory, or give --config {FILE} if that is yours"
+        )
+    return FILE
+
+
 # Kubernetes, and Docker's links, tell every container the address of a service called mexc-trio.
 _OF_A_SERVICE: Final = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$"
@@ -122,6 +139,14 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     return given
 
 
+def _text_of(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise UsageError(f"{path}: has more than a million letters, and so is no settings file")
+    return text
+
+
 def _from_file(path: Path) -> dict[str, dict[str, _Given]]:
     """Read a settings file: its sections, by SECTION or symbol; an empty value is as good as none.
 
@@ -131,7 +156,7 @@ def _from_file(path: Path) -> dict[str, dict[str, _Given]]:
         delimiters=("=",), interpolation=None, default_section="", empty_lines_in_values=False
     )
     try:
-        parser.read_string(path.read_text(encoding="utf-8-sig"))
+        parser.read_string(_text_of(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -18,3 +18,5 @@ class SymbolSettings:
     channels: tuple[str, ...] = USUAL
     engine: str = "stripelog"
     wide: bool = False
+    shard: int | None = None
+    """To which it belongs, if not to that of the rule in `shards`."""

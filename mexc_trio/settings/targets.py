@@ -1,15 +1,25 @@
 """Where rows go: what `--store` can say, a directory or the URL of a server."""
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import directory, file, nearest, seconds, shown, whole, yes_or_no
+from mexc_trio.settings.values import (
+    directory,
+    file,
+    host_port,
+    nearest,
+    seconds,
+    shown,
+    whole,
+    yes_or_no,
+)
 
 
 @attrs.frozen
@@ -21,7 +31,12 @@ class EmbeddedTarget:
     @property
     def identity(self) -> str:
         """What names this store, wherever the program is started: the absolute directory."""
-        return str(self.directory.resolve())
+        return os.path.realpath(self.directory)
+
+    @property
+    def lock_places(self) -> Sequence[Path]:
+        """Where its tables are locked, see `hold_tables`: where no other user can do that."""
+        return [self.directory]
 
     def __str__(self) -> str:
         return str(self.directory)
@@ -47,10 +62,16 @@ class ServerTarget:
     """Hosts and ports of more servers, which keep replicas of the same tables."""
     quorum: int = 0
     """How many of them must have the rows of an INSERT before it is acknowledged; 0 for one."""
+    known_by: tuple[str, str] = attrs.field(default=("", ""), repr=False)
+    """A question, if there is one, and its answer, without which whoever answers is another."""
 
     @http_port.default
     def _usual_http_port(self) -> int:
         return 8443 if self.secure else 8123
+
+    @property
+    def directory(self) -> None:
+        """None: its files are the server's."""
 
     @property
     def identity(self) -> str:
@@ -58,9 +79,13 @@ class ServerTarget:
         return f"{','.join(one.address for one in self.hosts)}/{self.database}"
 
     @property
+    def lock_places(self) -> None:
+        """Where its tables are locked: in the usual places, where other users' recorders look."""
+
+    @property
     def address(self) -> str:
         """The first host and its port."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
     @property
     def hosts(self) -> "list[ServerTarget]":
@@ -145,7 +170,8 @@ def parse_store(text: str) -> StoreTarget:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", database):
         raise UsageError(f"{shown(database)} is not the name of a database")
     options = dict(_server_options(pairs, secure=secure))
-    more = {name: int(options.pop(name)) for name in ("http_port", "quorum") if name in options}
+    names = ("http_port", "quorum")
+    more: dict[str, Any] = {name: int(options.pop(name)) for name in names if name in options}
     if more.get("quorum", 0) > len(places):
         raise UsageError(f"{shown(text)} has a quorum of more than its {len(places)} hosts")
     return ServerTarget(

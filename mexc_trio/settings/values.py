@@ -31,6 +31,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
+def host_port(host: str, port: int) -> str:
+    """Return a host, which may be an IPv6 address, and its port as they are written."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """Return `; did you mean ...?` if something known is spelt much like `name`, else nothing."""
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
@@ -71,14 +76,18 @@ def yes_or_no(text: str) -> bool:
 
 def socket_url(text: str) -> str:
     """Read the address of an exchange's socket."""
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or "@" in text or "#" in text or re.search(r"\s", text):
+    if not is_url(text, ("ws", "wss")) or re.search(r"[@#\s]", text):
         raise UsageError(f"{shown(text)} is not a socket's URL; wss://contract.mexc.com/edge is")
     return text
+
+
+def is_url(text: str, schemes: Collection[str]) -> bool:
+    """Say whether a text is a URL of one of these schemes, with a host and no impossible port."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def directory(text: str) -> Path:

@@ -1,22 +1,16 @@
 """Reading the exchange's own words: symbols, channels, currencies, the address of its REST."""
 
 import re
-from urllib.parse import urlsplit
 
 from mexc_trio.channels import ALL
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import nearest, shown
+from mexc_trio.settings.values import is_url, nearest, shown
 from mexc_trio.symbols import parse_symbols
 
 
 def parse_rest_url(text: str) -> str:
     """Read the address of an exchange's REST interface."""
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"[@#?\s]", text):
+    if not is_url(text, ("http", "https")) or re.search(r"[@#?\s]", text):
         raise UsageError(f"{shown(text)} is not a REST URL; https://contract.mexc.com is")
     return text
 

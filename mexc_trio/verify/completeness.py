@@ -37,7 +37,7 @@ _DOUBLE_ERROR: Final = Decimal("1e-13")
 
 
 @attrs.frozen
-class Recorded:
+class CheckedSymbol:
     """One symbol as it was recorded."""
 
     symbol: str
@@ -80,7 +80,7 @@ class Completeness:
     """Why it came to no end; empty if it did."""
 
 
-async def compare(url: str, recorded: Sequence[Recorded]) -> list[Completeness]:
+async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completeness]:
     """Compare symbol after symbol.
 
     Args:
@@ -106,7 +106,7 @@ async def compare(url: str, recorded: Sequence[Recorded]) -> list[Completeness]:
     return done
 
 
-async def _compare(client: Client, recorded: Recorded) -> Completeness:
+async def _compare(client: Client, recorded: CheckedSymbol) -> Completeness:
     start = max(recorded.span[0] + EARLY, now() - KEPT)
     first, last = -(-start // MINUTE), (recorded.span[1] - LATE) // MINUTE
     candles: dict[int, Candle] = {}

@@ -87,7 +87,7 @@ class Facts:
     journal: JournalFacts | None
     """None if there is no journal."""
     symbols: Sequence[SymbolFacts] = ()
-    """The same tables as in `tables`, looked at more closely."""
+    """The same tables as in `tables`, as `inspection` finds them."""
     not_in_order: str = ""
     """Why nobody looked for silences, repeated rows and times that run backwards; empty if so."""
     disk: Disk = Disk(None, {})
@@ -173,7 +173,7 @@ def _plain(value: object) -> Any:
         return {
             field.name: _plain(getattr(value, field.name))
             for field in fields
-            if field.name not in ("source", "lit")
+            if field.name not in ("source", "live_spans")
         }
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

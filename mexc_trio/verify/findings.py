@@ -18,7 +18,7 @@ LISTED: Final = 5
 
 @attrs.frozen
 class SymbolFacts:
-    """One symbol's table, looked at more closely."""
+    """One symbol's table, as `inspection` finds it."""
 
     symbol: str
     """The contract; the table's name where nobody can tell."""
@@ -32,7 +32,7 @@ class SymbolFacts:
     shapes: Sequence[Shape]
     """The commonest among the dead letters."""
     impossible: int
-    """Rows whose time nothing can have: they count for none of the above."""
+    """Rows with a time that no row can have: they count for none of the above."""
     completeness: Completeness | None = None
     """None unless it was compared with the exchange's candles."""
 

@@ -1,4 +1,4 @@
-"""The tables that are taken in at a glance: coverage of the last days, rates, what differs.
+"""The tables that `verify` prints first: coverage of the last days, rates, what differs.
 
 A day is a strip of 24 signs, one an hour: `█` is live throughout, lower blocks are parts of it, `·`
 is nothing at all, and where the strip is empty the symbol was not recorded yet, or no longer. Only
@@ -7,13 +7,12 @@ an hour without the slightest gap gets the whole block.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Final
 
 from mexc_trio.analysis.coverage import Coverage, Day
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import DAY
-from mexc_trio.texts import UNKNOWN, WIDTH, duration, fitted, percent, printable, time_text
+from mexc_trio.texts import UNKNOWN, WIDTH, duration, fitted, percent, printable, time_text, trimmed
 from mexc_trio.verify.completeness import Different
 from mexc_trio.verify.findings import SymbolFacts
 
@@ -149,15 +148,10 @@ def compared(symbols: Sequence[SymbolFacts]) -> list[str]:
 
 def _minute(symbol: str, minute: Different) -> list[str]:
     numbers = [
-        UNKNOWN if one is None else _digits(getattr(one, name))
+        UNKNOWN if one is None else trimmed(f"{getattr(one, name):f}")
         for name in ("volume", "high", "low")
         for one in (minute.recorded, minute.candle)
     ]
     inexact = minute.recorded is not None and minute.recorded.inexact
     note = "in a gap" if minute.in_gap else "too many digits" if inexact else ""
     return [time_text(minute.start), symbol, *numbers, note]
-
-
-def _digits(number: Decimal) -> str:
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

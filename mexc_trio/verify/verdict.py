@@ -6,16 +6,7 @@ from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
 from mexc_trio.channels import BY_TYPE
 from mexc_trio.rows import DEAD_LETTER, MESSAGE_TYPES
-from mexc_trio.texts import (
-    UNKNOWN,
-    fitted,
-    number_of,
-    printable,
-    seconds,
-    size,
-    time_text,
-    wrapped,
-)
+from mexc_trio.texts import UNKNOWN, fitted, number_of, printable, seconds, size, time_text, wrapped
 from mexc_trio.verify import text_tables
 from mexc_trio.verify.facts import Facts, JournalFacts
 

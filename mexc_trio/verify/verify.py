@@ -2,10 +2,10 @@
 
 Facts first, words after: `gather` asks the store and the journal and fills
 `mexc_trio.verify.facts`, which `mexc_trio.verify.verdict` turns into text. The exit code is 1 if
-anything is wrong: a table
-that cannot be read in full or is missing, rows that are there twice or out of order, a silence that
-no gap in the ledger accounts for, deals that the exchange's candles have and the store has not.
-Known gaps and dead letters are not wrong: they are what an honest recorder writes down.
+anything is wrong: a table that cannot be read in full or is missing, rows that are there twice or
+out of order, a silence that no gap in the ledger accounts for, deals that the exchange's candles
+have and the store has not. Known gaps and dead letters are not wrong: they are what an honest
+recorder writes down.
 """
 
 import logging
@@ -14,40 +14,30 @@ import shutil
 import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import attrs
 
-from mexc_trio.analysis.gaps import (
-    read_gaps,
-)
+from mexc_trio.analysis.gaps import read_gaps
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.survey import Size, Survey, sizes, survey
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.embedded import DATABASE
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.repair import PUT_ASIDE
-from mexc_trio.clickhouse.schema import GAPS, Readable, Table, market_table, recorded_columns
-from mexc_trio.clickhouse.stripelog import needs_mending
-from mexc_trio.errors import (
-    JournalError,
-    JournalLocked,
-    StoreRejected,
-    TableMissing,
-)
+from mexc_trio.clickhouse.schema import GAPS, Readable, Table, recorded_columns
+from mexc_trio.clickhouse.stripelog import needs_repair
+from mexc_trio.clickhouse.tables import MARKET_COLUMNS
+from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
 from mexc_trio.journal import open_journal
 from mexc_trio.journal.finding import choose
-from mexc_trio.read.reading import open_reader
+from mexc_trio.read.reading import open_reader, refuse_no_store
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget
-from mexc_trio.verify.closer_look import Compare, Look
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts, as_json
 from mexc_trio.verify.findings import SymbolFacts
+from mexc_trio.verify.inspection import Compare, Inspection
 from mexc_trio.verify.verdict import report
 
 log = logging.getLogger(__name__)
-
-_COLUMNS: Final = frozenset(market_table("").column_names)
 
 
 def verify(
@@ -79,10 +69,10 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
     Raises:
         MexcTrioError: the store cannot be opened, or went away.
     """
-    directory = None
-    if isinstance(settings.store, EmbeddedTarget):
-        directory = settings.store.directory
-    to_mend = _to_mend(directory)
+    directory = settings.store.directory
+    if directory is not None:
+        refuse_no_store(directory)
+    to_repair = _to_repair(directory)
     with open_reader(settings) as store:
         found = recorded_columns(store)
         names, missing = _choose(settings, symbols, found)
@@ -92,17 +82,17 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
             survey(store, Table(name, tuple(found[name].items())), "mt", ("ts", "ts"), directory)
             for name in names
         ]
-        tables = [_mended(table) if table.name in to_mend else table for table in tables]
+        tables = [_repaired(table) if table.name in to_repair else table for table in tables]
         gaps = (
             read_gaps(store, found[GAPS.name], [*symbols, *names] if symbols else [], directory)
             if GAPS.name in found
             else None
         )
         not_in_order = why_not(store) if names else ""
-        look = Look(settings, store, found, gaps, in_order=not not_in_order)
-        looked_at = [look.at(table) for table in tables]
+        inspection = Inspection(settings, store, found, gaps, in_order=not not_in_order)
+        inspected = [inspection.at(table) for table in tables]
         if compare is not None:
-            looked_at = look.compared(looked_at, tables, compare)
+            inspected = inspection.compared(inspected, tables, compare)
         identity = identity_of(store).lasting
         chosen = choose(settings.journal_path, identity, settings.store.identity)
         return Facts(
@@ -115,22 +105,22 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
             known,
             _volume(directory, known),
             _journal_facts(chosen.path),
-            looked_at,
+            inspected,
             not_in_order,
-            _disk(store, directory, known, tables, looked_at),
+            _disk(store, directory, known, tables, inspected),
             [one for one in chosen.others if one.backlog],
         )
 
 
-def _to_mend(directory: Path | None) -> Container[str]:
+def _to_repair(directory: Path | None) -> Container[str]:
     """Return the tables whose index is cut to what can be read when the store is opened."""
     if directory is None:
         return ()
     tables = (directory / "data" / DATABASE).glob("*")
-    return {table.name for table in tables if needs_mending(table)}
+    return {table.name for table in tables if needs_repair(table)}
 
 
-def _mended(table: Survey) -> Survey:
+def _repaired(table: Survey) -> Survey:
     if table.damage:
         return table
     text = "its index was damaged, and has been cut to what can be read; rows behind that are lost"
@@ -138,7 +128,7 @@ def _mended(table: Survey) -> Survey:
 
 
 def _kept(directory: Path | None) -> list[str]:
-    """Return the files that were kept as they were when a table was mended."""
+    """Return the files that were kept as they were when a table was repaired."""
     return sorted(str(path) for path in (directory / "damaged").glob("*")) if directory else []
 
 
@@ -146,7 +136,7 @@ def _choose(
     settings: Settings, symbols: Sequence[str], found: Mapping[str, Mapping[str, str]]
 ) -> tuple[list[str], list[str]]:
     """Return the symbols' tables, and a sentence for each that should be there and is not."""
-    ours = [name for name in sorted(found) if found[name].keys() >= _COLUMNS]
+    ours = [name for name in sorted(found) if found[name].keys() >= MARKET_COLUMNS]
     if not symbols:
         return [name for name in ours if not is_beside(name)], []
     names, missing = [], []
@@ -155,7 +145,7 @@ def _choose(
         if name in ours:
             names.append(name)
         elif name in found:
-            lacking = ", ".join(sorted(_COLUMNS - found[name].keys()))
+            lacking = ", ".join(sorted(MARKET_COLUMNS - found[name].keys()))
             missing.append(f"{symbol}: table {name} has no column {lacking}: it is not one of ours")
         else:
             missing.append(f"{symbol} has no table {name}: it was never recorded here")
@@ -167,11 +157,11 @@ def _disk(
     directory: Path | None,
     known: Mapping[str, Size],
     tables: Sequence[Survey],
-    looked_at: Sequence[SymbolFacts],
+    inspected: Sequence[SymbolFacts],
 ) -> Disk:
     a_day = {
         table.name: known[table.name].total / table.rows * one.coverage.rows_a_day
-        for table, one in zip(tables, looked_at, strict=True)
+        for table, one in zip(tables, inspected, strict=True)
         if one.coverage is not None and table.name in known and table.rows
     }
     if directory is not None:

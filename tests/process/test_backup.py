@@ -1,6 +1,7 @@
 """`mexc-trio backup` and `restore`: every row comes back, in its order, or nothing does."""
 
 import hashlib
+import os
 import shutil
 import signal
 import struct
@@ -246,6 +247,36 @@ def remove(copy: Path) -> None:
     (copy / "btc.parquet").unlink()
 
 
+def rename(copy: Path) -> None:
+    """Give a table a name that clears a terminal."""
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"btc"', r'"b\u001b[2J"'))
+
+
+def lead_outside(copy: Path) -> None:
+    """Have a file of another directory read."""
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"btc"', '"../btc"'))
+
+
+def narrow(copy: Path) -> None:
+    """Leave a column out."""
+    pq.write_table(pq.read_table(copy / "btc.parquet", columns=["value_ts"]), copy / "btc.parquet")
+
+
+def empty_a_cell(copy: Path) -> None:
+    """Have a row without a time."""
+    table = pq.read_table(copy / "btc.parquet")
+    times = pa.array([None, *table["value_ts"].to_pylist()[1:]], pa.int64())
+    pq.write_table(table.set_column(0, "value_ts", times), copy / "btc.parquet")
+
+
+def make_a_pipe(copy: Path) -> None:
+    """Have somebody wait for what never comes."""
+    remove(copy)
+    os.mkfifo(copy / "btc.parquet")
+
+
 @pytest.mark.parametrize(
     ("harm", "code", "message"),
     [
@@ -265,6 +296,26 @@ def test_a_damaged_backup_is_refused(
     assert restore(tmp_path / "b", tmp_path / "copy") == code
     assert message in one_line(capsys)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_backup_that_nobody_made_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is restored may come from anybody, and is looked at before a store is opened."""
+    fill(tmp_path / "a", {"btc": rows_of_market()})
+    assert backup(tmp_path / "a", tmp_path / "made") == 0
+    for harm, message in (
+        (rename, "has a table 'b\\x1b[2J', as no backup has"),
+        (lead_outside, "has a table '../btc', as no backup has"),
+        (narrow, "btc.parquet has other columns than table btc"),
+        (empty_a_cell, "btc.parquet has other columns than table btc"),
+        (make_a_pipe, "btc.parquet is no file"),
+    ):
+        copy = shutil.copytree(tmp_path / "made", tmp_path / harm.__name__)
+        harm(copy)
+        assert restore(tmp_path / "b", copy) == 1
+        assert message in one_line(capsys)
+        assert not (tmp_path / "b").exists()
 
 
 def test_a_restore_that_fails_leaves_nothing(
@@ -288,6 +339,23 @@ def test_a_restore_that_fails_leaves_nothing(
     assert tables(tmp_path / "b") == set()
     assert restore(tmp_path / "b", tmp_path / "copy") == 0
     assert stored(tmp_path / "b", "btc") == rows[:12_000]
+
+
+def test_a_restore_touches_nothing_that_a_recorder_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before the first table is made or gets another name, not after that."""
+    rows = rows_of_market()
+    fill(tmp_path / "a", {"btc": rows})
+    assert backup(tmp_path / "a", tmp_path / "copy") == 0
+    fill(tmp_path / "b", {"btc": [], "eth": []})
+    with open_journal(tmp_path / "b" / "journal.sqlite"):
+        assert restore(tmp_path / "b", tmp_path / "copy") == 1
+        assert "journal.sqlite is in use by process" in one_line(capsys)
+    assert tables(tmp_path / "b") == {"btc", "eth"}
+    assert stored(tmp_path / "b", "btc") == []
+    assert restore(tmp_path / "b", tmp_path / "copy") == 0
+    assert stored(tmp_path / "b", "btc") == rows
 
 
 def test_rows_that_changed_on_the_way_are_noticed(
@@ -326,6 +394,29 @@ def test_a_backup_never_writes_over_anything(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "copy"]
 
 
+def test_a_backup_empties_no_directory_that_somebody_leads_it_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a killed backup left is cleared away. A link in its place led to files of ours."""
+    fill(tmp_path / "a", {"btc": rows_of_market()})
+    precious, out = tmp_path / "precious", tmp_path / "open" / "copy"
+    precious.mkdir()
+    (precious / "key").write_text("mine")
+    out.parent.mkdir()
+    out.parent.chmod(0o1777)
+    part = out.with_name(".copy.part")
+    part.symlink_to(precious)
+    assert backup(tmp_path / "a", out) == 2
+    assert "cannot write into" in one_line(capsys)
+    assert (precious / "key").read_text() == "mine"
+    if os.geteuid() == 0:
+        part.unlink()
+        part.mkdir()
+        os.chown(part, 40_002, 40_002)
+        assert backup(tmp_path / "a", out) == 2
+        assert "is there, and belongs to another user" in one_line(capsys)
+
+
 def test_ctrl_c_in_a_backup(tmp_path: Path) -> None:
     """One line, exit code 130, and no directory."""
     with closing(EmbeddedStore(tmp_path / "a")) as store:
@@ -334,20 +425,21 @@ def test_ctrl_c_in_a_backup(tmp_path: Path) -> None:
             "INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli(toInt64(number)), 'd', "
             "concat(toString(number), '.5|1|1') FROM numbers(3000000)"
         )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mexc_trio", "backup", "--store", tmp_path / "a", "--out",
-         tmp_path / "copy"],
-        env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    with process:
-        deadline = time.monotonic() + DEADLINE
-        while not (tmp_path / ".copy.part" / "btc.parquet").exists():
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 130, error
+    begun, copy = tmp_path / ".copy.part" / "btc.parquet", tmp_path / "copy"
+    words = ["backup", "--store", str(tmp_path / "a"), "--out", str(copy)]
+    code = 0
+    while not code:
+        shutil.rmtree(copy, ignore_errors=True)  # it was done before we had the processor again
+        with subprocess.Popen(
+            [sys.executable, "-m", "mexc_trio", *words],
+            env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        ) as process:  # fmt: skip
+            while process.poll() is None and not begun.exists():
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=DEADLINE)
+        code = process.returncode
+    assert code == 130, error
     assert error.splitlines()[-1] == "mexc-trio: error: interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
@@ -362,7 +454,7 @@ def test_a_journal_learns_of_restored_rows(tmp_path: Path) -> None:
     assert backup(tmp_path / "a", tmp_path / "copy") == 0
     fill(tmp_path / "b", {"btc": []})
     with open_journal(tmp_path / "b" / "journal.sqlite") as journal:
-        journal.queue("btc").settle(0, 0)
+        journal.queue("btc").move_head(0, 0)
     assert restore(tmp_path / "b", tmp_path / "copy") == 0
     with open_journal(tmp_path / "b" / "journal.sqlite") as journal:
         assert journal.queue("btc").table_rows == len(rows)
@@ -373,7 +465,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
     """What is recorded next comes after the restored rows, and the time between is a gap."""
     async with open_exchange(rate=200) as exchange:
         arguments = ("BTC_USDT", "--url", exchange.url, "--linger", "0.1")
-        async with running(tmp_path, *arguments) as program:
+        async with running(tmp_path, *arguments, forked=True) as program:
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > 100)
             exchange.silence()
             first = exchange.rows("BTC_USDT")
@@ -390,7 +482,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
             data.mkdir()
             shutil.move(tmp_path / "journal.sqlite", data)
         assert restore(data, tmp_path / "copy") == 0
-        async with running(tmp_path, *arguments) as program:
+        async with running(tmp_path, *arguments, forked=True) as program:
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > len(first) + 100)
             exchange.silence()
             sent = len(exchange.rows("BTC_USDT"))

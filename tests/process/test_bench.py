@@ -100,6 +100,8 @@ def test_storage() -> None:
     for store in ("server", "embedded"):
         ratio = report.figures[f"{store}: a row / {store}, one row an INSERT: a row"]
         assert 0 < ratio.median < 0.6
+        indexed = report.figures[f"{store}, mergetree: tables after all merges, a day"]
+        assert indexed.median > 1
 
 
 @pytest.mark.usefixtures("clickhouse_server")
@@ -158,6 +160,7 @@ def test_command_prints_one_json_document_and_shows_progress() -> None:
             "storage",
             "--minutes=0.2",
             "--stores=server",
+            "--wide",
             "--json",
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -169,6 +172,7 @@ def test_command_prints_one_json_document_and_shows_progress() -> None:
     report = json.loads(done.stdout)
     assert report["benchmark"] == "storage"
     assert {figure["unit"] for figure in report["figures"]} >= {"bytes", "MB", "ratio"}
+    assert any(figure["name"] == "server: --wide, a row" for figure in report["figures"])
     assert re.search("storage 1/1: server: .* bytes a row", done.stderr)
 
 

@@ -126,6 +126,7 @@ def test_every_option_of_recording_arrives(commands: Commands) -> None:
         "url": "ws://localhost:8765",
         "route": "direct",
         "quote": "USDT",
+        "shard": "2/3",
         "rest_url": "http://localhost:8766",
         "refresh": "60",
         "channels": "deal,funding",
@@ -273,6 +274,12 @@ def test_a_bug_keeps_its_traceback(commands: Commands, error: Exception) -> None
             ["BTC_USDC", "--quote", "USDT"],
             "--quote narrows --all or a pattern, and there is neither",
         ),
+        (
+            ["BTC_USDC", "--shard", "1/2"],
+            "--shard narrows --all or a pattern, and there is neither",
+        ),
+        (["--all", "--shard", "3/2"], "--shard: '3/2': there is no shard 3 of 2"),
+        (["--all", "--shard", "1:2"], "--shard: '1:2' is not a shard; 1/2 is the first of two"),
         (["--all", "--quote", "US-D"], "--quote: 'US-D' is not a quote currency; USDT is"),
         (
             ["--all", "--rest-url", "contract.mexc.com"],
@@ -359,6 +366,15 @@ def test_help_and_mistakes_load_no_engine(tmp_path: Path) -> None:
     for arguments in (["--help"], ["BTC"]):
         result = run(*arguments, cwd=tmp_path, python=("-c", code))
         assert result.stdout.splitlines()[-1] == ""
+
+
+def test_no_days_are_counted_at_the_start(tmp_path: Path) -> None:
+    """Nor does any command wait until clickhouse-driver has looked up each day of 400 years."""
+    code = (
+        "import mexc_trio.clickhouse.server; from clickhouse_driver.columns import datecolumn;"
+        "print(len(datecolumn.DateColumn.date_lut))"
+    )
+    assert run(cwd=tmp_path, python=("-c", code)).stdout == "0\n"
 
 
 def test_the_version(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Clusters of several shards: tables on all of them, and tables that read over all."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -19,6 +18,7 @@ from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.replicas import (
     OLD_SERVER,
     OLD_USERS,
+    as_of_old,
     needs_a_pair,
     needs_zookeeper,
     replica_config,
@@ -94,7 +94,7 @@ def test_tables_are_made_on_all_shards(tmp_path: Path, monkeypatch: pytest.Monke
     """One host is told, and the cluster has them; rows of both shards are read together."""
     monkeypatch.setattr("mexc_trio.clickhouse.server.MINIMUM_VERSION", (18, 16))
     understood = ServerStore.query
-    monkeypatch.setattr(ServerStore, "query", lambda store, sql: understood(store, _as_of_old(sql)))
+    monkeypatch.setattr(ServerStore, "query", lambda store, sql: understood(store, as_of_old(sql)))
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "old.xml").write_text(OLD_USERS)
     with two_shards(tmp_path, old=True) as servers, closing(store_of(servers[0])) as store:
@@ -110,11 +110,3 @@ def test_tables_are_made_on_all_shards(tmp_path: Path, monkeypatch: pytest.Monke
             found = server.execute("SELECT m FROM mexc_data_all.btc ORDER BY m")
             assert found == [("shard 0",), ("shard 1",)]
         cluster.make(store, TABLES)  # nothing is missing
-
-
-def _as_of_old(sql: str) -> str:
-    """Leave out of a statement what a server of 2018 does not have."""
-    sql = re.sub(r" CODEC\((?:[^()]|\([^()]*\))*\)", "", sql)
-    sql = re.sub(r"DateTime64\(\d\)", "Int64", sql)
-    sql = re.sub(r", INDEX .*?\) ENGINE", ") ENGINE", sql)
-    return re.sub(r"PARTITION BY .*? ORDER BY", "ORDER BY", sql)

@@ -25,7 +25,7 @@ from mexc_trio.errors import (
     TableMissing,
 )
 from mexc_trio.journal import Journal, Queue, open_journal
-from mexc_trio.record.compaction import keep_compact
+from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.settings import Settings
 from tests.support.faults import TALLY, until
 from tests.support.running import server_store
@@ -371,9 +371,9 @@ class Noted(Mortal):
 
     def fingerprint(self, table: str) -> str:
         """Note whose files are synced, if they can be."""
-        if sealed := super().fingerprint(table):
+        if fingerprint := super().fingerprint(table):
             self.order.append(f"synced {table}")
-        return sealed
+        return fingerprint
 
 
 def test_the_new_table_is_on_the_disk_before_it_takes_the_name(store: Store) -> None:
@@ -408,6 +408,7 @@ class Collected:
     """A symbol, as far as it is looked at."""
 
     queue: Queue
+    symbol: str = "BTC_USDT"
 
 
 @attrs.define
@@ -428,16 +429,16 @@ async def test_tables_are_rewritten_by_themselves(
 
     What a compaction that died has left beside the table goes at the first look.
     """
-    monkeypatch.setattr("mexc_trio.record.compaction.LOOK", 0.05)
-    monkeypatch.setattr("mexc_trio.record.compaction.INTERVAL", 0.1)
+    monkeypatch.setattr("mexc_trio.record.rewriting.POLL", 0.05)
+    monkeypatch.setattr("mexc_trio.record.rewriting.INTERVAL", 0.1)
     rows = fill(store)
     store.query(f"CREATE TABLE {DATABASE}.{COPY} AS {DATABASE}.btc")
     with open_journal(tmp_path / "journal.sqlite") as journal:
         queue = journal.queue("btc")
-        queue.settle(0, len(rows))
+        queue.move_head(0, len(rows))
         parts = Parts(journal, AsyncStore(store), [Collected(queue)])
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_compact, cast("Recording", parts))
+            nursery.start_soon(keep_rewriting, cast("Recording", parts))
             queue.verified = True
             await until("it is looked at", lambda: queue.inserts >= 38)
             assert blocks(store) == 40

@@ -13,7 +13,7 @@ from mexc_trio.analysis.gaps import FilledGaps, LedgerGap, missed
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
 from mexc_trio.filled import Filled
-from mexc_trio.rows import CHANNELS, Gap
+from mexc_trio.rows import CHANNELS, Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 from mexc_trio.spans import DAY, HOUR, MINUTE, Span, cut, length, union, without
@@ -364,20 +364,20 @@ def test_two_outages_do_not_excuse_each_other() -> None:
     """A silence that needed an account says nothing about the rhythm, nor does an outage."""
     first, second = (HOUR, 2 * HOUR), (3 * HOUR, 4 * HOUR)
     assert len(looked_at([first, second])) == 2
-    outage = LedgerGap("ticker", *first, rhythm=False)
+    outage = LedgerGap("ticker", *first, cause=Cause.PROGRAM_STOPPED)
     assert looked_at([first, second], (outage,)) == [Silence(("ticker",), *second)]
-    quiet = LedgerGap("ticker", *first, rhythm=True)
+    quiet = LedgerGap("ticker", *first, cause=Cause.CHANNEL_SILENT)
     assert looked_at([first, second], (quiet,)) == []
 
 
-def test_a_hole_accounts_for_its_own_time_only() -> None:
+def test_a_gap_accounts_for_its_own_time_only() -> None:
     """The rest of the silence is looked at by itself."""
     silence = (HOUR, 3 * HOUR)
-    part = LedgerGap("all", HOUR, 2 * HOUR, rhythm=False)
+    part = LedgerGap("all", HOUR, 2 * HOUR, cause=Cause.PROGRAM_STOPPED)
     assert looked_at([silence], (part,)) == [Silence(("ticker",), 2 * HOUR, 3 * HOUR)]
-    most = LedgerGap("all", HOUR, 3 * HOUR - SHORT, rhythm=False)
+    most = LedgerGap("all", HOUR, 3 * HOUR - SHORT, cause=Cause.PROGRAM_STOPPED)
     assert looked_at([silence], (most,)) == []
-    other = LedgerGap("deal", *silence, rhythm=False)
+    other = LedgerGap("deal", *silence, cause=Cause.PROGRAM_STOPPED)
     assert looked_at([silence], (other,)) == [Silence(("ticker",), *silence)]
 
 
@@ -423,14 +423,14 @@ def test_spans_are_sets_of_instants(spans: list[Span], whole: Span) -> None:
 def test_what_was_filled_is_no_gap_in_deals() -> None:
     """From when on the ledger says; of the other channels, and of what the store lost, nothing."""
     deals = [
-        LedgerGap("deal", 0, 10 * HOUR, rhythm=False),  # written at the end of a run
-        LedgerGap("deal", 0, 11 * HOUR, rhythm=False, filled_from=2 * HOUR),
-        LedgerGap("deal", 20 * HOUR, 21 * HOUR, rhythm=False, filled_from=20 * HOUR),
-        LedgerGap("ticker", 0, 11 * HOUR, rhythm=False),
+        LedgerGap("deal", 0, 10 * HOUR, cause=Cause.PROGRAM_STOPPED),  # written at the end of a run
+        LedgerGap("deal", 0, 11 * HOUR, cause=Cause.PROGRAM_STOPPED, filled_from=2 * HOUR),
+        LedgerGap("deal", 20 * HOUR, 21 * HOUR, cause=Cause.PROGRAM_STOPPED, filled_from=20 * HOUR),
+        LedgerGap("ticker", 0, 11 * HOUR, cause=Cause.PROGRAM_STOPPED),
     ]
     assert missed(deals, "deal") == [(0, 2 * HOUR)]
     assert missed(deals, "ticker") == [(0, 11 * HOUR)]
-    lost = LedgerGap("all", HOUR, 3 * HOUR, rhythm=False)
+    lost = LedgerGap("all", HOUR, 3 * HOUR, cause=Cause.PROGRAM_STOPPED)
     assert missed([*deals, lost], "deal") == [(0, 3 * HOUR)]
     spans: dict[str, Span] = dict.fromkeys(CHANNELS, (0, DAY))
     found = coverage(spans, {name: {} for name in CHANNELS}, None, deals)

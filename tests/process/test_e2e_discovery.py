@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from mexc_trio.record.last_list import FILE
 from tests.support.running import (
     DEADLINE,
     Embedded,
@@ -41,7 +42,7 @@ async def test_all_contracts_of_a_quote(tmp_path: Path) -> None:
     wanted = [BTC, "1000BONK_USDT", "GAPS_USDT"]
     async with (
         open_exchange(contracts=[*wanted, "BTC_USDC", "BTC_USD"], rest_port=0) as exchange,
-        running(tmp_path, "--all", "--quote", "usdt", *addresses(exchange)) as program,
+        running(tmp_path, "--all", "--quote", "usdt", *addresses(exchange), forked=True) as program,
     ):
         for symbol in wanted:
             await exchange.subscribed(symbol)
@@ -120,7 +121,7 @@ async def test_many_contracts_share_connections_and_new_ones_join(tmp_path: Path
     contracts = [f"A{n}_USDT" for n in range(25)]
     async with (
         open_exchange(contracts=contracts, rest_port=0) as exchange,
-        running(tmp_path, "--all", *addresses(exchange)) as program,
+        running(tmp_path, "--all", *addresses(exchange), forked=True) as program,
     ):
         for symbol in contracts:
             await exchange.subscribed(symbol)
@@ -141,7 +142,7 @@ async def test_symbol_that_is_refused_before_it_leaves_the_list(tmp_path: Path) 
     """A contract that was found and is then unknown has been delisted: that is no failure."""
     async with (
         open_exchange(contracts=[BTC, ETH], unknown=(), rest_port=0) as exchange,
-        running(tmp_path, "--all", *addresses(exchange)) as program,
+        running(tmp_path, "--all", *addresses(exchange), forked=True) as program,
     ):
         await exchange.subscribed(ETH)
         await exchange.subscribed(BTC)
@@ -202,7 +203,7 @@ async def test_nothing_that_matches(tmp_path: Path, arguments: list[str], text: 
     """One line and exit code 2, before anything is connected to or written."""
     async with (
         open_exchange(rest_port=0) as exchange,
-        running(tmp_path, *arguments, *addresses(exchange)) as program,
+        running(tmp_path, *arguments, *addresses(exchange), forked=True) as program,
     ):
         assert await program.ended() == 2
         error = program.log.splitlines()[-1]
@@ -220,7 +221,7 @@ async def test_symbols_given_by_name_need_no_list(tmp_path: Path, fault: str) ->
             await rest.go_down()
         else:
             rest.trouble = "throttled" if fault == "throttled" else "html"
-        async with running(tmp_path, BTC, "--all", *addresses(exchange)) as program:
+        async with running(tmp_path, BTC, "--all", *addresses(exchange), forked=True) as program:
             await exchange.subscribed(BTC)
             await exchange.push(BTC, "deal")
             await program.journaled(len(exchange.rows(BTC)))
@@ -237,10 +238,47 @@ async def test_a_pattern_alone_waits_for_the_list(tmp_path: Path) -> None:
     """It says so with each attempt, and records when the list is there."""
     async with open_exchange(contracts=[BTC, ETH], rest_port=0) as exchange:
         await rest_of(exchange).go_down()
-        async with running(tmp_path, "BTC*", *addresses(exchange)) as program:
+        async with running(tmp_path, "BTC*", *addresses(exchange), forked=True) as program:
             await program.until(lambda: "asking again in" in program.log)
             await rest_of(exchange).come_back()
             await exchange.subscribed(BTC)
+            assert await program.stop() == 0
+
+
+async def test_list_of_the_last_run_does_until_there_is_one(tmp_path: Path) -> None:
+    """A restart while the exchange gives no list misses seconds, and what is listed since follows.
+
+    A file that is none of ours does no harm: that start waits, as the first did.
+    """
+    kept = tmp_path / "mexc-data" / FILE
+    async with open_exchange(contracts=[BTC, ETH], rest_port=0) as exchange:
+        rest = rest_of(exchange)
+        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+            await exchange.subscribed(ETH)
+            await program.until(kept.exists)
+            assert await program.stop() == 0
+        sound = kept.read_bytes()
+        await rest.go_down()
+        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+            for symbol in (BTC, ETH):
+                await exchange.subscribed(symbol)
+                await exchange.push(symbol, "deal")
+            await program.journaled(len(exchange.rows(BTC)) + len(exchange.rows(ETH)))
+            (line,) = [text for text in program.log.splitlines() if "until there is one" in text]
+            assert " WARN " in line
+            exchange.list_contract(NEW)
+            await rest.come_back()
+            await exchange.subscribed(NEW)
+            await program.until(lambda: b"NEW_USDT" in kept.read_bytes())
+            assert await program.stop() == 0
+            assert "Traceback" not in program.log
+        await rest.go_down()
+        kept.write_bytes(sound.replace(b"_USDT", b"'); DROP"))
+        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+            await program.until(lambda: "asking again in" in program.log)
+            assert program.log.count("contracts.json is not used") == 1
+            await rest.come_back()
+            await exchange.subscribed(NEW)
             assert await program.stop() == 0
 
 
@@ -248,7 +286,7 @@ async def test_waiting_for_the_list_can_be_stopped(tmp_path: Path) -> None:
     """At once, with exit code 0 and nothing written."""
     async with open_exchange(rest_port=0) as exchange:
         rest_of(exchange).trouble = "html"  # which makes for long pauses
-        async with running(tmp_path, "--all", *addresses(exchange)) as program:
+        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
             await program.until(lambda: "asking again in" in program.log)
             with trio.fail_after(DEADLINE):
                 assert await program.stop(signal.SIGTERM) == 0

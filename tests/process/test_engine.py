@@ -14,19 +14,23 @@ from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mexc_trio.clickhouse import engine as engine_module
-from mexc_trio.clickhouse import engine_child
+from mexc_trio.clickhouse import engine_child, engine_config
+from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS, Access, Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
+from mexc_trio.clickhouse.ports import free_port, is_free
+from mexc_trio.clickhouse.schema import RowTuple, count, market_table, prepare
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, UsageError
+from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.journal import open_journal
 from mexc_trio.rows import Row
-from mexc_trio.settings.address import Address
+from mexc_trio.settings.address import LOOPBACK, Address
 from tests.support.faults import repetitions
-from tests.support.running import DEADLINE, environment
+from tests.support.running import DEADLINE, engine_pid, environment
 
 
 @pytest.fixture
@@ -176,7 +180,7 @@ def test_killed_engine_is_started_again(engine: Engine, caplog: pytest.LogCaptur
     """On the same ports, which readers know, and with all that was acknowledged."""
     access = engine.access()
     ask(access, "CREATE TABLE mexc_data.t (a UInt64) ENGINE = StripeLog")
-    for n in range(repetitions(10)):
+    for n in range(repetitions(4)):
         ask(access, f"INSERT INTO mexc_data.t VALUES ({n})")
         os.kill(child_of(engine), signal.SIGKILL)
         until(lambda: engine.access().server_start_id != access.server_start_id)  # noqa: B023
@@ -198,7 +202,7 @@ def test_engine_ends_with_its_parent(
         "e = Engine(Path(sys.argv[1])); e.access(); print(e._child.pid, flush=True);"
         "sys.stdin.read()"
     )
-    for _ in range(2 if frozen else repetitions(10)):
+    for _ in range(2 if frozen else repetitions(3)):
         command = [sys.executable, "-c", code, str(tmp_path / "store")]
         with running(command) as parent:
             assert parent.stdout is not None
@@ -284,6 +288,86 @@ def test_directory_open_in_a_notebook(tmp_path: Path) -> None:
         other.stdin.close()
     with closing(Engine(tmp_path / "store")) as engine:
         assert ask(engine.access(), "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("protocol", ["tcp_port", "http_port"])
+def test_port_that_is_taken_meanwhile(
+    protocol: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine starts at others, although another engine answers where it was to."""
+    with closing(Engine(tmp_path / "other", listen=Address())) as other:
+        theirs = other.access()
+        # It looked free when it was chosen, once.
+        chosen = ["http_port", "tcp_port"].index(protocol)
+        ports = [getattr(theirs, protocol) if number == chosen else None for number in range(2)]
+
+        def look(wanted: int = 0) -> int:
+            return (ports.pop(0) if ports else None) or free_port(wanted)
+
+        monkeypatch.setattr(engine_module, "free_port", look)
+        mine = engine.access()
+        assert not ports
+        assert {mine.tcp_port, mine.http_port}.isdisjoint({theirs.tcp_port, theirs.http_port})
+        assert ask(mine, "SELECT 1") == ask(theirs, "SELECT 1") == [(1,)]
+
+
+def test_a_stranger_at_the_port_of_an_engine_that_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's program that takes any password and each row counts for nothing."""
+    table = market_table("btc")
+    rows: list[RowTuple] = [(1000 + n, "d", f"{n}|1|1") for n in range(3)]
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        prepare(store, [table])
+        store.append(table, rows[:1])
+        port, child = store.target.port, psutil.Process(engine_pid(store.directory))
+        child.kill()
+        until(lambda: is_free(LOOPBACK, port))
+        ports = [0, port]  # HTTP's is chosen first
+        with monkeypatch.context() as stranger:
+            stranger.setattr(
+                engine_module,
+                "free_port",
+                lambda wanted=0: (ports.pop(0) if ports else 0) or free_port(wanted),
+            )
+            user = engine_config._user  # noqa: SLF001 - there is no other way to have one like that
+            stranger.setattr(
+                engine_config, "_user", lambda name, password, *more: user(name, None, *more)
+            )
+            other = EmbeddedStore(tmp_path / "other")
+        with closing(other):
+            assert other.target.port == port
+            prepare(other, [table])
+            with pytest.raises(StoreUnavailable, match="something else answers at its port"):
+                store.append(table, rows[1:])
+            store.append(table, rows[1:])
+            assert store.target.port != port
+        assert count(store, "btc") == 3
+
+
+def test_a_directory_that_would_run_programs(tmp_path: Path) -> None:
+    """A store that somebody else gave us runs nothing of his; one of ours has nothing to be run."""
+    ran = tmp_path / "ran"
+    with closing(Engine(tmp_path / "store")) as engine:
+        ask(
+            engine.access(),
+            "CREATE DICTIONARY mexc_data.d (a UInt64, b String) PRIMARY KEY a LAYOUT(FLAT()) "
+            f"LIFETIME(0) SOURCE(EXECUTABLE(COMMAND 'touch {ran}; echo' FORMAT 'CSV'))",
+        )
+    with closing(Engine(tmp_path / "store")) as engine:
+        with pytest.raises(StoreRejected, match=r"d\.sql would have the engine run a program"):
+            engine.access()
+        (definition,) = engine.directory.glob("store/*/*/d.sql")
+        definition.unlink()
+        for place in ("engine/config.d", "user_scripts"):
+            prepared = engine.directory / place / "x.xml"
+            prepared.parent.mkdir()
+            prepared.touch()
+            with pytest.raises(StoreRejected, match=r"x\.xml would have the engine run a program"):
+                engine.access()
+            prepared.unlink()
+        assert ask(engine.access(), "SELECT 1") == [(1,)]
+    assert not ran.exists()
 
 
 def test_engine_that_does_not_start(engine: Engine) -> None:

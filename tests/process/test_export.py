@@ -25,9 +25,11 @@ from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.export import export as export_module
 from mexc_trio.export import formats, source
+from mexc_trio.export.exported_days import ExportedDays
 from mexc_trio.export.hftbacktest import (
     BUY_EVENT,
     DEPTH_CLEAR_EVENT,
@@ -39,6 +41,9 @@ from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
 from tools.market import Row
 from tools.typed import EXACT, FLOAT, Numbers, candles, expected, levels, market_rows
+
+# Where a command has to open the store itself, a test says so.
+pytestmark = pytest.mark.usefixtures("kept_data")
 
 DAY: Final = 86_400_000
 FRIDAY: Final = 1_795_132_800_000  # 2026-11-20T00:00Z
@@ -253,7 +258,7 @@ GAPS_STORED: Final = [
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
-def test_gaps_are_a_kind(tmp_path: Path, form: str) -> None:
+def test_gaps_are_a_kind(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What was missed goes with what was recorded, with times that are times."""
     fill(tmp_path / "data", [])
     with closing(EmbeddedStore(tmp_path / "data")) as store:
@@ -280,6 +285,8 @@ def test_gaps_are_a_kind(tmp_path: Path, form: str) -> None:
     both = ["export", "--store", str(tmp_path / "data"), "--kind", "gaps", "--from", "2026-11-20"]
     assert main([*both, "--out", str(tmp_path / "x.csv")]) == 0
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 3
+    assert main([*both, "BTC_USDT", "ETH_USDT", "--out", str(tmp_path / "y.csv")]) == 0
+    assert "y.csv: BTC_USDT, ETH_USDT gaps from 2 rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "hftbacktest"])
@@ -495,6 +502,55 @@ def test_hftbacktest_has_no_book_in_a_gap(tmp_path: Path) -> None:
     assert sum(events["ev"] & 0xFF == DEPTH_CLEAR_EVENT) == 3  # at the beginning, and around it
 
 
+@pytest.mark.parametrize("form", ["hftbacktest", "nautilus"])
+def test_a_book_does_not_outlast_a_day_that_ends_in_a_gap(tmp_path: Path, form: str) -> None:
+    """The day's file ends with a clear, since the next one may begin hours later."""
+    fill(tmp_path / "data", [(FRIDAY + at, "dp", "[1,2]|[2,3]") for at in (0, DAY + 1)])
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        gap = ("BTC_USDT", "depth", FRIDAY, FRIDAY + DAY + 1, "program stopped", "", 0, 0)
+        store.append(GAPS, [gap])
+    out = tmp_path / "out"
+    kind = ["--kind", "depths", "--format", form, "--out", out]
+    if form == "hftbacktest":
+        assert run(tmp_path / "data", *kind, "--by-day") == 0
+        days = [np.load(file)["data"] for file in sorted(out.glob("*.npz"))]
+        clears = [day["exch_ts"][day["ev"] & 0xFF == DEPTH_CLEAR_EVENT].tolist() for day in days]
+    else:
+        assert run(tmp_path / "data", *kind, "--to", "2026-11-21") == 0
+        assert run(tmp_path / "data", *kind, "--from", "2026-11-21") == 0
+        files = sorted(out.rglob("*.parquet"))
+        tables = [pq.ParquetFile(file).read().to_pylist() for file in files]
+        clears = [[row["ts_event"] for row in rows if row["action"] == 4] for rows in tables]
+        assert files[0].stem.endswith("T00-00-00-001000000Z"), "when it was cleared"
+    ms = 1_000_000
+    assert clears == [[FRIDAY * ms, (FRIDAY + 1) * ms], [(FRIDAY + DAY + 1) * ms]]
+
+
+def test_hftbacktest_sets_the_book_anew_after_one_that_is_crossed(tmp_path: Path) -> None:
+    """The package takes levels that are crossed for gone, and would miss the bid at 99 for ever."""
+    crossed, plain = "[101,7],[99,8]|[100,9]", "[99,8]|[100,9]"
+    rows: list[Row] = [(FRIDAY + at, "dp", m) for at, m in enumerate((plain, crossed, plain))]
+    events = exported_events(tmp_path, rows, "--kind", "depths")
+    assert replayed(events) == books(rows)
+    last = events[events["exch_ts"] == (FRIDAY + 2) * 1_000_000]
+    assert last[0]["ev"] & 0xFF == DEPTH_CLEAR_EVENT
+    assert last[1:]["px"].tolist() == [99.0, 100.0]
+
+
+def test_hftbacktest_says_when_prices_lie_between_the_contracts_ticks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backtest takes long over a step that is far too small: whoever makes one is told why."""
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [CONTRACTS])
+        store.append(CONTRACTS, [_contract(FRIDAY, 0.001)])
+    exported_events(tmp_path, [(FRIDAY, "d", "0.5|1|1")])
+    assert not caplog.text
+    exported_events(tmp_path, [(FRIDAY, "d", "0.0125|1|1")], "--force")
+    assert "between the contract's ticks of 0.01: tick_size is 0.0125" in caplog.text
+
+
 def test_hftbacktest_has_local_times_and_the_contracts_steps(tmp_path: Path) -> None:
     """With --latency-ms, local times are later by so much; the tick and the lot stand beside."""
     rows = market_rows(200, oddities=0.0)
@@ -592,16 +648,22 @@ def python_with_nautilus() -> str:
     return python
 
 
-def test_nautilus_itself_reads_the_catalog(tmp_path: Path) -> None:
-    """The package's own catalog gives each deal and rebuilds each book, and none in a gap."""
+@pytest.mark.parametrize("wide", [False, True])
+def test_nautilus_itself_reads_the_catalog(tmp_path: Path, wide: bool) -> None:
+    """The package's own catalog gives each deal and rebuilds each book, and none in a gap.
+
+    Local times are a latency's, or those of receipt where the table has them.
+    """
     python = python_with_nautilus()
     rows, start, end = rows_with_a_gap()
-    fill(tmp_path / "data", [*rows, (9_999_999_999_999, "d", "1|1|1")])
+    table = market_table("btc", wide=wide)
     with closing(EmbeddedStore(tmp_path / "data")) as store:
-        prepare(store, [GAPS])
+        prepare(store, [GAPS, table])
         store.append(GAPS, [("BTC_USDT", "depth", start, end, "channel silent", "", 0, 0)])
+        stored = [*rows, (9_999_999_999_999, "d", "1|1|1")]
+        store.append(table, [(*r, (r[0] + 3) * 1000, 0) for r in stored] if wide else stored)
     out = tmp_path / "catalog"
-    command = ["--format", "nautilus", "--out", out, "--latency-ms", 3]
+    command = ["--format", "nautilus", "--out", out, *([] if wide else ["--latency-ms", 3])]
     assert run(tmp_path / "data", *command) == 0
     done = subprocess.run(
         [python, "-c", NAUTILUS, str(out)], capture_output=True, text=True, check=True
@@ -669,6 +731,14 @@ def test_by_day_a_complete_day_is_not_written_again(tmp_path: Path) -> None:
             rows[day * 400 : day * 400 + 400], "deals", FLOAT
         )
 
+    late = (rows[200][0] + 1, "d", "7|7|1")  # two days, that is
+    fill(tmp_path / "data", [late])
+    assert run(tmp_path / "data", *command) == 0
+    changed = [name for name in names if (out / name).stat().st_mtime_ns != after[name]]
+    assert changed == names[:1]
+    first = [*rows[:201], late, *rows[201:400]]
+    assert parquet_rows(out / names[0]) == expected(first, "deals", FLOAT)
+
 
 def test_by_day_an_interrupted_run_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -680,11 +750,11 @@ def test_by_day_an_interrupted_run_is_resumed(
     original = formats.open_writer
     written: list[str] = []
 
-    def failing(rows: Any, file: Any, gaps: Any) -> Any:
+    def failing(rows: Any, part: Any, file: Any) -> Any:
         written.append(Path(file.name).name)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return original(rows, file, gaps)
+        return original(rows, part, file)
 
     monkeypatch.setattr(export_module, "open_writer", failing)
     assert run(tmp_path / "data", *command) == 130
@@ -695,6 +765,25 @@ def test_by_day_an_interrupted_run_is_resumed(
     assert written[2:] == [f".{name}.part" for name in names[1:]]
     for name in names:
         assert len((out / name).read_text().splitlines()) == 401
+
+
+def test_by_day_a_run_that_ends_between_a_file_and_its_note_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is known as ours, and nobody has to say --force to a nightly job."""
+    fill(tmp_path / "data", days_of_deals(2))
+    command = ["--kind", "deals", "--by-day", "--format", "csv", "--out", tmp_path / "deals"]
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExportedDays, "add", killed)
+        assert run(tmp_path / "data", *command) == 130
+    assert len(list((tmp_path / "deals").glob("*.csv"))) == 1
+    assert run(tmp_path / "data", *command) == 0
+    for path in (tmp_path / "deals").glob("*.csv"):
+        assert len(path.read_text().splitlines()) == 401
 
 
 def test_by_day_refuses_what_is_not_its_own(
@@ -711,6 +800,93 @@ def test_by_day_refuses_what_is_not_its_own(
     assert run(tmp_path / "data", *command, "--force") == 0
     assert run(tmp_path / "data", *command, "--format", "csv") == 2
     assert "give --out another directory" in one_line(capsys)
+
+
+def written_days(tmp_path: Path, *more: object) -> dict[str, int]:
+    """Export for hftbacktest by day; return when each file was written, by its name."""
+    out = tmp_path / "days"
+    command = ["--format", "hftbacktest", "--by-day", "--out", out, *more]
+    assert run(tmp_path / "data", *command) == 0
+    return {path.stem[-10:]: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+
+
+def changed(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    """Return the days whose files were written since."""
+    return sorted(day for day in after if before.get(day) != after[day])
+
+
+def test_by_day_a_gap_that_is_written_later_is_cleared(tmp_path: Path) -> None:
+    """A day's file has the gaps that the store knows of now, and no other day is written again."""
+    rows: list[Row] = [
+        (FRIDAY + day * DAY + at, "dp", "[1,2]|[2,3]") for day in range(3) for at in (0, 9_000)
+    ]
+    fill(tmp_path / "data", rows)
+    before = written_days(tmp_path, "--kind", "depths")
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        start, end = FRIDAY + DAY + 9_000, FRIDAY + 2 * DAY
+        store.append(GAPS, [("BTC_USDT", "all", start, end, "program stopped", "", 0, 0)])
+    after = written_days(tmp_path, "--kind", "depths")
+    assert changed(before, after) == ["2026-11-21"]
+    (file,) = (tmp_path / "days").glob("*-2026-11-21.npz")
+    with np.load(file) as loaded:
+        assert replayed(loaded["data"])[-1] == (start + 1, {}, {})
+    assert changed(after, written_days(tmp_path, "--kind", "depths")) == []
+
+
+def test_by_day_no_file_begins_before_the_one_before_it_ends(tmp_path: Path) -> None:
+    """Local times do not go back from one day to the next when a late row changed the first."""
+    wide = market_table("btc", wide=True)
+    times = [FRIDAY + 1000, FRIDAY + DAY, FRIDAY + 2 * DAY]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [wide])
+        store.append(wide, [(at, "d", "1|1|1", (at + 5) * 1000, 0) for at in times])
+    before = written_days(tmp_path, "--kind", "deals")
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        store.append(wide, [(FRIDAY + DAY - 1, "d", "2|1|1", (FRIDAY + DAY + 20) * 1000, 0)])
+    after = written_days(tmp_path, "--kind", "deals")
+    assert changed(before, after) == ["2026-11-20", "2026-11-21"]
+    files = sorted((tmp_path / "days").glob("*.npz"))
+    local = [at for file in files for at in np.load(file)["data"]["local_ts"].tolist()]
+    assert [at // 1_000_000 for at in local] == [
+        times[0] + 5, times[1] + 20, times[1] + 20, times[2] + 5,
+    ]  # fmt: skip
+    assert local == sorted(local)
+
+
+def test_by_day_local_times_do_not_go_back_after_a_clock_was_far_ahead(tmp_path: Path) -> None:
+    """What one day's clock said holds for all that follow, not for the next one alone."""
+    wide = market_table("btc", wide=True)
+    received = [FRIDAY + 3 * DAY + 7, FRIDAY + DAY + 5, FRIDAY + 2 * DAY + 5, FRIDAY + 4 * DAY + 5]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [wide])
+        rows = zip((0, 1, 2, 4), received, strict=True)
+        store.append(wide, [(FRIDAY + d * DAY, "d", "1|1|1", at * 1000, 0) for d, at in rows])
+    before = written_days(tmp_path, "--kind", "deals")
+    files = sorted((tmp_path / "days").glob("*.npz"))
+    local = [at for file in files for at in np.load(file)["data"]["local_ts"].tolist()]
+    assert local == sorted(local)
+    assert local[::3] == [at * 1_000_000 for at in received[::3]]
+    assert changed(before, written_days(tmp_path, "--kind", "deals")) == []
+
+
+def _contract(as_of: int, size: float) -> tuple[Any, ...]:
+    return ("BTC_USDT", as_of, "btc", size, 0.01, 1.0, 2, 0, 0, "{}")
+
+
+def test_by_day_each_day_has_the_contract_of_its_time(tmp_path: Path) -> None:
+    """A contract that changes later leaves the files of earlier days, and what they say of it."""
+    fill(tmp_path / "data", days_of_deals(2))
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [CONTRACTS])
+        store.append(CONTRACTS, [_contract(FRIDAY, 0.001)])
+    before = written_days(tmp_path)
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        store.append(CONTRACTS, [_contract(FRIDAY + DAY + 5, 0.1)])
+    after = written_days(tmp_path)
+    assert changed(before, after) == ["2026-11-21"]
+    about = [json.loads(path.read_text()) for path in sorted((tmp_path / "days").glob("B*.json"))]
+    assert [one["contract_size"] for one in about] == ["0.001", "0.1"]
 
 
 # --- Bad input -----------------------------------------------------------------------------------
@@ -754,9 +930,9 @@ def test_an_unknown_symbol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_store_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is an error, and no store is made."""
-    assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 2
-    assert str(tmp_path / "data") in one_line(capsys)
-    assert not (tmp_path / "data").exists()
+    assert run(tmp_path / "none", "--kind", "deals", "--out", tmp_path / "x") == 2
+    assert str(tmp_path / "none") in one_line(capsys)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_target_that_is_there_or_cannot_be(
@@ -778,9 +954,10 @@ def test_a_target_that_is_there_or_cannot_be(
 def test_a_full_disk(tmp_path: Path, form: str) -> None:
     """In the middle of a file: one line, exit code 1, and nothing is left behind.
 
-    The disk is full for this process alone: the system lets it write no file beyond 100 kB.
+    Nobody has the store open. The disk is full for this process alone: the system lets it write no
+    file beyond 100 kB.
     """
-    fill(tmp_path / "data", market_rows(3000, oddities=0.0))
+    fill(tmp_path / "own", market_rows(3000, oddities=0.0))
     kind = [] if form == "hftbacktest" else ["--kind", "depths"]
     out = tmp_path / "out"
     out.mkdir()
@@ -790,7 +967,7 @@ def test_a_full_disk(tmp_path: Path, form: str) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     ended = subprocess.run(
-        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "data",
+        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "own",
          "--format", form, "--out", out / "x", *kind],
         env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False,
         preexec_fn=limit, cwd=tmp_path,
@@ -802,8 +979,11 @@ def test_a_full_disk(tmp_path: Path, form: str) -> None:
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    """In the middle of a file: one line, exit code 130, and nothing is left behind."""
-    with closing(EmbeddedStore(tmp_path / "data")) as store:
+    """In the middle of a file: one line, exit code 130, and nothing is left behind.
+
+    Nobody has the store open.
+    """
+    with closing(EmbeddedStore(tmp_path / "own")) as store:
         prepare(store, [market_table("btc")])
         store.query(
             f"INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli(toInt64({FRIDAY} + number))"
@@ -812,7 +992,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "data",
+        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "own",
          "--kind", "deals", "--format", "csv", "--out", out / "x"],
         env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
@@ -835,13 +1015,13 @@ def test_a_query_that_fails_in_the_middle(
 ) -> None:
     """The store's error is the one line; the rows so far are not kept."""
     fill(tmp_path / "data", days_of_deals(2))
-    original = source.Source.tables
+    original = source.ExportSource.tables
 
-    def failing(self: source.Source, *arguments: Any) -> Any:
+    def failing(self: source.ExportSource, *arguments: Any) -> Any:
         yield from original(self, *arguments)
         raise StoreUnavailable("the store went away")
 
-    monkeypatch.setattr(source.Source, "tables", failing)
+    monkeypatch.setattr(source.ExportSource, "tables", failing)
     assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 1
     assert one_line(capsys) == "mexc-trio: error: the store went away"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
@@ -877,7 +1057,7 @@ def test_a_server_that_goes_away(
         capsys.readouterr()
         assert main([*command, str(tmp_path / "x.parquet")]) == 1
         assert "cannot be reached" in one_line(capsys)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "whole.parquet"]
 
 
 # --- While recording -----------------------------------------------------------------------------

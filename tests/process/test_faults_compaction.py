@@ -1,25 +1,19 @@
 """Tables are rewritten while rows pour in; whatever is killed, no row is lost and none twice."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mexc_trio.clickhouse.compaction import copy_of
-from mexc_trio.record.compaction import Request
+from mexc_trio.record.requests import RewritingRequest
 from tests.support.faults import (
     TABLE,
     TALLY,
     Recorder,
+    ask,
     chance,
     compare,
     compare_gaps,
-    environment,
     make_tables,
     recording,
     repetitions,
@@ -27,110 +21,84 @@ from tests.support.faults import (
     stored_gaps,
     wait_until,
 )
-from tests.support.running import DEADLINE, read_embedded
 from tools.clickhouse import DATABASE, ClickHouseServer
-
-
-@pytest.fixture(params=["embedded", "server"])
-def server(request: pytest.FixtureRequest) -> Iterator[ClickHouseServer | None]:
-    """Lend a server that a test may kill, or None for the embedded store."""
-    if request.param == "embedded":
-        yield None
-        return
-    with ClickHouseServer() as server:
-        make_tables(server)
-        yield server
-
-
-def compact(recorder: Recorder, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command."""
-    recorder.directory.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-m", "mexc_trio", "compact", *arguments,
-         "--store", recorder.store or str(recorder.state), "--state-dir", str(recorder.state)],
-        cwd=recorder.directory, env=environment(), capture_output=True, text=True, check=False,
-        timeout=DEADLINE,
-    )  # fmt: skip
 
 
 def blocks(recorder: Recorder, server: ClickHouseServer | None) -> int:
     """Return in how many pieces the table is stored."""
     sql = f"SELECT uniqExact(blockNumber()) FROM {DATABASE}.{TABLE}"
-    found = server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
+    found = ask(recorder, server, sql)
     return int(found[0][0])
 
 
 def test_recording_goes_on_while_tables_are_rewritten(
-    tmp_path: Path, server: ClickHouseServer | None
+    tmp_path: Path, mortal_server: ClickHouseServer | None
 ) -> None:
     """The connection is not touched, no row is missing, and the INSERTs of before are one block."""
-    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+    with recording(tmp_path, mortal_server, linger="0") as (exchange, recorder):
         recorder.start()
         for _ in range(3):
             recorder.stores(500)
-            done = compact(recorder)
+            done = recorder.asked("compact")
             assert (done.returncode, done.stderr) == (0, "")
             assert f"table {TABLE}: " in done.stdout
             recorder.stores(1)
-        done = compact(recorder, "BTC_USDT", "XRP_USDT")
+        done = recorder.asked("compact", "BTC_USDT", "XRP_USDT")
         assert done.returncode == 1
         assert "XRP_USDT is not recorded by this process" in done.stderr
         recorder.catches_up()
         recorder.stop()
         assert "ERROR" not in recorder.said().replace("ERROR XRP", "")
-        before = blocks(recorder, server)
-        table = stored(recorder, server)
+        before = blocks(recorder, mortal_server)
+        table = stored(recorder, mortal_server)
         found = compare(exchange.connections(), table)
         assert len(found.segments) == 1
-        compare_gaps(found.segments, stored_gaps(recorder, server))
+        compare_gaps(found.segments, stored_gaps(recorder, mortal_server))
         # Nobody records: the command does it by itself, and the next recorder takes it as it is.
-        done = compact(recorder, "BTC_USDT")
+        done = recorder.asked("compact", "BTC_USDT")
         assert (done.returncode, done.stderr) == (0, "")
-        assert blocks(recorder, server) == 1 < before
-        assert stored(recorder, server) == table
+        assert blocks(recorder, mortal_server) == 1 < before
+        assert stored(recorder, mortal_server) == table
         recorder.start()
         recorder.stores(10)
         recorder.stop()
-        compare(exchange.connections(), stored(recorder, server))
+        compare(exchange.connections(), stored(recorder, mortal_server))
 
 
 @pytest.mark.parametrize("victim", ["recorder", "engine"])
 def test_kill_9_while_a_table_is_rewritten(
-    victim: str, tmp_path: Path, server: ClickHouseServer | None
+    victim: str, tmp_path: Path, mortal_server: ClickHouseServer | None
 ) -> None:
     """At any instant of it, again and again: every row once, in order, each gap written down."""
-    instants = chance(f"compaction-{victim}-{server is not None}")
+    instants = chance(f"compaction-{victim}-{mortal_server is not None}")
     kills = repetitions(2)
-    with recording(tmp_path, server, linger="0") as (exchange, recorder):
+    with recording(tmp_path, mortal_server, linger="0") as (exchange, recorder):
         for _ in range(kills):
             if not recorder.is_running:
                 recorder.start()
             recorder.stores(50)
-            Request("a", ()).leave(recorder.journal)
+            RewritingRequest("a", ()).leave(recorder.journal)
             recorder.run_for(1 + instants.uniform(0, 1))
             if victim == "recorder":
                 recorder.kill()
-            elif server is not None:
-                server.kill()
-                server.start()
+            elif mortal_server is not None:
+                mortal_server.kill()
+                mortal_server.start()
             else:
-                status = recorder.state / "status"
-                pid = int(status.read_text().split("\n", 1)[0].removeprefix("PID: "))
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                recorder.kill_engine()
         if not recorder.is_running:
             recorder.start()
         recorder.stores(50)
-        done = compact(recorder)
+        done = recorder.asked("compact")
         assert done.returncode == 0, done.stderr
         recorder.catches_up()
         recorder.stop()
-        table = stored(recorder, server)
+        table = stored(recorder, mortal_server)
         found = compare(exchange.connections(), table)
-        compare_gaps(found.segments, stored_gaps(recorder, server))
+        compare_gaps(found.segments, stored_gaps(recorder, mortal_server))
         TALLY.fault(f"kill -9 of the {victim} while a table was rewritten", kills)
         left = f"SELECT name FROM system.tables WHERE name = '{copy_of(TABLE)}'"
-        found_left = server.execute(left) if server else read_embedded(recorder.state, left)
+        found_left = ask(recorder, mortal_server, left)
         assert not found_left
 
 
@@ -139,7 +107,7 @@ def test_a_signal_does_not_wait_for_the_end_of_it(tmp_path: Path) -> None:
     with recording(tmp_path, linger="0") as (exchange, recorder):
         recorder.start()
         recorder.stores(3000)
-        Request("a", ()).leave(recorder.journal)
+        RewritingRequest("a", ()).leave(recorder.journal)
         recorder.says(f"table {TABLE}: rewriting it")
         recorder.stop(60)
         found = compare(exchange.connections(), stored(recorder, None))
@@ -155,15 +123,15 @@ def test_a_recorder_elsewhere_is_not_written_over(tmp_path: Path) -> None:
             recorder.start()
             recorder.stores(100)
             elsewhere = Recorder(tmp_path / "elsewhere", "", server.url)
-            done = compact(elsewhere, "BTC_USDT")
+            done = elsewhere.asked("compact", "BTC_USDT")
             assert done.returncode == 1
             assert "is being recorded by process" in done.stderr
             recorder.kill()
-            done = compact(elsewhere, "BTC_USDT")
+            done = elsewhere.asked("compact", "BTC_USDT")
             assert done.returncode == 1
             assert "table btc: no journal here knows it; compact it where it is rec" in done.stderr
             server.execute(f"INSERT INTO {DATABASE}.{TABLE} VALUES (0, 'd', '1|1|1')")
-            done = compact(recorder, "BTC_USDT")
+            done = recorder.asked("compact", "BTC_USDT")
             assert done.returncode == 1
             assert "has not the rows that the journal knows of" in done.stderr
 
@@ -174,10 +142,10 @@ def test_what_was_asked_of_a_recorder_that_died_is_done_by_the_next(tmp_path: Pa
         recorder.start()
         recorder.stores(100)
         recorder.kill()
-        Request("a", ("BTC_USDT",)).leave(recorder.journal)
+        RewritingRequest("a", ("BTC_USDT",)).leave(recorder.journal)
         recorder.start()
         recorder.says("rows rewritten")
-        place = recorder.journal.with_suffix(".compact")
+        place = recorder.journal.with_suffix(".request")
         wait_until("it is done with", lambda: not place.exists())
         place.write_text("what?")
         recorder.says("asks for cannot be read")

@@ -8,36 +8,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from tests.support.faults import (
     SYMBOL,
-    TABLE,
     TALLY,
     Recorder,
     chance,
     compare,
     compare_gaps,
-    make_tables,
     repetitions,
     stored,
     stored_gaps,
     until,
 )
 from tests.support.faults import Exchange as ExchangeLog
-from tools.clickhouse import DATABASE, ClickHouseServer
+from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, open_exchange
 from tools.proxy import Direction, open_proxy
-
-
-@pytest.fixture
-def server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
-    """Lend a server with empty tables."""
-    for table in (TABLE, "gaps"):
-        clickhouse_server.execute(f"DROP TABLE IF EXISTS {DATABASE}.{table}")
-    make_tables(clickhouse_server)
-    return clickhouse_server
 
 
 def subscriptions(recorder: Recorder) -> int:
@@ -71,11 +59,14 @@ async def exchanging(
     compare_gaps(found.segments, stored_gaps(recorder, server))
 
 
-async def listens(recorder: Recorder, times: int) -> None:
-    """Wait until a connection is subscribed, the given one in number, and rows of it are stored."""
-    await until("it listens", lambda: subscriptions(recorder) == times)
-    before = recorder.acked()
-    await until("rows are stored", lambda: recorder.acked() > before + 20)
+async def listens(recorder: Recorder, before: int) -> None:
+    """Wait until more connections are subscribed than had been before, and rows are stored.
+
+    On a crowded machine a connection may be lost by itself, so that they are not counted further.
+    """
+    await until("it listens", lambda: subscriptions(recorder) > before)
+    acked = recorder.acked()
+    await until("rows are stored", lambda: recorder.acked() > acked + 20)
 
 
 async def test_connection_cut(tmp_path: Path, server: ClickHouseServer) -> None:
@@ -83,9 +74,10 @@ async def test_connection_cut(tmp_path: Path, server: ClickHouseServer) -> None:
     instants = chance("exchange-cut")
     async with exchanging(tmp_path, server) as (exchange, recorder):
         recorder.start()
-        for number in range(1, repetitions(3) + 1):
-            await listens(recorder, number)
+        await listens(recorder, 0)
+        for _ in range(repetitions(3)):
             await trio.sleep(instants.uniform(0, 0.3))
+            before = subscriptions(recorder)
             match instants.choice(("reset", "end", "close frame")):
                 case "reset":
                     await exchange.drop(reset=True)
@@ -94,7 +86,7 @@ async def test_connection_cut(tmp_path: Path, server: ClickHouseServer) -> None:
                 case _:
                     await exchange.close()
             TALLY.fault("connection to the exchange cut or closed")
-        await until("it listens", lambda: subscriptions(recorder) == number + 1)
+            await listens(recorder, before)
 
 
 async def test_no_acknowledgement_and_no_pong(tmp_path: Path, server: ClickHouseServer) -> None:
@@ -105,11 +97,12 @@ async def test_no_acknowledgement_and_no_pong(tmp_path: Path, server: ClickHouse
         # Deals are first asked for once more, in the plain way.
         await until("it is noticed", lambda: "no acknowledgement" in recorder.said())
         exchange.withheld_acks.clear()
-        await listens(recorder, 2)
+        await listens(recorder, 1)
+        said, before = recorder.said().count("no pong"), subscriptions(recorder)
         exchange.answer_pings = False
-        await until("it is noticed", lambda: "no pong" in recorder.said())
+        await until("it is noticed", lambda: recorder.said().count("no pong") > said)
         exchange.answer_pings = True
-        await until("it listens", lambda: subscriptions(recorder) == 3)
+        await listens(recorder, before)
         TALLY.fault("exchange without acknowledgement")
         TALLY.fault("exchange without pong")
 
@@ -121,22 +114,25 @@ async def test_half_open_connection(tmp_path: Path, server: ClickHouseServer) ->
         async with open_proxy("127.0.0.1", exchange.port) as proxy:
             recorder.url = exchange.url.replace(f":{exchange.port}/", f":{proxy.port}/")
             recorder.start("--ping-interval", "1")
-            await listens(recorder, 1)
-            (connection,) = proxy.connections
-            for direction in list(Direction)[-directions:]:
-                connection.gates[direction].shut("test")
-            await until("it is noticed", lambda: "no pong" in recorder.said())
-            await listens(recorder, 2)
+            await listens(recorder, 0)
+            said, before = recorder.said().count("no pong"), subscriptions(recorder)
+            for connection in proxy.connections:
+                for direction in list(Direction)[-directions:]:
+                    connection.gates[direction].shut("test")
+            await until("it is noticed", lambda: recorder.said().count("no pong") > said)
+            await listens(recorder, before)
             TALLY.fault("half-open connection to the exchange")
             recorder.kill()
         recorder.url = exchange.url
+        before = subscriptions(recorder)
         recorder.start()
-        await listens(recorder, 3)
+        await listens(recorder, before)
 
 
 async def test_frames_split_at_every_byte(tmp_path: Path, server: ClickHouseServer) -> None:
     """Every byte in a segment of its own changes nothing, with all of the exchange's oddities."""
-    async with exchanging(tmp_path, server, rate=100, split_bytes=True) as (_, recorder):
+    options = {"rate": 20, "oddities": 0.3, "split_bytes": True}  # a thousand segments a frame
+    async with exchanging(tmp_path, server, **options) as (_, recorder):
         recorder.start()
-        await until("rows are stored", lambda: recorder.acked() > 300)
+        await until("rows are stored", lambda: recorder.acked() > 60)
         TALLY.fault("frames split at every byte", recorder.acked())

@@ -22,10 +22,10 @@ from tools.clickhouse import ClickHouseServer
 @pytest.mark.parametrize(
     ("kind", "engine", "kills"),
     [
-        ("embedded", "stripelog", 8),
-        ("embedded", "mergetree", 5),
-        ("server", "stripelog", 10),
-        ("server", "mergetree", 10),
+        ("embedded", "stripelog", 5),
+        ("embedded", "mergetree", 4),
+        ("server", "stripelog", 6),
+        ("server", "mergetree", 6),
     ],
 )
 def test_kill_9_during_heavy_traffic(
@@ -62,7 +62,7 @@ def test_kill_9_during_heavy_traffic(
         exchange.look()
         recorder.start()
         exchange.sends()
-        recorder.run_for(1)
+        recorder.catches_up()  # a crowded machine leaves more than a stop has time for
         recorder.stop()
         table = stored(recorder, server)
         found = compare(exchange.connections(), table)

@@ -31,7 +31,7 @@ from tests.support.faults import (
 )
 from tests.support.running import DEADLINE
 from tools.clickhouse import DATABASE, ClickHouseServer
-from tools.proxy import Direction, Fault, Kind, open_proxy
+from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy
 
 OUTAGE = float(os.environ.get("MEXC_TRIO_TEST_OUTAGE", "4"))
 """Seconds of the one long outage."""
@@ -44,7 +44,7 @@ NO_MORE_ROWS = b"\x02\x00\x01\x00\x02\xff\xff\xff\xff\x00\x00\x00"
 
 
 ENGINES = ("stripelog", "mergetree")
-"""Of a symbol's table; each settles an INSERT of which nobody heard in its own way."""
+"""Of a symbol's table; each resolves an INSERT of which nobody heard in its own way."""
 
 
 @pytest.fixture
@@ -79,9 +79,8 @@ def finish(exchange: Exchange, recorder: Recorder, server: ClickHouseServer) -> 
     recorder.stop()
     found = compare(exchange.connections(), stored(recorder, server))
     compare_gaps(found.segments, stored_gaps(recorder, server))
-    # It was not killed: all it had received is there, and only a last frame was on its way.
-    assert all(missing < 500 for missing in found.missing)
-    assert found.rows > 100
+    # It was not killed: all that it had received is there.
+    assert found.rows == recorder.acked() > 100
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -93,7 +92,7 @@ def test_kill_9_of_the_server_under_load(
     remake(server, engine)
     with recording(tmp_path, server, linger="0", engine=engine) as (exchange, recorder):
         recorder.start()
-        kills = repetitions(5)
+        kills = repetitions(4)
         for number in range(kills):
             arrive(server)
             recorder.run_for(instants.uniform(0, 0.5))
@@ -135,6 +134,28 @@ async def more_rows(server: ClickHouseServer) -> None:
             now = await trio.to_thread.run_sync(rows, server)
 
 
+async def swallow_an_answer(proxy: Proxy, recorder: Recorder) -> None:
+    """Have an INSERT arrive of which the recorder does not hear, and finds that it had arrived."""
+
+    def found() -> int:
+        return recorder.said().count("of an unanswered INSERT had arrived")
+
+    for _ in range(10):
+        before = found()
+        # All arrives and is stored (5 ends the answer); nobody hears. Other statements end in the
+        # same way, so it is armed when the rows' last column has come. Where others have the
+        # processor in just this moment, it strikes one of those, and the next INSERT will do.
+        rows_come = Fault(
+            Direction.TO_SERVER, 0, Kind.DELAY, pattern=b"\x01m\x06String", seconds=0.3
+        )
+        await until("rows come", proxy.arm(rows_come).fired.is_set)
+        fault = Fault(Direction.TO_SERVER, 0, Kind.SWALLOW, pattern=NO_MORE_ROWS, until=b"\x05")
+        await until("the answer is swallowed", proxy.arm(fault).fired.is_set)
+        if await until("it is found", lambda n=before: found() > n, 20, fail=False):  # type: ignore[misc]
+            return
+    raise AssertionError("ten answers were swallowed, and no INSERT was found to have arrived")
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_network_breaks_inside_an_insert(
     engine: str, tmp_path: Path, server: ClickHouseServer
@@ -149,19 +170,15 @@ async def test_network_breaks_inside_an_insert(
             )
             recorder.start()
             await more_rows(server)
-            unheard = 0
             kinds = [Kind.CUT, Kind.CLOSE, Kind.HALF_CLOSE, Kind.STALL, Kind.DELAY, Kind.SWALLOW]
             for number in range(repetitions(12)):
                 kind = kinds[number % len(kinds)]
                 if kind is Kind.SWALLOW:
-                    # All arrives and is stored (5 ends the answer); nobody hears. Other statements
-                    # end in the same way, so it is armed when the rows' last column has come.
-                    rows_come = Fault(
-                        Direction.TO_SERVER, 0, Kind.DELAY, pattern=b"\x01m\x06String", seconds=0.3
-                    )
-                    await until("rows come", proxy.arm(rows_come).fired.is_set)
-                    fault = Fault(Direction.TO_SERVER, 0, kind, pattern=NO_MORE_ROWS, until=b"\x05")
-                elif instants.random() < 0.3:
+                    await swallow_an_answer(proxy, recorder)
+                    await more_rows(server)
+                    TALLY.fault(f"answer to an INSERT that nobody heard, {engine}")
+                    continue
+                if instants.random() < 0.3:
                     # Within the answer: the table's columns, or the last byte.
                     place = instants.randrange(1, 60)
                     fault = Fault(Direction.TO_CLIENT, place, kind, pattern=b"\x0b", seconds=0.3)
@@ -172,11 +189,7 @@ async def test_network_breaks_inside_an_insert(
                         Direction.TO_SERVER, place, kind, pattern=b"INSERT INTO", seconds=0.3
                     )
                 armed = proxy.arm(fault)
-                certain = kind is Kind.SWALLOW
-                await until(
-                    f"{fault} strikes", armed.fired.is_set, DEADLINE if certain else 1, fail=certain
-                )
-                if not armed.fired.is_set():
+                if not await until("it strikes", armed.fired.is_set, 1, fail=False):
                     proxy.disarm()
                     continue
                 if kind in (Kind.STALL, Kind.HALF_CLOSE):
@@ -185,10 +198,7 @@ async def test_network_breaks_inside_an_insert(
                     proxy.resume()
                 await more_rows(server)
                 TALLY.fault(f"{kind.value} of a connection within an INSERT, {engine}")
-                unheard += certain
             await trio.to_thread.run_sync(finish, exchange, recorder, server)
-        arrived = recorder.said().count("of an unanswered INSERT had arrived")
-        assert arrived >= unheard, f"{arrived} of {unheard}"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +229,7 @@ def test_emptied_table_is_filled_again_from_the_journal(
         TALLY.fault("server without its data")
 
 
-def test_emptied_table_is_a_hole_where_the_journal_keeps_nothing(
+def test_emptied_table_is_a_gap_where_the_journal_keeps_nothing(
     tmp_path: Path, server: ClickHouseServer
 ) -> None:
     """What the journal no longer has is a row in gaps; recording goes on behind it."""
@@ -295,9 +305,11 @@ def test_two_recorders_of_one_symbol(tmp_path: Path, server: ClickHouseServer) -
         # In the same state directory, with another symbol: the journal is taken.
         third = Recorder(first.directory, exchange.url, server.url, symbols=("ETH_USDT",))
         make_tables(server, "eth")
+        before = third.said()
         third.start()
         assert third.wait() == 1
-        assert f"process {first.pid}" in third.said().splitlines()[-1]
+        # The first one writes into the same log.
+        assert f"in use by process {first.pid}" in third.said().removeprefix(before)
         finish(exchange, first, server)
 
 
@@ -317,9 +329,10 @@ def test_two_recorders_of_two_symbols_share_the_ledger(
                     recorder.kill()
                 TALLY.fault("kill -9 of two recorders with one ledger")
             for recorder, table in ((first, "btc"), (second, "eth")):
-                recorder.start()
                 said = f"Subscribed to: sub.depth.full for {recorder.symbols[0]}"
-                recorder.says(said, recorder.said().count(said) + 1)
+                before = recorder.said().count(said)
+                recorder.start()
+                recorder.says(said, before + 1)
                 arrive(server, table=table)
             for recorder in (first, second):
                 recorder.stop()
@@ -340,7 +353,7 @@ def test_stopping_with_the_server_away(tmp_path: Path, server: ClickHouseServer)
             arrive(server)
             server.kill()
             recorder.waits_for_store()
-            recorder.stop(20)
+            recorder.stop(60, leaves_rows=True)
             said = recorder.said().splitlines()
             waiting = recorder.backlog()
             assert any(f"{waiting} rows are not yet in" in line for line in said[-3:]), said[-3:]
@@ -357,7 +370,7 @@ def test_stopping_with_the_server_away(tmp_path: Path, server: ClickHouseServer)
                 recorder.stop()
             TALLY.fault("Ctrl-C with the server away")
         found = compare(exchange.connections(), stored(recorder, server))
-        assert found.rows > 1000
+        assert found.rows > 600
 
 
 def test_second_ctrl_c_does_not_wait(tmp_path: Path, server: ClickHouseServer) -> None:

@@ -2,28 +2,16 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.faults import (
     TABLE,
     Exchange,
     Recorder,
     compare,
-    make_tables,
     recording,
     stored,
     wait_until,
 )
-from tools.clickhouse import DATABASE, ClickHouseServer
-
-
-@pytest.fixture
-def server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
-    """Lend a server with empty tables."""
-    for table in (TABLE, "gaps"):
-        clickhouse_server.execute(f"DROP TABLE IF EXISTS {DATABASE}.{table}")
-    make_tables(clickhouse_server)
-    return clickhouse_server
+from tools.clickhouse import ClickHouseServer
 
 
 def test_a_server_by_two_names(tmp_path: Path, server: ClickHouseServer) -> None:

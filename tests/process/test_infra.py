@@ -1,5 +1,6 @@
 """The files in infra/. No Docker engine is needed, so Compose itself is not tried here."""
 
+import configparser
 import json
 import re
 import shutil
@@ -12,10 +13,10 @@ import pytest
 import trio
 import yaml
 
-from mexc_trio.clickhouse.tally import InsertTally
-from mexc_trio.exchange.tally import ClockLook, Tally
+from mexc_trio.clickhouse.insert_counters import InsertCounters
+from mexc_trio.exchange.counters import ClockSample, LineCounters
 from mexc_trio.metrics.page import render
-from mexc_trio.metrics.survey import Survey
+from mexc_trio.metrics.snapshot import Snapshot
 from mexc_trio.rows import CHANNELS
 from tools.clickhouse import ClickHouseServer
 
@@ -156,16 +157,16 @@ def test_each_alert_is_tested_and_in_the_runbook() -> None:
 
 def families() -> set[str]:
     """Return the names of all samples that a recorder's page can have."""
-    survey = Survey(
-        tallies=[Tally()], inserts=InsertTally(), store="", away=None, journal=0, disk_free=0,
-        disk_bound=0,
+    snapshot = Snapshot(
+        line_counters=[LineCounters()], inserts=InsertCounters(), store="", away=None, journal=0,
+        disk_free=0, disk_bound=0,
     )  # fmt: skip
-    survey.tallies[0].clock = ClockLook(0.0, 0.0, 0.0)
-    survey.last = dict.fromkeys(CHANNELS, 0.0)
-    survey.delays = {channel: [0.0] for channel in CHANNELS}
+    snapshot.line_counters[0].clock = ClockSample(0.0, 0.0, 0.0)
+    snapshot.last = dict.fromkeys(CHANNELS, 0.0)
+    snapshot.delays = {channel: [0.0] for channel in CHANNELS}
 
     async def page() -> str:
-        return (await render(survey, [])).decode()
+        return (await render(snapshot, [])).decode()
 
     names = re.findall(r"^# TYPE (\w+) (\w+)$", trio.run(page), re.MULTILINE)
     parts = {"histogram": ("_bucket", "_sum", "_count")}
@@ -209,6 +210,16 @@ def test_units_are_valid_and_give_little_away(path: Path, tmp_path: Path) -> Non
     assert said == ""
     if path.suffix == ".service":
         checked(analyze, "security", "--offline=true", "--threshold=30", path)
+
+
+def test_the_recorders_unit_never_gives_up() -> None:
+    """Whatever it ends with and however often: systemd's own limit is five quick exits."""
+    path = INFRA / "systemd" / "mexc-trio@.service"
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.read(path)
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["Restart"] == "always"
+    assert "RestartPreventExitStatus" not in unit["Service"]
 
 
 def log_tables_after_some_work(server: ClickHouseServer) -> set[str]:

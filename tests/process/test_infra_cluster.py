@@ -54,12 +54,12 @@ def test_each_recorder_has_a_shard(services: Mapping[str, Any]) -> None:
         store = parse_store(url)
         assert isinstance(store, ServerTarget)
         assert [one.host for one in store.hosts] == hosts
-        assert recorder["command"][1:] == ["--cluster", "main"]
+        shard = f"{number}/{len(SHARDS)}"
+        assert recorder["command"] == ["*_USDT", "--shard", shard, "--cluster", "main"]
         for host in hosts:
             environment = services[host]["environment"]
             assert (environment["SHARD"], environment["REPLICA"]) == (str(number), host)
             assert services[host]["hostname"] == host
-    assert services["recorder-1"]["command"] != services["recorder-2"]["command"]
 
 
 def test_ports_are_bound_to_loopback_only(services: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import stat
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from mexc_trio.errors import StoreLocked, UsageError
 from mexc_trio.locks import hold_tables, usual_places
+from mexc_trio.operate.holding import exclusive
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget
 
 
 def try_to_hold(names: Collection[str], table: str, places: Sequence[Path] | None) -> str:
@@ -63,3 +67,46 @@ def test_the_first_place_that_can_be_had(tmp_path: Path) -> None:
         assert try_to_hold(["db"], "btc", [second])
     with pytest.raises(UsageError, match="cannot open the lock file"):
         hold_tables("the store", ["db"], ["btc"], [first]).__enter__()
+
+
+def test_what_somebody_put_in_the_locks_place(tmp_path: Path) -> None:
+    """A pipe, a link or a directory of that name in a place for all keeps nobody from recording."""
+    places = [tmp_path / name for name in ("pipe", "link", "directory", "good")]
+    for place in places:
+        place.mkdir()
+    name = "mexc-trio.tables.lock"
+    os.mkfifo(places[0] / name)
+    (places[1] / name).symlink_to(tmp_path / "elsewhere")
+    (places[2] / name).mkdir()
+    with hold_tables("a store", ["a"], ["btc"], places):
+        assert (places[3] / name).is_file()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_who_holds_what_is_the_machines_keeps_nobody_from_his_own_store(tmp_path: Path) -> None:
+    """Any user may hold a byte of the machine's file. The file of a directory is not theirs."""
+    settings = Settings(store=EmbeddedTarget(tmp_path))
+    with hold_tables("nothing", [settings.store.identity], ["btc"]), exclusive(settings) as held:
+        held[2](["btc"])
+        assert try_to_hold([settings.store.identity], "btc", settings.store.lock_places)
+        (file,) = tmp_path.glob("*.tables.lock")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("place", "file"), [(0o700, 0o600), (0o775, 0o660), (0o1777, 0o666)])
+def test_the_lock_is_for_whoever_may_write_beside_it(tmp_path: Path, place: int, file: int) -> None:
+    """Who may not could hold it all the same, if the file let him."""
+    tmp_path.chmod(place)
+    with hold_tables("the store", ["db"], ["btc"], [tmp_path]):
+        (lock,) = tmp_path.iterdir()
+        assert stat.S_IMODE(lock.stat().st_mode) == file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_the_lock_that_root_was_the_first_to_take_is_the_owners(tmp_path: Path) -> None:
+    """Whoever records there does not find after `sudo mexc-trio drain` that he may not."""
+    os.chown(tmp_path, 65534, 65533)
+    with hold_tables("the store", ["db"], ["btc"], [tmp_path]):
+        (lock,) = tmp_path.iterdir()
+    found = lock.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o600)

@@ -96,6 +96,23 @@ def test_exports_and_python(directory: Path, tmp_path: Path, name: str) -> None:
             store.channel("BTC_USDT", "depths")
 
 
+def test_a_restored_backup_has_the_views_of_what_it_has_rows_of(
+    directory: Path, tmp_path: Path
+) -> None:
+    """Nobody has to record the channel there first; a symbol without it gets none."""
+    backup, restored = str(tmp_path / "backup"), tmp_path / "restored"
+    assert main(["backup", "--store", str(directory), "--out", backup]) == 0
+    assert main(["restore", "--store", str(restored), "--in", backup]) == 0
+    with open_store(directory) as before, open_store(restored) as after:
+        for name in OPTIONAL:
+            for suffix in ("", "_exact"):
+                select = f"SELECT * FROM btc_{ALL[name].view}{suffix} ORDER BY ts"
+                assert after.sql(select) == before.sql(select)
+        views_of_eth = after.sql("SHOW TABLES LIKE 'eth\\\\_%'").column(0).to_pylist()
+        assert len(views_of_eth) == 8
+        assert after.sql("SELECT * FROM eth_deals").num_rows == 1
+
+
 def test_amounts_in_coins_are_refused(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

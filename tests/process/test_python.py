@@ -20,11 +20,12 @@ from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
 from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import StoreRejected, UsageError
-from tests.process.test_questions import QUESTIONS, README
-from tests.support.questions import ANSWERS, CONTRACT, Raw, market, same
+from tests.support.questions import ANSWERS, CONTRACT, Raw, market
 from tests.support.running import DEADLINE, environment, running, server_store
 from tools.exchange import open_exchange
 from tools.market import Row
+from tools.questions import same
+from tools.questions.statements import QUESTIONS, README
 from tools.typed import EXACT, FLOAT, Numbers, candles, expected
 
 BTC: Final = "BTC_USDT"
@@ -100,8 +101,8 @@ def test_candles(store: RecordedStore) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_sql_answers_the_readmes_questions(store: RecordedStore, question: str) -> None:
-    """All statements of the README are taken as they are, with their comment and their `;`."""
+def test_sql_answers_what_people_ask(store: RecordedStore, question: str) -> None:
+    """All statements are taken as they stand in their file, with their comment and their `;`."""
     statement = f"-- {question}\n{QUESTIONS[question]};"
     answer: Any = [tuple(row.values()) for row in store.sql(statement).to_pylist()]
     wanted = ANSWERS[question](*map(Raw.of, ROWS.values()))

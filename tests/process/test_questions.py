@@ -1,12 +1,11 @@
 """What people ask of the data is answered right, in each tool, without a cast.
 
-The statements are those that the README shows; the other tools read files that `export` has written
-as it does without options. Each answer is compared with one from the raw texts.
+The statements are those of `tools/questions/questions.sql`, some of which the README shows; the
+other tools read files that `export` has written as it does without options. Each answer is compared
+with one from the raw texts.
 """
 
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -24,27 +23,11 @@ from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from tests.support.questions import ANSWERS, CONTRACT, SIZE, Raw, market, same
+from tests.support.questions import ANSWERS, CONTRACT, Raw, market
 from tools.market import Row
-
-README: Final = Path(__file__).parents[2] / "README.md"
-
-# --- What the README's statements say ------------------------------------------------------------
-
-
-def statements() -> dict[str, str]:
-    """Return the README's questions and their SQL."""
-    _, _, rest = README.read_text().partition("### Questions")
-    block = re.search(r"```sql\n(.*?)```", rest, re.DOTALL)
-    assert block
-    lines = block[1].splitlines()
-    return {
-        name.removeprefix("-- "): sql.removesuffix(";")
-        for name, sql in zip(lines[::2], lines[1::2], strict=True)
-    }
-
-
-QUESTIONS: Final = statements()
+from tools.questions import by_numpy, day, same
+from tools.questions.by_pandas import PANDAS, Files, Frames
+from tools.questions.statements import CAST, QUESTIONS, shown
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +66,19 @@ def reader(directory: Path) -> Iterator[Reader]:
 
 
 def test_the_readme_asks_what_is_answered_here() -> None:
-    """No statement of the README is without a test, and no answer without a statement."""
+    """No statement is without a test, nor an answer without one, and the README shows some."""
     assert list(QUESTIONS) == list(ANSWERS)
+    assert len(shown()) >= 5
+    assert shown().items() <= QUESTIONS.items()
     assert len(QUESTIONS) >= 20
+    assert list(by_numpy.ANSWERS) == list(PANDAS) == list(ANSWERS)
     for sql in QUESTIONS.values():
-        assert not re.search(r"\bCAST\b|\bto(Float|Decimal|U?Int)|::", sql, re.IGNORECASE)
+        assert not CAST.search(sql)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_sql(reader: Reader, raw: tuple[Raw, Raw], question: str) -> None:
-    """The README's statement gives what the raw texts say."""
+    """The statement gives what the raw texts say."""
     answer: Any = reader.query(QUESTIONS[question])
     wanted = ANSWERS[question](*raw)
     if not isinstance(wanted, list) or not isinstance(wanted[0], tuple):
@@ -101,17 +87,6 @@ def test_sql(reader: Reader, raw: tuple[Raw, Raw], question: str) -> None:
 
 
 # --- The same in other tools ---------------------------------------------------------------------
-
-
-@attrs.frozen
-class Files:
-    """Exported files."""
-
-    deals: Path
-    depths: Path
-    tickers: Path
-    eth: Path
-    """Deals of the other contract."""
 
 
 @pytest.fixture(scope="module")
@@ -128,150 +103,6 @@ def files(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
         command = ["export", symbol, "--store", str(directory), "--kind", kind, "--out", file]
         assert main(command) == 0
     return Files(*(out / f"{field.name}.parquet" for field in attrs.fields(Files)))
-
-
-@attrs.define
-class Frames:
-    """The files as frames of some library."""
-
-    deals: Any
-    depths: Any
-    tickers: Any
-    eth: Any
-
-    @classmethod
-    def read(cls, files: Files, read: Callable[[Path], Any]) -> "Frames":
-        """Read each."""
-        return cls(*(read(path) for path in attrs.astuple(files)))
-
-
-def rows(series: Any) -> list[tuple[Any, ...]]:
-    """Return a Series or DataFrame of pandas as tuples, the index first."""
-    frame = series.to_frame() if hasattr(series, "to_frame") else series
-    return list(frame.itertuples(name=None))
-
-
-def pandas_minutes(deals: Any) -> Any:
-    """Return candles of a minute."""
-    return deals.set_index("ts").price.resample("1min").ohlc().dropna()
-
-
-def pandas_walk(amount: float) -> Callable[[Any], Any]:
-    """Return what computes a book's average price of buying so much at once."""
-
-    def average(book: Any) -> Any:
-        upto = np.cumsum(book.ask_amounts)
-        taken = np.clip(np.minimum(book.ask_amounts, amount - upto + book.ask_amounts), 0, None)
-        return (book.ask_prices * taken).sum() / amount
-
-    return average
-
-
-def pandas_returns(deals: Any) -> Any:
-    """Return the logarithmic return within each minute."""
-    minutes = pandas_minutes(deals)
-    return np.log(minutes.close / minutes.open)
-
-
-def pandas_candles(deals: Any, length: str) -> Any:
-    """Return candles with their volumes."""
-    deals = deals.assign(bought=deals.volume.where(deals.side == "buy", 0.0))
-    bars = deals.set_index("ts").resample(length)
-    return bars.price.ohlc().assign(
-        volume=bars.volume.sum(), bought=bars.bought.sum(), deals=bars.size()
-    )
-
-
-def pandas_effective(f: Frames) -> Any:
-    """Return the effective spread in basis points."""
-    import pandas as pd
-
-    both = pd.merge_asof(f.deals, f.depths[["ts", "mid"]], on="ts").dropna()
-    return ((both.price - both.mid).abs() / both.mid).mean() * 20_000
-
-
-PANDAS: Final[dict[str, Callable[[Frames], Any]]] = {
-    "turnover (times the contract's size, in USDT)": lambda f: (
-        (f.deals.price * f.deals.volume).sum()
-    ),
-    "turnover in USDT": lambda f: (f.deals.price * f.deals.volume).sum() * float(SIZE),
-    "volume-weighted average price": lambda f: (
-        (f.deals.price * f.deals.volume).sum() / f.deals.volume.sum()
-    ),
-    "VWAP of each minute": lambda f: rows(
-        (f.deals.price * f.deals.volume).groupby(f.deals.ts.dt.floor("1min")).sum()
-        / f.deals.volume.groupby(f.deals.ts.dt.floor("1min")).sum()
-    ),
-    "candles of five minutes": lambda f: rows(pandas_candles(f.deals, "5min")),
-    "candles of a minute made into hours": lambda f: rows(
-        pandas_candles(f.deals, "1min")
-        .resample("1h")
-        .agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
-    ),
-    "share of the volume that was bought": lambda f: (
-        f.deals.volume[f.deals.side == "buy"].sum() / f.deals.volume.sum()
-    ),
-    "net order flow of each minute": lambda f: rows(
-        f.deals.volume.where(f.deals.side == "buy", -f.deals.volume)
-        .groupby(f.deals.ts.dt.floor("1min"))
-        .sum()
-    ),
-    "the largest deals": lambda f: list(
-        f.deals.sort_values(["volume", "ts"], ascending=[False, True])
-        .head(5)[["volume", "price", "side"]]
-        .itertuples(index=False, name=None)
-    ),
-    "volume by price, in steps of 10": lambda f: rows(
-        f.deals.volume.groupby(f.deals.price // 10 * 10).sum()
-    ),
-    "median time between deals, in milliseconds": lambda f: (
-        f.deals.ts.diff().fillna(f.deals.ts.diff().min() * 0).dt.total_seconds().mul(1000)
-        .sort_values().iloc[len(f.deals) // 2]
-    ),
-    "average spread in basis points": lambda f: (f.depths.spread / f.depths.mid).mean() * 10_000,
-    "the spread's quartiles in basis points": lambda f: list(
-        (f.depths.spread / f.depths.mid * 10_000).quantile(
-            [0.25, 0.5, 0.75], interpolation="nearest"
-        )
-    ),
-    "microprice": lambda f: list(
-        zip(
-            f.depths.ts,
-            (f.depths.best_bid * f.depths.best_ask_amount
-             + f.depths.best_ask * f.depths.best_bid_amount)
-            / (f.depths.best_bid_amount + f.depths.best_ask_amount),
-            strict=True,
-        )
-    ),
-    "imbalance of the whole book": lambda f: [
-        (book.ts, (book.bid_amounts.sum() - book.ask_amounts.sum())
-         / (book.bid_amounts.sum() + book.ask_amounts.sum()))
-        for book in f.depths.itertuples()
-    ],
-    "bids within 0.001 % of the middle": lambda f: [
-        (book.ts, book.bid_amounts[book.bid_prices >= book.mid * 0.99999].sum())
-        for book in f.depths.itertuples()
-    ],
-    "average price of buying 50,000 contracts at once": lambda f: [
-        (book.ts, pandas_walk(50_000)(book))
-        for book in f.depths.itertuples()
-        if book.ask_amounts.sum() >= 50_000
-    ],
-    "effective spread in basis points: deals beside the book before them": pandas_effective,
-    "realised variance of a minute's returns": lambda f: (
-        np.log(pandas_minutes(f.deals).close).diff().pow(2).sum()
-    ),
-    "correlation of two contracts' minutes": lambda f: (
-        pandas_returns(f.deals).corr(pandas_returns(f.eth))
-    ),
-    "premium of the last price over the index, in basis points": lambda f: (
-        (f.tickers.last_price / f.tickers.index_price - 1).mean() * 10_000
-    ),
-    "change of the open contracts": lambda f: (
-        f.tickers.hold_volume.iloc[-1] - f.tickers.hold_volume.iloc[0]
-    ),
-    "the last funding rate": lambda f: f.tickers.funding_rate.iloc[-1],
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("question", ANSWERS)
@@ -400,17 +231,24 @@ def test_duckdb(files: Files, raw: tuple[Raw, Raw]) -> None:
             same(answer, wanted)
 
 
-def test_numpy(files: Files, raw: tuple[Raw, Raw]) -> None:
-    """Columns are arrays of doubles for numpy, without a copy and without a conversion."""
-    deals, depths = (pq.read_table(path).combine_chunks() for path in (files.deals, files.depths))
-    price, volume = (deals[name].chunk(0).to_numpy() for name in ("price", "volume"))
-    spread, mid = (depths[name].chunk(0).to_numpy() for name in ("spread", "mid"))
-    asked = {
-        "turnover (times the contract's size, in USDT)": np.dot(price, volume),
-        "volume-weighted average price": np.average(price, weights=volume),
-        "average spread in basis points": np.mean(spread / mid) * 10_000,
-    }
-    for question, answer in asked.items():
-        same(answer, ANSWERS[question](*raw))
-    assert {array.dtype for array in (price, volume, spread, mid)} == {np.dtype("float64")}
-    assert math.isfinite(price.sum())
+@pytest.mark.parametrize("question", ANSWERS)
+def test_numpy(recorded: tuple[list[Row], list[Row]], raw: tuple[Raw, Raw], question: str) -> None:
+    """What answers a whole day of raw texts, in doubles, answers this hour as Decimals do."""
+    btc, eth = (by_numpy.Arrays.of(rows) for rows in recorded)
+    same(by_numpy.ANSWERS[question](btc, eth), ANSWERS[question](*raw))
+
+
+def test_columns_are_arrays_of_doubles(files: Files) -> None:
+    """For numpy, without a copy and without a conversion."""
+    for path, names in ((files.deals, ("price", "volume")), (files.depths, ("spread", "mid"))):
+        table = pq.read_table(path).combine_chunks()
+        for name in names:
+            assert table[name].chunk(0).to_numpy().dtype == np.dtype("float64")
+
+
+def test_a_day_of_a_busy_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that makes one and asks it all, in SQL and pandas, here for a part of a day."""
+    assert day.main(["--hours", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" right ") == 2 * len(ANSWERS)
+    assert "wrong" not in said

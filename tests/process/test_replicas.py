@@ -9,12 +9,15 @@ import pytest
 import trio
 
 from mexc_trio.cli.main import main
+from mexc_trio.clickhouse import replicas
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import market_table
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.journal import Queue, open_journal
 from mexc_trio.record.writer import Writer
-from tests.support.faults import TALLY
+from mexc_trio.rows import Gap
+from tests.support.faults import TALLY, chance, compare, compare_gaps, repetitions
+from tests.support.faults import recording as recording_of_all
 from tests.support.replicas import (
     Pair,
     PairStore,
@@ -51,7 +54,7 @@ class Recording:
     """A writer at work, with its queue."""
 
     queue: Queue
-    gate: AsyncStore
+    async_store: AsyncStore
     store: PairStore
     lost: list[str]
     name: str
@@ -87,16 +90,21 @@ async def recording(
         closing(pair.store(quorum=quorum)) as store,
         open_journal(directory / "journal.sqlite") as journal,
     ):
-        gate, queue = AsyncStore(store), journal.queue("btc")
+        async_store, queue = AsyncStore(store), journal.queue("btc")
 
         def gap(cause: object, detail: str, start: int, end: int) -> None:
             lost.append(detail)
 
-        writer = Writer(BTC, queue, gate, 0.02, lambda rows: None, gap)
+        writer = Writer(BTC, queue, async_store, 0.02, lambda rows: None, gap)
         async with trio.open_nursery() as nursery:
-            for task in (gate.keep_asking, gate.scheduler.run, journal.keep_flushing, writer.run):
+            for task in (
+                async_store.keep_asking,
+                async_store.scheduler.run,
+                journal.keep_flushing,
+                writer.run,
+            ):
                 nursery.start_soon(task)
-            yield Recording(queue, gate, store, lost, directory.name)
+            yield Recording(queue, async_store, store, lost, directory.name)
             nursery.cancel_scope.cancel()
 
 
@@ -171,7 +179,7 @@ async def test_with_a_quorum_rows_are_acknowledged_when_both_have_them(
         pair.servers[1].kill()
         TALLY.fault("replica of a quorum killed")
         now.receive(20)
-        await now.until(lambda: now.gate.away_since is not None)
+        await now.until(lambda: now.async_store.away_since is not None)
         looks = now.store.looks
         await now.until(lambda: now.store.looks > looks + 5)
         assert now.queue.backlog  # whether or not the first has them: one is not enough
@@ -190,12 +198,118 @@ async def test_keeper_may_be_lost(pair: Pair, tmp_path: Path) -> None:
         pair.keeper.kill()
         TALLY.fault("ZooKeeper killed")
         now.receive(20)
-        await now.until(lambda: now.gate.away_since is not None)
+        await now.until(lambda: now.async_store.away_since is not None)
         assert now.queue.backlog
         pair.keeper.start()
         now.receive(20)
         await now.written()
         await whole(pair, now)
+
+
+@needs_a_pair
+async def test_a_part_that_keeper_may_not_have_is_no_proof(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows can be read where they were sent, and the server removes them some minutes later.
+
+    So they are not acknowledged: they go again to the other replica, and that they are twice where
+    they were sent first ends with that part.
+    """
+    monkeypatch.setattr(replicas, "PATIENCE", 2.0)
+    async with recording(pair, tmp_path) as now:
+        now.receive(20)
+        await now.written()
+        pair.servers[1].kill()
+        pair.way.armed.set()
+        now.receive(20)
+        assert await trio.to_thread.run_sync(pair.way.cut.wait, DEADLINE)
+        TALLY.fault("ZooKeeper lost in the commit of an INSERT")
+        await now.until(lambda: len(pair.all_rows(0)) == 40)
+        pair.way.cut.clear()
+        looks = now.store.looks
+        await now.until(lambda: now.store.looks > looks + 5 or not now.queue.backlog)
+        assert now.queue.backlog == 20
+        await trio.to_thread.run_sync(pair.revive, 1)
+        await now.written()
+        await whole(pair, now)
+        pair.servers[0].kill()
+        await trio.to_thread.run_sync(pair.revive, 0)
+        assert len(pair.all_rows(0)) == 40
+        await whole(pair, now)
+
+
+@needs_a_pair
+async def test_faults_at_random(pair: Pair, tmp_path: Path) -> None:
+    """Killed, frozen, without Keeper, one after another and in between: each row once on both."""
+    instants = chance("replicas")
+    async with recording(pair, tmp_path) as now:
+        for _ in range(repetitions(4)):
+            which = instants.randrange(2)
+            server = pair.servers[which]
+            fault = instants.choice(("killed", "frozen", "without Keeper"))
+            now.receive(instants.randrange(1, 200))
+            await trio.sleep(instants.uniform(0, 0.1))
+            if fault == "killed":
+                server.kill()
+            elif fault == "frozen":
+                server.pause()
+            else:
+                pair.keeper.kill()
+            now.receive(instants.randrange(1, 200))
+            await trio.sleep(instants.uniform(0, 2))
+            if fault == "killed":
+                await trio.to_thread.run_sync(pair.revive, which)
+            elif fault == "frozen":
+                server.resume()
+            else:
+                await trio.to_thread.run_sync(pair.keeper.start)
+            now.receive(instants.randrange(1, 200))
+            TALLY.fault(f"replica {fault}")
+            if instants.random() < 0.7:
+                await now.written()
+        await now.written()
+        await whole(pair, now)
+
+
+@needs_a_pair
+def test_a_whole_recorder_writes_each_row_once(pair: Pair, tmp_path: Path) -> None:
+    """Through the death of each replica, its own and Keeper's; what it did not hear is in gaps."""
+    module, half = "tests.support.old_recorder", ("--rate", "500")
+    with recording_of_all(tmp_path, module=module, exchange=half) as (exchange, recorder):
+        recorder.store = pair.url
+        recorder.start()
+        recorder.stores(100)
+        for number in (1, 0):
+            pair.servers[number].kill()
+            if number:
+                recorder.stores(300)  # the other one takes them
+            else:
+                recorder.says("is used now, in place of another replica")
+            pair.revive(number)
+            recorder.stores(300)
+            recorder.catches_up()
+            TALLY.fault("replica of a whole recorder killed")
+        recorder.kill()
+        recorder.start()
+        recorder.stores(100)
+        pair.keeper.kill()
+        recorder.waits_for_store()
+        pair.keeper.start()
+        recorder.catches_up()
+        recorder.stop()
+        TALLY.fault("kill -9 of a recorder on replicas")
+        TALLY.fault("ZooKeeper of a whole recorder killed")
+        for server in (0, 1):
+            pair.servers[server].execute("SYSTEM SYNC REPLICA mexc_data.btc")
+            pair.servers[server].execute("SYSTEM SYNC REPLICA mexc_data.gaps")
+            rows = pair.rows(server)
+            assert [row[0] for row in rows] == list(range(len(rows)))
+            found = compare(exchange.connections(), [row[1:] for row in rows])
+            gaps = pair.servers[server].execute(
+                "SELECT symbol, channel, `from`, `to`, cause, detail, version_before, "
+                "version_after FROM mexc_data.gaps"
+            )
+            compare_gaps(found.segments, [Gap(*gap) for gap in gaps])
 
 
 def test_hosts_that_are_no_replicas_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from mexc_trio.errors import StoreUnavailable
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import plots, series
 from mexc_trio.report.recorded import Recorded
-from mexc_trio.report.source import Source, choose
+from mexc_trio.report.source import RangeReader, choose
 from mexc_trio.rows import CHANNELS
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
@@ -154,7 +154,7 @@ def test_the_page_is_sound_and_whole(page: str) -> None:
     assert page.count("<svg") == 2 * 2 * len(plots.PLOTS)  # for a screen and for a phone
 
 
-def test_each_hole_of_the_day_is_shaded_in_each_plot(page: str) -> None:
+def test_each_gap_of_the_day_is_shaded_in_each_plot(page: str) -> None:
     """As many spans as the ledger has gaps that touch the day; silences have a colour apart."""
     ids = Outline(page).ids
     for plot in plots.PLOTS:
@@ -293,7 +293,7 @@ def test_what_is_drawn_is_the_numbers(directory: Path) -> None:
     assert series.prices(day)[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
 
 
-def test_coverage_counts_holes_and_silences(directory: Path) -> None:
+def test_coverage_counts_gaps_and_silences(directory: Path) -> None:
     """The verdict takes away the time of gaps, also of one from before, and of silences."""
     settings = Settings(store=EmbeddedTarget(directory))
     btc, eth = the_day(settings, "BTC_USDT"), the_day(settings, "ETH_USDT")
@@ -407,6 +407,22 @@ def test_the_axis_fits_what_is_there(directory: Path) -> None:
     assert found.covered.recorded == last - first
     # Silences are looked for minute by minute all the same.
     assert any(abs(one.start - SILENCE[0]) < MINUTE for one in found.unaccounted)
+
+
+def test_numbers_of_tiny_prices_are_not_cut_off(tmp_path: Path) -> None:
+    """A price without its first zeros is another price, so the plot begins further right."""
+    rows: list[Row] = [
+        (NOON + n * 60_000, "d", f"0.0000000{1000 + n * 7 % 90}|1|1") for n in range(60)
+    ]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [market_table("btc")])
+        store.append(market_table("btc"), rows)
+    assert run(tmp_path / "data", "BTC_USDT", "--out", tmp_path / "x.html") == 0
+    text = (tmp_path / "x.html").read_text()
+    found = re.findall(r'text-anchor: end[^>]* x="([0-9.]+)"[^>]*>(0\.0000000[0-9]+)<', text)
+    assert found
+    for right, number in found:
+        assert float(right) > len(number) * 0.55 * 9, "a digit is at least so wide, of 9 points"
 
 
 def test_fewer_steps_say_the_same(directory: Path) -> None:
@@ -549,14 +565,14 @@ def test_a_store_that_goes_away(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the second symbol cannot be read, there is no half of a page."""
-    original = Source.of
+    original = RangeReader.of
 
-    def failing(self: Source, symbol: str, span: Span) -> Recorded:
+    def failing(self: RangeReader, symbol: str, span: Span) -> Recorded:
         if symbol == "ETH_USDT":
             raise StoreUnavailable("the store went away")
         return original(self, symbol, span)
 
-    monkeypatch.setattr(Source, "of", failing)
+    monkeypatch.setattr(RangeReader, "of", failing)
     assert run(directory, "--out", tmp_path / "x.html") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -2,13 +2,13 @@
 
 import gc
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import trio
@@ -20,8 +20,10 @@ from mexc_trio.exchange.rest import RestError, open_client
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.settings.routes import Route, parse_routes
 from tests.support.running import DEADLINE, Embedded, running
+from tools.clickhouse import free_port
 from tools.exchange import Exchange, open_exchange
 from tools.forwarding import Forwarder, Kind, Trouble, open_forwarder
+from tools.soak.lines import heard, last_deal
 
 HOST = "127.0.0.1"
 USER, SECRET = "me", "s3cret"
@@ -190,22 +192,41 @@ async def test_from_an_address_that_is_not_ours(exchange: Exchange) -> None:
 # --- The whole program ---
 
 
-async def test_of_two_routes_one_is_dead_from_the_start(tmp_path: Path) -> None:
-    """Recording goes on by the other, and no password is in the log."""
+def read(url: str) -> str:
+    """Fetch a page of the recorder's."""
+    with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - our own
+        return bytes(answer.read()).decode()
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+async def test_of_two_routes_one_is_dead_from_the_start(tmp_path: Path, lines: int) -> None:
+    """Recording goes on by the other, a metric tells it, and no password is in the log."""
+    symbols = ["BTC_USDT", "ETH_USDT"]
     async with (
         open_exchange(rate=50) as exchange,
         open_forwarder("socks5", user=USER, password=SECRET) as forwarder,
         running(
-            tmp_path, "BTC_USDT", "--url", exchange.url,
-            "--route", f"http://{USER}:{SECRET}@{HOST}:9", "--route", forwarder.url,
+            tmp_path, *symbols, "--url", exchange.url, "--lines", str(lines),
+            "--symbols-per-connection", "2", "--metrics", f"{HOST}:{free_port()}",
+            "--route", f"http://{USER}:{SECRET}@{HOST}:9", "--route", forwarder.url, forked=True,
         ) as program,
     ):  # fmt: skip
-        await program.journaled(20)
+        with trio.fail_after(DEADLINE):
+            await exchange.until(
+                lambda: all(len(exchange.subscribers(one)) == lines for one in symbols)
+            )
+        await program.journaled(20, "btc")
+        await program.journaled(20, "eth")
         assert f"proxy http://{HOST}:9 cannot be reached" in program.log
         assert "route = http://***@" in program.log
         assert SECRET not in program.log
+        url = (tmp_path / "mexc-data" / "metrics.url").read_text().strip()
+        page = await trio.to_thread.run_sync(read, url)
+        lost = f'reconnects_total{{line="1",reason="not connected",route="http://***@{HOST}:9"}}'
+        assert f"{lost} 0.0" not in page
+        assert lost in page
         assert await program.stop() == 0
-    assert len(forwarder.asked) == 1
+    assert len(forwarder.asked) >= lines
 
 
 async def test_a_symbol_has_a_route_of_its_own(tmp_path: Path) -> None:
@@ -216,7 +237,9 @@ async def test_a_symbol_has_a_route_of_its_own(tmp_path: Path) -> None:
     ):
         (tmp_path / "settings.ini").write_text(f"[ETH_USDT]\nroute = {forwarder.url}\n")
         arguments = ("BTC_USDT", "ETH_USDT", "--url", exchange.url)
-        async with running(tmp_path, *arguments, "--symbols-per-connection", "10") as program:
+        async with running(
+            tmp_path, *arguments, "--symbols-per-connection", "10", forked=True
+        ) as program:
             await program.until(lambda: min(len(exchange.rows(one)) for one in arguments[:2]) > 30)
             exchange.silence()
             await program.journaled(sum(len(exchange.rows(one)) for one in arguments[:2]))
@@ -254,14 +277,6 @@ async def started(*command: str, port: int) -> AsyncIterator[None]:
             await process.wait()
 
 
-def free_port() -> int:
-    """Return a port that is free for now."""
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 async def both_work(exchange: Exchange, route: str, wrong: str) -> None:
     """See that socket and REST take a route, and that another password does not."""
     assert exchange.rest is not None
@@ -292,3 +307,30 @@ async def test_a_real_http_proxy(exchange: Exchange, tmp_path: Path) -> None:
         await both_work(
             exchange, f"http://{USER}:{SECRET}@{HOST}:{port}", f"http://x:y@{HOST}:{port}"
         )
+
+
+@pytest.mark.skipif(shutil.which("microsocks") is None, reason="microsocks is not installed")
+@pytest.mark.parametrize("deals", ["all", "merged"])
+async def test_a_real_proxy_dies_while_another_line_lives(tmp_path: Path, deals: str) -> None:
+    """Its line takes the other's route; each deal is stored once, and nothing is a gap."""
+    port = free_port()
+    command = ("microsocks", "-i", HOST, "-p", str(port))
+    arguments = ("--lines", "2", "--route", "direct", "--route", f"socks5://{HOST}:{port}")
+    async with (
+        open_exchange(rate=100, shared=True) as exchange,
+        running(
+            tmp_path, "BTC_USDT", "--url", exchange.url, "--deals", deals, *arguments
+        ) as program,
+    ):
+        async with started(*command, port=port):
+            await program.until(lambda: heard(exchange) == 2)
+        await program.until(
+            lambda: "line 2: connection lost" in program.log and heard(exchange) == 2
+        )
+        exchange.silence()
+        await program.last_journaled(last_deal(exchange))
+        assert await program.stop() == 0
+        stored = [row for row in Embedded(tmp_path).rows("btc") if row[1] == "d"]
+    assert len(stored) == len(set(stored)) > 20
+    assert set(stored) == {row for row in exchange.rows("BTC_USDT") if row[1] == "d"}
+    assert Embedded(tmp_path).select("channel", "gaps") == []

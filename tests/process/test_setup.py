@@ -185,7 +185,7 @@ class NewServer:
     name: str = "ClickHouse at host:9000"
     database: str = "mexc_data"
     concurrency: int = 1
-    replicated, hosts, quorum = False, (), 0
+    replicated, hosts, quorum, one_thread = False, (), 0, False
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Answer, or refuse."""

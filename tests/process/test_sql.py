@@ -6,7 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.schema import GAPS, market_table, prepare, qualified
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import ClickHouseServer
 
@@ -23,14 +23,28 @@ ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(3)]
 SELECT = "SELECT mt, m FROM btc ORDER BY m"
 
 
+def fill(store: EmbeddedStore) -> None:
+    """Give it three deals."""
+    prepare(store, [market_table("btc")])
+    views.create(store, ["btc"])
+    store.append(market_table("btc"), ROWS)
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a store of three deals in ./mexc-data."""
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a store of three deals in ./mexc-data, which somebody has open."""
     path = tmp_path_factory.mktemp("sql")
     with closing(EmbeddedStore(path / "mexc-data")) as store:
-        prepare(store, [market_table("btc")])
-        views.create(store, ["btc"])
-        store.append(market_table("btc"), ROWS)
+        fill(store)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, which a command has to open itself."""
+    path = tmp_path_factory.mktemp("closed")
+    with closing(EmbeddedStore(path / "mexc-data")) as store:
+        fill(store)
     return path
 
 
@@ -51,7 +65,7 @@ def sql(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]
     )
 
 
-def test_output(directory: Path, clickhouse_server: ClickHouseServer) -> None:
+def test_output(closed: Path, clickhouse_server: ClickHouseServer) -> None:
     """Tab-separated into a pipe, any format on request, the same from either store."""
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
     clickhouse_server.execute(
@@ -60,15 +74,40 @@ def test_output(directory: Path, clickhouse_server: ClickHouseServer) -> None:
     )
     clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
     for store in ("mexc-data", clickhouse_server.url):
-        done = sql(directory, SELECT, "--store", store)
+        done = sql(closed, SELECT, "--store", store)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout == b"d\t0.50|0|1\nd\t1.50|1|1\nd\t2.50|2|1\n"
-        done = sql(directory, SELECT, "--format", "Parquet", "--store", store)
+        done = sql(closed, SELECT, "--format", "Parquet", "--store", store)
         assert (done.returncode, done.stderr) == (0, b"")
         assert pq.read_table(io.BytesIO(done.stdout)).to_pylist() == [
             {"mt": mt.encode(), "m": m} for _, mt, m in ROWS
         ]
     clickhouse_server.execute("DROP TABLE mexc_data.btc")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="only Linux tells how much it took")
+def test_a_long_answer_takes_little_memory(tmp_path: Path) -> None:
+    """A ledger of 500,000 gaps goes through as it comes; it would be 64 MB."""
+    with closing(EmbeddedStore(tmp_path / "mexc-data")) as store:
+        prepare(store, [GAPS])
+        store.query(
+            f"INSERT INTO {qualified(store, GAPS.name)} SELECT 'BTC_USDT', 'deal', number, "
+            f"number + 1, 'disconnected', repeat('no pong ', 10), 1, 2 FROM numbers(500000)"
+        )
+        with subprocess.Popen(
+            command("SELECT * FROM gaps", "--format", "CSV"),
+            cwd=tmp_path, env=environment(), stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            rows, used = 0, ""
+            while part := process.stdout.read(2**16):
+                rows += part.count(b"\n")
+                if rows > 400_000 and not used:  # it cannot have ended
+                    used = Path(f"/proc/{process.pid}/status").read_text()
+        assert process.returncode == 0
+    assert rows == 500_000
+    kib = int(used.split("VmHWM:")[1].split()[0])
+    assert kib < 80_000
 
 
 def test_a_terminal_gets_a_table(directory: Path) -> None:
@@ -153,11 +192,11 @@ def test_a_server_that_is_away(directory: Path) -> None:
     assert b"ClickHouse at 127.0.0.1:1 cannot be reached" in done.stderr
 
 
-def test_a_reader_that_has_seen_enough(directory: Path) -> None:
+def test_a_reader_that_has_seen_enough(closed: Path) -> None:
     """`mexc-trio sql ... | head` ends without a word."""
     with subprocess.Popen(
         command("SELECT * FROM numbers(100000000)"),
-        cwd=directory,
+        cwd=closed,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -170,11 +209,11 @@ def test_a_reader_that_has_seen_enough(directory: Path) -> None:
         process.wait(DEADLINE)
 
 
-def test_ctrl_c(directory: Path) -> None:
+def test_ctrl_c(closed: Path) -> None:
     """Ctrl-C ends a long statement at once, and the store can be read again."""
     with subprocess.Popen(
         command("SELECT number + 1 FROM numbers(1000000000000)"),
-        cwd=directory,
+        cwd=closed,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -184,4 +223,4 @@ def test_ctrl_c(directory: Path) -> None:
         process.send_signal(signal.SIGINT)
         # The shell makes 130 of it.
         assert process.wait(DEADLINE) == -signal.SIGINT
-    assert sql(directory, "SELECT count() FROM btc").stdout == b"3\n"
+    assert sql(closed, "SELECT count() FROM btc").stdout == b"3\n"

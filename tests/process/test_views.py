@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_candles(store: EmbeddedStore, interval: int) -> None:
         rows.append((ts, "d", f"{price}.{n % 10}|{n % 300 + 1}|{n % 2 + 1}"))
         if n % 5 == 0:
             rows.append((ts, "t", "1|||2|"))
+    rows += [(ts + 90_000_000, "d", "7|3|2"), (ts + 90_000_000, "d", "8|5|2")]  # nobody buys
     fill(store, rows, batch=97)
     for threads in (1, 8):
         found = read(store, f"candles(interval = {interval})", threads)
@@ -168,6 +170,54 @@ def test_views_of_rows_are_one_select(store: EmbeddedStore) -> None:
     selects = {name: int(number) for name, number in found if "candles" not in name}
     assert set(selects.values()) == {1}
     assert len(selects) == 6
+
+
+def test_an_index_is_read_at_many_places_at_once(store: EmbeddedStore) -> None:
+    """So that whoever asks for the newest rows soon has some near the end, and skips the others.
+
+    How many are skipped depends on who is how fast; with one thread, which is what commands have,
+    one place would mean all rows.
+    """
+    rows = 1_500_000
+    prepare(store, [market_table("eth", "mergetree")])
+    views.create(store, ["eth"])
+    store.query(
+        f"INSERT INTO mexc_data.eth (ts, mt, m, n) SELECT fromUnixTimestamp64Milli(toInt64(number) "
+        f"* 70 + 1788335243000), if(number % 4 = 0, 'dp', 'd'), concat(toString(number), '|1|1'), "
+        f"number FROM numbers({rows})"
+    )
+    for view in ("eth_deals", "eth_deals_exact"):
+        question = f"SELECT price FROM mexc_data.{view} ORDER BY ts DESC LIMIT 3"
+        question += " SETTINGS max_threads = 1"
+        assert store.query(question) == [(rows - 1,), (rows - 2,), (rows - 3,)]
+        pipeline = "\n".join(str(line) for (line,) in store.query(f"EXPLAIN PIPELINE {question}"))
+        places = re.search(r"MergeTreeSelect\(.*\) \S (\d+)", pipeline)
+        assert places, pipeline
+        assert int(places[1]) >= 8
+
+
+@pytest.mark.parametrize("view", ["deals", "candles(interval = 60)", "candles_exact(interval = 7)"])
+def test_of_an_index_only_the_times_that_are_wanted_are_read(
+    store: EmbeddedStore, view: str
+) -> None:
+    """Through each view a WHERE on its `ts` reaches the table, also for whoever may change little.
+
+    The engine refuses what would read more.
+    """
+    prepare(store, [market_table("sol", "mergetree")])
+    views.create(store, ["sol"])
+    count, first = 100_000, 1_788_307_200_000  # one a second from a midnight on
+    if not store.query("SELECT count() FROM mexc_data.sol")[0][0]:
+        store.query(
+            f"INSERT INTO mexc_data.sol (ts, mt, m, n) SELECT fromUnixTimestamp64Milli("
+            f"toInt64({first} + number * 1000)), 'd', '100|1|1', number FROM numbers({count})"
+        )
+    wanted = f"ts >= fromUnixTimestamp64Milli({first + 90_000_000}) LIMIT 1"
+    found = store.query(
+        f"SELECT toUnixTimestamp64Milli(ts) FROM mexc_data.sol_{view} WHERE {wanted} "
+        f"SETTINGS max_threads = 1, max_rows_to_read = {count // 4}, readonly = 1"
+    )
+    assert first + 90_000_000 <= found[0][0] < first + 90_007_000
 
 
 def test_types(store: EmbeddedStore) -> None:
@@ -238,6 +288,7 @@ class Refusing:
     """A store whose user may not create a view."""
 
     hosts = ()
+    one_thread = True
 
     def __init__(self, store: EmbeddedStore) -> None:
         self.store, self.name, self.database = store, store.name, store.database

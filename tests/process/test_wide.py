@@ -18,7 +18,8 @@ from mexc_trio import open_store
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.export.hftbacktest import DEPTH_CLEAR_EVENT
 from tests.support.running import Embedded, Program, Served, Store, running
 from tools.exchange import open_exchange
 
@@ -52,7 +53,9 @@ async def test_each_row_bears_its_receipt_and_number(
     began = time.time_ns() // 1000
     async with open_exchange(rate=300) as exchange:
         for number, option in enumerate(("--wide", "--no-wide", "--wide")):
-            async with running(tmp_path, *command, "--url", exchange.url, option) as program:
+            async with running(
+                tmp_path, *command, "--url", exchange.url, option, forked=True
+            ) as program:
                 await acknowledged_more(program, 200)
                 if number < 2:
                     program.process.kill()
@@ -83,10 +86,12 @@ async def test_a_narrow_table_stays_so_and_is_recorded_into(tmp_path: Path, stor
     """One line says so; rows that an earlier run left for a wide table find their place, too."""
     command = (BTC, "--linger", "0", "--store", store.url)
     async with open_exchange(rate=200) as exchange:
-        async with running(tmp_path, *command, "--url", exchange.url) as program:
+        async with running(tmp_path, *command, "--url", exchange.url, forked=True) as program:
             await acknowledged_more(program, 50)
             assert await program.stop() == 0
-        async with running(tmp_path, *command, "--url", exchange.url, "--wide") as program:
+        async with running(
+            tmp_path, *command, "--url", exchange.url, "--wide", forked=True
+        ) as program:
             await acknowledged_more(program, 100)
             assert await program.stop() == 0
             assert program.log.count("was made without --wide and stays as it is") == 1
@@ -103,7 +108,7 @@ async def test_of_two_lines_the_first_to_bring_a_row_is_when_it_was_received(
     command = (BTC, "--linger", "0", "--store", store.url, "--wide", "--lines", "2")
     began = time.time_ns() // 1000
     async with open_exchange(rate=300) as exchange:
-        async with running(tmp_path, *command, "--url", exchange.url) as program:
+        async with running(tmp_path, *command, "--url", exchange.url, forked=True) as program:
             await acknowledged_more(program, 300)
             assert await program.stop() == 0
         ended = time.time_ns() // 1000
@@ -162,6 +167,20 @@ def export(data: Path, tmp_path: Path) -> Callable[..., Path]:
     return run
 
 
+def fill(directory: Path, rows: list[tuple[int, str, str, int, int]]) -> None:
+    """Give the wide table `btc` of an embedded store these rows."""
+    table = market_table("btc", wide=True)
+    with closing(EmbeddedStore(directory)) as store:
+        prepare(store, [table])
+        store.append(table, rows)
+
+
+def catalog_rows(catalog: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the rows of a catalog's files of one kind, in the order of the files."""
+    files = sorted((catalog / "data" / kind / f"{BTC}.MEXC").iterdir())
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
 def test_views_and_exports_have_them(data: Path, export: Callable[..., Path]) -> None:
     """`received` to the microsecond and `id`; NULL where nobody knows; in all formats."""
     with open_store(data) as store:
@@ -197,6 +216,109 @@ def test_backtests_have_the_time_of_receipt(export: Callable[..., Path]) -> None
     assert local[-1] == 3_000_000  # not known: the exchange's time
     fixed = np.load(export("y.npz", BTC, "--latency-ms", "5"))["data"]
     assert set(fixed["local_ts"] - fixed["exch_ts"]) == {5_000_000}
+
+
+def test_a_book_is_cleared_locally_when_the_gap_begins(tmp_path: Path) -> None:
+    """Not when the book after the gap is received."""
+    rows = [
+        (NOON, "dp", "[100,7]|[101,2]", NOON * 1000 + 20_000, 1),
+        (NOON + 60_000, "dp", "[100,7]|[101,2]", NOON * 1000 + 60_020_000, 2),
+    ]
+    fill(tmp_path / "data", rows)
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        prepare(store, [GAPS])
+        gap = (BTC, "depth", NOON, NOON + 60_000, "channel silent", "", 0, 0)
+        store.append(GAPS, [gap])
+    command = ["export", BTC, "--store", str(tmp_path / "data"), "--out"]
+    assert main([*command, str(tmp_path / "x.npz")]) == 0
+    events = np.load(tmp_path / "x.npz")["data"]
+    clears = events[events["ev"] & 0xFF == DEPTH_CLEAR_EVENT]
+    local = (clears["local_ts"] - NOON * 1_000_000) // 1_000_000
+    assert list(local) == [20, 20, 60_020]  # the first book, the gap a millisecond later, the next
+    assert clears["local_ts"][1] > clears["local_ts"][0], "the first book is there for a moment"
+    assert main([*command, str(tmp_path / "catalog"), "--format", "nautilus"]) == 0
+    deltas = catalog_rows(tmp_path / "catalog", "order_book_delta")
+    assert [row["ts_init"] for row in deltas if row["action"] == 4] == list(clears["local_ts"])
+
+
+def test_of_days_that_follow_each_other_no_clock_goes_back(tmp_path: Path) -> None:
+    """Late deals of one day and those of the next: also in a day that is exported by itself."""
+    midnight = NOON + 43_200_000
+    rows = [
+        (midnight + at, "d", "100|1|1", (midnight + known) * 1000, n + 1)
+        for n, (at, known) in enumerate([(-90, -80), (-10, 250), (5, 20), (10, 240), (400, 410)])
+    ]
+    fill(tmp_path / "data", rows)
+    command = ["export", BTC, "--store", str(tmp_path / "data"), "--format", "hftbacktest"]
+    found = []
+    for name, more in (("both", []), ("second", ["--from", "2026-11-21"])):
+        out = tmp_path / name
+        assert main([*command, "--by-day", "--out", str(out), *more]) == 0
+        days = [np.load(file)["data"]["local_ts"] for file in sorted(out.glob("*.npz"))]
+        found.append([list((day // 1_000_000 - midnight).tolist()) for day in days])
+    assert found == [[[-80, 250], [250, 250, 410]], [[250, 250, 410]]]
+
+
+def test_a_catalog_of_nautilus_has_receipt_and_number(
+    export: Callable[..., Path], tmp_path: Path
+) -> None:
+    """`ts_init` as backtests have it, the deal's number as the trade's, the book's as sequence."""
+    catalog = export("catalog", BTC, "--format", "nautilus")
+    noon = NOON * 1_000_000
+    names = ("ts_event", "ts_init", "trade_id")
+    trades = [tuple(row[name] for name in names) for row in catalog_rows(catalog, "trade_tick")]
+    assert trades[0] == (noon + 1_000_000_000, noon + 1_020_123_000, "71")
+    assert trades[1][:2] == (noon + 3_000_000_000,) * 2  # not known: the exchange's time
+    deltas = catalog_rows(catalog, "order_book_delta")
+    assert {(row["ts_event"], row["ts_init"], row["sequence"]) for row in deltas} == {
+        (noon + 2_000_000_000, noon + 2_030_000_000, 8)
+    }
+    fixed = catalog_rows(
+        export("fixed", BTC, "--format", "nautilus", "--latency-ms", "5"), "trade_tick"
+    )
+    assert {row["ts_init"] - row["ts_event"] for row in fixed} == {5_000_000}
+
+
+def test_files_of_a_catalog_follow_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where one frame has deals of both: what is known never goes back, nothing is refused.
+
+    The names of files say when their rows were known, by which the package chooses and joins them.
+    """
+    midnight = NOON + 43_200_000
+    received = midnight * 1000 + 60_000
+    rows = [
+        (midnight + at, "d", f"{100 + n}|1|1", received + n, n + 1)
+        for n, at in enumerate((-90, -10, 0, 10, 80))
+    ]
+    fill(tmp_path / "data", rows)
+    catalog = tmp_path / "catalog"
+    command = ["export", BTC, "--format", "nautilus", "--kind", "deals", "--out", str(catalog)]
+    command += ["--store", str(tmp_path / "data")]
+    first, second = ["--to", "2026-11-21"], ["--from", "2026-11-21"]
+    assert main([*command, *first]) == 0
+    assert main([*command, *second]) == 0
+    found = catalog_rows(catalog, "trade_tick")
+    assert [row["trade_id"] for row in found] == ["1", "2", "3", "4", "5"]
+    known = [row["ts_init"] for row in found]
+    assert known == sorted(known)
+    files = sorted((catalog / "data" / "trade_tick" / f"{BTC}.MEXC").iterdir())
+    assert known[1] < known[2]
+    assert [file.stem[11:].replace("2026-11-", "") for file in files] == [
+        "00-00-00-060000000Z_21T00-00-00-060001000Z",
+        "00-00-00-060002000Z_21T00-00-00-080000000Z",
+    ]
+    for again in ([], first, second):
+        assert main([*command, *again]) == 2
+        assert "has rows of that time already" in capsys.readouterr().err
+    assert main([*command, *first, "--force"]) == 0
+    files[0].unlink()
+    assert main([*command, *first]) == 0
+    assert catalog_rows(catalog, "trade_tick") == found
+    (files[0].with_name("a_b.parquet")).write_text("mine")
+    assert main([*command, *second]) == 2
+    assert "is no file of a catalog" in capsys.readouterr().err
 
 
 def test_backup_and_restore(data: Path, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ duplicate, a gap or a change of order cannot hide.
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -25,12 +26,17 @@ import trio
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal import open_journal
-from tests.support.running import DEADLINE, read_embedded, server_store
+from mexc_trio.rows import Gap
+from tests.support.forks import Fork, fork
+from tests.support.running import DEADLINE, engine_pid, environment, read_embedded, server_store
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 ROOT: Final = Path(__file__).parents[2]
 SYMBOL: Final = "BTC_USDT"
 TABLE: Final = "btc"
+
+LOOK: Final = 0.02
+"""Seconds between two looks at a condition: each asks a journal or a server, which is not free."""
 
 REPEAT: Final = float(os.environ.get("MEXC_TRIO_TEST_REPEAT", "1"))
 """Multiplies the number of faults of each test."""
@@ -75,7 +81,7 @@ async def until(
     """Do as `wait_until` does, and let other tasks run."""
     with trio.move_on_after(seconds):
         while not condition():
-            await trio.sleep(0.005)
+            await trio.sleep(LOOK)
         return True
     assert not fail, f"{what}: not within {seconds:g} s"
     return False
@@ -90,14 +96,8 @@ def wait_until(
         if time.monotonic() > deadline:
             assert not fail, f"{what}: not within {seconds:g} s"
             return False
-        time.sleep(0.005)
+        time.sleep(LOOK)
     return True
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """Return an environment without settings of the program other than the given ones."""
-    environ = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    return environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
 
 
 class Sent(NamedTuple):
@@ -112,10 +112,12 @@ class Exchange:
     """The simulated exchange in a process of its own. Entering starts it, leaving ends it."""
 
     directory: Path
-    options: Sequence[str] = ("--rate", "1500", "--oddities", "0")
+    # Of a busy contract it is the fiftyfold, and leaves a slow machine half of its time: what comes
+    # while a test waits, and is compared at its end, costs more the longer all of it takes.
+    options: Sequence[str] = ("--rate", "500", "--oddities", "0")
     url: str = attrs.field(init=False, default="")
     _seen: int = attrs.field(init=False, default=0)
-    _process: "subprocess.Popen[str] | None" = attrs.field(init=False, default=None)
+    _process: Fork | None = attrs.field(init=False, default=None)
 
     @property
     def log(self) -> Path:
@@ -124,17 +126,18 @@ class Exchange:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.exchange", "--port", "0", "--log", str(self.log),
-             *self.options],
-            env=environment(PYTHONUNBUFFERED="1"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "ws://" in line:
-                self.url = line.split()[-1]
-                return self
-        raise AssertionError("the exchange did not start")
+        said = self.directory / "exchange.out"
+        with said.open("wb") as out:
+            self._process = fork(
+                "tools.exchange", ["--port", "0", "--log", str(self.log), *self.options],
+                env=environment(PYTHONUNBUFFERED="1"), cwd=ROOT, stdout=out.fileno(),
+                stderr=out.fileno(),
+            )  # fmt: skip
+        wait_until("the exchange listens", lambda: "ws://" in said.read_text() or self._has_ended())
+        found = re.search(r"ws://\S+", said.read_text())
+        assert found, said.read_text()
+        self.url = found[0]
+        return self
 
     def __exit__(
         self,
@@ -143,10 +146,11 @@ class Exchange:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        assert self._process.stdout is not None
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def look(self) -> None:
         """Remember how much was sent until now."""
@@ -190,7 +194,9 @@ class Recorder:
     variables: dict[str, str] = attrs.field(factory=dict)
     engine: str = "stripelog"
     """Of tables that are not there yet."""
-    _process: "subprocess.Popen[bytes] | None" = attrs.field(init=False, default=None)
+    module: str = "mexc_trio"
+    """What is run."""
+    _process: Fork | None = attrs.field(init=False, default=None)
     _had_said: int = attrs.field(init=False, default=0)  # bytes of the log, in earlier runs
 
     @property
@@ -222,10 +228,10 @@ class Recorder:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log, (self.directory / "recorder.out").open("ab") as out:
             self._had_said = log.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mexc_trio", *arguments,
-                 "--store", self.store or str(self.state)],
-                env=environment(**self.variables), cwd=self.directory, stdout=out, stderr=log,
+            self._process = fork(
+                self.module, [*arguments, "--store", self.store or str(self.state)],
+                env=environment(**self.variables), cwd=self.directory, stdout=out.fileno(),
+                stderr=log.fileno(),
             )  # fmt: skip
         return self
 
@@ -267,6 +273,28 @@ class Recorder:
         self._process.kill()
         self._process.wait()
 
+    def kill_engine(self) -> None:
+        """Kill the embedded engine at once, if it has not ended by itself."""
+        with suppress(ProcessLookupError):
+            os.kill(engine_pid(self.state), signal.SIGKILL)
+
+    def asked(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Give a command for its store, whether it runs or not."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        where = ["--store", self.store or str(self.state), "--state-dir", str(self.state)]
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            process = fork(
+                "mexc_trio", [*command, *where], cwd=self.directory, env=environment(),
+                stdout=out.fileno(), stderr=err.fileno(),
+            )  # fmt: skip
+            try:
+                code = process.wait(DEADLINE)
+            finally:
+                process.kill()  # if it has not ended
+            for file in (out, err):
+                file.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
     def signal(self, number: int = signal.SIGINT) -> None:
         """Send a signal."""
         assert self._process is not None
@@ -281,13 +309,20 @@ class Recorder:
             self.kill()
             raise AssertionError(f"it did not end within {seconds:g} s\n{self.said()}") from None
 
-    def stop(self, seconds: float = DEADLINE) -> None:
-        """Stop it as Ctrl-C does, and see that it ends well."""
+    def stop(self, seconds: float = DEADLINE, *, leaves_rows: bool = False) -> None:
+        """Stop it as Ctrl-C does, and see that it ends well, with nothing left to be written.
+
+        A stop has its bound, which on a crowded machine is too short for what waits. Where rows are
+        not meant to be left, they are written by a command that has none.
+        """
         # Before that Python may still be importing, and Ctrl-C is an error: nothing was begun.
         wait_until("it listens to signals", lambda: b"metrics at " in self._says_now())
         self.signal()
         code = self.wait(seconds)
         assert code == 0, f"exit code {code}\n{self.said()}"
+        if not leaves_rows and self.backlog():
+            self.run("drain", "--state-dir", str(self.state))
+            assert self.wait() == 0, self.said()
 
     def said(self) -> str:
         """Return all that it said on standard error."""
@@ -362,6 +397,11 @@ def make_tables(server: ClickHouseServer, *tables: str, engine: str = "stripelog
         schema.prepare(store, [*made, schema.GAPS])
 
 
+def ask(recorder: Recorder, server: ClickHouseServer | None, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the store of a recorder, whether or not somebody has it open."""
+    return server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
+
+
 def stored(
     recorder: Recorder, server: ClickHouseServer | None, table: str = TABLE
 ) -> list[RowTuple]:
@@ -371,30 +411,16 @@ def stored(
         f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table}{order} "
         f"SETTINGS max_threads = 1"
     )
-    return server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
+    return ask(recorder, server, sql)
 
 
-class GapRow(NamedTuple):
-    """A row of the table `gaps`."""
-
-    symbol: str
-    channel: str
-    start: int
-    end: int
-    cause: str
-    detail: str
-    version_before: int
-    version_after: int
-
-
-def stored_gaps(recorder: Recorder, server: ClickHouseServer | None) -> list[GapRow]:
+def stored_gaps(recorder: Recorder, server: ClickHouseServer | None) -> list[Gap]:
     """Return the table `gaps`."""
     sql = (
         f"SELECT symbol, channel, toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), "
         f"cause, detail, version_before, version_after FROM {DATABASE}.gaps"
     )
-    rows = server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
-    return [GapRow(*row) for row in rows]
+    return [Gap(*row) for row in ask(recorder, server, sql)]
 
 
 @attrs.frozen
@@ -461,7 +487,7 @@ def expected_gaps(segments: Sequence[Sequence[Sent]]) -> list[tuple[str, int, in
 
 
 def compare_gaps(
-    segments: Sequence[Sequence[Sent]], gaps: Sequence[GapRow], symbol: str = SYMBOL
+    segments: Sequence[Sequence[Sent]], gaps: Sequence[Gap], symbol: str = SYMBOL
 ) -> None:
     """See that the table `gaps` names the gap between two connections, of each channel, once.
 

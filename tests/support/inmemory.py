@@ -8,7 +8,7 @@ import attrs
 import trio
 import trio.testing
 
-from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import RowTuple, Table
@@ -126,7 +126,7 @@ class Listener:
 
 
 @attrs.define(eq=False)
-class MemoryGate:
+class MemoryStore:
     """A store that keeps rows in lists, and fails when it is told to."""
 
     tables: dict[str, list[RowTuple]] = attrs.field(factory=dict)
@@ -178,7 +178,7 @@ class MemoryGate:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def numbers(self, table: Table) -> Numbers | None:
+    async def numbers(self, table: Table) -> NumberRange | None:
         """Rows have no numbers."""
         raise NotImplementedError
 

@@ -6,12 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 
 from mexc_trio.clickhouse import schema
@@ -19,12 +21,13 @@ from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.settings.targets import ServerTarget, parse_store
+from tests.support.forks import Fork, fork
 from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.market import Row
 
 ROOT: Final = Path(__file__).parents[2]
 BTC: Final = "BTC_USDT"
-DEADLINE: Final = 120.0
+DEADLINE: Final = 300.0
 """Seconds after which a test gives up waiting, on a slow machine where others work as well."""
 
 
@@ -43,6 +46,14 @@ def read_embedded(directory: Path, sql: str) -> list[tuple[Any, ...]]:
         return server.query(sql)
 
 
+def engine_pid(directory: Path) -> int:
+    """Return the process of a directory's engine, as it noted it itself when it started last."""
+    # It may just be writing it, or have been killed then and be about to be started again.
+    while not (noted := (directory / "status").read_text()).startswith("PID: "):
+        time.sleep(0.01)
+    return int(noted.split("\n", 1)[0].removeprefix("PID: "))
+
+
 def server_store(url: str) -> ServerStore:
     """Return the store that `--store` would mean with this URL."""
     target = parse_store(url)
@@ -54,7 +65,7 @@ def server_store(url: str) -> ServerStore:
 class Program:
     """A running `mexc-trio`."""
 
-    process: trio.Process
+    process: trio.Process | Fork
     directory: Path
 
     @property
@@ -89,10 +100,17 @@ class Program:
         """Return up to which row of a symbol the store has acknowledged, in any run."""
         return int(self._journal("max(acked)", "") or 0)
 
-    async def last_journaled(self, text: str) -> None:
-        """Wait until a row with this text is among those that came last into the journal."""
-        last = "ORDER BY entries.id DESC LIMIT 1"
-        await self.until(lambda: text.encode() in (self._journal("rows", last) or b""))
+    async def last_journaled(self, row: Row) -> None:
+        """Wait until this row is among those that came last into the journal.
+
+        Another line may bring what comes after it first, so that it is not in the very last entry.
+        All of it is looked for: of some hundred deals another one often has the same text.
+        """
+        # Without the number of columns, of which wide rows have more.
+        values = msgspec.msgpack.encode(row)[1:]
+        found = f"max(instr(rows, x'{values.hex()}'))"
+        last = "AND entries.id > (SELECT max(id) FROM entries) - 100"
+        await self.until(lambda: bool(self._journal(found, last)))
 
     def _journal(self, what: str, which: str) -> Any:
         """Ask the journal, which another process may read, for one value; None if it has none."""
@@ -114,33 +132,45 @@ class Program:
     async def ended(self) -> int:
         """Wait for its end and return the exit code."""
         with trio.fail_after(DEADLINE):
-            return await self.process.wait()
+            return await _end(self.process)
+
+
+async def _end(process: trio.Process | Fork) -> int:
+    return await (process.ended() if isinstance(process, Fork) else process.wait())
 
 
 @asynccontextmanager
 async def running(
-    directory: Path, *arguments: str, variables: Mapping[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    forked: bool = False,
 ) -> AsyncIterator[Program]:
-    """Run the program in a directory; whatever happens, it has ended afterwards."""
+    """Run the program in a directory; whatever happens, it has ended afterwards.
+
+    `forked` spares the imports, where a test is not about the program's start, see `forks`.
+    """
+    env = environment(**(variables or {}))
     with (
         (directory / "output.txt").open("w") as output,
         (directory / "log.txt").open("w") as log,
     ):
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "mexc_trio", *arguments],
-            cwd=directory,
-            env=environment(**(variables or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=log,
-        )
+        process: trio.Process | Fork
+        if forked:
+            out, err = output.fileno(), log.fileno()
+            process = fork("mexc_trio", arguments, cwd=directory, env=env, stdout=out, stderr=err)
+        else:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "mexc_trio", *arguments],
+                cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=log,
+            )  # fmt: skip
     try:
         yield Program(process, directory)
     finally:
         if process.poll() is None:
             process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()
+                await _end(process)
 
 
 @attrs.frozen

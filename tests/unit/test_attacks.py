@@ -192,7 +192,7 @@ class Attacker:
 
     async def no_store(self) -> None:
         """Take the store away, or have it refuse, or have no thread to ask it with."""
-        gate = self.rig.gate
+        store = self.rig.store
         failure = self.chance.choice(
             [
                 StoreUnavailable("away"),
@@ -202,7 +202,7 @@ class Attacker:
             ]
         )
         await self.for_a_while(
-            lambda: setattr(gate, "failure", failure), lambda: setattr(gate, "failure", None)
+            lambda: setattr(store, "failure", failure), lambda: setattr(store, "failure", None)
         )
 
     async def a_bug(self) -> None:
@@ -262,7 +262,7 @@ def check(rig: Rig, market: Market) -> None:
     gaps = [Gap(*row) for row in rig.journal.queue("gaps").head(10**9)]  # type: ignore[arg-type]
     lost = [*market.unheard]
     for symbol in SYMBOLS:
-        table = rig.gate.tables[symbol.removesuffix("_USDT").lower()]
+        table = rig.store.tables[symbol.removesuffix("_USDT").lower()]
         stored = Counter(tuple(row) for row in table)
         for channel, rows in market.sent[symbol]:
             for row in rows:

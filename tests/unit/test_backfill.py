@@ -147,7 +147,7 @@ def test_deals_of_earlier_runs_are_known() -> None:
     known = Known()
     known.note(Data("BTC_USDT", "deal", rows_of(deals(*range(200, 270)))))
     assert not known.oldest
-    known.note_earlier(rows_of(deals(*range(100))))
+    known.note_earlier(deals(*range(100)))
     assert rows_of(list(known.received)) == rows_of(deals(*range(70, 100), *range(200, 270)))
     assert known.oldest == BASE + 70
 
@@ -201,3 +201,13 @@ def test_the_ledgers_words() -> None:
     )
     assert Filled(1, BASE, whole=False).text() == "; filled: 1 deal from 2026-09-15T18:46:40.000Z"
     assert Filled(0, 0, whole=True).text() == "; filled whole: 0 deals"
+
+
+def test_what_a_line_brings_late_does_not_push_out_newer_deals() -> None:
+    """The last hundred of the exchange are known, whichever came last."""
+    known = Known()
+    newer = [Row(at, "d", f"{at}|1|1") for at in range(200, 210)]
+    older = [Row(at, "d", f"{at}|1|1") for at in range(100)]
+    known.note(Data("BTC_USDT", "deal", newer), merged=True)
+    known.note(Data("BTC_USDT", "deal", older), merged=True)
+    assert [row for row, _ in known.received] == [*older[10:], *newer]

@@ -10,9 +10,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
+from mexc_trio.clickhouse.insert_counters import InsertCounters, Outcome
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering
-from mexc_trio.clickhouse.tally import InsertTally, Outcome
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 from tests.support.running import DEADLINE
 
@@ -215,8 +215,8 @@ async def test_how_inserts_end_is_counted_and_what_was_not_tried_is_not(rig: Rig
         await rig.insert(name)
     rig.store.failures["b"] = StoreRejected("no such column")
     await rig.insert("b")
-    tally = rig.coalescer.tally
-    assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1}
+    counters = rig.coalescer.counters
+    assert counters.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1}
     rig.store.failures["b"] = StoreUnavailable("timeout")
     rig.store.go.clear()
     async with trio.open_nursery() as nursery:
@@ -224,14 +224,14 @@ async def test_how_inserts_end_is_counted_and_what_was_not_tried_is_not(rig: Rig
             nursery.start_soon(rig.insert, name)
             await wait_all_tasks_blocked()
         rig.store.go.set()
-    assert tally.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1, Outcome.UNAVAILABLE: 1}
-    assert tally.rows == 3 * len(ROWS)
-    assert sum(tally.buckets) == tally.outcomes.total()
+    assert counters.outcomes == {Outcome.STORED: 3, Outcome.REFUSED: 1, Outcome.UNAVAILABLE: 1}
+    assert counters.rows == 3 * len(ROWS)
+    assert sum(counters.buckets) == counters.outcomes.total()
 
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.001, 0), (0.0011, 1), (31.0, -1)])
 def test_an_insert_is_counted_with_those_that_took_as_long(seconds: float, bucket: int) -> None:
     """A bound counts what took exactly so long, as Prometheus wants it; the last has no bound."""
-    tally = InsertTally()
-    tally.note(1, seconds, None)
-    assert tally.buckets[bucket] == 1
+    counters = InsertCounters()
+    counters.note(1, seconds, None)
+    assert counters.buckets[bucket] == 1

@@ -29,7 +29,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import SymbolSettings
-from tests.support.inmemory import URL, Line, MemoryGate, dial_of
+from tests.support.inmemory import URL, Line, MemoryStore, dial_of
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS as WIRE_CHANNELS
 from tools.market import ODDITIES, OPTIONAL
@@ -44,7 +44,7 @@ class Rig:
     exchange: Exchange
     line: Line
     journal: Journal
-    gate: MemoryGate
+    store: MemoryStore
     nursery: trio.Nursery
 
     def collector(
@@ -58,7 +58,7 @@ class Rig:
             symbol=symbol, table=table, max_errors=max_errors, linger=linger, channels=channels
         )
         ledger = Ledger(symbol, queue, self.journal.queue("gaps"), channels)
-        return Collector(settings, queue, ledger, self.gate)
+        return Collector(settings, queue, ledger, self.store)
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
@@ -76,12 +76,12 @@ class Rig:
 @asynccontextmanager
 async def rigged(directory: Path) -> AsyncIterator[Rig]:
     """Set it all up; leaving cancels what is running, and waits for it."""
-    gate = MemoryGate()
+    store = MemoryStore()
     with open_journal(directory / "journal.sqlite") as journal:
         async with open_exchange() as exchange, trio.open_nursery() as services:
             services.start_soon(journal.keep_flushing)
             async with trio.open_nursery() as exchanges, trio.open_nursery() as nursery:
-                yield Rig(exchange, Line(exchanges, exchange), journal, gate, nursery)
+                yield Rig(exchange, Line(exchanges, exchange), journal, store, nursery)
                 nursery.cancel_scope.cancel()
                 exchanges.cancel_scope.cancel()
             services.cancel_scope.cancel()
@@ -103,7 +103,7 @@ async def test_what_is_sent_is_stored_to_the_last_digit_and_in_order(
         await trio.sleep(0.5)
         assert collector.counts.total == 0, "nothing is stored yet"
         await trio.sleep(1)
-        stored = rig.gate.tables["btc"]
+        stored = rig.store.tables["btc"]
         expected = rig.exchange.rows(BTC)
         assert [tuple(row) for row in stored] == expected
         for mt in ("t", "d", "dp", "dl"):
@@ -123,14 +123,14 @@ async def test_a_row_waits_for_company_as_long_as_it_is_told_and_no_longer(
         await rig.exchange.subscribed(BTC)
         for _ in range(3):
             await trio.sleep(32)
-            del rig.gate.inserts[:]
+            del rig.store.inserts[:]
             began = trio.current_time()
             await rig.exchange.push(BTC, "ticker")
             if linger:
                 await trio.sleep(linger / 2)
                 await rig.exchange.push(BTC, "ticker")
             await trio.sleep(linger + 0.01)
-            ((at, table, rows),) = rig.gate.inserts
+            ((at, table, rows),) = rig.store.inserts
             assert at - began == pytest.approx(linger, abs=1e-6)
             assert (table, rows) == ("btc", 2 if linger else 1)
             await rig.exchange.push(BTC, "deal")
@@ -145,10 +145,10 @@ async def test_stopping_writes_what_is_left(autojump_clock: MockClock, tmp_path:
         await rig.exchange.subscribed(BTC)
         await rig.exchange.push(BTC, "deal", oddity="batch")
         await trio.sleep(1)
-        assert rig.gate.inserts == []
+        assert rig.store.inserts == []
         expected = rig.exchange.rows(BTC)
-        gate, began = rig.gate, trio.current_time()
-    assert [tuple(row) for row in gate.tables["btc"]] == expected
+        store, began = rig.store, trio.current_time()
+    assert [tuple(row) for row in store.tables["btc"]] == expected
     assert collector.counts.total == len(expected)
     assert collector.failure is None
     assert trio.current_time() - began < 1
@@ -176,11 +176,11 @@ async def test_too_many_errors_stop_one_symbol_and_only_it(
         assert rig.exchange.symbols == ["ETH_USDT"]
         await rig.exchange.push("ETH_USDT", "deal")
         await trio.sleep(6)
-        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
-        assert [tuple(row) for row in rig.gate.tables["eth"]] == rig.exchange.rows("ETH_USDT")
+        assert [tuple(row) for row in rig.store.tables["btc"]] == rig.exchange.rows(BTC)
+        assert [tuple(row) for row in rig.store.tables["eth"]] == rig.exchange.rows("ETH_USDT")
         assert eth.failure is None
         ends = [gap for gap in rig.gaps() if gap.symbol == BTC][-3:]
-        last = {row[1]: row[0] for row in rig.gate.tables["btc"]}
+        last = {row[1]: row[0] for row in rig.store.tables["btc"]}
         assert {gap.channel: gap.start for gap in ends} == {
             "ticker": last["t"], "deal": last["d"], "depth": last["dp"],
         }  # fmt: skip
@@ -254,7 +254,7 @@ async def test_a_symbol_that_is_refused_is_never_lost(
         for channel in WIRE_CHANNELS:
             await rig.exchange.push("NOPE_USDT", channel)
         await trio.sleep(1)
-        assert len(rig.gate.tables["nope"]) >= 3
+        assert len(rig.store.tables["nope"]) >= 3
         assert [gap.cause for gap in rig.gaps()] == ["subscription refused"] * 3
         assert caplog.records[0].getMessage() == (
             "NOPE_USDT: the exchange knows no contract NOPE_USDT; asking again in 5 s"
@@ -300,10 +300,10 @@ async def test_a_message_that_breaks_the_program_is_one_symbols_trouble(
         await rig.exchange.subscribed("ETH_USDT")
         await rig.exchange.subscribed(BTC)
 
-        def fail(ledger: Ledger, message: Data) -> None:
+        def fail(ledger: Ledger, message: Data, until: int) -> None:
             if ledger is btc.ledger:
                 raise ZeroDivisionError
-            received(ledger, message)
+            received(ledger, message, until)
 
         received = Ledger.received
         with monkeypatch.context() as patch:
@@ -311,15 +311,15 @@ async def test_a_message_that_breaks_the_program_is_one_symbols_trouble(
             await rig.exchange.push(BTC, "deal")
             await rig.exchange.push("ETH_USDT", "deal")
             await trio.sleep(1)
-        assert rig.gate.tables["btc"] == []
-        assert [tuple(row) for row in rig.gate.tables["eth"]] == rig.exchange.rows("ETH_USDT")
+        assert rig.store.tables["btc"] == []
+        assert [tuple(row) for row in rig.store.tables["eth"]] == rig.exchange.rows("ETH_USDT")
         assert [r.exc_info is not None for r in caplog.records] == [True]
         await trio.sleep(FIRST_PAUSE)
         before = len(rig.exchange.rows(BTC))
         for channel in WIRE_CHANNELS:
             await rig.exchange.push(BTC, channel)
         await trio.sleep(1)
-        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)[before:]
+        assert [tuple(row) for row in rig.store.tables["btc"]] == rig.exchange.rows(BTC)[before:]
         assert {(gap.symbol, gap.cause) for gap in rig.gaps()} == {(BTC, "program failed")}
         assert (rig.exchange.accepted, btc.stopped) == (1 if shared else 2, False)
 
@@ -331,13 +331,13 @@ async def test_a_bug_in_the_writer_does_not_stop_receiving(
     async with rigged(tmp_path) as rig:
         rig.start(rig.collector(linger=0))
         await rig.exchange.subscribed(BTC)
-        rig.gate.failure = ZeroDivisionError()
+        rig.store.failure = ZeroDivisionError()
         await rig.exchange.push(BTC, "deal", oddity="batch")
         await trio.sleep(0.1)
         await rig.exchange.push(BTC, "depth.full")
-        rig.gate.failure = None
+        rig.store.failure = None
         await trio.sleep(2)
-        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert [tuple(row) for row in rig.store.tables["btc"]] == rig.exchange.rows(BTC)
         assert rig.gaps() == []
         assert [r.exc_info is not None for r in caplog.records] == [True]
 
@@ -350,15 +350,15 @@ async def test_a_shortage_of_files_or_threads_is_waited_out(
         collector = rig.collector(linger=0, max_errors=2)
         rig.start(collector)
         await rig.exchange.subscribed(BTC)
-        rig.gate.failure = RuntimeError("can't start new thread")
+        rig.store.failure = RuntimeError("can't start new thread")
         for _ in range(10):
             collector.connection_lost(ExchangeError("too many files", Loss.NO_RESOURCES))
         await rig.exchange.push(BTC, "deal", oddity="batch")
         await trio.sleep(30)
-        rig.gate.failure = None
+        rig.store.failure = None
         await trio.sleep(60)
         assert not collector.stopped
-        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert [tuple(row) for row in rig.store.tables["btc"]] == rig.exchange.rows(BTC)
         told = "BTC_USDT: writer: no more threads to be had; trying again in 1 s"
         assert told in caplog.messages
         assert all(record.exc_info is None for record in caplog.records)
@@ -372,19 +372,19 @@ async def test_a_store_that_refuses_holds_the_writer_and_not_the_receiver(
         collector = rig.collector()
         rig.start(collector)
         await rig.exchange.subscribed(BTC)
-        rig.gate.failure = StoreRejected("no right to INSERT")
+        rig.store.failure = StoreRejected("no right to INSERT")
         await rig.exchange.push(BTC, "ticker")
         await trio.sleep(2)
-        assert collector.refusal is rig.gate.failure
+        assert collector.refusal is rig.store.failure
         await rig.exchange.push(BTC, "ticker")
         await trio.sleep(1)
         assert not collector.stopped
         assert rig.exchange.connections == 1
         assert collector.queue.backlog == 2
-        rig.gate.failure = None
+        rig.store.failure = None
         await trio.sleep(10)
         assert collector.refusal is None
-        assert [tuple(row) for row in rig.gate.tables["btc"]] == rig.exchange.rows(BTC)
+        assert [tuple(row) for row in rig.store.tables["btc"]] == rig.exchange.rows(BTC)
         assert rig.gaps() == []
 
 
@@ -424,7 +424,7 @@ async def test_a_journal_that_fails_is_everybodys_end(
         await record()
 
 
-async def test_holes_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_gaps_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> None:
     """A lost connection, a suspend and a bad frame, each in the ledger between its two rows."""
     async with rigged(tmp_path) as rig:
         collector = rig.collector(linger=0)
@@ -435,7 +435,7 @@ async def test_holes_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> Non
             for channel in WIRE_CHANNELS:
                 await rig.exchange.push(BTC, channel)
             await trio.sleep(0.1)
-            return {str(row[1]): int(row[0]) for row in rig.gate.tables["btc"]}
+            return {str(row[1]): int(row[0]) for row in rig.store.tables["btc"]}
 
         first = await once()
         await rig.exchange.drop()
@@ -457,7 +457,7 @@ async def test_holes_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> Non
         assert all(0 < gap.version_before < gap.version_after for gap in versions)
 
 
-async def test_a_hole_that_is_open_at_the_end_is_written(
+async def test_a_gap_that_is_open_at_the_end_is_written(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     """Ctrl-C while the exchange is away: the ledger has it, even if this was the last run."""
@@ -467,7 +467,7 @@ async def test_a_hole_that_is_open_at_the_end_is_written(
         for channel in WIRE_CHANNELS:
             await rig.exchange.push(BTC, channel)
         await trio.sleep(1)
-        last = {str(row[1]): int(row[0]) for row in rig.gate.tables["btc"]}
+        last = {str(row[1]): int(row[0]) for row in rig.store.tables["btc"]}
         rig.line.refusals = 1000
         await rig.exchange.drop()
         await trio.sleep(30)
@@ -480,7 +480,7 @@ async def test_a_hole_that_is_open_at_the_end_is_written(
     ]
 
 
-async def test_a_silent_channel_is_a_hole_from_its_last_row_to_its_next(
+async def test_a_silent_channel_is_a_gap_from_its_last_row_to_its_next(
     autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And a line of the log that says what is done about it."""
@@ -491,14 +491,14 @@ async def test_a_silent_channel_is_a_hole_from_its_last_row_to_its_next(
             for channel in WIRE_CHANNELS if n < 100 else WIRE_CHANNELS[:2]:
                 await rig.exchange.push(BTC, channel)
             await trio.sleep(0.4)
-        last = max(int(row[0]) for row in rig.gate.tables["btc"] if row[1] == "dp")
+        last = max(int(row[0]) for row in rig.store.tables["btc"] if row[1] == "dp")
         assert rig.gaps() == []
         await rig.exchange.push(BTC, "depth.full")
         await trio.sleep(1)
         (gap,) = rig.gaps()
         assert (gap.symbol, gap.channel, gap.cause) == (BTC, "depth", "channel silent")
         assert gap.start == last
-        assert (gap.end, "dp") in [(row[0], row[1]) for row in rig.gate.tables["btc"][-1:]]
+        assert (gap.end, "dp") in [(row[0], row[1]) for row in rig.store.tables["btc"][-1:]]
         (warning,) = [r.getMessage() for r in caplog.records if "silent" in r.getMessage()]
         assert warning.startswith("BTC_USDT: depth silent for 3")
         assert warning.endswith("; subscribing again")
@@ -522,7 +522,7 @@ async def test_channels_are_what_was_chosen(autojump_clock: MockClock, tmp_path:
         before = btc.counts.skipped
         await rig.exchange.send(BTC, ticker)
         await trio.sleep(1)
-        stored = [tuple(row) for row in rig.gate.tables["btc"]]
+        stored = [tuple(row) for row in rig.store.tables["btc"]]
         assert stored == [row for row in rig.exchange.rows(BTC) if row[1] != "t"]
         assert {row[1] for row in stored} == {"d", "fr", "ip", "fp"}
         assert btc.counts.skipped == before + 1

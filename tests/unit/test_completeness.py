@@ -10,11 +10,11 @@ import pytest
 from mexc_trio.analysis.row_counts import DealtMinute
 from mexc_trio.backoff import Backoff
 from mexc_trio.exchange.contracts import candles_of
-from mexc_trio.exchange.rest import PACE, RestError, open_client
+from mexc_trio.exchange.rest import REQUEST_INTERVAL, RestError, open_client
 from mexc_trio.rows import Row
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
 from mexc_trio.verify import completeness
-from mexc_trio.verify.completeness import ATTEMPTS, Completeness, Recorded, compare
+from mexc_trio.verify.completeness import ATTEMPTS, CheckedSymbol, Completeness, compare
 from tools.exchange import Exchange, Rest, open_exchange
 
 START = (int(time.time() * SECOND) - 3 * HOUR) // MINUTE * MINUTE
@@ -58,13 +58,13 @@ def plain(rows: Sequence[Row]) -> list[tuple[int, str, str]]:
 
 def recorded(
     rows: Sequence[Row], symbol: str = "BTC_USDT", gaps: Sequence[Span] = (), length: int = LENGTH
-) -> Recorded:
+) -> CheckedSymbol:
     """Return a symbol as it would come from a store, added up in Python."""
     minutes: dict[int, list[tuple[Decimal, Decimal]]] = {}
     for ts, _, m in rows:
         price, volume, _ = m.split("|")
         minutes.setdefault(ts // MINUTE, []).append((Decimal(price), Decimal(volume)))
-    return Recorded(
+    return CheckedSymbol(
         symbol,
         symbol.lower(),
         (START - 10 * SECOND, START + length + 10 * SECOND),
@@ -140,7 +140,7 @@ async def test_a_price_that_was_another(
     assert getattr(minute.recorded, extreme) == Decimal(price)
 
 
-async def test_minutes_in_known_holes_are_told_apart(exchange: Exchange, rest: Rest) -> None:
+async def test_minutes_in_known_gaps_are_told_apart(exchange: Exchange, rest: Rest) -> None:
     """A minute that a gap touches is no accusation."""
     rows = deals()
     exchange.tape.add("BTC_USDT", plain(rows))
@@ -160,10 +160,10 @@ async def test_only_whole_minutes_count(exchange: Exchange, rest: Rest) -> None:
     exchange.tape.add("BTC_USDT", plain(rows))
     whole = recorded(rows[5:-5])
     span = (START + 90 * SECOND, START + LENGTH - 90 * SECOND)
-    started = Recorded("BTC_USDT", "btc", span, whole.deals, [])
+    started = CheckedSymbol("BTC_USDT", "btc", span, whole.deals, [])
     (result,) = await compare(rest.url, [started])
     assert (result.minutes, result.different) == (MINUTES - 4, [])
-    old = Recorded("BTC_USDT", "btc", (START - 40 * DAY, START - 35 * DAY), whole.deals, [])
+    old = CheckedSymbol("BTC_USDT", "btc", (START - 40 * DAY, START - 35 * DAY), whole.deals, [])
     (result,) = await compare(rest.url, [old])
     assert (result.minutes, result.different, result.failure) == (0, [], "")
 
@@ -199,7 +199,7 @@ async def test_trouble_that_passes(
     assert pauses == [(5.0, 120.0), (60.0, 900.0)]
     times = [at for at, _ in rest.requests]
     # Each may be late by itself on a busy machine, and the next one early by as much.
-    assert times[-1] - times[0] > 0.5 * PACE * (len(times) - 1)
+    assert times[-1] - times[0] > 0.5 * REQUEST_INTERVAL * (len(times) - 1)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -236,3 +236,18 @@ async def test_candles_digit_for_digit(exchange: Exchange, rest: Rest) -> None:
             (candle,) = await candles_of(client, "BTC_USDT", 0, 60)
     assert (candle.time, candle.volume) == (60, Decimal("61062435.67181"))
     assert (candle.high, candle.low) == (Decimal("0.0000001"), Decimal("12345678901234567890.1"))
+
+
+@pytest.mark.parametrize("number", [b'"NaN"', b'"sNaN"', b'"Infinity"', b"1e999999999", b"1e-999"])
+async def test_candles_that_cannot_be(exchange: Exchange, rest: Rest, number: bytes) -> None:
+    """What cannot be compared or written out ends in a sentence, as any other odd answer."""
+    text = b'{"time":[60],"vol":[%b],"high":[1],"low":[1]}' % number
+
+    async def get(*_: object, **__: object) -> msgspec.Raw:
+        return msgspec.Raw(text)
+
+    async with open_client(rest.url) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(client), "get", get)
+            with pytest.raises(RestError, match="the candles of BTC_USDT are none: a number"):
+                await candles_of(client, "BTC_USDT", 0, 60)

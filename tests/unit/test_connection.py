@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from mexc_trio.errors import Loss
 from mexc_trio.exchange import connection
 from mexc_trio.exchange.connection import HEALTHY, Connection, Way
-from mexc_trio.exchange.tally import FRESH, Tally
+from mexc_trio.exchange.counters import FRESH, LineCounters
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
@@ -210,8 +210,8 @@ async def test_what_ended_connections_is_counted_by_kind(
     await exchange.drop()
     await exchange.subscribed(BTC)
     exchange.answer_pings = False
-    await exchange.until(lambda: connection.ways[0].tally.losses[Loss.NO_PONG] == 1)
-    assert connection.ways[0].tally.losses == {
+    await exchange.until(lambda: connection.ways[0].counters.losses[Loss.NO_PONG] == 1)
+    assert connection.ways[0].counters.losses == {
         Loss.CLOSED: 1,
         Loss.NOT_CONNECTED: 3,
         Loss.NO_PONG: 1,
@@ -227,8 +227,8 @@ async def test_the_exchanges_clock_is_compared_at_pongs(
     exchange.market.clock = lambda: int(time.time() * 1000) - 7000
     nursery.start_soon(connection.run)
     await exchange.subscribed(BTC)
-    await exchange.until(lambda: connection.ways[0].tally.clock is not None)
-    look = connection.ways[0].tally.clock
+    await exchange.until(lambda: connection.ways[0].counters.clock is not None)
+    look = connection.ways[0].counters.clock
     assert look is not None
     assert look.offset == pytest.approx(7, abs=0.5)
     nursery.cancel_scope.cancel()
@@ -236,14 +236,14 @@ async def test_the_exchanges_clock_is_compared_at_pongs(
 
 async def test_a_quick_look_at_the_clock_is_kept_for_a_minute(autojump_clock: MockClock) -> None:
     """A slow answer says less, but better that than what was true long ago."""
-    tally = Tally()
-    tally.clock_seen(100.0, 107.0, 0.0)
-    tally.clock_seen(100.0, 200.0, 5.0)
-    assert tally.clock is not None
-    assert tally.clock.offset == 7.0
+    counters = LineCounters()
+    counters.clock_seen(100.0, 107.0, 0.0)
+    counters.clock_seen(100.0, 200.0, 5.0)
+    assert counters.clock is not None
+    assert counters.clock.offset == 7.0
     await trio.sleep(FRESH + 1)
-    tally.clock_seen(100.0, 97.0, 2.0)
-    assert tally.clock.offset == -2.0
+    counters.clock_seen(100.0, 97.0, 2.0)
+    assert counters.clock.offset == -2.0
 
 
 async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
@@ -251,8 +251,8 @@ async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
 ) -> None:
     """A new listing costs no connection, and its neighbours notice nothing."""
     btc, eth = Listener(BTC), Listener(ETH)
-    tally = Tally()
-    shared = Connection([Way(URL, dial_of(line), tally)], [btc], 15, no_flush)
+    counters = LineCounters()
+    shared = Connection([Way(URL, dial_of(line), counters)], [btc], 15, no_flush)
     nursery.start_soon(shared.run)
     await line.exchange.subscribed(BTC)
     shared.join(eth)
@@ -262,7 +262,7 @@ async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
             await line.exchange.push(symbol, "deal")
             await listener.until_rows(sessions)
         assert line.exchange.accepted == sessions
-        assert tally.symbols == {BTC: 1, ETH: 1}
+        assert counters.symbols == {BTC: 1, ETH: 1}
         assert len(btc.errors) == len(eth.errors) == sessions - 1
         if sessions == 1:
             await line.exchange.drop()

@@ -2,11 +2,12 @@
 
 import contextlib
 import logging
-import ssl
-from collections.abc import AsyncIterator
+import math
+import threading
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import msgspec
 import pytest
@@ -14,12 +15,17 @@ import trio
 import trio.testing
 import trustme
 
+from mexc_trio.exchange import contracts as contracts_module
 from mexc_trio.exchange import rest as rest_module
+from mexc_trio.exchange import terms as terms_module
 from mexc_trio.exchange.contracts import contracts_of, list_contracts
 from mexc_trio.exchange.rest import Client, RestError, open_client
+from mexc_trio.exchange.terms import ask_terms
 from tests.support.running import DEADLINE
+from tests.support.secure import behind_tls
 from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
 
+T = TypeVar("T")
 SYMBOLS = ["BTC_USDT", "BTC_USDC", "BTC_USD", "1000000MOG_USDT"]
 
 
@@ -44,41 +50,41 @@ async def client(rest: Rest) -> AsyncIterator[Client]:
         yield opened
 
 
-@contextlib.asynccontextmanager
-async def behind_tls(rest: Rest, authority: trustme.CA) -> AsyncIterator[str]:
-    """Serve the REST interface with a certificate of an authority; give its URL."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-
-    async def serve(stream: trio.SocketStream) -> None:
-        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-        try:
-            await secure.do_handshake()
-        except trio.BrokenResourceError:
-            await trio.aclose_forcefully(stream)
-        else:
-            await rest.serve_stream(secure)
-
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, serve, listeners)
-        yield f"https://localhost:{listeners[0].socket.getsockname()[1]}"
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_private_authority_vouches_for_rest_too(
     rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whom the socket trusts is trusted here; who is trusted by nobody is told, and why."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with behind_tls(rest, authority) as url:
+    async with behind_tls(rest.serve_stream, authority) as port:
+        url = f"https://localhost:{port}"
         async with open_client(url) as client:
             with pytest.raises(RestError, match="certificate verify failed"):
                 await contracts_of(client)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         async with open_client(url) as client:
             assert len(await contracts_of(client)) == len(SYMBOLS)
+
+
+async def test_no_redirect_leads_away_from_tls(
+    rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers for the exchange does not have us ask the programs of our own network."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+    async def elsewhere(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await stream.receive_some(65536)
+        head = f"Location: {rest.url}/api/v1/contract/detail\r\n"
+        await stream.send_all(answer(b"", "302 Found", head))
+        await stream.aclose()
+
+    async with behind_tls(elsewhere, authority) as port:
+        url = f"https://localhost:{port}"
+        async with open_client(url) as client:
+            with pytest.raises(RestError, match=f"^{url} redirects to {rest.url}.*not followed$"):
+                await contracts_of(client)
 
 
 async def test_contracts_with_their_exact_numbers(exchange: Exchange, client: Client) -> None:
@@ -130,7 +136,7 @@ def listing(data: bytes) -> bytes:
     return answer(b'{"success":true,"code":0,"data":' + data + b"}")
 
 
-DEEP = b"[" * 5000 + b"]" * 5000
+DEEP = b"[" * 100_000 + b"]" * 100_000
 ODD_ANSWERS = {
     "nothing": b"",
     "another protocol": b"SSH-2.0-OpenSSH\r\n",
@@ -236,6 +242,68 @@ async def test_packed_answer_is_bounded_unpacked(
         await contracts_of(client)
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (listing(b"[" + b"0," * 3_000_000 + b"0]"), "an answer of more than 500,000 parts"),
+        (listing(b"[" + b"{}," * 30_000 + b"{}]"), "lists 30,001 contracts; that cannot be"),
+    ],
+)
+async def test_a_list_of_crumbs_is_not_decoded(
+    body: bytes, text: str, nursery: trio.Nursery
+) -> None:
+    """Six megabytes of numbers would become half a gigabyte of objects, in one long step."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(body)
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, serve, 0)
+    port = listeners[0].socket.getsockname()[1]
+    async with open_client(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(RestError, match=text):
+            await contracts_of(client)
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ask", ["contracts", "terms"])
+async def test_frames_are_received_while_a_long_list_is_read(
+    ask: str, exchange: Exchange, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of reading waits here until something else has had its turn meanwhile."""
+    symbols = believable(400)
+    for symbol in symbols:
+        exchange.list_contract(symbol)
+    turn = threading.Event()
+
+    def patient(function: Callable[..., T]) -> Callable[..., T]:
+        def step(*args: object) -> T:
+            turn.clear()
+            assert turn.wait(DEADLINE), "nothing else goes on"
+            return function(*args)
+
+        return step
+
+    steps = ((Client, "_unpacked"), (Client, "_data"), (contracts_module, "_contracts"),
+             (terms_module, "_listed"))  # fmt: skip
+    for place, name in steps:
+        monkeypatch.setattr(place, name, patient(getattr(place, name)))
+    async with trio.open_nursery() as others:
+
+        @others.start_soon
+        async def receive() -> None:
+            while True:
+                turn.set()
+                await trio.sleep(0.001)
+
+        if ask == "contracts":
+            assert len(await contracts_of(client)) >= 400
+        else:
+            assert len(await ask_terms(client, symbols)) == 400
+        others.cancel_scope.cancel()
+
+
 async def test_requests_keep_their_pace(rest: Rest, client: Client) -> None:
     """However many ask at once, four requests a second leave the program."""
     async with trio.open_nursery() as nursery:
@@ -244,7 +312,7 @@ async def test_requests_keep_their_pace(rest: Rest, client: Client) -> None:
     times = [time for time, _ in rest.requests]
     assert len(times) == 4
     # Each leaves at its time and may arrive a little later.
-    assert times[-1] - times[0] > 3 * rest_module.PACE - 0.1
+    assert times[-1] - times[0] > 3 * rest_module.REQUEST_INTERVAL - 0.1
 
 
 async def test_entries_that_are_not_understood_are_left_out(
@@ -256,6 +324,25 @@ async def test_entries_that_are_not_understood_are_left_out(
     assert "lists 1 contracts that are not understood, such as" in caplog.text
     await contracts_of(client)
     assert len(caplog.messages) == 1, "the same is not said at each refresh"
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [(b"1e300", b"1e999"), (b"3000000000", b'"-Infinity"'), (b'"NaN"', b"[]"), (b"-3e9", b"{}")],
+)
+async def test_terms_that_cannot_be_are_unknown(
+    client: Client, monkeypatch: pytest.MonkeyPatch, scale: bytes, size: bytes
+) -> None:
+    """A number that its column does not hold would keep the terms of all contracts from theirs."""
+    entry = b'{"symbol":"BTC_USDT","priceScale":%b,"state":%b,"contractSize":%b,"volScale":3}'
+
+    async def get(*_: object, **__: object) -> msgspec.Raw:
+        return msgspec.Raw(entry % (scale, scale, size))
+
+    monkeypatch.setattr(Client, "get", get)
+    (terms,) = await ask_terms(client, ["BTC_USDT"])
+    assert (terms.price_scale, terms.state, terms.volume_scale) == (-1, -1, 3)
+    assert math.isnan(terms.contract_size)
 
 
 async def test_empty_list_is_no_list(exchange: Exchange, client: Client) -> None:
@@ -305,6 +392,7 @@ async def test_pauses_grow_and_stay_bounded(
 
     class Blocked:
         attempts = 0
+        url = "http://exchange"
         told: ClassVar[set[str]] = set()
 
         async def get(self, path: str) -> msgspec.Raw:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import msgspec
 import pytest
 import trio
@@ -11,9 +12,11 @@ import trio.testing
 
 from mexc_trio.errors import UsageError
 from mexc_trio.exchange.rest import Client, RestError
-from mexc_trio.record.discovery import PATIENCE, Change, Discovery
+from mexc_trio.record.discovery import PATIENCE, SHORT_PATIENCE, Discovery, ListingChange
+from mexc_trio.record.last_list import read_last
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
+from mexc_trio.settings.shards import Shard
 from mexc_trio.settings.sources import load
 
 Answer = Sequence[str] | RestError | None
@@ -43,6 +46,13 @@ class Listing:
         return msgspec.Raw(msgspec.json.encode(listed))
 
 
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a state directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mexc-data").mkdir()
+
+
 def discovery(listing: Listing, **settings: Any) -> Discovery:
     """Return a discovery that asks the listing every ten seconds."""
     return Discovery(Settings(refresh=10.0, **settings), cast("Client", listing))
@@ -67,6 +77,22 @@ LISTED = ("BTC_USDT", "ETH_USDT", "BTC_USDC", "AASTOCK_USDT", "BBSTOCK_USDT", "C
             ("BTC_USDC", "NEW_USD", "BTC_USDT"),
         ),
         ({"symbols": ("BTC_USDT",), "patterns": ("BTC_USD?",)}, ("BTC_USDT", "BTC_USDC")),
+        # Each belongs to one of two shards, by a rule that must never change, and is recorded
+        # elsewhere only if its own section or the command line says so.
+        ({"all": True, "shard": Shard(1, 2)}, ("BTC_USDT", "ETH_USDT", "BBSTOCK_USDT")),
+        ({"all": True, "shard": Shard(2, 2)}, ("BTC_USDC", "AASTOCK_USDT")),
+        (
+            {"all": True, "shard": Shard(2, 2), "overrides": {"ETH_USDT": {"shard": 2}}},
+            ("ETH_USDT", "BTC_USDC", "AASTOCK_USDT"),
+        ),
+        (
+            {"all": True, "shard": Shard(1, 2), "overrides": {"ETH_USDT": {"shard": 2}}},
+            ("BTC_USDT", "BBSTOCK_USDT"),
+        ),
+        (
+            {"symbols": ("ETH_USDT",), "patterns": ("*STOCK_USDT",), "shard": Shard(2, 2)},
+            ("ETH_USDT", "AASTOCK_USDT"),
+        ),
     ],
 )
 async def test_what_is_recorded_from_the_start(
@@ -85,6 +111,10 @@ async def test_what_is_recorded_from_the_start(
         (
             {"patterns": ("ETH_*",), "quote": ("USDC", "USD")},
             "no listed contract with quote USDC or USD matches 'ETH_*'",
+        ),
+        (
+            {"patterns": ("BTC_USDT",), "shard": Shard(2, 2)},
+            "no listed contract belongs to shard 2/2",
         ),
         (
             {"all": True, "quote": ("EUR",)},
@@ -121,14 +151,14 @@ async def test_symbols_given_by_name_do_not_wait(
     assert await one.begin() == ("BTC_USDT",)
     assert trio.current_time() <= PATIENCE
     assert "recording begins with the others" in caplog.text
-    assert await one.change() == Change(("ETH_USDT",), ())
+    assert await one.change() == ListingChange(("ETH_USDT",), ())
 
 
 async def test_new_listings_are_found(autojump_clock: trio.testing.MockClock) -> None:
     """The list is asked for at its interval, and only what is new is told."""
     one = discovery(Listing(["A_USDT"], ["A_USDT"], ["B_USDT", "A_USDT", "C_USDT!"]), all=True)
     await one.begin()
-    assert await one.change() == Change(("B_USDT",), ())
+    assert await one.change() == ListingChange(("B_USDT",), ())
     assert trio.current_time() == pytest.approx(2 * 10, rel=0.1)
     with trio.move_on_after(1000) as waiting:
         await one.change()
@@ -140,9 +170,9 @@ async def test_gone_is_what_two_lists_lack(autojump_clock: trio.testing.MockCloc
     full, short = ["A_USDT", "B_USDT", "C_USDT"], ["A_USDT", "B_USDT!"]
     one = discovery(Listing(full, ["A_USDT"], full, short, short, full), all=True)
     await one.begin()
-    assert await one.change() == Change((), ("B_USDT", "C_USDT"))
+    assert await one.change() == ListingChange((), ("B_USDT", "C_USDT"))
     assert trio.current_time() == pytest.approx(4 * 10, rel=0.1)
-    assert await one.change() == Change(("B_USDT", "C_USDT"), ())
+    assert await one.change() == ListingChange(("B_USDT", "C_USDT"), ())
 
 
 async def test_symbols_given_by_name_are_never_let_go(
@@ -163,8 +193,87 @@ async def test_an_outage_of_the_interface_changes_nothing(
     down = RestError("down")
     one = discovery(Listing(["A_USDT"], down, down, ["A_USDT", "B_USDT"]), all=True)
     await one.begin()
-    assert await one.change() == Change(("B_USDT",), ())
+    assert await one.change() == ListingChange(("B_USDT",), ())
     assert sum("asking again" in text for text in caplog.messages) == 2
+
+
+# --- The list of the last run ---
+
+
+async def ran_before(*symbols: str) -> None:
+    """Have an earlier run keep a list, as it does while it follows it."""
+    one = discovery(Listing(symbols), all=True)
+    await one.begin()
+    with trio.move_on_after(1):
+        await one.change()
+
+
+@pytest.mark.parametrize(("answer", "most"), [(RestError("down"), 0.0), (None, SHORT_PATIENCE)])
+@pytest.mark.parametrize("named", [(), ("BTC_USDT",)])
+async def test_last_list_does_while_there_is_none(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture,
+    answer: Answer, most: float, named: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Recording begins at once with what it has, and one line says from when it is."""
+    await ran_before("BTC_USDT", "ETH_USDT", "BTC_USDC")
+    caplog.clear()
+    began = trio.current_time()
+    one = discovery(Listing(answer), symbols=named, patterns=("*_USDT",))
+    assert await one.begin() == ("BTC_USDT", "ETH_USDT")
+    assert trio.current_time() - began == pytest.approx(most)
+    (line,) = caplog.messages
+    number = 2 - len(named)
+    assert f"until there is one, recording begins with the {number} that match of 20" in line
+
+
+async def test_new_list_takes_the_place_of_the_last_as_soon_as_it_comes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is not waited for as long as between two lists, and what is gone is gone of two."""
+    await ran_before("BTC_USDT", "OLD_USDT")
+    before = read_last(Settings())
+    assert before is not None
+    down = RestError("down")
+    one = discovery(Listing(down, down, ["BTC_USDT", "NEW_USDT"]), all=True)
+    one.settings = attrs.evolve(one.settings, refresh=300.0)
+    await one.begin()
+    began = trio.current_time()
+    change = await one.change()
+    assert (change.new, change.gone, change.since) == (("NEW_USDT",), (), before.asked)
+    assert trio.current_time() - began < 10
+    assert await one.change() == ListingChange((), ("OLD_USDT",))
+    assert trio.current_time() - began > 200
+
+
+async def test_new_list_is_kept_in_place_of_the_last(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whichever run it was that had it."""
+    await ran_before("BTC_USDT")
+    await ran_before("ETH_USDT")
+    found = read_last(Settings())
+    assert found is not None
+    assert [contract.symbol for contract in found.contracts] == ["ETH_USDT"]
+
+
+async def test_last_list_in_which_nothing_matches(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Is no reason to refuse anything: the pattern may be newer than the list."""
+    await ran_before("BTC_USDT")
+    one = discovery(Listing(RestError("down"), ["BTC_USDT", "NEW_USDT"]), patterns=("NEW*",))
+    assert await one.begin() == ("NEW_USDT",)
+
+
+async def test_list_that_cannot_be_kept_is_told_once(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recording does not need it."""
+    listing = Listing(["A_USDT"], ["A_USDT"], ["A_USDT", "B_USDT"])
+    one = discovery(listing, all=True, state_dir=Path("missing"))
+    await one.begin()
+    assert await one.change() == ListingChange(("B_USDT",), ())
+    assert sum("is not kept" in text for text in caplog.messages) == 1
 
 
 # --- Settings ---

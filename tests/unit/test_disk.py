@@ -13,11 +13,11 @@ def test_a_word_at_twice_the_bound_and_then_one_an_hour(caplog: pytest.LogCaptur
     space = Space()
     free, second = 600 * MIB, 0
     while free >= 256 * MIB:
-        space.look(free, 256 * MIB, float(second), "/srv")
+        space.check(free, 256 * MIB, float(second), "/srv")
         second += 2
         free -= MIB // 18  # 100 MiB an hour
     with pytest.raises(DiskFull, match="only 255 MiB are free at /srv, the bound is 256 MiB"):
-        space.look(free, 256 * MIB, float(second), "/srv")
+        space.check(free, 256 * MIB, float(second), "/srv")
     assert caplog.messages == [
         f"only {left} MiB are free at /srv, and recording stops at 256 MiB, in about {hours} hours "
         f"at the present rate"
@@ -28,10 +28,10 @@ def test_a_word_at_twice_the_bound_and_then_one_an_hour(caplog: pytest.LogCaptur
 def test_no_time_is_told_that_nobody_knows(caplog: pytest.LogCaptureFixture) -> None:
     """Just started, or while others make room; after that it is told anew."""
     space = Space()
-    space.look(300 * MIB, 256 * MIB, 0.0, "/srv")
-    space.look(310 * MIB, 256 * MIB, HOUR, "/srv")
-    space.look(900 * MIB, 256 * MIB, HOUR + 1, "/srv")
-    space.look(300 * MIB, 256 * MIB, HOUR + 2, "/srv")
+    space.check(300 * MIB, 256 * MIB, 0.0, "/srv")
+    space.check(310 * MIB, 256 * MIB, HOUR, "/srv")
+    space.check(900 * MIB, 256 * MIB, HOUR + 1, "/srv")
+    space.check(300 * MIB, 256 * MIB, HOUR + 2, "/srv")
     lines = ["only 300", "only 310", "only 300"]
     assert [message[:8] for message in caplog.messages] == lines
     assert not any("hours" in message for message in caplog.messages[:2])
@@ -39,5 +39,5 @@ def test_no_time_is_told_that_nobody_knows(caplog: pytest.LogCaptureFixture) -> 
 
 def test_no_bound_is_no_word(caplog: pytest.LogCaptureFixture) -> None:
     """`--min-free-mib 0` is a choice."""
-    Space().look(0, 0, 0.0, "/srv")
+    Space().check(0, 0, 0.0, "/srv")
     assert not caplog.messages

@@ -33,7 +33,7 @@ def connect(recording: Recording) -> None:
 
 async def seen(events: Events) -> list[tuple[str, bool, list[str]]]:
     """Look once; return kind, whether it is over, and symbols."""
-    lines = [json.loads(line) for line in await events.look()]
+    lines = [json.loads(line) for line in await events.check()]
     return [(line["event"], line["over"], line["symbols"]) for line in lines]
 
 

@@ -16,8 +16,9 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.remembered import write_held
+from mexc_trio.record.remembered import write_pending
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
+from mexc_trio.spans import LATEST
 
 MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 NOW = 1_789_498_322_165
@@ -56,13 +57,14 @@ class Recorder:
 
     def frame(
         self, channel: Channel | None, *times: int, version: int = 0, dead: int = 0,
-        missed: Sequence[Channel] = (),
+        missed: Sequence[Channel] = (), until: int = 0,
     ) -> None:  # fmt: skip
         """Receive a frame with good rows at these times and then some dead letters."""
         rows = [Row(full(ts), MT[channel], f"{ts}") for ts in times] if channel else []
         rows += [Row(NOW, "dl", "?")] * dead
         message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
-        self.queue.append(message.rows, message.version, self.ledger.received(message))
+        marks = self.ledger.received(message, full(until) if until else LATEST)
+        self.queue.append(message.rows, message.version, marks)
 
     @property
     def written(self) -> list[Gap]:
@@ -93,7 +95,7 @@ def gap(
     return Gap("BTC_USDT", channel, full(start), full(end), cause.value, detail, *versions)
 
 
-async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -> None:
+async def test_a_gap_lies_between_two_rows_of_its_channel(journal_path: Path) -> None:
     """Each channel has its own last row and its own first one, depth the books' versions, too."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal)
@@ -114,7 +116,7 @@ async def test_a_hole_lies_between_two_rows_of_its_channel(journal_path: Path) -
         assert recorder.ledger.written.total() == 3
 
 
-async def test_a_first_start_has_no_hole_but_a_failing_one_has(
+async def test_a_first_start_has_no_gap_but_a_failing_one_has(
     journal_path: Path, clocks: Clocks
 ) -> None:
     """Nothing was missed before anybody listened; from then on it was."""
@@ -168,7 +170,7 @@ async def test_an_impossible_time_neither_begins_nor_ends_a_gap(
         assert [row[0] for row in rows_of(recorder.queue)][1] == impossible
 
 
-async def test_a_hole_that_is_open_keeps_its_first_cause(journal_path: Path) -> None:
+async def test_a_gap_that_is_open_keeps_its_first_cause(journal_path: Path) -> None:
     """A connection that fails ten times in a row leaves one gap and not ten."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal)
@@ -195,7 +197,7 @@ async def test_one_silent_channel_is_one_gap(journal_path: Path) -> None:
 DECODE = "a message could not be read; see the dead letters"
 
 
-async def test_dead_letters_are_holes_of_the_channels_they_may_have_been_for(
+async def test_dead_letters_are_gaps_of_the_channels_they_may_have_been_for(
     journal_path: Path,
 ) -> None:
     """One gap for errors in a row; a dead letter that missed nothing is none."""
@@ -244,7 +246,7 @@ async def test_an_unreadable_frame_on_a_shared_connection_is_everybodys_gap(
         assert "the others' dead letters" in written.detail
 
 
-async def test_a_hole_never_ends_before_it_begins(journal_path: Path) -> None:
+async def test_a_gap_never_ends_before_it_begins(journal_path: Path) -> None:
     """The exchange may greet a new connection with a book older than the last one."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal)
@@ -288,7 +290,7 @@ async def test_a_program_that_stops_writes_what_is_open(journal_path: Path) -> N
         assert recorder.written[-1] == gap("deal", 10, 70, Cause.PROGRAM_STOPPED)
 
 
-async def test_the_next_start_writes_the_hole_since_the_last_row(journal_path: Path) -> None:
+async def test_the_next_start_writes_the_gap_since_the_last_row(journal_path: Path) -> None:
     """From what the journal remembers; a channel that never had a row since the last of any."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal)
@@ -307,7 +309,7 @@ async def test_the_next_start_writes_the_hole_since_the_last_row(journal_path: P
 
 
 @pytest.mark.parametrize("frames", [GROUP - 3, GROUP - 2, GROUP - 1, GROUP])
-async def test_a_hole_and_the_row_that_ends_it_are_written_together(
+async def test_a_gap_and_the_row_that_ends_it_are_written_together(
     journal_path: Path, tmp_path: Path, frames: int
 ) -> None:
     """Wherever in a group of frames they come: a kill between the two would count it twice."""
@@ -391,7 +393,7 @@ async def _kill_again_and_again(
                         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
                     case "acknowledge":
                         acked = min(recorder.queue.acked + n, recorder.queue.end)
-                        recorder.queue.settle(acked, acked)
+                        recorder.queue.move_head(acked, acked)
                     case "flush":
                         journal.flush()
                     case "purge":
@@ -429,7 +431,7 @@ def test_a_gap_in_deals_is_filled_before_it_is_written(journal_path: Path) -> No
     with open_journal(journal_path) as journal:
         recorder = with_a_held_gap(journal)
         assert [gap.channel for gap in recorder.written] == ["ticker"]
-        assert len(recorder.ledger.held) == 1
+        assert len(recorder.ledger.pending) == 1
         recorder.frame("deal", 210)
         assert recorder.ledger.fill(told(80, 90, 100, 110, 150, 200, 210, 220)) == 2
         assert rows_of(recorder.queue)[-2:] == [row for row, _ in told(110, 150)]
@@ -441,7 +443,7 @@ def test_a_gap_in_deals_is_filled_before_it_is_written(journal_path: Path) -> No
         # The next gap begins where the newest deal was, and not at one that was fetched.
         recorder.ledger.lost(Cause.CONNECTION_LOST, "again", "deal")
         recorder.frame("deal", 300)
-        assert recorder.ledger.held[0].start == full(210)
+        assert recorder.ledger.pending[0].start == full(210)
         assert recorder.ledger.fill(told(110, 150, 200, 210, 250, 300)) == 1
         assert recorder.written[2].detail.startswith("again; filled whole: 1 deal from ")
 
@@ -452,12 +454,30 @@ def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path)
         recorder = with_a_held_gap(journal)
         assert recorder.ledger.fill(told(90, 100, 110)) == 0
         assert recorder.ledger.fill([]) == 0
-        assert len(recorder.ledger.held) == 1
+        assert len(recorder.ledger.pending) == 1
         assert recorder.ledger.give_up(until=full(199)) == []
         assert len(recorder.ledger.give_up(until=full(200))) == 1
         assert recorder.ledger.give_up() == []
         assert [gap.detail for gap in recorder.written] == ["closed", "closed"]
         assert recorder.ledger.fill(told(100, 150, 200)) == 0, "nothing is to be filled"
+
+
+def test_of_a_time_in_doubt_deals_are_stored_and_no_gap_is_written(journal_path: Path) -> None:
+    """What lines had may lack a deal; that it was looked for is nothing to write down."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        recorder.frame("deal", 90, 100, 130, 200)
+        recorder.ledger.doubt((full(100), full(130)))
+        recorder.ledger.doubt((full(130), full(200)))
+        assert recorder.ledger.fill(told(90, 100, 110)) == 0, "older than what has come since"
+        assert recorder.ledger.wanted == 1
+        assert recorder.ledger.fill(told(80, 90, 100, 110, 130, 150, 200, 220)) == 2
+        assert rows_of(recorder.queue)[-2:] == [row for row, _ in told(110, 150)]
+        assert recorder.ledger.wanted == 0
+        recorder.ledger.doubt((full(200), full(210)))
+        assert recorder.ledger.give_up() == []
+        assert recorder.ledger.wanted == 0
+        assert recorder.written == []
 
 
 def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
@@ -471,7 +491,7 @@ def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
         written = len(recorder.written)
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.held == []
+        assert recorder.ledger.pending == []
         assert len(recorder.written) == written
 
 
@@ -492,7 +512,7 @@ def test_a_held_gap_outlives_the_program(
         journal.flush()
     with open_journal(killed / journal_path.name) as journal:
         recorder = Recorder(journal, fills=fills)
-        assert len(recorder.ledger.held) == fills
+        assert len(recorder.ledger.pending) == fills
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "killed")
         recorder.frame("deal", 400)
         deals = recorder.ledger.fill(told(90, 100, 150, 200, 300, 400))
@@ -505,11 +525,11 @@ def test_a_held_gap_outlives_the_program(
         assert all("; filled whole: 1 deal from" in gap.detail for gap in gaps) == fills
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.held == [], "it was filled"
+        assert recorder.ledger.pending == [], "it was filled"
         # The last row is not the newest; the gap since begins at the newest all the same.
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
         recorder.frame("deal", 400)
-        assert recorder.ledger.held[0].start == full(200)
+        assert recorder.ledger.pending[0].start == full(200)
         assert recorder.ledger.fill(told(100, 150, 200, 300, 400)) == 1, "150 is known"
 
 
@@ -532,11 +552,98 @@ def test_a_held_gap_of_a_symbol_that_is_recorded_no_more_is_written(journal_path
         with_a_held_gap(journal)
     for _ in range(2):
         with open_journal(journal_path) as journal:
-            write_held(journal.queue("btc"), journal.queue("gaps"))
+            write_pending(journal.queue("btc"), journal.queue("gaps"))
     with open_journal(journal_path) as journal:
         assert [row[1:4] for row in rows_of(journal.queue("gaps"))] == [
             ("ticker", full(100), full(200)), ("deal", full(100), full(200))
         ]  # fmt: skip
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.held == []
+        assert recorder.ledger.pending == []
         assert recorder.ledger.newest == full(200)
+
+
+LAGGED = "why; a line lagged, or deals were being asked for"
+
+
+def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
+    journal_path: Path,
+) -> None:
+    """What was under way on it is lost; the rows of the other that are there do not hide that."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 90, until=10)
+        recorder.frame("deal", 11, until=11)
+        recorder.frame("deal", 95, until=11)
+        recorder.frame("deal", 12, until=12)
+    for _ in range(2):  # told once
+        with open_journal(journal_path) as journal:
+            recorder = Recorder(journal)
+            recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", 200)
+        recorder.frame("deal", 210)
+        assert recorder.written == [
+            gap("deal", 12, 95, Cause.PROGRAM_STOPPED, LAGGED),
+            gap("deal", 95, 200, Cause.PROGRAM_STOPPED),
+        ]
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", 300)
+        assert recorder.written[2:] == [gap("deal", 210, 300, Cause.PROGRAM_STOPPED)]
+
+
+def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
+    """The line has brought what it lagged with: the journal knows at once."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 90, until=10)
+        recorder.frame("deal", 91, until=91)
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", 200)
+        assert recorder.written == [gap("deal", 91, 200, Cause.PROGRAM_STOPPED)]
+
+
+def test_a_symbol_that_stops_while_a_line_lags_writes_that(journal_path: Path) -> None:
+    """Its successor has other lines, which do not bring it."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 90, until=10)
+        recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "why")
+        assert recorder.written[0] == gap("deal", 10, 90, Cause.SYMBOL_STOPPED, LAGGED)
+
+
+def test_after_a_kill_while_deals_are_asked_for_none_is_stored_twice(journal_path: Path) -> None:
+    """The time in doubt is told, and not fetched: most of what is there of it is not known."""
+    ticks = 13
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        recorder.frame("deal", 1000)
+        recorder.ledger.doubt((full(1000), full(2000)))
+        for second in range(2, 200):
+            recorder.frame("deal", 1000 * second)
+            for _ in range(ticks):
+                recorder.frame("ticker", 1000 * second)
+        journal.flush()
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("deal", 205_000)
+        last = [
+            (Row(full(1000 * second), "d", f"{1000 * second}"), 0) for second in range(106, 206)
+        ]
+        assert recorder.ledger.fill(last) == 5
+        assert recorder.written == [
+            gap("deal", 1000, 199_000, Cause.PROGRAM_STOPPED, LAGGED),
+            gap("deal", 199_000, 205_000, Cause.PROGRAM_STOPPED,
+                "why; filled whole: 5 deals from 2026-09-15T18:50:00.000Z"),
+        ]  # fmt: skip
+        deals = [row[0] for row in rows_of(recorder.queue) if row[1] == "d"]
+        assert len(deals) == len(set(deals)) == 205

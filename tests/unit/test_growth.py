@@ -75,16 +75,17 @@ def test_the_work_of_years_grows_with_their_rows_and_not_with_their_square(
     assert rewritten <= WORTH * total
 
 
-class Gate:
+class SizedStore:
     """A store that knows of 10,000 INSERTs of earlier runs into each table."""
 
     away_since: float | None = None
     kind = "StripeLog"
+    others: tuple[str, ...] = ()
 
     async def engines(self, tables: list[str]) -> dict[str, str]:
         """Say of what engine tables are."""
         await trio.lowlevel.checkpoint()
-        return dict.fromkeys(tables, self.kind)
+        return {name: self.kind for name in tables if name in ("btc", *self.others)}
 
     async def remove_leftover(self, table: str) -> bool:
         """Say that there is none."""
@@ -113,6 +114,7 @@ class Collected:
     """A symbol, as far as it is looked at."""
 
     queue: Rows = attrs.field(factory=Rows)
+    symbol: str = "BTC_USDT"
 
 
 @attrs.define
@@ -120,7 +122,7 @@ class Parts:
     """A recording, as far as it is looked at."""
 
     collectors: list[Collected] = attrs.field(factory=lambda: [Collected()])
-    store: Gate = attrs.field(factory=Gate)
+    store: SizedStore = attrs.field(factory=SizedStore)
     settings: Settings = attrs.field(factory=lambda: Settings(compact_mib=64))
     backlog: int = 0
 
@@ -146,12 +148,47 @@ async def test_what_earlier_runs_left_counts_once(autojump_clock: MockClock) -> 
     assert queue.inserts == 10_000 + MOST
 
 
+async def test_symbols_come_and_go_while_the_store_is_asked(autojump_clock: MockClock) -> None:
+    """A reload removes the first of two, or the second is found to be sound meanwhile."""
+    first, second = Collected(), Collected(Rows("eth"), "ETH_USDT")
+    parts = Parts([first, second])
+
+    @attrs.define
+    class Busy(SizedStore):
+        async def engines(self, tables: list[str]) -> dict[str, str]:
+            parts.collectors = [second]
+            second.queue.verified = not second.queue.verified
+            return await SizedStore.engines(self, tables)
+
+    for verified in (True, False):
+        parts.collectors, parts.store = [first, second], Busy()
+        second.queue.verified = verified
+        assert await due(Growth(cast("Recording", parts))) == []
+
+
 async def test_tables_of_other_engines_are_left_alone(autojump_clock: MockClock) -> None:
     """They keep no entry of an INSERT."""
     parts = Parts()
     parts.store.kind = "MergeTree"
     parts.collectors[0].queue.inserts = 2 * MOST
     assert await due(Growth(cast("Recording", parts))) == []
+
+
+async def test_what_a_conversion_has_left_is_told(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line with the command that removes it, of either kind of table."""
+    for kind in ("StripeLog", "MergeTree ORDER BY n", "Log"):
+        parts = Parts()
+        parts.store.kind, parts.store.others = kind, ("btc_converting",)
+        watched = Growth(cast("Recording", parts))
+        for _ in range(3):
+            await watched.due()
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" is what")[0] for text in said] == ["table btc_converting"] * 3
+    assert "mexc-trio convert BTC_USDT --engine stripelog removes it" in said[0]
+    assert "mexc-trio convert BTC_USDT --engine mergetree removes it" in said[1]
+    assert "--engine stripelog removes it" in said[2], "what a user's own table counts as"
 
 
 async def test_it_waits_for_a_quiet_moment_but_not_for_ever(autojump_clock: MockClock) -> None:

@@ -110,7 +110,7 @@ class AnyOrder(RuleBasedStateMachine):
         n = len(queue.head(n))
         self.acked[name] += n
         self.table_rows[name] = (self.table_rows[name] or 0) + n
-        queue.settle(self.acked[name], self.table_rows[name] or 0)
+        queue.move_head(self.acked[name], self.table_rows[name] or 0)
 
     @rule(name=st.sampled_from(("btc", "eth")), back=st.integers(1, 4))
     def take_back(self, name: str, back: int) -> None:
@@ -121,7 +121,7 @@ class AnyOrder(RuleBasedStateMachine):
         if again < queue.acked:
             self.table_rows[name] = (self.table_rows[name] or 0) - (queue.acked - again)
             self.acked[name] = again
-            queue.settle(again, self.table_rows[name] or 0)
+            queue.move_head(again, self.table_rows[name] or 0)
 
     @rule()
     def flush(self) -> None:
@@ -200,7 +200,7 @@ def test_kill_between_two_flushes_loses_whole_frames_only(path: Path, journal: J
                 assert copy.queue("btc").head(10_000) == numbered(0, flushed * 3)
 
 
-def test_hole_and_the_row_that_closes_it_are_written_together(path: Path, journal: Journal) -> None:
+def test_gap_and_the_row_that_closes_it_are_written_together(path: Path, journal: Journal) -> None:
     """A gap without the row that ends it would be written again: a kill never leaves one."""
     queue, gaps = journal.queue("btc"), journal.queue("gaps")
     for frame in range(2 * GROUP + 2):
@@ -221,7 +221,7 @@ def test_few_rows_are_kept_in_memory(journal: Journal, monkeypatch: pytest.Monke
             assert journal.outbox.remembered <= 100
     for queue in queues:
         assert queue.head(10_000) == numbered(0, 1000)
-        queue.settle(1000, 1000)
+        queue.move_head(1000, 1000)
     assert journal.outbox.remembered == 0
 
 
@@ -236,7 +236,7 @@ async def test_what_comes_with_no_read_is_written_at_once(path: Path, journal: J
             await wait_all_tasks_blocked()
             with open_journal(snapshot(path)) as copy:
                 assert copy.queue("btc").end == n + 1
-        queue.settle(2, 2)
+        queue.move_head(2, 2)
         await wait_all_tasks_blocked()
         with open_journal(snapshot(path)) as copy:
             assert copy.queue("btc").acked == 2
@@ -277,7 +277,7 @@ def test_the_oldest_waiting_row_is_told_before_it_is_written(journal: Journal) -
     journal.flush()
     queue.collect(numbered(1, REMEMBERED + 1))
     assert queue.oldest_waiting() is not None
-    queue.settle(1, 1)
+    queue.move_head(1, 1)
     oldest = queue.oldest_waiting()
     assert oldest is not None
     assert abs(oldest - now()) < 60_000
@@ -314,7 +314,7 @@ async def test_arrival(journal: Journal) -> None:
     queue = journal.queue("btc")
     queue.append(numbered(0, 1))
     await queue.arrival()
-    queue.settle(1, 1)  # the bell of the first row has not been heard
+    queue.move_head(1, 1)  # the bell of the first row has not been heard
     heard: list[int] = []
 
     async def listen() -> None:
@@ -361,7 +361,7 @@ async def test_file_does_not_grow_for_ever(path: Path) -> None:
         for n in range(60):
             for k in range(100):
                 queue.append([(k, "dp", "x" * 400)] * 5)
-            queue.settle(queue.end, queue.end)
+            queue.move_head(queue.end, queue.end)
             await journal.purge()
             if n > 10:
                 sizes.append(size(path))
@@ -379,7 +379,7 @@ async def test_file_shrinks_after_an_outage(path: Path) -> None:
         journal.flush()
         grown = size(path)
         assert grown > 30 << 20
-        queue.settle(queue.end, queue.end)
+        queue.move_head(queue.end, queue.end)
         for _ in range(3):
             await journal.purge()
         with closing(sqlite3.connect(path)) as db:
@@ -392,7 +392,7 @@ async def test_nothing_is_removed_before_the_table_is_verified(path: Path) -> No
     with open_journal(path, retention=-1) as journal:
         queue = journal.queue("btc")
         queue.append(numbered(0, 100))
-        queue.settle(100, 100)
+        queue.move_head(100, 100)
         await journal.purge()
         assert queue.rows(0, 1000) == numbered(0, 100)
         queue.verified = True
@@ -411,13 +411,13 @@ async def test_rows_that_are_needed_again_while_others_are_removed(
         for n in range(50):
             queue.append(numbered(n, 1))
             journal.flush()
-        queue.settle(50, 50)
+        queue.move_head(50, 50)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.purge)
             while queue.first_kept() < 10:
                 await trio.lowlevel.checkpoint()
             again = queue.first_kept() + 2
-            queue.settle(again, again)
+            queue.move_head(again, again)
         assert queue.first_kept() <= again
         assert queue.head(100) == numbered(again, 50 - again)
     with open_journal(path) as journal:
@@ -431,8 +431,8 @@ async def test_nothing_is_removed_while_a_table_is_compared(path: Path) -> None:
         queue = journal.queue("btc")
         queue.verified = True
         queue.append(numbered(0, 10))
-        queue.settle(10, 10)
-        with queue.held():
+        queue.move_head(10, 10)
+        with queue.retained():
             await journal.purge()
             assert queue.first_kept() == 0
         await journal.purge()
@@ -451,7 +451,7 @@ async def test_clock_that_was_wrong_stops_no_removal(
             monkeypatch.setattr(time, "time", lambda later=later: now + later)
             queue.append(numbered(0, 1))
             journal.flush()
-        queue.settle(2, 2)
+        queue.move_head(2, 2)
         monkeypatch.setattr(time, "time", lambda: now + 610)
         await journal.purge()
         assert queue.first_kept() == 2
@@ -465,7 +465,7 @@ async def test_retention(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         queue.append(numbered(0, 10))
         journal.flush()
         queue.append(numbered(10, 10))
-        queue.settle(10, 10)
+        queue.move_head(10, 10)
         now = time.time()
         for later, first in ((0, 0), (590, 0), (610, 10), (10**6, 10)):
             monkeypatch.setattr(time, "time", lambda later=later: now + later)
@@ -490,7 +490,7 @@ def test_damage_is_noticed_or_harmless(path: Path) -> None:
             journal.queue("btc").append(numbered(n * 5, 5))
             journal.queue("eth").append(numbered(n * 5, 2))
             journal.flush()
-        journal.queue("btc").settle(700, 7700)
+        journal.queue("btc").move_head(700, 7700)
         journal.queue("eth").checked("sealed 1234")
     instants = chance("journal-bytes")
     noticed = 0
@@ -573,7 +573,7 @@ def test_damage_while_in_use(path: Path) -> None:
         queue = journal.queue("btc")
         queue.append(numbered(0, 5))
         journal.flush()
-        queue.settle(5, 5)  # what waits is in memory, too
+        queue.move_head(5, 5)  # what waits is in memory, too
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("UPDATE entries SET rows = CAST(rows || x'00' AS BLOB)")
         with pytest.raises(JournalError, match="are damaged"):
@@ -591,13 +591,13 @@ async def test_nobody_pays_for_an_index_that_nobody_needs(path: Path) -> None:
             for queue in queues:
                 queue.append(numbered(0, 10))
                 assert queue.head(1000) == numbered(0, 10)
-                queue.settle(queue.end, queue.end)
+                queue.move_head(queue.end, queue.end)
                 assert queue.oldest_waiting() is None
             await journal.purge()
         assert db.execute(places).fetchone() == (0,)
         assert queues[0].rows(0, 1) == []
         queues[0].append(numbered(0, 10))
-        queues[0].settle(queues[0].end, queues[0].end)
+        queues[0].move_head(queues[0].end, queues[0].end)
         assert queues[0].rows(queues[0].end - 1, 1) == numbered(9, 1)
         assert db.execute(places).fetchone() == (1,)
         await journal.purge()
@@ -627,7 +627,7 @@ def test_journal_of_the_first_version(path: Path) -> None:
         journal.queue("btc").append(numbered(0, 5))
         journal.flush()
         journal.queue("btc").append(numbered(5, 5))
-        journal.queue("btc").settle(3, 3)
+        journal.queue("btc").move_head(3, 3)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE places")
         db.execute("CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first)")
@@ -657,13 +657,13 @@ def test_doubt_after_the_machine_was_started_anew(
     """What was not synced may be lost then, until the table has been looked at."""
     with open_journal(path) as journal:
         for name in ("btc", "eth"):
-            journal.queue(name).settle(0, 0)
+            journal.queue(name).move_head(0, 0)
     with open_journal(path) as journal:
         assert not journal.queue("btc").after_reboot
     monkeypatch.setattr(opening, "boot_id", lambda: "another")
     with open_journal(path) as journal:
         assert journal.queue("btc").after_reboot
-        journal.queue("btc").settle(0, 0)
+        journal.queue("btc").move_head(0, 0)
         journal.queue("eth").checked("engine")
     with open_journal(path) as journal:
         assert not journal.queue("btc").after_reboot

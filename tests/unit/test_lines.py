@@ -1,17 +1,18 @@
 """Several lines make one stream: nothing twice, nothing back, and missed only what nobody had."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import msgspec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.exchange.lines import Merger, Missed, Source
+from mexc_trio.exchange.lines import LineSource, Merger, Missed
 from mexc_trio.exchange.merging import LATE
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import CHANNELS, Channel, Row
+from mexc_trio.spans import LATEST
 
 START = 1_764_000_000_000
 WINDOW = 60.0
@@ -40,7 +41,7 @@ def dead(text: str, at: int = 0) -> Data:
     return Data("BTC_USDT", None, [Row(START + at, "dl", text)], 1, 0, CHANNELS)
 
 
-def lines(count: int = 2) -> tuple[Merger, list[Source]]:
+def lines(count: int = 2) -> tuple[Merger, list[LineSource]]:
     """Return a merger with so many lines that are subscribed to everything."""
     merger = Merger(WINDOW)
     sources = [merger.join(str(number)) for number in range(count)]
@@ -93,6 +94,17 @@ def test_a_connection_made_anew_may_bring_again_what_the_last_one_brought() -> N
     merger.lost(a)
     again = merger.join()
     assert merger.take(again, deals(2, 3, ids=[]), 1.0) == (deals(3, ids=[]),)
+
+
+def test_a_deal_that_was_fetched_is_not_taken_from_a_line_that_brings_it_late() -> None:
+    """Whether the exchange's list has its number or not; another one that is equal is taken."""
+    merger, (a, _) = lines()
+    row = deals(1).rows[0]
+    merger.know([(row, START + 1)], 0.0)
+    assert merger.take(a, deals(1), 0.1) == ()
+    merger.know([(deals(2).rows[0], 0)], 0.2)
+    assert merger.take(a, deals(2), 0.3) == ()
+    assert merger.take(a, again := deals(1, ids=[7]), 0.4) == (again,)
 
 
 def test_dead_letters_come_once_whatever_their_time() -> None:
@@ -194,14 +206,14 @@ def test_numbers_that_begin_anew_are_believed_after_a_while() -> None:
 
 
 def test_a_line_with_wild_numbers_that_does_not_lead_harms_nothing() -> None:
-    """Whether far ahead or far behind: the leader goes on, and little is held."""
+    """Whether far ahead or far behind: the leader goes on, and little is buffered."""
     merger, (a, ahead, behind) = lines(3)
     for second in range(1, 500):
         assert merger.take(a, book(second), float(second)) == [book(second)]
         assert merger.take(ahead, book(10**15 + second), second + 0.1) == ()
         assert merger.take(behind, book(1), second + 0.2) == ()
-    held = merger._sampled["depth"]._held  # noqa: SLF001
-    assert max(map(len, held.values())) < 20
+    buffered = merger._sampled["depth"]._buffered  # noqa: SLF001
+    assert max(map(len, buffered.values())) < 20
 
 
 def test_a_single_line_is_believed_whatever_it_says() -> None:
@@ -211,6 +223,16 @@ def test_a_single_line_is_believed_whatever_it_says() -> None:
         assert merger.take(a, book(version), 0.0) == [book(version)]
     for at in (5, 5, 3, 9):
         assert merger.take(a, ticker(at), 0.0) == [ticker(at)]
+
+
+def test_a_leader_that_is_silent_gives_way_to_a_line_that_is_not() -> None:
+    """What that holds is stored at once, and what it brings from then on."""
+    merger, (a, b) = lines()
+    merger.take(a, ticker(1), 0.0)
+    assert merger.take(b, ticker(2), 1.0) == ()
+    assert merger.silent(a, "ticker") == [ticker(2)]
+    assert merger.take(b, ticker(3), 60.0) == [ticker(3)]
+    assert merger.silent(b, "ticker") == (), "there is nobody else"
 
 
 # --- What nobody had ---
@@ -276,6 +298,14 @@ def test_a_channel_that_is_silent_on_one_line_is_missed_only_if_the_others_lack_
     assert merger.is_had("deal")
 
 
+def test_before_its_first_deal_a_line_that_lags_is_sure_of_none_after_its_first_message() -> None:
+    """Where nothing else is known, that is where others may be lacking from."""
+    merger, (a, b) = lines(2)
+    merger.take(a, ticker(10), 0.0)
+    merger.take(b, deals(90), 1.0)
+    assert merger.deals_until() - START == 10
+
+
 # --- Everything together ---
 
 
@@ -295,6 +325,7 @@ class Session:
 
 
 SPAN = 60
+Look = Callable[[Sequence[Data], Sequence[Missed], int], None]
 
 
 def story(chance: random.Random) -> list[Session]:
@@ -322,14 +353,32 @@ def happenings(sessions: Sequence[Session]) -> list[tuple[float, int, Session, i
     return sorted(found, key=lambda one: (one[0], one[1], one[2].line))
 
 
-def tell(sessions: Sequence[Session], messages: Sequence[Data]) -> tuple[list[Data], list[Missed]]:
-    """Let it happen; return what is stored, and what is missed as the ledger would have it."""
+def nothing(stored: Sequence[Data], missed: Sequence[Missed], until: int) -> None:
+    """Look at nothing."""
+
+
+def tell(
+    sessions: Sequence[Session],
+    messages: Sequence[Data],
+    stored_deals: Look = nothing,
+    silences: Mapping[Session, tuple[float, Channel]] | None = None,
+) -> tuple[list[Data], list[Missed]]:
+    """Let it happen; return what is stored, and what is missed as the ledger would have it.
+
+    Args:
+        sessions: the lines' connections.
+        messages: what the exchange sends.
+        silences: when a channel of a connection is taken for silent.
+        stored_deals: is called with the same, and `Merger.deals_until`, whenever deals are stored.
+    """
     merger = Merger(WINDOW)
-    opened: dict[Session, Source] = {}
+    opened: dict[Session, LineSource] = {}
     stored: list[Data] = []
     missed: list[Missed] = []
     open_since: dict[Channel, int] = {}
-    for when, kind, session, at in happenings(sessions):
+    all_of_it = happenings(sessions)
+    all_of_it += [(when, 3, session, 0) for session, (when, _) in (silences or {}).items()]
+    for when, kind, session, at in sorted(all_of_it, key=lambda one: (one[0], one[1])):
         taken: Sequence[Data] = ()
         if kind == 0:
             source = opened[session] = merger.join()
@@ -337,8 +386,13 @@ def tell(sessions: Sequence[Session], messages: Sequence[Data]) -> tuple[list[Da
                 merger.subscribed(source, channel)
         elif kind == 1:
             taken = merger.take(opened[session], messages[at - 1], when)
-        else:
+        elif kind == 2:
             taken = merger.lost(opened[session])
+        elif silences and opened[session] in merger.sources:
+            taken = merger.silent(opened[session], silences[session][1])
+        kept = merger.before_missed(taken)
+        stored += kept
+        taken = [message for message in taken if message not in kept]
         for one in merger.missed:
             if one.end is None:
                 open_since.setdefault(one.channel, one.start)
@@ -350,7 +404,24 @@ def tell(sessions: Sequence[Session], messages: Sequence[Data]) -> tuple[list[Da
             if name is not None and name in open_since:
                 missed.append(Missed(name, open_since.pop(name), message.rows[0].ts))
         stored += taken
-    return stored, [*missed, *(Missed(name, since, None) for name, since in open_since.items())]
+        if any(message.channel == "deal" for message in taken):
+            stored_deals(stored, missed_by(missed, open_since), merger.deals_until())
+    return stored, missed_by(missed, open_since)
+
+
+def missed_by(missed: Sequence[Missed], open_since: Mapping[Channel, int]) -> list[Missed]:
+    """Return what is missed, with what is so up to now."""
+    return [*missed, *(Missed(name, since, None) for name, since in open_since.items())]
+
+
+def sent(kinds: Sequence[Channel], *, with_ids: bool = True) -> list[Data]:
+    """Return one message for each moment."""
+    return [
+        {"deal": deals(at, ids=None if with_ids else []), "depth": book(at), "ticker": ticker(at)}[
+            kind
+        ]
+        for at, kind in enumerate(kinds, 1)
+    ]
 
 
 @given(st.integers(0, 2**32), st.booleans())
@@ -363,13 +434,7 @@ def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) ->
     chance = random.Random(seed)
     sessions = story(chance)
     kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
-    messages = [
-        {"deal": deals(at, ids=None if with_ids else []), "depth": book(at), "ticker": ticker(at)}[
-            kind
-        ]
-        for at, kind in enumerate(kinds, 1)
-    ]
-    stored, missed = tell(sessions, messages)
+    stored, missed = tell(sessions, sent(kinds, with_ids=with_ids))
 
     moments = range(1, SPAN + 1)
     heard = [at for at in moments if any(one.begins < at <= one.ends for one in sessions)]
@@ -390,9 +455,58 @@ def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) ->
             for channel in CHANNELS:
                 assert any(name == channel and a < at < b for name, a, b in spans), (at, channel)
     # Two messages in a row that one line heard prove that nothing is missing between them.
-    proven = {
-        at for at in moments if any(one.begins < at and at + 1 <= one.ends for one in sessions)
-    }
+    seen = {at for at in moments if any(one.begins < at and at + 1 <= one.ends for one in sessions)}
     for channel, start, end in spans:
-        assert not proven.issuperset(range(max(start, first), end)), (channel, start, end)
+        assert not seen.issuperset(range(max(start, first), end)), (channel, start, end)
     event("missed" if missed else "nothing missed")
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_channels_that_are_taken_for_silent_leave_nothing_untold(seed: int) -> None:
+    """Whoever leads, and whatever a line had kept: what nobody heard is missed, and deals are not.
+
+    A channel is missed only from its first row on.
+    """
+    chance = random.Random(seed)
+    sessions = story(chance)
+    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
+    silences = {
+        one: (chance.uniform(one.begins + 0.5, one.ends + one.delay + 1), chance.choice(CHANNELS))
+        for one in sessions
+    }
+    stored, missed = tell(sessions, sent(kinds), silences=silences)
+    heard = {at for one in sessions for at in range(one.begins + 1, one.ends + 1)}
+    for channel in CHANNELS:
+        times = [one.rows[0].ts - START for one in stored if one.channel == channel]
+        if channel == "deal":
+            assert sorted(times) == [at for at in sorted(heard) if kinds[at - 1] == "deal"]
+        else:
+            assert times == sorted(times)
+        spans = [(one.start, one.end or LATEST) for one in missed if one.channel == channel]
+        for at in set(range(min(times, default=SPAN) + 1, SPAN + 1)) - heard:
+            assert any(start < START + at < end for start, end in spans), (channel, at)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_a_kill_at_any_moment_loses_no_deal_before_the_gap_of_the_next_start(seed: int) -> None:
+    """What is under way on a line that lags goes with the program: its gap begins before that."""
+    chance = random.Random(seed)
+    sessions = story(chance)
+    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
+
+    def killed(stored: Sequence[Data], missed: Sequence[Missed], until: int) -> None:
+        there = {row.ts - START for one in stored if one.channel == "deal" for row in one.rows}
+        spans = [
+            (one.start - START, (one.end or START + SPAN + 1) - START)
+            for one in missed
+            if one.channel == "deal"
+        ]
+        for at in range(min(there), until - START):
+            if kinds[at - 1] == "deal" and at not in there:
+                assert any(start < at < end for start, end in spans), (at, until - START)
+        newest = max(there)
+        event("begins before the newest deal" if until - START < newest else "at the newest deal")
+
+    tell(sessions, sent(kinds), killed)

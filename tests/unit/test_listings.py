@@ -1,5 +1,6 @@
 """Symbols that come while recording: when their table is to be had, and when it is not."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,10 @@ import trio.testing
 
 from mexc_trio.errors import StoreLocked, StoreRejected
 from mexc_trio.locks import TableLocks
+from mexc_trio.record import reload
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.discovery import Change, Discovery
+from mexc_trio.record.discovery import Discovery, ListingChange
+from mexc_trio.record.groups import Groups
 from mexc_trio.record.listings import follow
 from mexc_trio.record.opening import open_recording
 from mexc_trio.record.recording import Recording
@@ -27,12 +30,12 @@ NEW, OTHER = "NEW_USDT", "OTHER_USDT"
 class Changes:
     """Stands in for a discovery: tells of one change after the other, then of none."""
 
-    def __init__(self, *changes: Change) -> None:
+    def __init__(self, *changes: ListingChange) -> None:
         self.changes = list(changes)
         self.forgotten: list[str] = []
         self.told = trio.Event()
 
-    async def change(self) -> Change:
+    async def change(self) -> ListingChange:
         """Stand in for Discovery.change."""
         if not self.changes:
             self.told.set()
@@ -71,7 +74,9 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         yield opened
 
 
-async def follow_to_the_end(recording: Recording, *changes: Change) -> tuple[Changes, list[str]]:
+async def follow_to_the_end(
+    recording: Recording, *changes: ListingChange
+) -> tuple[Changes, list[str]]:
     """Follow some changes; return what was done about them."""
     source = Changes(*changes)
     begun: list[str] = []
@@ -89,7 +94,7 @@ async def follow_to_the_end(recording: Recording, *changes: Change) -> tuple[Cha
 
 async def test_new_symbols_begin(recording: Recording) -> None:
     """Each with a collector, a table of its own, and the gap since the list before."""
-    source, begun = await follow_to_the_end(recording, Change((NEW, OTHER), (), since=7))
+    source, begun = await follow_to_the_end(recording, ListingChange((NEW, OTHER), (), since=7))
     assert begun == [NEW, OTHER]
     assert [one.settings.table for one in recording.collectors] == ["btc", "new", "other"]
     assert source.forgotten == []
@@ -99,10 +104,10 @@ async def test_table_with_rows_of_an_earlier_run_is_waited_for(recording: Record
     """Two writers of one table would store rows twice; the symbol comes with a later list."""
     leftover = recording.journal.queue("new")
     recording.leftovers.append(leftover)
-    source, begun = await follow_to_the_end(recording, Change((NEW, OTHER), ()))
+    source, begun = await follow_to_the_end(recording, ListingChange((NEW, OTHER), ()))
     assert (begun, source.forgotten) == ([OTHER], [NEW])
     recording.leftovers.remove(leftover)
-    _, begun = await follow_to_the_end(recording, Change((NEW,), ()))
+    _, begun = await follow_to_the_end(recording, ListingChange((NEW,), ()))
     assert begun == [NEW]
 
 
@@ -118,7 +123,7 @@ async def test_table_that_is_not_to_be_had(
 
     recording.locks = Locks("nowhere", [], -1)
     long = "X" * 200 + "_USDT"
-    change = Change(("CLASH_USDT", "FOREIGN_USDT", long, NEW, OTHER), ())
+    change = ListingChange(("CLASH_USDT", "FOREIGN_USDT", long, NEW, OTHER), ())
     _, begun = await follow_to_the_end(recording, change)
     assert begun == [OTHER]
     assert [one.symbol for one in recording.collectors] == ["BTC_USDT", OTHER]
@@ -151,7 +156,7 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
             assert recording.collectors == [before]
             before.ended.set()
 
-        _, begun = await follow_to_the_end(recording, Change(("BTC_USDT",), ()))
+        _, begun = await follow_to_the_end(recording, ListingChange(("BTC_USDT",), ()))
     assert begun == ["BTC_USDT"]
     (after,) = recording.collectors
     assert after is not before
@@ -162,7 +167,7 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
 
 async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Recording) -> None:
     """Those before it begin; it and those after it come with a later list."""
-    source = Changes(Change((NEW, "BAD_USDT", OTHER), ()))
+    source = Changes(ListingChange((NEW, "BAD_USDT", OTHER), ()))
     begun: list[str] = []
 
     class Locks(TableLocks):
@@ -191,7 +196,8 @@ class Reloads:
         self.wanted = recording.settings
         self.begun: list[str] = []
         self.file = SettingsFile(Path("settings.ini"), lambda: self.wanted)
-        nursery.start_soon(follow_settings, recording, None, self.file, self._begin)
+        parts = None, self.file, Groups(recording), self._begin, lambda _: None
+        nursery.start_soon(follow_settings, recording, *parts)
 
     def _begin(self, collectors: Sequence[Collector]) -> None:
         self.begun += [collector.symbol for collector in collectors]
@@ -226,6 +232,32 @@ async def test_limits_change_while_the_table_and_what_needs_a_restart_stay(
     assert recording.settings.min_free == 3 * 2**20
     assert recording.settings.ping_interval == 15.0
     nursery.cancel_scope.cancel()
+
+
+async def test_a_settings_file_that_does_not_end_is_not_waited_for(
+    recording: Recording, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in its place, or a disk that hangs, keeps nobody from stopping or reading it later."""
+    reloads, hangs = Reloads(recording, nursery), threading.Event()
+    answered = reloads.file.read
+
+    def hang() -> Settings:
+        hangs.wait()
+        return answered()
+
+    reloads.file.read = hang
+    with monkeypatch.context() as patched:
+        patched.setattr(reload, "PATIENCE", 0.05)
+        for _ in range(3):  # the second one finds the first still reading
+            said = await reloads.read()
+            assert said == "error settings.ini cannot be read within 0.05 s; nothing is changed"
+    hangs.set()
+    assert await reloads.read(symbols=("BTC_USDT",), max_errors=7) == "ok max_errors = 7"
+    hangs.clear()
+    reloads.file.ask()
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+    hangs.set()
 
 
 async def test_symbols_that_cannot_all_come_do_not_come_at_all(

@@ -1,14 +1,19 @@
 """The log: its forms, and a file that stays within bounds whatever happens to it."""
 
+import io
 import logging
+import math
 import os
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mexc_trio import rotation
 from mexc_trio.rotation import RotatingOutput
+from tests.support.running import DEADLINE
 
 
 def files(path: Path) -> dict[str, str]:
@@ -58,6 +63,75 @@ def test_a_directory_that_goes_away(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == (
         f"log file {path}: No such file or directory; its lines are lost\n"
     )
+
+
+def test_what_is_lost_later_is_told_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once while it comes and goes; and anew after a time in which nothing was written at all."""
+    path = tmp_path / "logs" / "x.log"
+    path.parent.mkdir()
+    told = f"log file {path}: No such file or directory; its lines are lost\n"
+    with closing(RotatingOutput(path)) as output:
+        for quiet, times in ((60.0, 1), (math.inf, 0), (0.0, 1)):
+            monkeypatch.setattr(rotation, "QUIET", quiet)
+            shutil.rmtree(path.parent)
+            for _ in range(2):
+                output.write("lost\n")
+                assert output.drain(DEADLINE)
+            assert capsys.readouterr().err == told * times
+            path.parent.mkdir()
+            output.write("found\n")
+            assert output.drain(DEADLINE)
+
+
+def test_standard_error_that_takes_nothing_ends_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be on the disk that is full, too: the log goes on when there is room again."""
+    path = tmp_path / "logs" / "x.log"
+    path.parent.mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with closing(RotatingOutput(path)) as output:
+        with (
+            io.TextIOWrapper(io.FileIO(writing, "w"), write_through=True) as nobody,
+            monkeypatch.context() as patch,
+        ):
+            patch.setattr(sys, "stderr", nobody)
+            shutil.rmtree(path.parent)
+            output.write("lost\n")
+            assert output.drain(DEADLINE)
+        path.parent.mkdir()
+        output.write("found\n")
+    assert path.read_text().endswith("found\n")
+
+
+def test_a_link_that_takes_its_place_is_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever can write to a log's directory would else have us write into any file of ours."""
+    log, other = tmp_path / "real" / "log.txt", tmp_path / "other"
+    log.parent.mkdir()
+    (tmp_path / "link").symlink_to(log)
+    other.write_text("ours\n")
+    with closing(RotatingOutput(tmp_path / "link")) as output:  # this link is the user's
+        output.write("one\n")
+        assert output.drain(DEADLINE)
+        log.unlink()
+        log.symlink_to(other)
+        output.write("two\n")
+        assert output.drain(DEADLINE)
+        log.unlink()
+        os.mkfifo(log)
+        output.write("three\n")
+        assert output.drain(DEADLINE)
+        log.unlink()
+        output.write("four\n")
+        assert output.drain(DEADLINE)
+        assert log.read_text().endswith("four\n")
+    assert other.read_text() == "ours\n"
+    assert "its lines are lost" in capsys.readouterr().err
 
 
 def test_what_is_no_file_is_no_log_file(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, open_stream_to_socket_listener
 
-from mexc_trio.clickhouse.tally import Outcome
+from mexc_trio.clickhouse.insert_counters import Outcome
 from mexc_trio.errors import Loss, StoreRejected
 from mexc_trio.exchange.messages import Data
 from mexc_trio.metrics import answer, page, server
 from mexc_trio.metrics.answer import NAMED, readiness
 from mexc_trio.metrics.page import render
-from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, WAITING, Answer, serve
-from mexc_trio.metrics.survey import State, Survey, survey
+from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, WAITING, Response, serve
+from mexc_trio.metrics.snapshot import Snapshot, SymbolState, take_snapshot
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Cause, Row
 from mexc_trio.settings.address import Address
@@ -39,7 +39,7 @@ async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
 
 async def scrape(recording: Recording) -> Samples:
     """Return the samples of the page, read as Prometheus would."""
-    text = (await render(await survey(recording), recording.collectors)).decode()
+    text = (await render(await take_snapshot(recording), recording.collectors)).decode()
     samples: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -67,8 +67,10 @@ async def test_every_counter_is_there_from_the_start(recording: Recording) -> No
         assert value(samples, "inserts_total", outcome=outcome) == 0
     for loss in Loss:
         assert value(samples, "reconnects_total", line="1", route="direct", reason=loss) == 0
-    for state in State:
-        assert value(samples, "symbols", state=state) == (3 if state is State.RECORDING else 0)
+    for state in SymbolState:
+        assert value(samples, "symbols", state=state) == (
+            3 if state is SymbolState.RECORDING else 0
+        )
     assert value(samples, "dead_letters_total") == 0
     assert value(samples, "insert_seconds_count") == 0
 
@@ -96,10 +98,10 @@ async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> N
 
 async def test_inserts_are_a_histogram(recording: Recording) -> None:
     """Each bucket counts those of the smaller ones, too; Prometheus takes it for a histogram."""
-    tally = recording.store.insert_tally
+    counters = recording.store.insert_counters
     for seconds in (0.0005, 0.0005, 0.3, 100.0):
-        tally.note(10, seconds, None)
-    tally.note(1, 0.1, StoreRejected("no"))
+        counters.note(10, seconds, None)
+    counters.note(1, 0.1, StoreRejected("no"))
     samples = await scrape(recording)
     assert value(samples, "insert_seconds_bucket", le="0.001") == 2
     assert value(samples, "insert_seconds_bucket", le="0.25") == 3
@@ -114,7 +116,7 @@ async def test_a_scrape_of_many_symbols_lets_others_have_their_turn(tmp_path: Pa
     with recorder(tmp_path, 1200) as recording:
         steps = Steps(trio.lowlevel.current_task())
         trio.lowlevel.add_instrument(steps)
-        await render(await survey(recording), recording.collectors)
+        await render(await take_snapshot(recording), recording.collectors)
         trio.lowlevel.remove_instrument(steps)
     assert len(steps.taken) > 1200 / page.PIECE * 5
 
@@ -127,11 +129,11 @@ async def test_what_is_not_ready_is_named(recording: Recording, autojump_clock: 
     for collector in recording.collectors:
         for pulse in collector.pulses.values():
             pulse.connected(trio.current_time())
-    assert (await survey(recording)).ready
+    assert (await take_snapshot(recording)).ready
     recording.collectors[2].stop(StoreRejected("no such table"))
     recording.collectors[1].let_go("nobody wants it")
     await trio.sleep(61)  # tickers come every few seconds
-    found = await survey(recording)
+    found = await take_snapshot(recording)
     assert not found.ready
     assert found.troubled == {
         "S0_USDT": "no ticker for 61 s",
@@ -150,7 +152,7 @@ async def test_what_is_not_ready_is_named(recording: Recording, autojump_clock: 
 async def test_a_store_that_is_away_is_not_ready(recording: Recording) -> None:
     """Although recording goes on: somebody should look after it."""
     recording.store.away_since = time.time() - 90
-    found = await survey(recording)
+    found = await take_snapshot(recording)
     assert found.troubled == {}
     assert json.loads(readiness(found).body)["store"]["away_seconds"] == pytest.approx(90, abs=5)
     assert readiness(found).status == 503
@@ -161,7 +163,7 @@ async def test_many_that_are_not_ready_are_counted(tmp_path: Path) -> None:
     with recorder(tmp_path, NAMED + 7) as recording:
         for collector in recording.collectors:
             collector.stop(StoreRejected("no such table"))
-        said = json.loads(readiness(await survey(recording)).body)
+        said = json.loads(readiness(await take_snapshot(recording)).body)
     assert len(said["not_ready"]) == NAMED
     assert said["more_not_ready"] == 7
 
@@ -169,9 +171,9 @@ async def test_many_that_are_not_ready_are_counted(tmp_path: Path) -> None:
 # The server.
 
 
-async def pages(path: str) -> Answer | None:
+async def pages(path: str) -> Response | None:
     """Have one page."""
-    return Answer(b"here\n") if path == "/page" else None
+    return Response(b"here\n") if path == "/page" else None
 
 
 @pytest.fixture
@@ -247,7 +249,7 @@ async def until_closed(stream: trio.SocketStream) -> None:
 async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) -> None:
     """What costs something is bounded."""
 
-    async def endless(path: str) -> Answer | None:
+    async def endless(path: str) -> Response | None:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -263,15 +265,49 @@ async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) ->
     nursery.cancel_scope.cancel()
 
 
+async def test_who_takes_no_answer_keeps_nobody_from_his(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large page does not fit between two programs; whoever leaves it there is let go."""
+    monkeypatch.setattr(server, "PATIENCE", 600)
+
+    async def large(path: str) -> Response | None:
+        return Response(bytes(16 << 20) if path == "/large" else b"here")
+
+    (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(lambda: serve(listeners, large, local=True))
+    async with AsyncExitStack() as open_:
+        hanging = []
+        for _ in range(AT_ONCE + 4):
+            stream = await open_stream_to_socket_listener(listener)
+            hanging.append(await open_.enter_async_context(stream))
+            await stream.send_all(b"GET /large HTTP/1.1\r\n\r\n")
+            await stream.receive_some(1)
+        with trio.fail_after(60):
+            assert b"here" in await ask(listener, b"GET / HTTP/1.1\r\n\r\n")
+            assert len(await ask(listener, b"GET /large HTTP/1.1\r\n\r\n")) > 16 << 20
+            await until_let_go(hanging[0])
+    nursery.cancel_scope.cancel()
+
+
+async def until_let_go(stream: trio.SocketStream) -> None:
+    """Take what was sent until the other end has closed, and see that it was not all."""
+    taken = 0
+    with suppress(trio.BrokenResourceError):
+        while piece := await stream.receive_some():
+            taken += len(piece)
+    assert taken < 16 << 20
+
+
 async def test_a_page_that_fails_is_one_answer_less(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A bug in a page ends no recording; its traceback is in the log."""
 
-    async def broken(path: str) -> Answer | None:
+    async def broken(path: str) -> Response | None:
         if path == "/broken":
             raise LookupError(path)
-        return Answer(b"here")
+        return Response(b"here")
 
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     nursery.start_soon(lambda: serve(listeners, broken, local=True))
@@ -309,11 +345,11 @@ async def test_a_thousand_looks_within_a_second_are_one(
     """So that no number of scrapes takes the recorder's time."""
     looks = []
 
-    async def counted(recording: Recording) -> Survey:
+    async def counted(recording: Recording) -> Snapshot:
         looks.append(1)
-        return await survey(recording)
+        return await take_snapshot(recording)
 
-    monkeypatch.setattr(answer, "survey", counted)
+    monkeypatch.setattr(answer, "take_snapshot", counted)
     found = answer.Pages(recording)
     async with trio.open_nursery() as nursery:
         for path in ["/metrics", "/ready"] * 500:

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.schema import RowTuple, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable, TableConflict, TableMissing
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause
-from tests.support.inmemory import MemoryGate
+from tests.support.inmemory import MemoryStore
 
 BTC = market_table("btc", TableEngine.MERGETREE)
 
@@ -34,7 +34,7 @@ emptied."""
 
 
 @attrs.define(eq=False)
-class TreeGate(MemoryGate):
+class TreeStore(MemoryStore):
     """A table of numbered rows, which knows tokens again and fails as it is told."""
 
     rows: list[tuple[int, RowTuple]] | None = attrs.field(factory=list)
@@ -130,12 +130,12 @@ class TreeGate(MemoryGate):
         random.Random(first).shuffle(found)
         return found
 
-    async def numbers(self, table: Table) -> Numbers | None:
+    async def numbers(self, table: Table) -> NumberRange | None:
         """Look at the first and the last."""
         await trio.sleep(0.001)
         if not (rows := sorted(self.table())):
             return None
-        return Numbers(rows[0][0], rows[-1][0], int(rows[0][1][0]))
+        return NumberRange(rows[0][0], rows[-1][0], int(rows[0][1][0]))
 
     async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
         """Look at all."""
@@ -169,7 +169,7 @@ class Bench:
 
     journal: Journal
     queue: Queue
-    gate: TreeGate
+    store: TreeStore
     gaps: list[tuple[Cause, str, int, int]]
 
     async def write(self, seconds: float = 1e9) -> None:
@@ -177,7 +177,7 @@ class Bench:
         async with trio.open_nursery() as nursery:
             gap = self.gaps.append
             writer = Writer(
-                BTC, self.queue, self.gate, 0.0, lambda rows: None, lambda *one: gap(one)
+                BTC, self.queue, self.store, 0.0, lambda rows: None, lambda *one: gap(one)
             )
             nursery.start_soon(writer.run)
             with trio.move_on_after(min(seconds, 600)):
@@ -188,11 +188,11 @@ class Bench:
 
 
 @contextmanager
-def bench(directory: Path, gate: TreeGate, name: str = "journal") -> Iterator[Bench]:
+def bench(directory: Path, store: TreeStore, name: str = "journal") -> Iterator[Bench]:
     """Open a journal beside a table, as a start of the program does."""
     retention = -1.0 if name == "forgetful" else 600.0
     with open_journal(directory / f"{name}.sqlite", retention=retention) as journal:
-        yield Bench(journal, journal.queue("btc"), gate, [])
+        yield Bench(journal, journal.queue("btc"), store, [])
 
 
 def made(first: int, n: int) -> list[RowTuple]:
@@ -200,9 +200,9 @@ def made(first: int, n: int) -> list[RowTuple]:
     return [(1_600_000_000_000 + i, "d", f"{i}|x") for i in range(first, first + n)]
 
 
-def whole(gate: TreeGate, n: int) -> None:
+def whole(store: TreeStore, n: int) -> None:
     """See that the table has the first so many rows, each once, under its number."""
-    assert sorted(gate.rows or []) == list(enumerate(made(0, n)))
+    assert sorted(store.rows or []) == list(enumerate(made(0, n)))
 
 
 @settings(max_examples=40)
@@ -220,10 +220,10 @@ def test_exactly_once(
     """Promise 2: after any outcomes, with any restarts between, each row is there once."""
 
     async def main(directory: Path) -> None:
-        gate = TreeGate(outcomes=list(outcomes))
+        store = TreeStore(outcomes=list(outcomes))
         sent, due = 0, list(frames)
         for runs_for in [*restarts, 1e9]:
-            with bench(directory, gate) as parts:
+            with bench(directory, store) as parts:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(parts.write, runs_for)
                     with trio.move_on_after(runs_for):
@@ -234,7 +234,7 @@ def test_exactly_once(
                             await trio.sleep(pause)
                 await parts.write(runs_for)
                 assert not parts.gaps
-        whole(gate, sent)
+        whole(store, sent)
 
     with tempfile.TemporaryDirectory() as directory:
         trio.run(main, Path(directory), clock=MockClock(autojump_threshold=0))
@@ -259,11 +259,11 @@ def test_any_subset_of_a_batch_is_completed(
 
     async def main(directory: Path) -> None:
         old = [(n, (1_500_000_000_000 + n, "t", "old")) for n in range(31)]
-        gate = TreeGate(rows=list(old))
-        with bench(directory, gate) as parts:
+        store = TreeStore(rows=list(old))
+        with bench(directory, store) as parts:
             parts.queue.append(made(0, stored))
             parts.queue.base, parts.queue.table_rows = 31, 31
-            parts.queue.settle(stored, 31 + stored)
+            parts.queue.move_head(stored, 31 + stored)
             parts.queue.append(made(stored, waiting))
             parts.queue.send(min(sent, waiting))
         table = [
@@ -272,14 +272,14 @@ def test_any_subset_of_a_batch_is_completed(
               if n in there),
         ]  # fmt: skip
         random.Random(seed).shuffle(table)
-        gate.rows = table
-        with bench(directory, gate) as parts:
+        store.rows = table
+        with bench(directory, store) as parts:
             await parts.write()
             assert parts.queue.acked == stored + waiting
             # What nobody has any more is in the ledger, if anything was missed at all.
             assert len(parts.gaps) == 0 or others
         kept = [(n, row) for n, row in old if n not in others]
-        assert sorted(gate.rows) == [
+        assert sorted(store.rows) == [
             *kept, *((31 + n, row) for n, row in enumerate(made(0, stored + waiting)))
         ]  # fmt: skip
 
@@ -292,66 +292,66 @@ async def test_another_row_under_a_number_is_a_conflict(
     n: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """Somebody else writes there: nothing more is written, wherever that row stands."""
-    gate = TreeGate()
-    with bench(tmp_path, gate) as parts:
+    store = TreeStore()
+    with bench(tmp_path, store) as parts:
         parts.queue.append(made(0, 10))
         await parts.write()
-        assert gate.rows is not None
-        gate.rows = [one for one in gate.rows if one[0] != n]
-        gate.rows.append((n, (1, "d", "another")))
-    before = list(gate.rows)
-    with bench(tmp_path, gate) as parts:
+        assert store.rows is not None
+        store.rows = [one for one in store.rows if one[0] != n]
+        store.rows.append((n, (1, "d", "another")))
+    before = list(store.rows)
+    with bench(tmp_path, store) as parts:
         parts.queue.append(made(10, 10))
         await parts.write(100)
-        assert gate.rows == before
+        assert store.rows == before
         assert parts.queue.backlog == 10
-        assert isinstance(gate.refused[0], TableConflict)
+        assert isinstance(store.refused[0], TableConflict)
 
 
 async def test_a_new_journal_counts_on_above_all_numbers(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """No number is used for two rows, and the ledger says what is not known."""
-    gate = TreeGate()
-    with bench(tmp_path, gate) as parts:
+    store = TreeStore()
+    with bench(tmp_path, store) as parts:
         parts.queue.append(made(0, 10))
         await parts.write()
-    with bench(tmp_path, gate, "another") as parts:
+    with bench(tmp_path, store, "another") as parts:
         parts.queue.append(made(10, 10))
         await parts.write()
         assert [gap[0] for gap in parts.gaps] == [Cause.JOURNAL_LOST]
-    whole(gate, 20)
+    whole(store, 20)
 
 
 async def test_a_journal_that_lost_its_end_counts_on_above_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """Rows that only the table has keep their numbers; the next ones get others."""
-    gate = TreeGate()
-    with bench(tmp_path, gate) as parts:
+    store = TreeStore()
+    with bench(tmp_path, store) as parts:
         parts.queue.append(made(0, 10))
         await parts.write()
-    assert gate.rows is not None
-    gate.rows += [(n, row) for n, row in enumerate(made(10, 5), 10)]
-    with bench(tmp_path, gate) as parts:
+    assert store.rows is not None
+    store.rows += [(n, row) for n, row in enumerate(made(10, 5), 10)]
+    with bench(tmp_path, store) as parts:
         parts.queue.after_reboot = True
         parts.queue.append(made(15, 5))
         await parts.write()
-    whole(gate, 20)
+    whole(store, 20)
 
 
 async def test_what_nobody_has_is_a_gap(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Each place where rows are missing is told once, with its two ends."""
-    gate = TreeGate()
-    with bench(tmp_path, gate, "forgetful") as parts:
+    store = TreeStore()
+    with bench(tmp_path, store, "forgetful") as parts:
         parts.queue.append(made(0, 100))
         await parts.write()
         await parts.journal.purge()
         ts = 1_600_000_000_000
         for lost in ({20, 21}, {50}):
-            assert gate.rows is not None
-            gate.rows = [one for one in gate.rows if one[0] not in lost]
-            gate.life = f"life after {lost}"
+            assert store.rows is not None
+            store.rows = [one for one in store.rows if one[0] not in lost]
+            store.life = f"life after {lost}"
             parts.queue.verified = False
             await parts.write()
             first, last = min(lost), max(lost)

@@ -16,12 +16,12 @@ from tools.exchange import open_exchange
 
 async def test_turns_are_apart_however_many_wait(autojump_clock: MockClock) -> None:
     """The first is free, each other one an interval later, in the order of asking."""
-    pace = RateLimiter(0.5)
+    rate_limiter = RateLimiter(0.5)
     began = trio.current_time()
     turns: list[tuple[int, float]] = []
 
     async def take(number: int) -> None:
-        await pace.turn()
+        await rate_limiter.acquire()
         turns.append((number, trio.current_time() - began))
 
     for number in range(3):
@@ -42,7 +42,7 @@ async def test_connections_share_one_pace(autojump_clock: MockClock) -> None:
     """
     async with open_exchange() as exchange, trio.open_nursery() as nursery:
         line = Line(nursery, exchange)
-        pace = RateLimiter(SUBSCRIBE_PAUSE)
+        rate_limiter = RateLimiter(SUBSCRIBE_PAUSE)
         times: list[float] = []
 
         class Noting(list[tuple[int, str]]):
@@ -54,7 +54,9 @@ async def test_connections_share_one_pace(autojump_clock: MockClock) -> None:
         listeners = [Listener(f"A{number}_USDT") for number in range(100)]
         for first in range(0, 100, 5):
             group = listeners[first : first + 5]
-            nursery.start_soon(Connection([Way(URL, dial_of(line))], group, 15, no_flush, pace).run)
+            nursery.start_soon(
+                Connection([Way(URL, dial_of(line))], group, 15, no_flush, rate_limiter).run
+            )
         await exchange.until(lambda: len(exchange.symbols) == 100)
         await trio.testing.wait_all_tasks_blocked()
         assert times[-1] - times[0] == pytest.approx(99 * SUBSCRIBE_PAUSE, rel=0.05)

@@ -26,7 +26,7 @@ class Refusing:
     name: str = "ClickHouse at host:9000"
     database: str = "mexc_data"
     concurrency: int = 4
-    replicated, hosts, quorum = False, (), 0
+    replicated, hosts, quorum, one_thread = False, (), 0, False
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Answer as a server without the database."""

@@ -66,6 +66,7 @@ class Told:
     name: str
     answers: Sequence[tuple[Any, ...]]
     entries: int = 0
+    alone: int = 0
     database: str = "mexc_data"
     left: int = 0
     quorum: int = 2
@@ -74,6 +75,8 @@ class Told:
         """Return what is known of a replica."""
         if "system.tables" in sql:
             return [("btc", "ReplicatedMergeTree(...)")]
+        if "system.parts" in sql:
+            return [(self.alone,)]
         return [(self.entries,)] if "system.zookeeper" in sql else list(self.answers)
 
     def leave(self) -> None:
@@ -115,20 +118,26 @@ def test_strangers(first: tuple[Any, ...], second: tuple[Any, ...], why: str) ->
 )
 def test_a_replica_lags(waiting: int, last: int, following: int, entries: int, parts: int) -> None:
     """What is in Keeper's log and not in the table is on its way."""
-    store: Any = Told("one", [(0, 2, waiting, last, following, "/a")], entries)
+    store: Any = Told("one", [(0, 2, waiting, last, following, "/a", "/a/r1")], entries)
     said = lag(store, "btc")
     assert said == (f"one has to fetch {parts} parts from other replicas" if parts else "")
 
 
+def test_a_part_that_keeper_does_not_know_is_waited_for() -> None:
+    """Either it will be told of it, or the server removes the part."""
+    store: Any = Told("one", [(0, 2, 0, 7, 8, "/a", "/a/r1")], alone=1)
+    assert lag(store, "btc") == "one has 1 parts that Keeper does not know"
+
+
 def test_a_quorum_is_waited_for() -> None:
     """What was stored without it is on one machine alone."""
-    store: Any = Told("one", [(0, 1, 0, 7, 8, "/a")])
+    store: Any = Told("one", [(0, 1, 0, 7, 8, "/a", "/a/r1")])
     assert lag(store, "btc") == "1 replicas are connected, of a quorum of 2"
 
 
 def test_a_replica_without_keeper_is_left() -> None:
     """It takes no row, and another may."""
-    told = Told("one", [(1, 0, 0, 0, 0, "/a")])
+    told = Told("one", [(1, 0, 0, 0, 0, "/a", "/a/r1")])
     store: Any = told
     with pytest.raises(StoreUnavailable, match="read-only"):
         lag(store, "btc")

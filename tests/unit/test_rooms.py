@@ -121,6 +121,16 @@ def test_no_module_is_too_long_to_be_read_in_one_sitting() -> None:
     assert not long
 
 
+def test_one_name_is_one_class() -> None:
+    """Who reads a class's name need not look from which of two modules it was imported."""
+    places: dict[str, list[str]] = {}
+    for module, file in modules().items():
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def defined(file: Path) -> set[str]:
     """Return what a module defines: functions, classes, methods with their class, constants."""
     names = set()

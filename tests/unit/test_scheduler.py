@@ -1,6 +1,7 @@
 """Whose INSERT goes next: busy tables each second, quiet ones later, and none is forgotten."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import attrs
@@ -8,8 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from mexc_trio.clickhouse.scheduler import INSERTS_PER_SECOND, InsertScheduler
+from tools.bench.exchange import spread
 
 LINGER = 1.0
+WHOLE_EXCHANGE = spread(1200, 4000.0)
+"""Messages a second of each of 1,200 contracts."""
 
 
 @attrs.define(eq=False)
@@ -61,7 +65,7 @@ class Rig:
             queue.stored += rows
             self.inserts.append((trio.current_time(), number, rows))
 
-    async def run(self, rates: list[float], seconds: float) -> None:
+    async def run(self, rates: Sequence[float], seconds: float) -> None:
         """Record tables for some time."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.scheduler.run)
@@ -76,12 +80,6 @@ class Rig:
         return [later - earlier for earlier, later in pairwise(times)]
 
 
-def whole_exchange() -> list[float]:
-    """Return the rates of 1,200 contracts with 4,000 messages a second together."""
-    weights = [(n + 1) ** -0.8 for n in range(1200)]
-    return [4000 * weight / sum(weights) for weight in weights]
-
-
 async def test_few_tables_go_after_linger(autojump_clock: MockClock) -> None:
     """While all INSERTs of a second are fewer than the bound, no row waits longer than `linger`."""
     rig = Rig()
@@ -92,7 +90,7 @@ async def test_few_tables_go_after_linger(autojump_clock: MockClock) -> None:
 
 async def test_many_tables_wait_by_their_rate(autojump_clock: MockClock) -> None:
     """1,200 tables: the busiest goes every second, the quietest within 13, and all are bounded."""
-    rig, rates = Rig(takes=0.005), whole_exchange()
+    rig, rates = Rig(takes=0.005), WHOLE_EXCHANGE
     await rig.run(rates, 50)
     assert max(rig.pauses(0)) < 1.5
     assert max(max(rig.pauses(table)) for table in range(1200)) < 13
@@ -102,7 +100,7 @@ async def test_many_tables_wait_by_their_rate(autojump_clock: MockClock) -> None
 
 async def test_a_slow_store_slows_all_in_proportion(autojump_clock: MockClock) -> None:
     """A store that takes half of what is wanted: busy tables do not wait for all the quiet ones."""
-    rig, rates = Rig(takes=4 / 75), whole_exchange()
+    rig, rates = Rig(takes=4 / 75), WHOLE_EXCHANGE
     await rig.run(rates, 70)
     busy, quiet = rig.pauses(0), rig.pauses(1199)
     assert max(busy) < 4
@@ -112,7 +110,7 @@ async def test_a_slow_store_slows_all_in_proportion(autojump_clock: MockClock) -
 async def test_a_row_in_an_hour_is_not_forgotten(autojump_clock: MockClock) -> None:
     """A single row beside 1,200 tables that all have more goes within a few of their rounds."""
     rig = Rig(takes=0.005)
-    rates = whole_exchange()
+    rates = WHOLE_EXCHANGE
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.run, rates, 45)
         await trio.sleep(20)

@@ -13,9 +13,8 @@ from trio.testing import MockClock
 from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import subscribing
-from mexc_trio.exchange.deals import Deals
 from mexc_trio.exchange.session import PONG_TIMEOUT, ClockJumped, converse
-from mexc_trio.exchange.subscribing import ACK_TIMEOUT
+from mexc_trio.exchange.subscribing import ACK_TIMEOUT, Deals
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.state import Unmerged

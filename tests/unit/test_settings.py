@@ -510,3 +510,39 @@ def test_the_shipped_file_uncommented_changes_nothing_either() -> None:
     plain = attrs.evolve(settings, overrides={}, config=None)
     assert plain == Settings()
     assert settings.for_symbol("BTC_USDT") == Settings().for_symbol("BTC_USDT")
+
+
+def test_names_that_look_like_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are names wherever they stand, and no two of them are one."""
+    write("[mexc-trio]\nsymbols = 4_USDT 1E5_USDT 100000_USDT\n[BTC_USDT]\ntable = 007\n")
+    settings = load(environ={})
+    assert settings.symbols == ("4_USDT", "1E5_USDT", "100000_USDT")
+    tables = [settings.for_symbol(one).table for one in (*settings.symbols, "BTC_USDT")]
+    assert tables == ["4", "1e5", "100000", "007"]
+    assert load(symbols=["1e5_usdt"], environ={}).symbols == ("1E5_USDT",)
+    assert load(environ={"MEXC_TRIO_SYMBOLS": "0_usdt"}).symbols == ("0_USDT",)
+
+
+def test_a_settings_file_that_anybody_may_have_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /tmp another user's settings.ini, with a program to run, is not taken unless asked for."""
+    path = tmp_path / "settings.ini"
+    path.write_text("[mexc-trio]\non_event = rm -r x\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(symbols=["BTC_USDT"]).on_event
+    if os.geteuid() == 0:
+        os.chown(path, 4711, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 4712)
+    assert load(symbols=["BTC_USDT"]).on_event, "a directory of one's own, as in a container"
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        load(symbols=["BTC_USDT"])
+    assert load({"config": "settings.ini"}, symbols=["BTC_USDT"]).on_event
+
+
+def test_a_settings_file_without_an_end(tmp_path: Path) -> None:
+    """What a mistake has put in its place takes no memory of a recorder that reads it again."""
+    (tmp_path / "settings.ini").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=r"settings\.ini: has more than a million letters"):
+        load({"config": str(tmp_path / "settings.ini")}, environ={})

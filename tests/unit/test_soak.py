@@ -2,9 +2,10 @@
 
 import pytest
 
+from mexc_trio.rows import Gap
 from tools.exchange.records import Record
 from tools.market import Channel, Market, Row
-from tools.soak.made import Comparison, Made, Told
+from tools.soak.made import Comparison, Made
 
 SYMBOL = "BTC_USDT"
 START = 1_790_000_000_000
@@ -22,7 +23,7 @@ def market(frames: int) -> tuple[Made, list[Row]]:
     return made, rows
 
 
-def compare(made: Made, stored: list[Row], *ledger: Told) -> Comparison:
+def compare(made: Made, stored: list[Row], *ledger: Gap) -> Comparison:
     """Compare one symbol."""
     comparison = Comparison()
     comparison.add(SYMBOL, made, stored, ledger)
@@ -51,7 +52,7 @@ def test_a_deal_that_is_lacking_must_be_told(detail: str, unaccounted: int) -> N
     lost = next(row for row in rows[10:] if row[1] == "d")
     kept = [row for row in rows if row != lost]
     assert len(compare(made, kept).unaccounted) == 1
-    gap = Told(SYMBOL, "deal", lost[0] - 5, lost[0] + 5, "connection lost", detail)
+    gap = Gap(SYMBOL, "deal", lost[0] - 5, lost[0] + 5, "connection lost", detail, 0, 0)
     result = compare(made, kept, gap)
     assert (result.missing, len(result.unaccounted)) == (1, unaccounted)
     assert len(result.untrue) == unaccounted

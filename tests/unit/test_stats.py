@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.tables import TableEngine
-from mexc_trio.record.stats import Counts, Line, duration, final_report, interval_report
+from mexc_trio.record.stats import Counts, Line, elapsed, final_report, interval_report
 
 
 def counts(
@@ -166,4 +166,4 @@ def test_nothing_at_all_is_reported_as_nothing() -> None:
 )
 def test_duration_is_for_people(seconds: float, text: str) -> None:
     """Seconds, then a clock, then days and a clock."""
-    assert duration(seconds) == text
+    assert elapsed(seconds) == text

@@ -48,7 +48,7 @@ def test_types_that_do_not_take_our_values(types: dict[str, str], why: str) -> N
      "MaterializedView", "Null", "Memory", "Merge"],
 )  # fmt: skip
 def test_engines_that_lose_count_or_order(engine: str) -> None:
-    """An INSERT with an unknown outcome could not be settled: rows would be lost, or twice."""
+    """An INSERT with an unknown outcome could not be resolved: rows would be lost, or twice."""
     assert f"is a {engine}" in why_unsuitable(market_table("btc").columns, OURS, engine)
 
 

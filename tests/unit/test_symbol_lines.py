@@ -10,18 +10,23 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange import connection as connection_module
 from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, open_journal
+from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
-from mexc_trio.rows import Gap
+from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
-from tests.support.inmemory import URL, Line, MemoryGate, dial_of
+from tests.support.inmemory import URL, Line, MemoryStore, dial_of
 from tools.exchange import Exchange, open_exchange
 from tools.market import wall_clock_ms
 
 BTC = "BTC_USDT"
+GO_BACK = 100.0
 
 
 @attrs.define(eq=False)
@@ -31,8 +36,10 @@ class Rig:
     exchange: Exchange
     lines: Lines
     journal: Journal
-    gate: MemoryGate
+    store: MemoryStore
     connections: list[Connection]
+    dead: Line
+    """The own way of the last line, where it has one that nobody answers on."""
 
     @property
     def collector(self) -> Collector:
@@ -51,7 +58,7 @@ class Rig:
         """Let the exchange be silent, and what it sent be heard; then compare."""
         self.exchange.silence()
         await trio.sleep(1)
-        deals = [tuple(row) for row in self.gate.tables["btc"] if row[1] == "d"]
+        deals = [tuple(row) for row in self.store.tables["btc"] if row[1] == "d"]
         assert len(deals) == len(set(deals))
         assert set(deals) == self.deals()
 
@@ -67,10 +74,15 @@ class Rig:
 
 @asynccontextmanager
 async def rigged(
-    directory: Path, number: int = 2, max_errors: int = 100, rate: float = 20
+    directory: Path,
+    number: int = 2,
+    max_errors: int = 100,
+    rate: float = 20,
+    *,
+    last_is_dead: bool = False,
 ) -> AsyncIterator[Rig]:
     """Set it all up; leaving cancels what is running, and waits for it."""
-    gate = MemoryGate()
+    store = MemoryStore()
     with open_journal(directory / "journal.sqlite") as journal:
         began, start = wall_clock_ms(), trio.current_time()
 
@@ -88,15 +100,20 @@ async def rigged(
                 )
                 queue = journal.queue("btc")
                 ledger = Ledger(BTC, queue, journal.queue("gaps"))
-                lines = Lines(Collector(settings, queue, ledger, gate), number, 15)
+                lines = Lines(Collector(settings, queue, ledger, store), number, 15)
                 nursery.start_soon(lines.collector.run)
                 connections = []
+                dead = Line(exchanges, exchange, refusals=10**6)
                 for feed in lines.feeds:
                     ways = [Way(URL, dial_of(Line(exchanges, exchange)))]
-                    connection = Connection(ways, [feed], 15, journal.flush, name=feed.name)
+                    if last_is_dead and feed is lines.feeds[-1]:
+                        ways.insert(0, Way(URL, dial_of(dead)))
+                    connection = Connection(
+                        ways, [feed], 15, journal.flush, name=feed.name, go_back=GO_BACK
+                    )
                     nursery.start_soon(connection.run)
                     connections.append(connection)
-                yield Rig(exchange, lines, journal, gate, connections)
+                yield Rig(exchange, lines, journal, store, connections, dead)
                 nursery.cancel_scope.cancel()
                 exchanges.cancel_scope.cancel()
             services.cancel_scope.cancel()
@@ -128,7 +145,7 @@ async def test_the_books_of_one_line_alone_are_stored(
         await trio.sleep(60)
         rig.exchange.silence()
         await trio.sleep(1)
-        stored = sum(row[1] == "dp" for row in rig.gate.tables["btc"])
+        stored = sum(row[1] == "dp" for row in rig.store.tables["btc"])
         sent = Counter(
             record.connection for record in rig.exchange.sent(BTC) if record.channel == "depth.full"
         )
@@ -150,7 +167,7 @@ async def test_the_loss_of_both_lines_is_a_gap_in_every_channel(
         assert sorted(gap.channel for gap in gaps) == ["deal", "depth", "ticker"]
         assert {gap.cause for gap in gaps} == {"connection lost"}
         assert (rig.collector.counts.covered, rig.collector.counts.errors) == (1, 1)
-        rows = [tuple(row) for row in rig.gate.tables["btc"]]
+        rows = [tuple(row) for row in rig.store.tables["btc"]]
         (deal,) = [gap for gap in gaps if gap.channel == "deal"]
         at = [row[0] for row in rows if row[1] == "d"]
         assert deal.start in at
@@ -204,8 +221,56 @@ async def test_a_silent_channel_of_one_line_is_no_gap(
         await rig.connected(2)  # it has been subscribed again
         await trio.sleep(10)
         assert rig.gaps() == []
-        deals = [tuple(row) for row in rig.gate.tables["btc"] if row[1] == "d"]
+        deals = [tuple(row) for row in rig.store.tables["btc"] if row[1] == "d"]
         assert len(deals) == len(set(deals))
+
+
+async def test_a_gap_says_if_another_line_was_there_and_silent(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Perhaps there was nothing to bring: only its next message shows that it has the channel."""
+    async with rigged(tmp_path, rate=0) as rig:
+        await rig.connected(2)
+        for _ in range(2):
+            await rig.exchange.push(BTC, "ticker")
+            await trio.sleep(1)
+        silent, lost = rig.lines.feeds
+        silent.silent("ticker", 63.0)
+        assert rig.gaps() == []
+        lost.connection_lost(ExchangeError("it broke"))
+        await rig.exchange.push(BTC, "ticker")
+        await trio.sleep(1)
+        (gap,) = rig.gaps()
+        assert (gap.channel, gap.cause) == ("ticker", "connection lost")
+        assert gap.detail == f"it broke{SILENT_ELSEWHERE}"
+
+
+async def test_what_a_silent_line_had_kept_does_not_end_the_gap_that_begins_after_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The leader is lost, the other has been silent: its last ticker is stored, and then a gap."""
+    async with rigged(tmp_path, rate=0) as rig:
+        await rig.connected(2)
+        rig.exchange.silence()
+        leader, silent = rig.lines.feeds
+        at = wall_clock_ms()
+
+        def ticker(seconds: int) -> Data:
+            row = Row(at + 1000 * seconds, "t", f"{seconds}||||")
+            return Data(BTC, "ticker", [row])
+
+        for seconds in (1, 2):
+            leader.data(ticker(seconds))
+            silent.data(ticker(seconds))
+        silent.data(ticker(3))
+        silent.silent("ticker", 63.0)
+        leader.connection_lost(ExchangeError("it broke"))
+        silent.data(ticker(90))
+        await trio.sleep(1)
+        stored = [int(row[0]) - at for row in rig.store.tables["btc"]]
+        assert stored == [1000, 2000, 3000, 90000]
+        spans = [(gap.start - at, gap.end - at) for gap in rig.gaps() if gap.channel == "ticker"]
+        assert spans == [(3000, 90000)]
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -232,7 +297,7 @@ async def test_a_planned_reconnect_of_the_only_line_leaves_no_gap(
             await rig.connected(2)
             await rig.connected(1)
         await rig.has_each_deal_once()
-        times = [row[0] for row in rig.gate.tables["btc"] if row[1] == "dp"]
+        times = [row[0] for row in rig.store.tables["btc"] if row[1] == "dp"]
         assert times == sorted(set(times))
         assert rig.gaps() == []
         assert rig.collector.counts.errors == rig.collector.counts.covered == 0
@@ -240,6 +305,38 @@ async def test_a_planned_reconnect_of_the_only_line_leaves_no_gap(
         rig.exchange.resume()
         await trio.sleep(60)
         assert rig.lines.merger is None, "one line again costs what one line costs"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_other_channels_are_recorded_on_the_connections_that_there_are(
+    autojump_clock: MockClock, tmp_path: Path, number: int
+) -> None:
+    """What stays has no gap, what has gone is missed by nobody, what is new begins."""
+    async with rigged(tmp_path, number) as rig:
+        await rig.connected(number)
+        await trio.sleep(3)
+        rig.lines.record_channels(("deal", "funding"))
+        rig.lines.record_channels(("depth", "deal", "funding"))
+        wanted = {"depth.full": 1, "deal": 1, "funding.rate": 1}
+        await rig.exchange.until(
+            lambda: all(
+                one.subscriptions[BTC].keys() == wanted.keys() for one in rig.exchange.opened
+            )
+        )
+        await trio.sleep(3)
+        await rig.has_each_deal_once()
+        assert rig.exchange.accepted == number
+        assert rig.gaps() == []
+        before = len(rig.store.tables["btc"])
+        await rig.exchange.push(BTC, "funding.rate")
+        await trio.sleep(1)
+        assert [row[1] for row in rig.store.tables["btc"][before:]] == ["fr"]
+        await rig.exchange.drop()
+        await trio.sleep(60)
+        rig.exchange.resume()
+        await trio.sleep(20)
+        assert {gap.channel for gap in rig.gaps()} == {"depth", "deal"}, "of funding nothing came"
+        assert rig.collector.pulses.keys() == {"depth", "deal", "funding"}
 
 
 async def test_a_channel_that_stays_silent_costs_the_others_nothing(
@@ -278,6 +375,58 @@ async def test_a_new_connection_that_cannot_be_made_leaves_the_old_one_alone(
         assert rig.gaps() == []
 
 
+async def test_what_was_fetched_and_comes_late_by_a_line_is_stored_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The exchange's list may have a deal before a line that lags has brought it."""
+    async with rigged(tmp_path) as rig:
+        await rig.connected(2)
+        ledger, (feed, _) = rig.collector.ledger, rig.lines.feeds
+        ledger.fills = True
+        await trio.sleep(5)
+        rig.exchange.silence()
+        await trio.sleep(1)
+        known = [(row, 0) for row in map(Row._make, rig.store.tables["btc"]) if row.mt == "d"]
+        last = known[-1][0].ts
+        late, after = Row(last + 1000, "d", "1|2|1"), Row(last + 2000, "d", "1|3|1")
+        feed.data(Data(BTC, "deal", [after], ids=[8]))
+        ledger.doubt((last, after.ts))
+        assert ledger.fill([*known[-5:], (late, 7), (after, 8)]) == 1
+        feed.data(Data(BTC, "deal", [late], ids=[7]))
+        await trio.sleep(1)
+        stored = [tuple(row) for row in rig.store.tables["btc"]]
+        assert stored.count(tuple(late)) == stored.count(tuple(after)) == 1
+
+
+async def test_a_line_whose_own_route_is_dead_tries_it_now_and_then(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on by another's, says so at each try, and goes back without a gap once it can."""
+    async with rigged(tmp_path, rate=5, last_is_dead=True) as rig:
+        await rig.connected(2)
+        assert len(rig.dead.dialled) == 1
+        await trio.sleep(10)
+        at_the_start = rig.gaps()  # when the other line had not begun either
+        caplog.clear()
+        await trio.sleep(2.5 * GO_BACK)
+        said = [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == connection_module.__name__ and record.levelname == "WARNING"
+        ]
+        assert len(said) == 2
+        assert all("no new connection: cannot connect" in line for line in said)
+        assert rig.lines.connected == 2
+        rig.dead.refusals = 0
+        await trio.sleep(GO_BACK)
+        assert len(rig.dead.dialled) == 4
+        assert rig.lines.connected == 2
+        await trio.sleep(1.5 * GO_BACK)
+        assert len(rig.dead.dialled) == 4, "it stays there"
+        await rig.has_each_deal_once()
+        assert rig.gaps() == at_the_start
+
+
 async def test_an_old_connection_that_breaks_while_it_is_replaced_is_a_gap_and_no_more(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -297,5 +446,50 @@ async def test_an_old_connection_that_breaks_while_it_is_replaced_is_a_gap_and_n
         assert rig.collector.counts.errors >= 1
         rig.exchange.silence()
         await trio.sleep(1)
-        deals = [tuple(row) for row in rig.gate.tables["btc"] if row[1] == "d"]
+        deals = [tuple(row) for row in rig.store.tables["btc"] if row[1] == "d"]
         assert set(deals) == rig.deals()
+
+
+async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_ever(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """One line, whose connection is replaced while a contract is quiet: hours later all is sure."""
+    with open_journal(tmp_path / "journal.sqlite") as journal:
+        queue = journal.queue("btc")
+        ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=True)
+        settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
+        lines = Lines(Collector(settings, queue, ledger, MemoryStore()), 1, 15)
+        began = wall_clock_ms()
+
+        def message(channel: Channel, mt: str) -> Data:
+            ts = began + int(trio.current_time() * 1000)
+            return Data(BTC, channel, [Row(ts, mt, f"{ts}|1|1")])
+
+        old = lines.feeds[0]
+        for channel in CHANNELS:
+            old.subscribed(channel)
+        heir = old.heir()
+        old.data(message("deal", "d"))
+        for channel in CHANNELS:
+            heir.subscribed(channel)
+        heir.data(message("ticker", "t"))
+        old.replaced(ExchangeError("renewed"))
+        for _ in range(100):
+            await trio.sleep(1)
+            heir.data(message("ticker", "t"))
+        for _ in range(2):
+            await trio.sleep(3600)
+            heir.data(message("deal", "d"))
+        assert lines.merger is None
+        assert ledger.doubtful is not None  # what it may have lost is asked for once
+        last = heir.heir()
+        await trio.sleep(3600)
+        deal = message("deal", "d")
+        heir.data(deal)
+        assert queue.marks is not None
+        assert queue.marks.sure == ledger.doubtful[0]
+        ledger.give_up()
+        await trio.sleep(1)
+        heir.data(message("deal", "d"))
+        assert queue.marks.sure == 0
+        assert last in lines.feeds

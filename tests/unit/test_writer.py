@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import MissingNumbers, Numbers
+from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
@@ -48,7 +48,7 @@ failed; the table loses its end and the engine notices; the table is dropped."""
 
 
 @attrs.define(eq=False)
-class FakeGate:
+class FakeStore:
     """A store of one table, which fails as it is told."""
 
     rows: list[RowTuple] | None = attrs.field(factory=list)
@@ -63,7 +63,7 @@ class FakeGate:
     """When each INSERT came, and how many rows it had."""
     comes_back_after: float = 1.0
     late: list[tuple[float, list[RowTuple]]] = attrs.field(factory=list)
-    sealed: str = ""
+    fingerprint_now: str = ""
     full_reads: int = 0
     counts: int = 0
     writers: int = 0
@@ -129,7 +129,7 @@ class FakeGate:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def numbers(self, table: Table) -> Numbers | None:
+    async def numbers(self, table: Table) -> NumberRange | None:
         """Rows have no numbers."""
         raise NotImplementedError
 
@@ -165,8 +165,8 @@ class FakeGate:
         return self.life
 
     async def fingerprint(self, table: Table) -> str:
-        """Seal."""
-        return self.sealed
+        """Say what the table looks like from outside."""
+        return self.fingerprint_now
 
     async def make_sound(self, table: Table) -> Soundness:
         """Keep what can be read."""
@@ -219,7 +219,7 @@ class Bench:
 
     journal: Journal
     queue: Queue
-    gate: FakeGate
+    store: FakeStore
     gaps: list[tuple[Cause, str, int, int]] = attrs.field(factory=list)
     acknowledged: list[RowTuple] = attrs.field(factory=list)
 
@@ -227,7 +227,7 @@ class Bench:
         """Make a writer, as a start of the program does."""
         table = GAPS if kind is SharedWriter else BTC
         return kind(
-            table, self.queue, self.gate, linger, self.acknowledged.extend,
+            table, self.queue, self.store, linger, self.acknowledged.extend,
             lambda *gap: self.gaps.append(gap),
         )  # fmt: skip
 
@@ -244,22 +244,22 @@ class Bench:
 
 
 @contextmanager
-def bench(directory: Path, gate: FakeGate, name: str = "btc") -> Iterator[Bench]:
+def bench(directory: Path, store: FakeStore, name: str = "btc") -> Iterator[Bench]:
     """Open a journal with one queue beside a store."""
     with open_journal(directory / "journal.sqlite") as journal:
-        yield Bench(journal, journal.queue(name), gate)
+        yield Bench(journal, journal.queue(name), store)
 
 
 @pytest.fixture
-def gate() -> FakeGate:
+def store() -> FakeStore:
     """Return an empty store."""
-    return FakeGate()
+    return FakeStore()
 
 
 @pytest.fixture
-def parts(tmp_path: Path, gate: FakeGate) -> Iterator[Bench]:
+def parts(tmp_path: Path, store: FakeStore) -> Iterator[Bench]:
     """Return a writer's parts."""
-    with bench(tmp_path, gate) as parts:
+    with bench(tmp_path, store) as parts:
         yield parts
 
 
@@ -282,11 +282,11 @@ def test_exactly_once(
     """Promise 2: after any outcomes, with any restarts between, each row is there once."""
 
     async def main(directory: Path) -> None:
-        gate = FakeGate(outcomes=list(outcomes))
+        store = FakeStore(outcomes=list(outcomes))
         sent = 0
         due = list(frames)
         for runs_for in [*restarts, None]:
-            with bench(directory, gate) as parts:
+            with bench(directory, store) as parts:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(parts.writer().run)
                     with trio.move_on_after(runs_for or 1e9):
@@ -300,7 +300,7 @@ def test_exactly_once(
                             await trio.sleep(1)
                     nursery.cancel_scope.cancel()
                 assert not parts.gaps
-        assert gate.rows == numbered(0, sent)
+        assert store.rows == numbered(0, sent)
 
     with tempfile.TemporaryDirectory() as directory:
         trio.run(main, Path(directory), clock=MockClock(autojump_threshold=0))
@@ -316,9 +316,9 @@ async def test_rows_wait_for_company(parts: Bench, autojump_clock: MockClock) ->
             await trio.sleep(0.1)
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
-    assert parts.gate.rows == numbered(0, 100)
-    assert 9 <= len(parts.gate.inserts) <= 11
-    first = parts.gate.inserts[0][0]
+    assert parts.store.rows == numbered(0, 100)
+    assert 9 <= len(parts.store.inserts) <= 11
+    first = parts.store.inserts[0][0]
     assert abs(first - 31) < 0.1
 
 
@@ -326,15 +326,15 @@ async def test_rows_are_visible_after_linger_although_inserts_take_time(
     parts: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second of `--linger` is a second until a SELECT sees the row, the INSERT included."""
-    append = FakeGate.append
+    append = FakeStore.append
     acknowledged: list[float] = []
 
-    async def slow(self: FakeGate, table: Table, rows: Sequence[RowTuple]) -> None:
+    async def slow(self: FakeStore, table: Table, rows: Sequence[RowTuple]) -> None:
         await trio.sleep(0.15)
         await append(self, table, rows)
         acknowledged.append(trio.current_time())
 
-    monkeypatch.setattr(FakeGate, "append", slow)
+    monkeypatch.setattr(FakeStore, "append", slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer(linger=1.0).run)
         for n in range(5):
@@ -356,7 +356,7 @@ async def test_no_linger_is_no_linger(parts: Bench, autojump_clock: MockClock) -
             parts.queue.append(numbered(n, 1))
             began = trio.current_time()
             await trio.sleep(1)
-            assert parts.gate.inserts[-1][0] - began < 0.01
+            assert parts.store.inserts[-1][0] - began < 0.01
         nursery.cancel_scope.cancel()
 
 
@@ -366,38 +366,38 @@ async def test_catching_up_takes_large_inserts(parts: Bench, autojump_clock: Moc
         parts.queue.append(numbered(n * 92, 92))
     began = trio.current_time()
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 46_000)
-    assert [n for _, n in parts.gate.inserts[:4]] == [BATCH] * 4
-    assert parts.gate.inserts[-1][0] - began < 3
+    assert parts.store.rows == numbered(0, 46_000)
+    assert [n for _, n in parts.store.inserts[:4]] == [BATCH] * 4
+    assert parts.store.inserts[-1][0] - began < 3
 
 
 async def test_one_enormous_frame(parts: Bench, autojump_clock: MockClock) -> None:
-    """A frame of more rows than an INSERT takes is cut; an unheard INSERT of it is settled."""
+    """A frame of more rows than an INSERT takes is cut; an unheard INSERT of it is resolved."""
     parts.queue.append(numbered(0, 3 * BATCH + 5))
-    parts.gate.outcomes = ["unheard", "partly", "unheard"]
+    parts.store.outcomes = ["unheard", "partly", "unheard"]
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 3 * BATCH + 5)
-    assert max(n for _, n in parts.gate.inserts) == BATCH
+    assert parts.store.rows == numbered(0, 3 * BATCH + 5)
+    assert max(n for _, n in parts.store.inserts) == BATCH
 
 
 async def test_another_writer(parts: Bench, autojump_clock: MockClock) -> None:
     """Rows that are not ours stop the symbol; nothing is written behind them."""
     parts.queue.append(numbered(0, 5))
     await parts.settle()
-    parts.gate.table().append((1, "d", "foreign"))
+    parts.store.table().append((1, "d", "foreign"))
     parts.queue.append(numbered(5, 5))
     with pytest.raises(TableConflict, match="1 rows more than were recorded here"):
         await parts.writer().until_empty()
-    assert len(parts.gate.table()) == 6
+    assert len(parts.store.table()) == 6
     assert parts.queue.backlog == 5
 
 
 async def test_as_many_rows_of_another_writer(parts: Bench, autojump_clock: MockClock) -> None:
-    """Not their number settles an INSERT that nobody heard of, but what they are."""
+    """Not their number resolves an INSERT that nobody heard of, but what they are."""
     parts.queue.append(numbered(0, 5))
     await parts.settle()
     parts.queue.append(numbered(5, 5))
-    parts.gate.table().extend(numbered(100, 5))
+    parts.store.table().extend(numbered(100, 5))
     with pytest.raises(TableConflict):
         await parts.writer().until_empty()
 
@@ -412,7 +412,7 @@ async def test_another_writer_is_noticed_within_a_minute(
             parts.queue.append(numbered(n, 1))
             await trio.sleep(1)
             if n == 10:
-                parts.gate.table().append((1, "d", "foreign"))
+                parts.store.table().append((1, "d", "foreign"))
 
     writer = parts.writer()
     async with trio.open_nursery() as nursery:
@@ -421,15 +421,15 @@ async def test_another_writer_is_noticed_within_a_minute(
         with trio.fail_after(11 + AUDIT_INTERVAL + 3):
             while not isinstance(writer.refusal, TableConflict):
                 await trio.sleep(0.5)
-        stored = len(parts.gate.table())
+        stored = len(parts.store.table())
         await trio.sleep(200)
-        assert len(parts.gate.table()) == stored
+        assert len(parts.store.table()) == stored
         assert parts.queue.backlog == 200 - (stored - 1)
         # Whoever removes the foreign row is written for again.
-        parts.gate.table().remove((1, "d", "foreign"))
+        parts.store.table().remove((1, "d", "foreign"))
         await trio.sleep(LAST_HOLD + 5)
         assert writer.refusal is None
-        assert parts.gate.rows == numbered(0, 200)
+        assert parts.store.rows == numbered(0, 200)
         nursery.cancel_scope.cancel()
 
 
@@ -450,7 +450,7 @@ async def test_a_second_recorder_elsewhere_writes_nothing(
         nursery.start_soon(first)
         nursery.start_soon(parts.writer().run)
         await trio.sleep(30)
-        with bench(tmp_path / "elsewhere", parts.gate) as other:
+        with bench(tmp_path / "elsewhere", parts.store) as other:
             other.queue.append([row(1000)])
             async with trio.open_nursery() as second:
                 writer = other.writer()
@@ -463,7 +463,7 @@ async def test_a_second_recorder_elsewhere_writes_nothing(
             assert other.queue.backlog == 1
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
-    assert [row[2] for row in parts.gate.table()] == [f"{n}|x" for n in range(600)]
+    assert [row[2] for row in parts.store.table()] == [f"{n}|x" for n in range(600)]
 
 
 async def test_a_table_that_was_recorded_elsewhere_until_now(
@@ -471,14 +471,14 @@ async def test_a_table_that_was_recorded_elsewhere_until_now(
 ) -> None:
     """A symbol that moved to this recorder is written as soon as it is seen that nobody else is."""
     moved: list[RowTuple] = [(int(1000 * time.time()), "d", "0|x")]
-    parts.gate.rows = list(moved)
+    parts.store.rows = list(moved)
     parts.queue.append([(int(1000 * time.time()), "d", "1|x")])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
         await trio.sleep(WATCHED - 1)
-        assert parts.gate.rows == moved
+        assert parts.store.rows == moved
         await trio.sleep(4)
-        assert len(parts.gate.table()) == 2
+        assert len(parts.store.table()) == 2
         nursery.cancel_scope.cancel()
 
 
@@ -486,7 +486,7 @@ async def test_two_recorders_that_start_together_are_found(
     parts: Bench, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """With an empty table there is nothing to see at first: the first looks come early."""
-    with bench(tmp_path / "elsewhere", parts.gate) as other:
+    with bench(tmp_path / "elsewhere", parts.store) as other:
         async with trio.open_nursery() as nursery:
             writers = [parts.writer(), other.writer()]
             for writer in writers:
@@ -505,7 +505,7 @@ async def test_emptied_table_while_recording(
 ) -> None:
     """What the journal still has is written again in order; what is gone for good is a gap."""
     monkeypatch.setattr("mexc_trio.record.reconcile.now", lambda: 1000)
-    parts.gate.keeps_none_aside = kept == "no right"
+    parts.store.keeps_none_aside = kept == "no right"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
         for n in range(100):
@@ -516,15 +516,15 @@ async def test_emptied_table_while_recording(
                 await parts.journal.purge()
                 parts.journal.retention = 600
             if n == 30:
-                parts.gate.table().clear()
+                parts.store.table().clear()
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     if kept == "all":
         assert parts.gaps == []
-        assert parts.gate.rows == numbered(0, 100)
-        assert 0 < len(parts.gate.aside) < 70
-        (first, *_), aside = parts.gate.aside[0], len(parts.gate.aside)
-        assert parts.gate.aside == numbered(int(first) - 1000, aside)
+        assert parts.store.rows == numbered(0, 100)
+        assert 0 < len(parts.store.aside) < 70
+        (first, *_), aside = parts.store.aside[0], len(parts.store.aside)
+        assert parts.store.aside == numbered(int(first) - 1000, aside)
         return
     (gap,) = parts.gaps
     gone = gap[3] - 1000
@@ -532,7 +532,7 @@ async def test_emptied_table_while_recording(
     assert (gap[0], gap[2]) == (Cause.TABLE_SHORTER, 1000)
     restored = range(1) if kept == "no right" else range(8, 14)
     assert gap[1] in {f"{gone} rows lost, {n} restored" for n in restored}
-    assert parts.gate.rows == numbered(gone, 100 - gone)
+    assert parts.store.rows == numbered(gone, 100 - gone)
 
 
 async def test_table_and_journal_damaged_together(
@@ -540,14 +540,14 @@ async def test_table_and_journal_damaged_together(
 ) -> None:
     """Promise 4: nobody knows what was there, and that is a gap even if nothing is left."""
     monkeypatch.setattr("mexc_trio.record.reconcile.now", lambda: 5000)
-    parts.gate.rows, parts.gate.readable = numbered(0, 50), 0
+    parts.store.rows, parts.store.readable = numbered(0, 50), 0
     await parts.settle()
     (gap,) = parts.gaps
     assert gap[0] is Cause.JOURNAL_LOST
     assert gap[2:] == (5000, 5000)
     parts.queue.append(numbered(100, 5))
     await parts.settle()
-    assert parts.gate.rows == numbered(100, 5)
+    assert parts.store.rows == numbered(100, 5)
     assert len(parts.gaps) == 1
 
 
@@ -555,11 +555,11 @@ async def test_fewer_rows_that_are_not_ours(parts: Bench, autojump_clock: MockCl
     """A table that was replaced by something else is left alone."""
     parts.queue.append(numbered(0, 20))
     await parts.settle()
-    parts.gate.rows = numbered(500, 10)
+    parts.store.rows = numbered(500, 10)
     parts.queue.append(numbered(20, 5))
     with pytest.raises(TableConflict, match="not those that were recorded here"):
         await parts.writer().until_empty()
-    assert parts.gate.rows == numbered(500, 10)
+    assert parts.store.rows == numbered(500, 10)
 
 
 async def test_table_shorter_than_the_journal_can_fill(
@@ -575,9 +575,9 @@ async def test_table_shorter_than_the_journal_can_fill(
         await parts.journal.purge()
     parts.queue.append(numbered(100, 20))
     await parts.settle()
-    del parts.gate.table()[30:]
+    del parts.store.table()[30:]
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 30) + numbered(100, 20)
+    assert parts.store.rows == numbered(0, 30) + numbered(100, 20)
     assert parts.gaps == [(Cause.TABLE_SHORTER, "70 rows lost, 20 restored", 1029, 1100)]
 
 
@@ -585,10 +585,10 @@ async def test_dropped_table(parts: Bench, autojump_clock: MockClock) -> None:
     """A table that is dropped while recording is made again and filled from the journal."""
     parts.queue.append(numbered(0, 50))
     await parts.settle()
-    parts.gate.rows = None
+    parts.store.rows = None
     parts.queue.append(numbered(50, 50))
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 100)
+    assert parts.store.rows == numbered(0, 100)
     assert parts.gaps == []
 
 
@@ -601,16 +601,16 @@ async def test_dropped_table_that_the_journal_does_not_have(
     await parts.settle()
     parts.journal.retention = -1
     await parts.journal.purge()
-    parts.gate.rows = None
+    parts.store.rows = None
     parts.queue.append(numbered(50, 50))
     await parts.settle()
-    assert parts.gate.rows == numbered(50, 50)
+    assert parts.store.rows == numbered(50, 50)
     assert parts.gaps == [(Cause.TABLE_DROPPED, "50 rows lost, 0 restored", 1000, 1050)]
 
 
 async def test_journal_lost(parts: Bench, autojump_clock: MockClock) -> None:
     """A new journal beside a table with rows: the gap ends with the first row, late or not."""
-    parts.gate.rows = numbered(0, 10)
+    parts.store.rows = numbered(0, 10)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
         await trio.sleep(100)
@@ -618,7 +618,7 @@ async def test_journal_lost(parts: Bench, autojump_clock: MockClock) -> None:
         parts.queue.append(numbered(500, 5))
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
-    assert parts.gate.rows == numbered(0, 10) + numbered(500, 5)
+    assert parts.store.rows == numbered(0, 10) + numbered(500, 5)
     assert [(cause, start, end) for cause, _, start, end in parts.gaps] == [
         (Cause.JOURNAL_LOST, 1009, 1500)
     ]
@@ -626,16 +626,16 @@ async def test_journal_lost(parts: Bench, autojump_clock: MockClock) -> None:
 
 async def test_journal_lost_and_no_row_comes(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The gap is not forgotten if the run ends first: the next one writes it."""
-    gate = FakeGate(rows=numbered(0, 10))
-    with bench(tmp_path, gate) as parts:
+    store = FakeStore(rows=numbered(0, 10))
+    with bench(tmp_path, store) as parts:
         with trio.move_on_after(50):
             await parts.writer().run()
         assert parts.gaps == []
-    with bench(tmp_path, gate) as parts:
+    with bench(tmp_path, store) as parts:
         parts.queue.append(numbered(500, 5))
         await parts.settle()
         assert [(start, end) for _, _, start, end in parts.gaps] == [(1009, 1500)]
-        assert gate.rows == numbered(0, 10) + numbered(500, 5)
+        assert store.rows == numbered(0, 10) + numbered(500, 5)
 
 
 async def test_journal_that_lost_its_end(parts: Bench, autojump_clock: MockClock) -> None:
@@ -643,11 +643,11 @@ async def test_journal_that_lost_its_end(parts: Bench, autojump_clock: MockClock
     parts.queue.append(numbered(0, 10))
     await parts.settle()
     parts.queue.append(numbered(10, 5))  # these the journal still has, unacknowledged
-    parts.gate.table().extend(numbered(10, 20))  # and the table has them, and more
+    parts.store.table().extend(numbered(10, 20))  # and the table has them, and more
     parts.queue.after_reboot, parts.queue.earlier = True, 15
     parts.queue.append(numbered(500, 5))  # of this run
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 30) + numbered(500, 5)
+    assert parts.store.rows == numbered(0, 30) + numbered(500, 5)
 
 
 async def test_power_cut_and_another_writer(parts: Bench, autojump_clock: MockClock) -> None:
@@ -655,7 +655,7 @@ async def test_power_cut_and_another_writer(parts: Bench, autojump_clock: MockCl
     parts.queue.append(numbered(0, 10))
     await parts.settle()
     parts.queue.append(numbered(10, 5))
-    parts.gate.table().extend(numbered(300, 20))
+    parts.store.table().extend(numbered(300, 20))
     parts.queue.after_reboot, parts.queue.earlier = True, 15
     with pytest.raises(TableConflict):
         await parts.writer().until_empty()
@@ -667,17 +667,17 @@ async def test_full_read_after_each_start_of_the_engine(
     """A table is read in full once for each life of its engine, and its lost end is given back."""
     parts.queue.append(numbered(0, 50))
     await parts.settle()
-    assert parts.gate.full_reads == 1
+    assert parts.store.full_reads == 1
     await parts.settle()
-    parts.gate.outcomes = ["lost", "unheard"]
+    parts.store.outcomes = ["lost", "unheard"]
     parts.queue.append(numbered(50, 50))
     await parts.settle()
-    assert parts.gate.full_reads == 1
-    parts.gate.life, parts.gate.readable = "life 2", 90
+    assert parts.store.full_reads == 1
+    parts.store.life, parts.store.readable = "life 2", 90
     parts.queue.append(numbered(100, 5))
     await parts.settle()
-    assert parts.gate.full_reads == 2
-    assert parts.gate.rows == numbered(0, 105)
+    assert parts.store.full_reads == 2
+    assert parts.store.rows == numbered(0, 105)
 
 
 @pytest.mark.parametrize("kind", [Writer, SharedWriter])
@@ -689,33 +689,33 @@ async def test_restart_of_the_engine_that_no_insert_meets(
         nursery.start_soon(parts.writer(kind).run)
         parts.queue.append(numbered(0, 10))
         await trio.sleep(100)
-        assert parts.gate.full_reads == 1
-        parts.gate.life, parts.gate.readable = "life 2", 7
+        assert parts.store.full_reads == 1
+        parts.store.life, parts.store.readable = "life 2", 7
         for number in range(10, 20):
             parts.queue.append(numbered(number, 1))
             await trio.sleep(AUDIT_INTERVAL / 5)
         nursery.cancel_scope.cancel()
-    assert parts.gate.full_reads == 2
-    assert parts.gate.rows == numbered(0, 20)
+    assert parts.store.full_reads == 2
+    assert parts.store.rows == numbered(0, 20)
     assert parts.gaps == []
 
 
-async def test_seal_spares_the_full_read(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_fingerprint_spares_the_full_read(tmp_path: Path, autojump_clock: MockClock) -> None:
     """After a clean stop the files need not be read; after a kill, or any change, they do."""
-    gate = FakeGate(sealed="seal a")
-    with bench(tmp_path, gate) as parts:
+    store = FakeStore(fingerprint_now="print a")
+    with bench(tmp_path, store) as parts:
         parts.queue.append(numbered(0, 50))
         await parts.settle()
-    gate.life = "life 2"
-    with bench(tmp_path, gate) as parts:
+    store.life = "life 2"
+    with bench(tmp_path, store) as parts:
         await parts.settle()
-        assert gate.full_reads == 1
+        assert store.full_reads == 1
         parts.queue.append(numbered(50, 5))
         await parts.settle()
-    gate.life, gate.sealed = "life 3", "seal b"
-    with bench(tmp_path, gate) as parts:
+    store.life, store.fingerprint_now = "life 3", "print b"
+    with bench(tmp_path, store) as parts:
         await parts.settle()
-        assert gate.full_reads == 2
+        assert store.full_reads == 2
 
 
 @pytest.mark.parametrize("times", [1, 10])
@@ -727,7 +727,7 @@ async def test_a_store_that_refuses_is_asked_again(
     Meanwhile it is not asked in a hot loop.
     """
     parts.queue.append(numbered(0, 5))
-    parts.gate.outcomes = [StoreRejected("no right")] * times
+    parts.store.outcomes = [StoreRejected("no right")] * times
     writer = parts.writer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
@@ -736,9 +736,9 @@ async def test_a_store_that_refuses_is_asked_again(
         assert parts.queue.backlog == 5
         await trio.sleep(times * LAST_HOLD)
         assert writer.refusal is None
-        assert parts.gate.rows == numbered(0, 5)
+        assert parts.store.rows == numbered(0, 5)
         nursery.cancel_scope.cancel()
-    assert len(parts.gate.refusals) == times
+    assert len(parts.store.refusals) == times
 
 
 @pytest.mark.parametrize(
@@ -749,13 +749,13 @@ async def test_trouble_with_one_table_is_no_hot_loop(
 ) -> None:
     """A store that answers and refuses one table's INSERTs is asked every ten seconds at last."""
     parts.queue.append(numbered(0, 5))
-    parts.gate.outcomes = [trouble] * 10_000
+    parts.store.outcomes = [trouble] * 10_000
     with trio.move_on_after(600):
         await parts.writer().run()
-    assert 600 / LAST_PAUSE - 5 <= len(parts.gate.inserts) <= 600 / LAST_PAUSE + 15
-    parts.gate.outcomes.clear()
+    assert 600 / LAST_PAUSE - 5 <= len(parts.store.inserts) <= 600 / LAST_PAUSE + 15
+    parts.store.outcomes.clear()
     await parts.settle()
-    assert parts.gate.rows == numbered(0, 5)
+    assert parts.store.rows == numbered(0, 5)
 
 
 async def test_stopping_writes_what_is_left(parts: Bench, autojump_clock: MockClock) -> None:
@@ -765,9 +765,9 @@ async def test_stopping_writes_what_is_left(parts: Bench, autojump_clock: MockCl
         await trio.sleep(1)
         parts.queue.append(numbered(0, 50))
         await trio.sleep(1)
-        assert parts.gate.rows == []
+        assert parts.store.rows == []
         nursery.cancel_scope.cancel()
-    assert parts.gate.rows == numbered(0, 50)
+    assert parts.store.rows == numbered(0, 50)
     assert parts.acknowledged == numbered(0, 50)
 
 
@@ -779,7 +779,7 @@ async def test_stopping_with_the_store_away(parts: Bench, autojump_clock: MockCl
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.writer().run)
         await trio.sleep(1)
-        parts.gate.outcomes, parts.gate.comes_back_after = ["lost"], 1e9
+        parts.store.outcomes, parts.store.comes_back_after = ["lost"], 1e9
         parts.queue.append(numbered(5, 5))
         await trio.sleep(1.5)
         nursery.cancel_scope.cancel()
@@ -793,12 +793,12 @@ async def test_stopping_does_not_begin_a_long_read(
 ) -> None:
     """A large table that was not looked at yet is left to the next run."""
     monkeypatch.setattr("mexc_trio.record.writer.QUICKLY_READ", 5)
-    parts.gate.rows = numbered(0, 10)
+    parts.store.rows = numbered(0, 10)
     parts.queue.append(numbered(500, 5))
     with trio.CancelScope() as scope:
         scope.cancel()
         await parts.writer().run()
-    assert parts.gate.full_reads == 0
+    assert parts.store.full_reads == 0
     assert parts.queue.backlog == 5
 
 
@@ -821,18 +821,18 @@ def test_ledger_of_several_recorders(outcomes: list[Outcome], steps: list[tuple[
     """Rows of others between ours confuse nobody: ours are there once each."""
 
     async def main(directory: Path) -> None:
-        gate = FakeGate(outcomes=list(outcomes))
+        store = FakeStore(outcomes=list(outcomes))
         ours = theirs = 0
         for mine, others in steps:
-            with bench(directory, gate, "gaps") as parts:
-                gate.table().extend(gaps(theirs, others, "ETH_USDT"))
+            with bench(directory, store, "gaps") as parts:
+                store.table().extend(gaps(theirs, others, "ETH_USDT"))
                 theirs += others
                 parts.queue.append(gaps(ours, mine))
                 ours += mine
                 await parts.settle(SharedWriter)
-        found = [row for row in gate.table() if row[0] == "BTC_USDT"]
+        found = [row for row in store.table() if row[0] == "BTC_USDT"]
         assert found == gaps(0, ours)
-        assert len(gate.table()) == ours + theirs
+        assert len(store.table()) == ours + theirs
 
     with tempfile.TemporaryDirectory() as directory:
         trio.run(main, Path(directory), clock=MockClock(autojump_threshold=0))
@@ -842,18 +842,18 @@ async def test_ledger_that_lost_its_end(
     tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only what is missing of ours is appended again."""
-    gate = FakeGate(rows=gaps(0, 3, "ETH_USDT"))
-    with bench(tmp_path, gate, "gaps") as parts:
+    store = FakeStore(rows=gaps(0, 3, "ETH_USDT"))
+    with bench(tmp_path, store, "gaps") as parts:
         parts.queue.append(gaps(0, 5))
         await parts.settle(SharedWriter)
-        assert gate.rows is not None
-        gate.rows = [*gate.rows[:6], *gaps(3, 1, "ETH_USDT")]
+        assert store.rows is not None
+        store.rows = [*store.rows[:6], *gaps(3, 1, "ETH_USDT")]
         with caplog.at_level(logging.WARNING):
             await parts.settle(SharedWriter)
             parts.queue.append(gaps(5, 1))
-            gate.life = "life 2"
+            store.life = "life 2"
             await parts.settle(SharedWriter)
-    assert [row for row in gate.rows if row[0] == "BTC_USDT"] == gaps(0, 6)
+    assert [row for row in store.rows if row[0] == "BTC_USDT"] == gaps(0, 6)
     assert "2 rows are appended again" in caplog.text
 
 
@@ -863,15 +863,15 @@ async def test_ledger_of_a_bad_day(
     lost: int, unheard: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """However long the ledger is, a few rows at a time are looked for, and never all read."""
-    gate = FakeGate()
-    with bench(tmp_path, gate, "gaps") as parts:
+    store = FakeStore()
+    with bench(tmp_path, store, "gaps") as parts:
         parts.queue.append(gaps(0, 1500))
         await parts.settle(SharedWriter)
-        del gate.table()[1500 - lost :]
+        del store.table()[1500 - lost :]
         parts.queue.append(gaps(1500, 1000))
         if not lost:
-            gate.table().extend(gaps(1500, unheard))
-        gate.rows = gaps(0, 9000, "ETH_USDT") + gate.table()
+            store.table().extend(gaps(1500, unheard))
+        store.rows = gaps(0, 9000, "ETH_USDT") + store.table()
         await parts.settle(SharedWriter)
-    assert [row for row in gate.table() if row[0] == "BTC_USDT"] == gaps(0, 2500)
-    assert len(gate.table()) == 11_500
+    assert [row for row in store.table() if row[0] == "BTC_USDT"] == gaps(0, 2500)
+    assert len(store.table()) == 11_500

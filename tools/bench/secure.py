@@ -83,9 +83,16 @@ class Secure:
                 return
 
     async def send(self, parts: Sequence[bytes]) -> None:
-        """Send messages, each in a record of its own."""
-        for part in parts:
-            self._tls.write(part)
+        """Send messages, each in a record of its own.
+
+        Raises:
+            trio.BrokenResourceError: the other side has left.
+        """
+        try:
+            for part in parts:
+                self._tls.write(part)
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError from error
         await self._write()
 
     async def receive(self) -> bytes:

@@ -12,11 +12,11 @@ from mexc_trio.cli.main import main
 from mexc_trio.exchange.rate_limiter import RateLimiter
 
 
-async def turn(self: RateLimiter) -> None:
+async def acquire(self: RateLimiter) -> None:
     """Let everybody go at once."""
     await trio.lowlevel.checkpoint()
 
 
 if __name__ == "__main__":
-    RateLimiter.turn = turn  # type: ignore[method-assign]
+    RateLimiter.acquire = acquire  # type: ignore[method-assign]
     sys.exit(main())

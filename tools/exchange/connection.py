@@ -129,7 +129,9 @@ class Connection:
         """Send what waits for its time, until cancelled."""
         while True:
             while self.late and self.late[0][0] <= trio.current_time():
-                await self.send(self.late.popleft()[1])
+                frames = self.late.popleft()[1]
+                if await self.send(frames):
+                    self.frames += len(frames)
             await trio.sleep(_LATE_PAUSE)
 
     async def close(self, code: int, reason: str | None) -> None:

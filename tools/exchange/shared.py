@@ -8,8 +8,9 @@ the way to all of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from tools.market import MIX
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 _SHORTEST_PAUSE: Final = 0.002  # seconds between two looks at what is due
 
 
-class _Deal(NamedTuple):
-    """A frame on its way to one connection."""
+@attrs.define(eq=False)
+class _Deal:
+    """A frame on its way to all who are subscribed."""
 
     symbol: str
     frame: str
-    again: bool
-    """Whether another connection gets it first."""
+    is_sent: bool = False
+    """Whether a connection has got it."""
 
 
 async def send_shared_deals(exchange: State) -> None:
@@ -53,11 +55,20 @@ async def send_shared_deals(exchange: State) -> None:
 
 
 async def _send(exchange: State, connection: Connection, deals: list[_Deal]) -> None:
-    records = [
-        exchange.records.add(connection.number, one.symbol, "deal", one.frame, again=one.again)
-        for one in deals
-    ]
+    records = []
+    for deal in deals:
+        # Once more: after a silence nothing comes that is not in the records at that moment.
+        if not _is_silenced(exchange, deal.symbol):
+            add = exchange.records.add
+            record = add(connection.number, deal.symbol, "deal", deal.frame, again=deal.is_sent)
+            records.append(record)
+            deal.is_sent = True
     await exchange.transmit(connection, records)
+
+
+def _is_silenced(exchange: State, symbol: str) -> bool:
+    silences = {(symbol, "deal"), (symbol, None), (None, "deal"), (None, None)}
+    return not exchange.silenced.isdisjoint(silences)
 
 
 def _deal(
@@ -66,15 +77,14 @@ def _deal(
     subscribers: list[Connection],
     due: defaultdict[Connection, list[_Deal]],
 ) -> None:
-    silences = {(symbol, "deal"), (symbol, None), (None, "deal"), (None, None)}
-    if not exchange.silenced.isdisjoint(silences):
+    if _is_silenced(exchange, symbol):
         return
     merged = all(one.subscriptions[symbol]["deal"].merged for one in subscribers)
-    frame = exchange.market.frame(symbol, "deal", merged=merged)
+    deal = _Deal(symbol, exchange.market.frame(symbol, "deal", merged=merged))
     unlucky = None
     if len(subscribers) > 1 and exchange.chance.random() < exchange.loss:
         unlucky = exchange.chance.choice(subscribers)
         exchange.lost += 1
-    lucky = [one for one in subscribers if one is not unlucky]
-    for number, connection in enumerate(lucky):
-        due[connection].append(_Deal(symbol, frame, again=number > 0))
+    for connection in subscribers:
+        if connection is not unlucky:
+            due[connection].append(deal)

@@ -12,7 +12,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -21,7 +21,11 @@ from mexc_trio.filled import Filled
 from tools.exchange import Exchange, open_exchange
 from tools.exchange.tape import ids_of
 from tools.market import Row, truth
+from tools.soak.made import says_missing
 from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
+
+if TYPE_CHECKING:
+    from mexc_trio.rows import Gap
 
 SETTLED: Final = 4.0
 """Seconds after the last cut in which its deals are fetched."""
@@ -179,18 +183,12 @@ async def _cut(
 def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> Result:
     """Hold what is stored against what was dealt, and the ledger against what was missed."""
     stored = trial.rows()
-    ledger = [
-        (int(str(start)), int(str(end)), str(detail))
-        for start, end, detail in trial.ask(
-            "SELECT toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), detail "
-            "FROM gaps WHERE channel = 'deal'",
-        )
-    ]
+    ledger = [gap for gap in trial.ledger() if gap.channel == "deal"]
     heard = {row for record in market.exchange.sent(SYMBOL) for row in record.rows or ()}
     kept = Counter(stored)
     missing = [deal for deal in market.deals if deal not in kept]
     verdict = json.loads(trial.run("verify", "--json").stdout)
-    told = [filled for _, _, detail in ledger if (filled := Filled.of(detail))]
+    told = [filled for gap in ledger if (filled := Filled.of(gap.detail))]
     return Result(
         cuts=trial.cuts,
         seconds=round(seconds, 1),
@@ -200,7 +198,7 @@ def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> R
         unaccounted=[
             f"number {number} of {len(market.deals)}: {deal}"
             for number, deal in enumerate(market.deals)
-            if deal not in kept and not _is_told(deal[0], ledger)
+            if deal not in kept and not any(says_missing(gap, deal[0]) for gap in ledger)
         ],
         twice=sum(number - 1 for row, number in kept.items() if row[1] == "d"),
         strange=len(kept.keys() - {*market.deals, *heard}),
@@ -213,18 +211,9 @@ def _compared(trial: Cuts, market: _Market, seconds: float, exit_code: int) -> R
     )
 
 
-def _is_told(at: int, ledger: Sequence[tuple[int, int, str]]) -> bool:
-    """Whether the ledger says that something is missing at a time."""
-    for start, end, detail in ledger:
-        filled = Filled.of(detail)
-        if start <= at < (end if filled is None else filled.since(start)):
-            return True
-    return False
-
-
-def _untrue(gap: tuple[int, int, str], deals: Sequence[Row]) -> str:
+def _untrue(gap: Gap, deals: Sequence[Row]) -> str:
     """Return what a row of the ledger says of its filling, if it is not so."""
-    start, end, detail = gap
+    start, end, detail = gap.start, gap.end, gap.detail
     filled = Filled.of(detail)
     if filled is None:
         return ""

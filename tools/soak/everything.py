@@ -7,20 +7,25 @@ what it writes to. In the end each deal is stored once, or lacking inside a row 
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from mexc_trio import open_store
+from mexc_trio.record.causes import SILENT_ELSEWHERE
 from tools.exchange import open_exchange
-from tools.soak.made import Comparison, Made, Told
+from tools.soak.made import Comparison, Made
 from tools.soak.recorder import SYMBOL, kill
 from tools.soak.trouble import PATIENCE, Soak, Trouble
+
+if TYPE_CHECKING:
+    from mexc_trio.rows import Gap
 
 _CLOSE: Final = 3_000
 """Milliseconds around a time without any line in which a gap is no surprise."""
@@ -38,10 +43,12 @@ class Result:
     comparison: Comparison
     gaps: dict[str, int]
     """Rows of the ledger by channel and cause."""
-    needless: Sequence[Told]
+    needless: Sequence[Gap]
     """Those of lost connections at a time when a line lived and was answered."""
-    sound: bool
-    """What `mexc-trio verify` says."""
+    doubtful: int
+    """The same where that line's channel was silent for longer than is usual, as the row says."""
+    wrongs: Sequence[str]
+    """What is wrong, as `mexc-trio verify` says."""
     exit_code: int
 
     @property
@@ -50,7 +57,7 @@ class Result:
         it = self.comparison
         return bool(
             it.unaccounted or it.twice or it.strange or it.books_back or it.untrue
-            or self.needless or not self.sound or self.exit_code
+            or self.needless or self.wrongs or self.exit_code
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -101,13 +108,9 @@ def _compared(soak: Soak, trouble: Trouble, seconds: float, exit_code: int) -> R
     """Hold every row against what was made, and each gap against who was heard."""
     comparison = Comparison()
     soak.run("drain").check_returncode()  # what the store did not take in time is in the journal
+    ledger = soak.ledger()
     target = soak.store if "://" in soak.store else Path(soak.directory, soak.store)
     with open_store(target) as store:
-        columns = store.sql(
-            "SELECT symbol, toString(channel), toUnixTimestamp64Milli(`from`), "
-            "toUnixTimestamp64Milli(`to`), toString(cause), detail FROM gaps"
-        ).to_pydict()
-        ledger = [Told(*row) for row in zip(*columns.values(), strict=True)]
         for symbol in trouble.symbols:
             table = symbol.removesuffix("_USDT").lower()
             columns = store.sql(
@@ -119,21 +122,22 @@ def _compared(soak: Soak, trouble: Trouble, seconds: float, exit_code: int) -> R
     lost = [
         gap
         for gap in ledger
-        if gap.cause == "connection lost" and not gap.detail.startswith(_ALL_LINES)
+        if gap.cause == "connection lost"
+        and not gap.detail.startswith(_ALL_LINES)
+        and not any(
+            gap.start - _CLOSE <= at <= gap.end + _CLOSE for at in trouble.blind[gap.symbol]
+        )
     ]
+    needless = [gap for gap in lost if SILENT_ELSEWHERE not in gap.detail]
+    verdict = json.loads(soak.run("verify", "--json").stdout)
     return Result(
         seconds=round(seconds, 1),
         symbols=len(trouble.symbols),
         faults=dict(trouble.done),
         comparison=comparison,
         gaps=dict(Counter(f"{gap.channel}, {gap.cause}" for gap in ledger)),
-        needless=[
-            gap
-            for gap in lost
-            if not any(
-                gap.start - _CLOSE <= at <= gap.end + _CLOSE for at in trouble.blind[gap.symbol]
-            )
-        ],
-        sound='"sound": true' in soak.run("verify", "--json").stdout,
+        needless=needless,
+        doubtful=len(lost) - len(needless),
+        wrongs=[finding["text"] for finding in verdict["findings"] if finding["wrong"]],
         exit_code=exit_code,
     )

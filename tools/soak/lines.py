@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PAUSE: Final = 0.3
 """Seconds between two faults, and as much again at random."""
+_PATIENCE: Final = 30.0
+"""Seconds for deals that are asked for to be stored."""
 _HEARD: Final = 20
 """Frames that a line was sent before another one is broken: it is known to live by the first."""
 
@@ -36,11 +38,16 @@ class Trial(Place):
     lines: int = 2
     kills: int = 400
     loss: float = 0.0
+    delay: float = 0.0
+    """Seconds by which every second connection lags. Those are broken first, and what is on its way
+    on them is lost; of what the other one lost of the same, nobody has anything."""
     renewals: int = 0
     """How often the routes are changed in the settings, and the recorder told to read them."""
     rate: float = 500.0
     seconds: float = 0.0
     """How long to go on after the last kill."""
+    deals: int = 0
+    """And until so many were sent, however long that takes."""
     seed: int = 1
 
 
@@ -67,7 +74,7 @@ class Result:
     books_sent: int
     """Books that were sent on the busiest of the lines."""
     longest_pause: float
-    """Seconds between two stored books, at the most."""
+    """Seconds between two stored books, at the most, less the longest pause in what was sent."""
     exit_code: int
 
     @property
@@ -88,16 +95,27 @@ async def try_lines(trial: Trial) -> Result:
     """Do it, and compare."""
     chance = random.Random(trial.seed)
     async with open_exchange(
-        rate=trial.rate, seed=trial.seed, shared=True, loss=trial.loss
+        rate=trial.rate,
+        seed=trial.seed,
+        shared=True,
+        loss=trial.loss,
+        delays=(0.0, trial.delay),
+        rest_port=0,
     ) as exchange:
         exchange.silence()
         _configure(trial, "direct")
-        recorder = await trial.start("--lines", str(trial.lines), "--url", exchange.url)
+        assert exchange.rest is not None  # noqa: S101 - it was opened with one
+        recorder = await trial.start(
+            "--lines", str(trial.lines), "--url", exchange.url, "--rest-url", exchange.rest.url
+        )
         try:
             began = await _trouble(trial, exchange, recorder, chance)
+            if trial.loss and trial.kills:
+                await _until_complete(trial, exchange)
             exchange.silence()
             seconds = trio.current_time() - began
-            await trial.until_stored(_last_deal(exchange))
+            await trial.until_stored(last_deal(exchange))
+            await _until_complete(trial, exchange)
             recorder.send_signal(signal.SIGINT)
             with trio.fail_after(LONGEST_WAIT):
                 exit_code = await recorder.wait()
@@ -117,8 +135,9 @@ async def _trouble(
     exchange.resume()
     for _ in range(trial.kills):
         await trio.sleep(PAUSE * (1 + chance.random()))
-        await until(exchange, recorder, lambda: _heard(exchange) == trial.lines)
-        await exchange.drop(chance.choice(subscribed(exchange)))
+        await until(exchange, recorder, lambda: heard(exchange) == trial.lines)
+        late = [one for one in subscribed(exchange) if one.delay]
+        await exchange.drop(chance.choice(late or subscribed(exchange)))
         await until(exchange, recorder, lambda: len(subscribed(exchange)) == trial.lines)
     for number in range(trial.renewals):
         await trio.sleep(PAUSE * (1 + chance.random()))
@@ -134,15 +153,27 @@ async def _trouble(
             ),
         )
     await trio.sleep(trial.seconds or 2 * PAUSE)
+    while len({row for row in exchange.rows(SYMBOL) if row[1] == "d"}) < trial.deals:  # noqa: ASYNC110 - counting takes longer than waiting
+        await trio.sleep(PAUSE)
+    await until(exchange, recorder, lambda: heard(exchange) == trial.lines)
     return began
 
 
-def _heard(exchange: Exchange) -> int:
+async def _until_complete(trial: Trial, exchange: Exchange) -> None:
+    """Give what a line lags with the time to come, and what no line brought to be asked for."""
+    sent = {row for row in exchange.rows(SYMBOL) if row[1] == "d"}
+    with trio.move_on_after(_PATIENCE):
+        while sent - set(await trio.to_thread.run_sync(trial.rows)):  # noqa: ASYNC110 - files
+            await trio.sleep(PAUSE)
+
+
+def heard(exchange: Exchange) -> int:
     """Count the lines that are subscribed to everything and have been sent enough since."""
     return sum(one.frames >= _HEARD for one in subscribed(exchange))
 
 
-def _last_deal(exchange: Exchange) -> Row:
+def last_deal(exchange: Exchange) -> Row:
+    """Return the deal that was sent last."""
     # Only the last frames are read: to read all would keep the exchange from answering pings.
     for record in reversed(exchange.sent(SYMBOL)):
         for row in reversed(record.rows or ()):
@@ -177,7 +208,6 @@ def _compared(
     kept = Counter(stored)
     order = [row for row in stored if row[1] == "dp"]
     known = [versions[row] for row in order if row in versions]
-    pauses = [later[0] - earlier[0] for earlier, later in pairwise(order)]
     return Result(
         kills=trial.kills,
         renewals=trial.renewals,
@@ -191,6 +221,11 @@ def _compared(
         books=len(order),
         books_back=sum(later <= earlier for earlier, later in pairwise(known)),
         books_sent=max(books.values(), default=0),
-        longest_pause=max(pauses, default=0) / 1000,
+        longest_pause=max(0, _pause(order) - _pause(sorted(versions))) / 1000,
         exit_code=exit_code,
     )
+
+
+def _pause(books: Sequence[Row]) -> int:
+    """Return the most milliseconds between one and the next."""
+    return max((later[0] - earlier[0] for earlier, later in pairwise(books)), default=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
@@ -13,26 +13,17 @@ import msgspec
 from mexc_trio.filled import Filled
 
 if TYPE_CHECKING:
+    from mexc_trio.rows import Gap
     from tools.exchange.records import Record
     from tools.market import Row
 
 
-class Told(NamedTuple):
-    """A row of the ledger. Times are in milliseconds."""
-
-    symbol: str
-    channel: str
-    start: int
-    end: int
-    cause: str
-    detail: str
-
-    def says_missing(self, at: int) -> bool:
-        """Whether it says that deals may be missing at a time."""
-        if self.channel not in ("deal", "all"):
-            return False
-        filled = Filled.of(self.detail)
-        return self.start <= at < (self.end if filled is None else filled.since(self.start))
+def says_missing(gap: Gap, at: int) -> bool:
+    """Whether a row of the ledger says that deals may be missing at a time, in milliseconds."""
+    if gap.channel not in ("deal", "all"):
+        return False
+    filled = Filled.of(gap.detail)
+    return gap.start <= at < (gap.end if filled is None else filled.since(gap.start))
 
 
 class _Version(msgspec.Struct):
@@ -88,7 +79,7 @@ class Comparison:
     untrue: list[str] = attrs.field(factory=list)
     """What the ledger says was filled and was not so."""
 
-    def add(self, symbol: str, made: Made, stored: Sequence[Row], ledger: Iterable[Told]) -> None:
+    def add(self, symbol: str, made: Made, stored: Sequence[Row], ledger: Iterable[Gap]) -> None:
         """Compare one symbol."""
         deals, others = made.deals[symbol], made.others[symbol]
         told = [gap for gap in ledger if gap.symbol == symbol]
@@ -110,7 +101,7 @@ class Comparison:
         self.unaccounted += [
             f"{symbol} {row}"
             for row in missing
-            if not any(gap.says_missing(row[0]) for gap in told)
+            if not any(says_missing(gap, row[0]) for gap in told)
         ]
         self.books_back += sum(later <= earlier for earlier, later in pairwise(versions))
         for gap in told:

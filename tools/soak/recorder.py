@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import attrs
 import trio
 
+from mexc_trio.rows import Gap
 from tools.market import CHANNELS, Row
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ class Place:
             cwd=self.directory, env=_environment(), check=False, capture_output=True, text=True,
         )  # fmt: skip
 
+    def run_into(self, file: BinaryIO, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run another command, whose output is too much for memory."""
+        return subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "mexc_trio", *arguments, "--store", self.store],
+            cwd=self.directory, env=_environment(), check=False, stdout=file,
+        )  # fmt: skip
+
+    async def begin(self, *arguments: str) -> trio.Process:
+        """Begin the same, and do not wait for its end; what it says is added to `log.txt`."""
+        with (self.directory / "log.txt").open("a") as log:
+            return await trio.lowlevel.open_process(
+                [sys.executable, "-m", "mexc_trio", *arguments, "--store", self.store],
+                cwd=self.directory, env=_environment(), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log,
+            )  # fmt: skip
+
     def ask(self, sql: str) -> list[list[object]]:
         """Return the rows of an answer, in the order of insertion."""
         sql += " SETTINGS max_threads = 1"
@@ -63,6 +80,18 @@ class Place:
         """Return what is stored, in the order of insertion."""
         found = self.ask("SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
         return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
+
+    def ledger(self) -> list[Gap]:
+        """Return the ledger of gaps."""
+        found = self.ask(
+            "SELECT symbol, channel, toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), "
+            "cause, detail, version_before, version_after FROM gaps"
+        )
+        return [
+            Gap(str(symbol), str(channel), int(str(start)), int(str(end)), str(cause), str(detail),
+                *(int(str(version)) for version in versions))
+            for symbol, channel, start, end, cause, detail, *versions in found
+        ]  # fmt: skip
 
     async def until_stored(self, row: Row) -> None:
         """Wait until a row is stored, as one that was sent last is once all has been heard.

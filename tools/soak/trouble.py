@@ -95,11 +95,14 @@ class Trouble:
     async def whole(self) -> None:
         """Wait until all lines of all symbols are subscribed."""
         with trio.fail_after(PATIENCE):
-            while min((heard := self.heard())[symbol] for symbol in self.symbols) < 2:
+            while not self._is_whole():
                 if self.recorder is not None and self.recorder.poll() is not None:
                     raise RuntimeError(f"the recorder has ended with {self.recorder.returncode}")
                 await trio.sleep(_LOOK)
-                del heard
+
+    def _is_whole(self) -> bool:
+        heard = self.heard()
+        return all(heard[symbol] >= 2 for symbol in self.symbols)
 
     async def run(self) -> None:
         """Make trouble for as long as it shall last, and let all settle."""

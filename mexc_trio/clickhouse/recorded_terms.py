@@ -13,7 +13,7 @@ import attrs
 
 from mexc_trio.clickhouse.schema import Readable, columns, literal, milliseconds, qualified
 from mexc_trio.clickhouse.tables import CONTRACTS
-from mexc_trio.clickhouse.view_sql import Numbers
+from mexc_trio.clickhouse.view_sql import NumberSql
 
 Field: TypeAlias = Literal["contract_size", "tick"]
 FIELDS: Final[tuple[Field, ...]] = ("contract_size", "tick")
@@ -21,7 +21,7 @@ FIELDS: Final[tuple[Field, ...]] = ("contract_size", "tick")
 
 
 @attrs.frozen
-class Terms:
+class RecordedTerms:
     """The terms of one contract from one time on."""
 
     as_of: int
@@ -34,7 +34,7 @@ class Terms:
     """The step of volumes, in contracts."""
 
 
-def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Terms]]:
+def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:
     """Return what is known of some symbols' tables, by table and in the order of time.
 
     Raises:
@@ -43,14 +43,37 @@ def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Terms]]
     types = (columns(store, tables=[CONTRACTS.name]) or {}).get(CONTRACTS.name)
     if types is None or not set(CONTRACTS.column_names) <= types.keys() or not tables:
         return {}
-    found: dict[str, list[Terms]] = {}
+    found: dict[str, list[RecordedTerms]] = {}
     for table, *terms in store.query(
         f"SELECT recorded_in, {milliseconds('as_of', types['as_of'])} AS at, contract_size, tick, "
         f"lot FROM {qualified(store, CONTRACTS.name)} "
         f"WHERE recorded_in IN ({', '.join(map(literal, tables))}) ORDER BY at"
     ):
-        found.setdefault(str(table), []).append(Terms(int(terms[0]), *map(float, terms[1:])))
+        found.setdefault(str(table), []).append(
+            RecordedTerms(int(terms[0]), *map(float, terms[1:]))
+        )
     return found
+
+
+def in_force(terms: Sequence[RecordedTerms], start: int, end: int) -> tuple[RecordedTerms, ...]:
+    """Return the terms of a range of milliseconds, each since when within it.
+
+    Args:
+        terms: in the order of time.
+        start: of the range.
+        end: of the range.
+    """
+    found: list[RecordedTerms] = []
+    for one in terms:
+        if not found or one.as_of <= start:
+            found = [attrs.evolve(one, as_of=start)]
+        elif one.as_of < end and _said(one) != _said(found[-1]):
+            found.append(one)
+    return tuple(found)
+
+
+def _said(terms: RecordedTerms) -> list[str]:
+    return [digits(number) for number in (terms.contract_size, terms.tick, terms.lot)]
 
 
 def digits(number: float) -> str:
@@ -58,7 +81,7 @@ def digits(number: float) -> str:
     return f"{Decimal(repr(number)):f}".removesuffix(".0") if math.isfinite(number) else ""
 
 
-def sql(terms: Sequence[Terms], field: Field, ts: str, numbers: Numbers) -> str:
+def sql(terms: Sequence[RecordedTerms], field: Field, ts: str, numbers: NumberSql) -> str:
     """Return the SQL of a number at a row's time; NULL where it is not known.
 
     Args:

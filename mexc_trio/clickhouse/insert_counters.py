@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 
 
 @attrs.define(eq=False)
-class InsertTally:
+class InsertCounters:
     """INSERTs of one store that were tried in this run."""
 
     outcomes: Counter[Outcome] = attrs.field(factory=Counter, init=False)

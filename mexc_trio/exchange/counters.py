@@ -11,11 +11,11 @@ import trio
 from mexc_trio.errors import Loss
 
 FRESH: Final = 60.0
-"""Seconds for which a look at the exchange's clock is better than a newer, slower one."""
+"""Seconds for which a sample of the exchange's clock is better than a newer, slower one."""
 
 
 @attrs.frozen
-class ClockLook:
+class ClockSample:
     """One comparison of this machine's clock with the exchange's."""
 
     offset: float
@@ -27,15 +27,15 @@ class ClockLook:
 
 
 @attrs.define(eq=False)
-class Tally:
+class LineCounters:
     """Counters of one line on one route. One object for all its connections."""
 
     line: str = "1"
     route: str = "direct"
     losses: Counter[Loss] = attrs.field(factory=Counter, init=False)
     """Connections that were lost or could not be made; each was followed by a reconnect."""
-    clock: ClockLook | None = attrs.field(default=None, init=False)
-    """The best of the latest looks at the exchange's clock; None before the first."""
+    clock: ClockSample | None = attrs.field(default=None, init=False)
+    """The best of the latest samples of the exchange's clock; None before the first."""
     symbols: Counter[str] = attrs.field(factory=Counter, init=False)
     """By symbol, how many connections are subscribed to it."""
 
@@ -64,4 +64,4 @@ class Tally:
         """
         now, best = trio.current_time(), self.clock
         if best is None or round_trip <= best.round_trip or now - best.at > FRESH:
-            self.clock = ClockLook(sent + round_trip / 2 - exchange, round_trip, now)
+            self.clock = ClockSample(sent + round_trip / 2 - exchange, round_trip, now)

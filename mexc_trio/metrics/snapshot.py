@@ -1,4 +1,4 @@
-"""How everything is at one moment, read off a recorder that goes on recording.
+"""The state of a recorder at one moment, read off while it goes on recording.
 
 Reading a thousand symbols takes milliseconds, so it is done in pieces, between which other tasks
 have their turn. No object is made for each symbol: thousands of them, again and again, would bring
@@ -17,9 +17,9 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from mexc_trio.clickhouse.tally import InsertTally
+from mexc_trio.clickhouse.insert_counters import InsertCounters
 from mexc_trio.errors import JournalError
-from mexc_trio.exchange.tally import Tally
+from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Channel
@@ -33,7 +33,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 
-class State(StrEnum):
+class SymbolState(StrEnum):
     """What a symbol does."""
 
     RECORDING = "recording"
@@ -50,12 +50,12 @@ class State(StrEnum):
 
 
 @attrs.define(kw_only=True)
-class Survey:
-    """All of it."""
+class Snapshot:
+    """A recorder at one moment."""
 
     troubled: dict[str, str] = attrs.field(factory=dict)
     """Symbols that are not as they should be, and why, in a few words."""
-    states: Counter[State] = attrs.field(factory=Counter)
+    states: Counter[SymbolState] = attrs.field(factory=Counter)
     silent: Counter[Channel] = attrs.field(factory=Counter)
     """Symbols whose channel has been silent for longer than is usual for it."""
     frames: Counter[Channel | None] = attrs.field(factory=Counter)
@@ -77,10 +77,10 @@ class Survey:
     )
     """Seconds between the exchange's time and receipt, of the last frame of each symbol that had
     one lately."""
-    connected: Counter[Tally] = attrs.field(factory=Counter)
+    connected: Counter[LineCounters] = attrs.field(factory=Counter)
     """Symbols whose rows are coming, by line and route."""
-    tallies: Sequence[Tally]
-    inserts: InsertTally
+    line_counters: Sequence[LineCounters]
+    inserts: InsertCounters
     store: str
     away: float | None
     """Seconds since the store went away; None while it answers."""
@@ -100,12 +100,12 @@ class Survey:
         return self.away is None and not self.troubled
 
 
-async def survey(recording: Recording) -> Survey:
-    """Look at everything."""
+async def take_snapshot(recording: Recording) -> Snapshot:
+    """Take a snapshot of a recorder."""
     store, journal = recording.store, recording.journal
-    found = Survey(
-        tallies=list(recording.tallies.values()),
-        inserts=store.insert_tally,
+    found = Snapshot(
+        line_counters=list(recording.line_counters.values()),
+        inserts=store.insert_counters,
         store=store.name,
         away=None if store.away_since is None else max(0.0, time.time() - store.away_since),
         journal=_size(journal.path) + _size(journal.path.with_name(f"{journal.path.name}-wal")),
@@ -134,20 +134,22 @@ def pieces(items: Sequence[T], size: int = PIECE) -> Iterator[Sequence[T]]:
         yield items[first : first + size]
 
 
-def state_of(collector: Collector, now: float) -> tuple[State, str]:
+def state_of(collector: Collector, now: float) -> tuple[SymbolState, str]:
     """Return what a symbol does at a time of Trio's, and what is wrong with that, if anything."""
     if collector.failure is not None:
-        return State.STOPPED, str(collector.failure)
+        return SymbolState.STOPPED, str(collector.failure)
     if collector.stopped:
-        return State.LEFT, ""
+        return SymbolState.LEFT, ""
     if collector.refusal is not None:
-        return State.REFUSED, str(collector.refusal)
+        return SymbolState.REFUSED, str(collector.refusal)
     if not collector.connected:
-        return State.WAITING, "no data on its present connection yet"
+        return SymbolState.WAITING, "no data on its present connection yet"
     silent = _silent(collector, now)
     if not silent:
-        return State.RECORDING, ""
-    return State.SILENT, ", ".join(f"no {channel} for {s:.0f} s" for channel, s in silent.items())
+        return SymbolState.RECORDING, ""
+    return SymbolState.SILENT, ", ".join(
+        f"no {channel} for {s:.0f} s" for channel, s in silent.items()
+    )
 
 
 def _silent(collector: Collector, now: float) -> dict[Channel, float]:
@@ -156,16 +158,18 @@ def _silent(collector: Collector, now: float) -> dict[Channel, float]:
     return {channel: seconds for channel, seconds, patience in silences if seconds >= patience}
 
 
-def _add(found: Survey, collector: Collector, now: float, to_wall: float) -> None:
+def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> None:
     """Look at one symbol; `to_wall` makes a time of the day of one of Trio's."""
     state, trouble = state_of(collector, now)
     found.states[state] += 1
     if trouble:
         found.troubled[collector.symbol] = trouble
-    if state is State.SILENT:
+    if state is SymbolState.SILENT:
         found.silent.update(_silent(collector, now).keys())
     if collector.connected and not collector.stopped:
-        found.connected.update(one for one in found.tallies if one.symbols[collector.symbol] > 0)
+        found.connected.update(
+            one for one in found.line_counters if one.symbols[collector.symbol] > 0
+        )
     for channel in CHANNELS:
         if (heard := collector.heard(channel)) is not None:
             at = heard + to_wall

@@ -1,16 +1,19 @@
 """Which days of an export by day are written already.
 
-A directory has one file a day and `_export.json`, which says how many rows each was made of. Tables
-only grow, so a day that has as many rows now is complete; one that has got more is written again.
+A directory has one file a day and `_export.json`, which says how many rows each was made of, and
+the fingerprint of what else. Tables only grow, so as many rows are the same rows. A day that has
+got more since, or of which more is known, is written again.
 """
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
 
 import attrs
 import msgspec
 
 from mexc_trio.errors import FileError, UsageError
-from mexc_trio.export.request import Request
+from mexc_trio.export.part import Part
+from mexc_trio.export.request import ExportRequest
 from mexc_trio.files import whole_file
 from mexc_trio.times import day_name
 
@@ -20,23 +23,18 @@ NAME: Final = "_export.json"
 """Tools that read a directory of files pass over a name like this."""
 
 
-@attrs.frozen
-class Part:
-    """A file to be written."""
-
-    day: int | None
-    """The start of its day in milliseconds; None for a file that is no day's."""
-    start: int
-    end: int
-    """Milliseconds; the end is not part of it."""
-    rows: int
-    """Rows of the table that it is made of."""
-
-
 class _Day(msgspec.Struct, frozen=True):
     rows: int
     start: int
     end: int
+    fingerprint: str = ""
+
+    @classmethod
+    def of(cls, part: Part) -> Self:
+        return cls(part.rows, part.start, part.end, part.fingerprint)
+
+
+_UNWRITTEN: Final = _Day(0, 0, 0)
 
 
 class _Contents(msgspec.Struct):
@@ -53,10 +51,10 @@ class _Contents(msgspec.Struct):
 
 
 @attrs.define
-class Ledger:
+class ExportedDays:
     """The days of one directory."""
 
-    request: Request
+    request: ExportRequest
     _contents: _Contents
 
     def knows(self, part: Part) -> bool:
@@ -67,9 +65,20 @@ class Ledger:
         """Whether the day is written, as it is now."""
         return (
             part.day is not None
-            and self._contents.days.get(day_name(part.day)) == _Day(part.rows, part.start, part.end)
+            and self._contents.days.get(day_name(part.day)) == _Day.of(part)
             and self.request.file_of(part.day).exists()
         )
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """Note whose files are about to be written, so that they are known as ours from then on.
+
+        A run may end between a file and its note.
+
+        Raises:
+            FileError: the ledger cannot be written.
+        """
+        days = [day_name(part.day) for part in parts if part.day is not None]
+        self._write({name: _UNWRITTEN for name in days if name not in self._contents.days})
 
     def add(self, part: Part) -> None:
         """Note a day's file that is whole.
@@ -78,13 +87,18 @@ class Ledger:
             FileError: the ledger cannot be written.
         """
         assert part.day is not None  # noqa: S101 - only days are noted
-        self._contents.days[day_name(part.day)] = _Day(part.rows, part.start, part.end)
+        self._write({day_name(part.day): _Day.of(part)})
+
+    def _write(self, days: Mapping[str, _Day]) -> None:
+        if not days:
+            return
+        self._contents.days |= days
         text = msgspec.json.format(msgspec.json.encode(self._contents), indent=1)
         with whole_file(self.request.out / NAME, replace=True) as file:
             file.write(text + b"\n")
 
 
-def read_ledger(request: Request) -> Ledger:
+def read_ledger(request: ExportRequest) -> ExportedDays:
     """Read the ledger of the request's directory; begin one where there is none.
 
     Raises:
@@ -99,7 +113,7 @@ def read_ledger(request: Request) -> Ledger:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_Contents)
     except FileNotFoundError:
-        return Ledger(request, asked)
+        return ExportedDays(request, asked)
     except (OSError, msgspec.DecodeError) as error:
         raise FileError(f"{path} cannot be read ({error}); remove it to export anew") from error
     same = msgspec.structs.replace(asked, days=found.days)
@@ -108,4 +122,4 @@ def read_ledger(request: Request) -> Ledger:
             f"{request.out} has {found.symbol} {' and '.join(found.kinds)} as {found.format} "
             f"already, or with other columns; give --out another directory"
         )
-    return Ledger(request, found)
+    return ExportedDays(request, found)

@@ -1,0 +1,103 @@
+"""What one file of an export is made of: its rows, and what else tells what is written of them.
+
+For a backtest that is where books are missing, what the contract is, and when the rows before it
+were known; for amounts in coins, what the contract is. All of it may become known after a day's
+file was written, so a directory of days remembers it in short, as a fingerprint.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from mexc_trio.clickhouse.recorded_terms import RecordedTerms, in_force
+from mexc_trio.export.gaps import book_gaps, clearable
+from mexc_trio.export.local_time import STEP
+from mexc_trio.export.source import ExportSource, Plan
+from mexc_trio.spans import DAY
+
+_DIGITS: Final = 16
+"""Of a fingerprint."""
+
+
+@attrs.frozen
+class Part:
+    """A file to be written."""
+
+    day: int | None
+    """The start of its day in milliseconds; None for a file that is no day's."""
+    start: int
+    end: int
+    """Milliseconds; the end is not part of it."""
+    rows: int
+    """Rows of the table that it is made of."""
+    gaps: tuple[int, ...] = ()
+    """For hftbacktest, when gaps in the books begin."""
+    terms: tuple[RecordedTerms, ...] = ()
+    """What the contract is, as far as the file says or uses it."""
+    known: int = 0
+    """For hftbacktest, when the rows before it were known, if that is later than its beginning.
+
+    In nanoseconds of the local machine, else 0.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether as many rows make the same file; empty if rows are all that it is of."""
+        if not (self.gaps or self.terms or self.known):
+            return ""
+        text = repr((self.gaps, self.terms, self.known))
+        return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def whole(source: ExportSource, plan: Plan, start: int, end: int) -> Part:
+    """Return the one file of a range."""
+    known = max(_known(source, start - DAY, start).values(), default=0)
+    return _part(source, None, (start, end), plan.rows, _gaps(source), known)
+
+
+def days(source: ExportSource, plan: Plan, start: int, end: int) -> list[Part]:
+    """Return a file for each day of a range that has rows."""
+    gaps = _gaps(source)
+    known = _known(source, start - DAY, end)
+    with_rows = {hour // DAY * DAY for hour in plan.hours}
+    found: list[Part] = []
+    latest = 0  # of all days before: a clock that was far ahead for one holds for all that follow
+    for day in sorted({*known, *with_rows}):
+        if day in with_rows:
+            span = max(start, day), min(end, day + DAY)
+            rows = plan.between(day, day + DAY)
+            found.append(_part(source, day, span, rows, gaps, latest))
+        # The day's last clear is a step after that, too.
+        latest = max(latest + STEP, known.get(day, 0))
+    return found
+
+
+def _part(
+    source: ExportSource,
+    day: int | None,
+    span: tuple[int, int],
+    rows: int,
+    gaps: Sequence[int],
+    known: int,
+) -> Part:
+    start, end = span
+    # What was known before the first of these rows can have been changes none of them.
+    known = known if known > start * 1_000_000 else 0
+    # A gap that began earlier found no book of this file to clear.
+    began = tuple(gap for gap in clearable(gaps, end) if gap >= start)
+    return Part(day, start, end, rows, began, in_force(source.terms, start, end), known)
+
+
+def _gaps(source: ExportSource) -> Sequence[int]:
+    request = source.request
+    books = request.format == "hftbacktest" and "depths" in request.kinds
+    return book_gaps(source) if books else ()
+
+
+def _known(source: ExportSource, start: int, end: int) -> Mapping[int, int]:
+    request = source.request
+    receipts = request.format == "hftbacktest" and request.latency is None
+    found = source.known_by_day(start, end) if receipts else {}
+    return {day: latest + STEP for day, latest in found.items()}  # a clear may be the last of it

@@ -1,0 +1,51 @@
+"""Deals that may be lacking although a line lives.
+
+What one line had lost just before another one broke was to come from that one, and may have been
+under way on it. Nothing shows it: numbers of deals are not consecutive. So once all other lines
+have passed that moment, until when they may bring it themselves, the deals of that time are asked
+for.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from mexc_trio.exchange.lines import LineSource
+from mexc_trio.exchange.messages import Data
+from mexc_trio.spans import LATEST, Span
+
+
+@attrs.define(eq=False)
+class Doubts:
+    """The time of one symbol that is in doubt."""
+
+    start: int = attrs.field(default=0, init=False)
+    """Milliseconds: the last deal that a line which broke has brought; 0 if nothing is in doubt."""
+    # Those that have brought no later one yet.
+    _awaited: set[LineSource] = attrs.field(factory=set, init=False)
+
+    def broken(self, source: LineSource, sources: Sequence[LineSource]) -> None:
+        """Note that one of several lines is about to be given up."""
+        self._awaited.discard(source)
+        have = source.has.get("deal")
+        others = {one for one in sources if one is not source and "deal" in one.has}
+        if others and have is not None and have.since:
+            last = have.last or have.since
+            self.start = min(last, self.start or last)
+            self._awaited = others
+
+    def passed(self, source: LineSource, message: Data) -> Span | None:
+        """Return the time that was in doubt, if with this all lines have passed it.
+
+        Both ends are deals that have come.
+        """
+        if not self.start or message.channel != "deal" or len(message.rows) == message.dead:
+            return None
+        start, end = self.start, message.rows[0].ts
+        if not start < end < LATEST:
+            return None
+        self._awaited.discard(source)
+        if self._awaited:
+            return None
+        self.start = 0
+        return start, end

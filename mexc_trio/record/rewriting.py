@@ -1,0 +1,141 @@
+"""Tables are rewritten while they are recorded: in large blocks, or for another engine.
+
+What comes meanwhile is received into the journal; the table's writer waits for its turn and writes
+it afterwards. After a compaction nothing has to be told to the writer: the table has as many rows
+as before, and the same. One that has moved to another engine it looks at anew.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Final
+
+import attrs
+import trio
+from trio_util import periodic
+
+from mexc_trio.clickhouse.async_store import AsyncStore
+from mexc_trio.clickhouse.compaction import ENGINE
+from mexc_trio.clickhouse.schema import market_table
+from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
+from mexc_trio.journal import Queue
+from mexc_trio.record.growth import INTERVAL, Growth
+from mexc_trio.record.recording import Recording
+from mexc_trio.record.requests import ANSWER, RewritingProgress, RewritingRequest
+
+log = logging.getLogger(__name__)
+
+POLL: Final = 1.0
+"""Seconds between two polls for a request."""
+PATIENCE: Final = 60.0
+"""Seconds to wait until it is certain what a table has."""
+
+
+async def keep_rewriting(recording: Recording) -> None:
+    """Rewrite tables: what is asked for, and what `growth` says. Runs until cancelled."""
+    path, growth, next_check = recording.journal.path, Growth(recording), 0.0
+    async with aclosing(periodic(POLL)) as ticks:
+        async for elapsed, _ in ticks:
+            if (request := RewritingRequest.found(path)) is not None:
+                await _answer(recording, growth, request)
+                request.take_back(path)
+            # Nothing is known of a table before its writer has compared it with the journal.
+            if elapsed >= next_check and any(one.queue.verified for one in recording.collectors):
+                next_check = elapsed + INTERVAL
+                await _do_what_is_due(recording, growth)
+
+
+async def _do_what_is_due(recording: Recording, growth: Growth) -> None:
+    with suppress(StoreUnavailable):  # it has been said, and passes
+        for queue in await growth.due():
+            try:
+                await compact(recording, queue)
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                growth.failed(queue, error)
+
+
+async def _answer(recording: Recording, growth: Growth, request: RewritingRequest) -> None:
+    answer = RewritingProgress(request.id)
+
+    def tell() -> None:
+        recording.journal.remember(ANSWER, json.dumps(attrs.asdict(answer)))
+
+    queues = {one.symbol: one.queue for one in recording.collectors}
+    symbols = request.symbols
+    if not symbols:
+        kinds = await recording.store.engines([queue.name for queue in queues.values()])
+        symbols = tuple(one for one, queue in queues.items() if kinds.get(queue.name) == ENGINE)
+    for symbol in symbols:
+        tell()
+        if symbol not in queues:
+            answer.failed.append(f"{symbol} is not recorded by this process")
+            continue
+        try:
+            if request.engine is None:
+                answer.done.append(await compact(recording, queues[symbol]))
+            else:
+                growth.forget(queues[symbol])
+                answer.done.append(await convert(recording, queues[symbol], request.engine))
+        except StoreError as error:
+            answer.failed.append(str(error))
+            log.error("%s", error)
+    answer.ended = True
+    tell()
+
+
+async def compact(recording: Recording, queue: Queue) -> str:
+    """Rewrite the table of a queue; return what was done, in a sentence.
+
+    Raises:
+        StoreError: it was not done; see `clickhouse.compaction.compact`.
+    """
+    store, least_free = recording.store, recording.settings.min_free
+    async with _in_sync(store, queue, "compacted"):
+        log.info("table %s: rewriting it; what comes waits in the journal", queue.name)
+        done = await store.compact(queue.name, least_free)
+        queue.inserts = 0
+    said = f"table {queue.name}: {done}"
+    log.info("%s", said)
+    return said
+
+
+async def convert(recording: Recording, queue: Queue, engine: TableEngine) -> str:
+    """Move the table of a queue to another engine; return what was done, in a sentence.
+
+    Raises:
+        StoreError: it was not done, or not to its end; see `clickhouse.conversion.convert`.
+    """
+    store, least_free = recording.store, recording.settings.min_free
+    async with _in_sync(store, queue, "moved"):
+        if await store.engine(market_table(queue.name)) is not engine:
+            log.info("table %s: moving it to %s; what comes waits", queue.name, engine)
+            # Before anything happens: a recorder after a kill is to look anew at what it finds.
+            queue.base, queue.verified = None, False
+            queue.checked(queue.engine)
+        done = await store.convert(queue.name, engine, least_free)
+    said = f"table {queue.name}: {f'is a {engine} already' if done is None else done}"
+    log.info("%s", said)
+    return said
+
+
+@asynccontextmanager
+async def _in_sync(store: AsyncStore, queue: Queue, done: str) -> AsyncIterator[None]:
+    """Run the block while the table has what the journal says, and nothing is on its way there."""
+    deadline = trio.current_time() + PATIENCE
+    while True:
+        async with queue.write_lock:
+            if queue.verified:
+                table = market_table(queue.name)
+                await store.quiet(table)
+                if await store.count(table) == queue.table_rows:
+                    yield
+                    return
+        if trio.current_time() > deadline:
+            raise StoreRejected(
+                f"table {queue.name}: it is not certain what it has, so it is not {done} now"
+            )
+        await trio.sleep(POLL)
