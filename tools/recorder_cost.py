@@ -1,0 +1,126 @@
+"""What a message costs a recorder, in one way of recording beside another; on Linux.
+
+The recorder is a process and records one symbol into its own embedded engine, in each way in turn.
+What a run without any message takes is subtracted. Processor time is that of the recorder and of
+its engine, whatever else the machine does.
+"""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import attrs
+import cyclopts
+import trio
+
+from tools.exchange import open_exchange
+from tools.soak.recorder import LONGEST_WAIT, Place, kill, subscribed, until
+from tools.soak.trouble import engines_of
+
+Count = Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))]
+"""How often something is done."""
+Name = TypeVar("Name")
+
+
+@attrs.frozen
+class Way:
+    """A way of recording."""
+
+    lines: int = 1
+    options: Sequence[str] = ()
+    """Of the command line."""
+
+
+@attrs.frozen
+class Cost:
+    """Microseconds of processor time for a message."""
+
+    own: float
+    """Of the recorder."""
+    both: float
+    """Of the recorder and its engine."""
+
+
+@attrs.frozen
+class _Taken:
+    """What a run took."""
+
+    own: float
+    """Seconds of processor time, of the recorder."""
+    both: float
+    """The same, of the recorder and its engine."""
+    frames: int
+    """That the exchange sent on the first line."""
+
+    def cost(self, idle: "_Taken") -> Cost:
+        """Return what each of them took, beyond a run without any."""
+        frames = max(1, self.frames)
+        return Cost(1e6 * (self.own - idle.own) / frames, 1e6 * (self.both - idle.both) / frames)
+
+
+async def measure(
+    ways: Mapping[Name, Way], rate: float, seconds: float, runs: int
+) -> dict[Name, list[Cost]]:
+    """Record in each way in turn, so often; return what a message cost.
+
+    Args:
+        ways: of recording.
+        rate: messages a second on each line.
+        seconds: of each run.
+        runs: of each way.
+    """
+    idle = {name: await _record(way, rate, seconds, idle=True) for name, way in ways.items()}
+    found: dict[Name, list[Cost]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            found[name].append((await _record(way, rate, seconds)).cost(idle[name]))
+    return found
+
+
+def ratio_text(before: Sequence[float], after: Sequence[float], goal: float) -> str:
+    """Return the line about how many times as much something takes as another, run by run."""
+    ratios = [later / earlier for earlier, later in zip(before, after, strict=True)]
+    few = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return f"ratio: {statistics.median(ratios):.2f} ({few}); goal: at most {goal:g}"
+
+
+async def _record(way: Way, rate: float, seconds: float, *, idle: bool = False) -> _Taken:
+    """Record for some seconds, without any message if it is to be idle."""
+    with tempfile.TemporaryDirectory(prefix="cost-") as directory:
+        place = Place(Path(directory))
+        async with open_exchange(rate=rate, shared=True) as exchange:
+            exchange.silence()
+            recorder = await place.start(
+                "--lines", str(way.lines), "--url", exchange.url, *way.options
+            )
+            try:
+                await until(exchange, recorder, lambda: len(subscribed(exchange)) == way.lines)
+                own, both = _processor_times(recorder.pid)
+                if not idle:
+                    exchange.resume()
+                await trio.sleep(seconds)
+                first = subscribed(exchange)[0].frames
+                exchange.silence()
+                await trio.sleep(1)
+                own_then, both_then = _processor_times(recorder.pid)
+                return _Taken(own_then - own, both_then - both, first)
+            finally:
+                recorder.terminate()
+                with trio.move_on_after(LONGEST_WAIT):
+                    await recorder.wait()
+                await kill(recorder)
+
+
+def _processor_times(recorder: int) -> tuple[float, float]:
+    """Return the processor time of a recorder so far, and with its engine's, in seconds."""
+    own = _processor_time(recorder)
+    return own, own + sum(map(_processor_time, engines_of(recorder)))
+
+
+def _processor_time(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])  # in the program, and in the kernel for it
+    return ticks / os.sysconf("SC_CLK_TCK")
