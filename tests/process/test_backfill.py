@@ -29,7 +29,7 @@ async def test_what_the_exchange_tells_no_more_stays_in_the_ledger(
 ) -> None:
     """Into a server: of a busy contract, the last deals of each cut; nothing else is claimed."""
     url = clickhouse_server.url.replace("/mexc_data?", "/backfill?")
-    cuts = Cuts(directory=tmp_path, store=url, cuts=1, longest=4, rate=60, ids=True, lag=0.5)
+    cuts = Cuts(directory=tmp_path, store=url, cuts=1, longest=9, rate=25, ids=True, lag=0.5)
     result = await try_backfill(cuts)
     check(result)
     assert result.missing, result
