@@ -104,16 +104,10 @@ class Known:
 
 
 def fall_into(gap: Span, known: Known, answer: Sequence[Deal]) -> Fill | None:
-    """Return what of an answer falls into a gap.
+    """Return what of an answer, oldest deal first, falls into a gap.
 
-    Args:
-        gap: from the last row before to the first row after.
-        known: the deals that are there.
-        answer: the exchange's last deals, oldest first.
-
-    Returns:
-        None if the answer has none of the deals that have come since the gap: it is older than
-        they are, or of something else.
+    The gap is from the last row before it to the first row after. None if the answer has none of
+    the deals that have come since: it is older than they are, or of something else.
     """
     start, end = gap
     once = Once(math.inf)

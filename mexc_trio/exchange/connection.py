@@ -154,10 +154,7 @@ class Connection:
         return old
 
     async def _replaced(self, old: "_Running", why: ExchangeError, backoff: Backoff) -> "_Running":
-        """Make a new connection before a worn one is broken; return what there is then.
-
-        A new one that fails is tried again while the old one lives.
-        """
+        """Make a new connection, if need be again and again, while a worn one lives; return one."""
         place = 0
         async with self.renewing:
             while old.error is None:

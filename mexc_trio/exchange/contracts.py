@@ -73,11 +73,7 @@ class _Columns(msgspec.Struct):
 
 
 async def contracts_of(client: Client) -> list[Contract]:
-    """Ask once for all contracts.
-
-    Raises:
-        RestError: there was no useful answer.
-    """
+    """Ask once for all contracts; RestError where there is no useful answer."""
     data = await client.get("detail")
     found, odd = await read_apart(len(bytes(data)), _contracts, client.url, data)
     if not client.told.issuperset(odd):
@@ -92,11 +88,7 @@ async def contracts_of(client: Client) -> list[Contract]:
 
 
 def entries(url: str, data: msgspec.Raw) -> list[msgspec.Raw]:
-    """Return the entries of a list of contracts.
-
-    Raises:
-        RestError: it is none, or nothing that an exchange lists.
-    """
+    """Return the entries of a list of contracts; RestError if it is none that an exchange has."""
     try:
         found = decode(data, list[msgspec.Raw])
     except msgspec.DecodeError as error:
@@ -123,17 +115,11 @@ def _contracts(url: str, data: msgspec.Raw) -> tuple[dict[str, Contract], list[s
 
 
 async def candles_of(client: Client, symbol: str, start: int, end: int) -> list[Candle]:
-    """Ask once for candles of one minute, oldest first.
+    """Ask once for candles of one minute, `MOST_CANDLES` at the most, oldest first.
 
-    Args:
-        client: whom to ask.
-        symbol: the contract.
-        start: seconds since 1970; the first minute begins then or later.
-        end: the last minute begins then or earlier. An answer has at most `MOST_CANDLES`.
-
-    Raises:
-        NoContract: the exchange does not list the contract.
-        RestError: there was no useful answer.
+    Their minutes begin at `start` or later and at `end` or earlier, in seconds since 1970. Raises
+    NoContract if the exchange does not list the contract, RestError where there is no useful
+    answer.
     """
     data = await client.get(f"kline/{symbol}", interval="Min1", start=start, end=end)
     try:

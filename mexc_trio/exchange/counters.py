@@ -55,12 +55,10 @@ class LineCounters:
             self.symbols.subtract(served)
 
     def clock_seen(self, exchange: float, sent: float, round_trip: float) -> None:
-        """Note what the exchange says the time is, in answer to a ping.
+        """Note the exchange's time, from a pong.
 
-        Args:
-            exchange: the exchange's time, in seconds since 1970.
-            sent: when the ping was sent, by this machine's clock.
-            round_trip: seconds until the pong came.
+        `exchange` is in seconds since 1970, and so is `sent`, when the ping left by this machine's
+        clock; the pong came `round_trip` seconds later.
         """
         now, best = trio.current_time(), self.clock
         if best is None or round_trip <= best.round_trip or now - best.at > FRESH:

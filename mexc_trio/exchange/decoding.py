@@ -45,10 +45,8 @@ hold everything else of the program while it is read, and so is a dead letter un
 def decode(frame: bytes, received: int) -> Message:
     """Say what a received message means. Never raises.
 
-    Args:
-        frame: the bytes of a text, or of a binary message (MEXC's documentation speaks of gzip).
-        received: the time of receipt in milliseconds since 1970, for dead letters without a
-            time of their own.
+    `frame` has the bytes of a text, or of a binary message (MEXC's documentation speaks of gzip);
+    `received`, in milliseconds since 1970, is for dead letters without a time of their own.
     """
     if len(frame) > MOST_BYTES:
         return _dead(frame, received, "", None, _EVERY)
@@ -81,11 +79,7 @@ def decode_any(frame: bytes, received: int) -> Message:
 
 
 def decode_deals(symbol: str, data: Raw) -> Data:
-    """Return deals that were asked for, in the form of a push.
-
-    Raises:
-        Malformed: this is no list of deals of this symbol.
-    """
+    """Return deals that were asked for as if pushed; Malformed if they are none of this symbol."""
     try:
         if any(one.symbol not in ("", symbol) for one in _decode_named(data)):
             raise Malformed("it has deals of another symbol")

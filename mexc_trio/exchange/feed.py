@@ -40,9 +40,9 @@ class Feed(Protocol):
         """Note that a channel has been silent for longer than is usual for it."""
 
     def refused(self, error: UnknownContract) -> float:
-        """Note that the exchange says it has no such contract; return when to ask again.
+        """Note that the exchange denies the contract; return the seconds until it is asked again.
 
-        In seconds from now. Contracts that exist are refused too, while the exchange restarts.
+        It denies contracts that exist, too, while it restarts.
         """
 
 

@@ -116,18 +116,12 @@ class Merger:
         return self._once.take(source, message, now)
 
     def know(self, deals: Sequence[tuple[Row, int]], now: float) -> None:
-        """Note deals that are stored already, though no source has brought them.
-
-        A source that lags may yet bring them.
-        """
+        """Note deals that are stored already, though a source that lags may yet bring them."""
         rows, ids = [row for row, _ in deals], [id_ for _, id_ in deals]
         self._once.take("fetched", Data("", "deal", rows, ids=ids), now)
 
     def lost(self, source: LineSource) -> Sequence[Data]:
-        """Take leave of a source whose connection has ended.
-
-        Returns what is to be stored because another line takes over.
-        """
+        """Take leave of a source; return what is to be stored because another line takes over."""
         self.sources.remove(source)
         for channel in list(source.has):
             self._ended(source, channel, 0)
@@ -141,11 +135,7 @@ class Merger:
         return [one for one in self.sources if channel not in one.mute]
 
     def silent(self, source: LineSource, channel: Channel) -> Sequence[Data]:
-        """Note that a channel of a source has been silent for too long.
-
-        It is had again from its next message on. Returns what is to be stored because another line
-        takes over.
-        """
+        """Note that a channel is silent until its next message; return what is to be stored."""
         source.mute.add(channel)
         if have := source.has.get(channel):
             self._ended(source, channel, have.last or have.since)

@@ -147,10 +147,7 @@ class Sampled:
     ) -> Sequence[Data]:
         """Take leave of a source; return what another takes over with.
 
-        Args:
-            source: whose connection has ended.
-            left: the other sources.
-            heard: those of them on which the channel is not silent.
+        Of the sources that are `left`, those are `heard` on which the channel is not silent.
         """
         self._buffered.pop(source, None)
         if not left:

@@ -84,14 +84,9 @@ Message: TypeAlias = Data | Ack | Pong | Refusal | Skipped
 
 
 def subscribe(symbol: str, channel: Channel, *, merged: bool = False) -> str:
-    """Return the frame that subscribes to one channel of one symbol.
+    """Return the frame that subscribes to one channel of one symbol; harmless if sent again.
 
-    Sending it again is harmless: the exchange acknowledges again and sends nothing twice.
-
-    Args:
-        symbol: the contract.
-        channel: what of it.
-        merged: leave it to the exchange to merge deals, as it does unless told otherwise.
+    Deals come one by one if not `merged`, as the exchange sends them unless told otherwise.
     """
     param: dict[str, str | int | bool] = {"symbol": symbol, **ALL[channel].parameters}
     if channel == "deal" and not merged:

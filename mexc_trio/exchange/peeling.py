@@ -65,10 +65,8 @@ class PeelingStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read until there is something for the library, or the end.
 
-        Raises:
-            ExchangeError: it ended before the handshake was answered, or its TLS broke.
-            trio.BrokenResourceError: the connection broke.
-            Exception: what the listener raised.
+        Raises BrokenResourceError for a connection that breaks, ExchangeError for one that ends
+        before the handshake is answered or whose TLS breaks, and whatever the listener raises.
         """
         if self._answer is not None:
             return await self._read_answer(self._answer, max_bytes)
@@ -143,11 +141,9 @@ class PeelingStream(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close.
+        """Close; ExchangeError if the handshake was not answered.
 
-        Raises:
-            ExchangeError: the handshake was not answered. The library is silent about that, and
-                whoever waits for the handshake would wait for ever.
+        The library is silent about that, and whoever waits for the handshake would wait for ever.
         """
         await self._stream.aclose()
         if self._answer is not None:

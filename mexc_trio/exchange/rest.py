@@ -116,14 +116,9 @@ class Client:
     """What of its last list was not understood, by how it begins."""
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
-        """Ask once, not sooner than the rate limiter allows; return the answer's data.
+        """Ask once for `/api/v1/contract/PATH`, when the limiter allows; return the answer's data.
 
-        Args:
-            path: what follows `/api/v1/contract/`.
-            query: the parameters.
-
-        Raises:
-            RestError: there was no useful answer within the limits.
+        RestError where there is no useful answer within the limits.
         """
         await self._rate_limiter.acquire()
         seconds = self._bounds.seconds
@@ -200,13 +195,9 @@ async def open_client(
     rate_limiter: RateLimiter | None = None,
     limits: RequestLimits | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a client of a REST interface.
+    """Open a client of a REST interface such as https://contract.mexc.com.
 
-    Args:
-        url: where it is, such as https://contract.mexc.com.
-        route: how it is reached.
-        rate_limiter: spaces out requests; of all clients on a route, if they share it.
-        limits: for each request; None is those that suit the list of contracts.
+    Clients on the same route share a rate limiter. The usual limits suit the list of contracts.
     """
     proxy = (
         httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
@@ -233,11 +224,7 @@ async def open_client(
 
 
 async def _refuse_plain(url: str, request: httpx2.Request) -> None:
-    """Refuse a redirect that leaves TLS, and could lead to any program of this machine or network.
-
-    Raises:
-        RestError: it does.
-    """
+    """Raise RestError for a redirect that leaves TLS: it could lead to any program nearby."""
     if url.lower().startswith("https:") and request.url.scheme != "https":
         where = one_line(str(request.url))
         raise RestError(f"{url} redirects to {where}, which is not https: not followed")
@@ -252,10 +239,7 @@ def _why(error: BaseException) -> str:
 
 
 async def read_apart(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function makes of an answer of so many bytes.
-
-    A long one is read in a thread: frames are received meanwhile.
-    """
+    """Return what a function makes of an answer; of a long one in a thread, for frames to come."""
     if size <= _SMALL:
         return function(*args, **kwargs)
     return await trio.to_thread.run_sync(partial(function, *args, **kwargs))

@@ -21,11 +21,9 @@ _TYPES: Final = {"socks5": ProxyType.SOCKS5, "http": ProxyType.HTTP}
 
 
 async def connect(route: Route, host: str, port: int) -> trio.abc.Stream:
-    """Return a stream to a port of a host. A proxy resolves the host's name itself.
+    """Return a stream to a port of a host, whose name a proxy resolves itself.
 
-    Raises:
-        OSError: there is no connection; of a route without a proxy.
-        ExchangeError: the proxy does not connect, and why.
+    Raises OSError where there is no connection, ExchangeError where the proxy makes none.
     """
     if route.kind in _TYPES:
         return await _connect_through(route, host, port)

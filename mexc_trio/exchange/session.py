@@ -62,17 +62,14 @@ async def converse(
 
     Args:
         url: the exchange's socket.
-        feeds: one for each symbol on this connection, at least one. Those that are added later are
-            subscribed to within `WATCH_INTERVAL`.
+        feeds: one for each symbol, at least one; more may be added, which `watch` looks for.
         ping_interval: seconds between pings.
         flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
-        rate_limiter: spaces out subscriptions, by symbols; connections may share it. The
-            caller has acquired it for the first symbol. None is one of its own.
-        counters: is told of the exchange's clock and of the subscriptions. None is one of its own.
-        deals: how deals are asked for; connections may share it. None is unmerged, if possible.
-        worn: told, once, that the connection works and is to be replaced all the same. None has it
-            end at once then.
+        rate_limiter: spaces out subscriptions. The caller has acquired it for the first symbol.
+        counters: is told of the exchange's clock and of the subscriptions.
+        deals: how deals are asked for.
+        worn: told, once, that the connection works and is to be replaced; None has it end then.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.

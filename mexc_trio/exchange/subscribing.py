@@ -124,10 +124,7 @@ class Subscriptions:
         await self.ask(feed, tuple(feed.pulses))
 
     async def keep_up(self, feed: Feed) -> None:
-        """Subscribe to channels that have been added to a symbol, and leave those that have gone.
-
-        The others go on as they do.
-        """
+        """Subscribe to channels that a symbol has got since, and leave those that are gone."""
         asked = self._asked.get(feed.symbol)
         if asked is None:
             return  # its turn is to come

@@ -49,11 +49,7 @@ _KEYS: Final = {
 
 
 async def ask_terms(client: Client, symbols: Collection[str]) -> list[Terms]:
-    """Ask once for the terms of some contracts; those that are not listed are left out.
-
-    Raises:
-        RestError: there was no useful answer.
-    """
+    """Ask once for the terms of those that are listed; RestError without a useful answer."""
     if len(symbols) > FEW:
         data = await client.get("detail")
         return await read_apart(len(bytes(data)), _listed, client.url, data, symbols)

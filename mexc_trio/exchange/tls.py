@@ -22,8 +22,7 @@ _READ: Final = 65536
 def trusting() -> ssl.SSLContext:
     """Return what says who is trusted: the system's authorities, or those of SSL_CERT_FILE.
 
-    Reading them takes a tenth of a second, so it is done again only when they have changed. For the
-    socket and for REST.
+    Reading them takes a tenth of a second, so it is done again only when they have changed.
     """
     paths = ssl.get_default_verify_paths()
     changed = Path(paths.cafile).stat().st_mtime_ns if paths.cafile else 0
@@ -47,13 +46,10 @@ def without_source(text: str) -> str:
 
 
 async def open_tls(transport: trio.abc.Stream, host: str) -> "TlsStream":
-    """Shake hands over a stream with whoever can prove to be `host`.
+    """Shake hands over a stream, which is the caller's, with who can prove to be `host`.
 
-    The stream is the caller's to close if that fails.
-
-    Raises:
-        trio.BrokenResourceError: the connection broke, or what came is not TLS.
-        OSError: as `ssl.SSLError`: nobody vouches for the other side, or there is no common ground.
+    Raises BrokenResourceError if the connection broke or what came is not TLS, `ssl.SSLError` if
+    nobody vouches for the other side or there is no common ground.
     """
     received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = trusting().wrap_bio(received, to_send, server_hostname=host)
@@ -98,11 +94,7 @@ class TlsStream(trio.abc.Stream):
                 return
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return all that has come, `max_bytes` (65,536) of it at the most; nothing at the end.
-
-        Raises:
-            trio.BrokenResourceError: the connection broke, or what came is not TLS.
-        """
+        """Return all that has come; nothing at the end. BrokenResourceError if it breaks."""
         if self._received.pending or self._tls.pending() or self._is_over:
             await trio.lowlevel.checkpoint()
         else:
@@ -132,11 +124,7 @@ class TlsStream(trio.abc.Stream):
         return b"".join(parts)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send.
-
-        Raises:
-            trio.BrokenResourceError: the connection broke, or is over.
-        """
+        """Send; BrokenResourceError if the connection broke, or is over."""
         view = memoryview(data)
         try:
             while view:

@@ -50,8 +50,8 @@ class Socket(Protocol):
     async def receive(self, take: Take) -> NoReturn:
         """Hand on the messages of each read, texts and binary ones alike, as their bytes.
 
-        Nothing is read before this is called. It ends with an error only; what comes after that
-        is not heard.
+        Nothing is read before this is called. It ends with an error only; what comes after that is
+        not heard.
         """
 
     async def send_message(self, message: str, /) -> None:
@@ -66,16 +66,11 @@ async def dial(
     connect: Connect = trio.open_tcp_stream,
     paused: AsyncBool | None = None,
 ) -> AsyncIterator[Socket]:
-    """Open a WebSocket, and close it at the end of the block.
+    """Open a WebSocket, over TLS if the URL says so, and close it at the end of the block.
 
-    Args:
-        url: the exchange's socket.
-        throttled: read it a hundred times a second at the most; see `Throttled`.
-        connect: makes the connection over which TLS, if the URL says so, and WebSocket are spoken.
-        paused: while true, nothing is dialled or read, since what came could not be kept.
-
-    Raises:
-        ExchangeError: it could not be opened within `CONNECT_TIMEOUT`, or has ended.
+    `throttled` reads it a hundred times a second at the most. While `paused` is true nothing is
+    dialled or read, since what came could not be kept. Raises ExchangeError if it cannot be opened
+    within `CONNECT_TIMEOUT`, or has ended.
     """
     if paused is not None:
         await paused.wait_value(False)
@@ -91,19 +86,10 @@ async def dial(
 async def speak(
     stream: trio.abc.Stream, url: str, deadline: float, paused: AsyncBool | None = None
 ) -> AsyncIterator[Socket]:
-    """Open a WebSocket on a stream, and close both at the end of the block.
+    """Open a WebSocket on a stream until a deadline, and close both at the end of the block.
 
     The stream is made by the caller and closed here. The library would leave its own open when a
     handshake fails or a connection ends without a close frame: in months of reconnects, many.
-
-    Args:
-        stream: any stream to the exchange.
-        url: what the exchange is asked for.
-        deadline: when the handshake is to be done, on Trio's clock.
-        paused: as in `dial`.
-
-    Raises:
-        ExchangeError: as in `dial`.
     """
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
