@@ -85,13 +85,7 @@ def _code(error: sqlite3.Error) -> int:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the disk says into an error of ours.
-
-    Raises:
-        DiskFull: no space.
-        JournalBusy: another program has it locked.
-        JournalError: any other failure.
-    """
+    """Turn what SQLite or the disk says into DiskFull, JournalBusy or JournalError."""
     try:
         yield
     except sqlite3.Error as error:

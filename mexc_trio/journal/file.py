@@ -101,7 +101,7 @@ class Stored(NamedTuple):
 
 @attrs.define(eq=False)
 class JournalFile:
-    """An open journal file, held against other processes; `open_file` makes one.
+    """An open journal file, locked against other processes; `open_file` makes one.
 
     Entries are numbered in the order of writing; a table's follow each other without a gap.
     """
@@ -169,12 +169,7 @@ class JournalFile:
         self._next += len(entries)
 
     def read(self, table: int, position: int, page: int = _PAGE) -> Iterator[Stored]:
-        """Yield a table's entries from the one that holds a position on.
-
-        Raises:
-            JournalError: one is damaged.
-            DiskFull: no space to note where they are.
-        """
+        """Yield a table's entries, from the one that holds a position; JournalError if damaged."""
         while True:
             with translated(self.path):
                 self._places.note(self._next)
@@ -242,11 +237,7 @@ class JournalFile:
             os.close(fd)
 
     def check_in_place(self) -> None:
-        """See that the file has not been removed or replaced under our feet.
-
-        Raises:
-            JournalError: it has.
-        """
+        """Raise JournalError if the file was removed or replaced under our feet."""
         for path, fd in self._fds.items():
             try:
                 in_place = os.path.samestat(path.stat(), os.fstat(fd))
@@ -259,11 +250,7 @@ class JournalFile:
 
 
 def fact_of(path: Path, name: str) -> str:
-    """Return a fact that a journal remembers, whoever has it open; empty if it does not.
-
-    Raises:
-        JournalError: it cannot be read.
-    """
+    """Return a fact that a journal remembers, whoever has it open; empty if it does not."""
     with translated(path), closing(connect_to_read(path)) as db:
         row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return str(row[0]) if row else ""

@@ -58,13 +58,9 @@ class Chosen:
 def choose(usual: Path, store: str, spelt: str) -> Chosen:
     """Find the journal of a store.
 
-    Args:
-        usual: the file that it is in if nothing else is known.
-        store: what the store is; empty if it cannot be asked.
-        spelt: how it is spelt.
-
-    Raises:
-        UsageError: it may not be there; see `refuse_others`.
+    `usual` is the file that it is in if nothing else is known; `store` says what the store is,
+    empty if it cannot be asked, and `spelt` how the user wrote it. UsageError as of
+    `refuse_others`.
     """
     refuse_others(usual.parent)
     found = {one.path: one for one in _inspect(usual)}

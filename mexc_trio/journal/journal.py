@@ -92,10 +92,7 @@ class Journal:
     async def keep_flushing(self) -> None:
         """Flush what comes with no read, at once, and what could not be written, when it can be.
 
-        Runs until cancelled.
-
-        Raises:
-            DiskFull, JournalError: as `flush`, but for a lock.
+        Runs until cancelled, or until the journal fails: a lock is waited out.
         """
         while True:
             await self.outbox.something_collected()
@@ -170,11 +167,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
-    """Open a journal, made if it is missing; see `open_file`. What is left is written at the end.
-
-    Raises:
-        JournalLocked, JournalError, DiskFull, UsageError: as `open_file`.
-    """
+    """Open a journal, made if it is missing, as `open_file` does; write what is left at the end."""
     with open_file(path) as file:
         file.wait_for_locks(0)  # nobody else runs meanwhile: see `keep_flushing`
         journal = Journal(file, retention)

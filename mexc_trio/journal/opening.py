@@ -30,14 +30,9 @@ _NO_VERSION: Final = 1000  # or more is no version but damage
 def open_file(path: Path) -> Iterator[JournalFile]:
     """Open a journal file, made if it is missing, and hold it against other processes.
 
-    A file that cannot be read is put aside under another name and a new one begun.
-
-    Raises:
-        JournalLocked: another process has it.
-        JournalBusy: another program has locked its database.
-        JournalError: it cannot be made or opened.
-        UsageError: its directory is one of others; see `refuse_others`.
-        DiskFull: no space.
+    A file that cannot be read is put aside under another name and a new one begun. Raises
+    JournalLocked if another process has it, JournalBusy if another program has locked its database,
+    JournalError or DiskFull if it cannot be made or opened, UsageError as `refuse_others`.
     """
     with ExitStack() as stack:
         try:
@@ -67,8 +62,8 @@ def open_file(path: Path) -> Iterator[JournalFile]:
 def _make_private(path: Path) -> None:
     """Make the file if it is missing, and let nobody else read it.
 
-    A reader can hold up the database, and let it grow: whoever may read it may lock it. SQLite
-    gives the files beside it the same rights.
+    Whoever may read it may lock it, and so hold up the database or let it grow. SQLite gives the
+    files beside it the same rights.
     """
     # Closing a descriptor of a database drops its locks; this one has none yet.
     fd = open_own(path, os.O_RDWR)

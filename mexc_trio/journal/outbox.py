@@ -62,21 +62,12 @@ class Outbox:
             self.flush_if_unlocked()
 
     def changed(self, queue: Collecting) -> None:
-        """Note that what is remembered of a table changed.
-
-        It may be written later: a restart finds it out again from the table's count.
-        """
+        """Note that what is remembered of a table changed. A restart would find it out again."""
         self._changed[queue.name] = queue
         self.collected()
 
     def flush(self) -> None:
-        """Write all that was collected, in one transaction.
-
-        Raises:
-            DiskFull: no space.
-            JournalBusy: another program has the file locked.
-            JournalError: any other failure.
-        """
+        """Write all that was collected, in one transaction, or nothing if that fails."""
         if not self.touched and not self._changed:
             return
         at = now()

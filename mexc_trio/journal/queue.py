@@ -93,15 +93,10 @@ class Queue:
     def append(
         self, rows: Sequence[RowTuple], version: int = 0, marks: Marks | None = None
     ) -> None:
-        """Put the rows of one frame at the end of the queue; see the module's text.
+        """Put the rows of one frame at the end of the queue; a full group is written at once.
 
-        Args:
-            rows: the rows.
-            version: the highest depth version among them; 0 if there is none.
-            marks: what the gap ledger remembers from then on; None if nothing new.
-
-        Raises:
-            DiskFull, JournalError: writing a full group failed.
+        `version` is the highest depth version among them, 0 if there is none; `marks` is what the
+        gap ledger remembers from then on, None if nothing new.
         """
         if marks is not None:
             self.marks = marks
@@ -140,15 +135,11 @@ class Queue:
             self._version = version
 
     def head(self, limit: int) -> list[RowTuple]:
-        """Return the first rows from `acked` on, in the order of receipt, and leave them here.
-
-        Raises:
-            JournalError: they cannot be written or read.
-        """
+        """Return the first rows from `acked` on, in the order of receipt, and leave them here."""
         return self.rows(self.acked, limit)
 
     def rows(self, position: int, limit: int) -> list[RowTuple]:
-        """Return up to `limit` rows from a position on; raises as `head`."""
+        """Return up to `limit` rows from a position on."""
         self._outbox.flush()
         remembered = position - self._remembered_from
         if remembered >= 0:
