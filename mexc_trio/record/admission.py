@@ -24,10 +24,9 @@ Check = Callable[[Sequence[SymbolSettings], Sequence[SymbolSettings]], None]
 def admit(
     named: Sequence[SymbolSettings], found: Sequence[SymbolSettings], check: Check
 ) -> list[SymbolSettings]:
-    """Return the symbols that can be recorded: all that are named, and those found that pass.
+    """Return all symbols that are named, and those found that can be recorded.
 
-    Raises:
-        UsageError, StoreError: one that is named does not pass.
+    Raises UsageError or StoreError if one that is named cannot.
     """
     try:
         check((), [*named, *found])  # at once, since there may be a thousand
@@ -56,14 +55,10 @@ def refuse(symbol: str, error: Exception) -> None:
 def with_room(
     chosen: Sequence[SymbolSettings], found: Mapping[str, Mapping[str, str]]
 ) -> list[SymbolSettings]:
-    """Return the symbols as their tables have room for: with those of their channels, wide or not.
+    """Return the symbols as their tables, of which the columns are `found`, have room for.
 
     A table that was made before a channel was known has no value for its rows, and the engine
-    cannot add one.
-
-    Args:
-        chosen: what is to be recorded.
-        found: the tables' columns and types, as far as they are known.
+    cannot add one. Nor does one get wide or narrow.
     """
     admitted = []
     for one in chosen:

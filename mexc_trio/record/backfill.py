@@ -223,12 +223,7 @@ class Backfill:
 
 
 async def _deals(client: "Client", symbol: str) -> list[Deal]:
-    """Ask for a symbol's last deals; return them, oldest first.
-
-    Raises:
-        RestError: there was no useful answer.
-        Malformed: it was none.
-    """
+    """Return a symbol's last deals, oldest first; RestError or Malformed if the answer has none."""
     deals = decode_deals(symbol, await client.get(f"deals/{symbol}"))
     return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
 

@@ -188,9 +188,7 @@ class Collector:
     def connection_lost(self, error: ExchangeError, *, covered: bool = False) -> None:
         """Open the gap, count the error, and stop the symbol if it was one too many.
 
-        Args:
-            error: what has ended the connection.
-            covered: another line has the symbol, so that there is no gap and no trouble.
+        Where another line covers it, there is neither gap nor trouble.
         """
         if self.stopped:
             return
@@ -210,12 +208,7 @@ class Collector:
             self.stop(TooManyErrors(self.symbol, len(self._errors)))
 
     def refused(self, error: UnknownContract, *, covered: bool = False) -> float:
-        """Open the gap; return the seconds until the exchange is asked for the symbol again.
-
-        Args:
-            error: what the exchange says.
-            covered: another line has the symbol, so that there is no gap.
-        """
+        """Open the gap, unless another line covers it; return the seconds until the next try."""
         self.counts.errors += 1
         if trio.current_time() - self._refused_at > 2 * LONGEST_PAUSE:
             self._pauses.reset()

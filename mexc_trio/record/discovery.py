@@ -62,10 +62,8 @@ class Discovery:
 
         Without a list of contracts that of the last run does, or else the given ones begin alone;
         `change` finds the others later. Where there is neither it asks until there is a list.
-
-        Raises:
-            UsageError: a pattern, or all of them together, matches nothing, or our shard has none;
-                or the state directory is one in which others may have put what we would obey.
+        Raises UsageError if a pattern, or all of them together, matches nothing, or our shard has
+        none.
         """
         named, last = self.settings.symbols, read_last(self.settings)
         if last and not self._matching(last.contracts):

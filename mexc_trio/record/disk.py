@@ -36,16 +36,9 @@ class Space:
     _told: float | None = attrs.field(default=None, init=False)
 
     def check(self, free: int, least: int, now: float, place: object) -> None:
-        """Take note of how much is free, and say so when it is less than twice the least.
+        """Note how much is free at a steady clock's time; warn below twice the least.
 
-        Args:
-            free: how much there is.
-            least: what is to be left free.
-            now: the time, on a steady clock.
-            place: whose disk it is, for the words.
-
-        Raises:
-            DiskFull: it is less than the least.
+        Raises DiskFull for less than the least.
         """
         if free < least:
             raise DiskFull(
@@ -86,12 +79,7 @@ class JournalLog:
     _told: float | None = attrs.field(default=None, init=False)
 
     def check(self, journal: Path, now: float) -> None:
-        """Say so when it has grown, once an hour.
-
-        Args:
-            journal: the journal's file.
-            now: the time, on a steady clock.
-        """
+        """Say so when it has grown, once an hour of a steady clock."""
         try:
             size = wal(journal).stat().st_size
         except OSError:
@@ -108,12 +96,7 @@ class JournalLog:
 
 
 async def watch(recording: Recording) -> None:
-    """Stop while there is still room for what has to be written on the way out.
-
-    Raises:
-        DiskFull: less is free than `min_free_mib`.
-        JournalError: the journal was removed.
-    """
+    """Stop, by DiskFull, while there is still room for what has to be written on the way out."""
     space, journal_log, path = Space(), JournalLog(), recording.journal.path
     async with aclosing(periodic(INTERVAL)) as ticks:
         async for _ in ticks:

@@ -107,12 +107,7 @@ class Ledger:
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
-        """Open the gap of a symbol that comes while the program runs.
-
-        Args:
-            since: when it was last known not to be listed, in milliseconds.
-            detail: a few words about it.
-        """
+        """Open the gap of a symbol that comes while the program runs, not listed at `since`."""
         if not self._has_history:
             self._since = since
         self.lost(Cause.NEWLY_LISTED, detail)
@@ -126,15 +121,7 @@ class Ledger:
     def note_missed(
         self, cause: Cause, detail: str, channel: Channel, start: int, end: int | None
     ) -> None:
-        """Note what no line has of a channel.
-
-        Args:
-            cause: why.
-            detail: a few words about it.
-            channel: of what.
-            start: the last row before, in milliseconds; where the end is open it is known here.
-            end: the first row after; None if none has come, so that a gap is open.
-        """
+        """Note what no line has of a channel, between two rows; without an end a gap is open."""
         if end is None:
             self.lost(cause, detail, channel)
         else:
@@ -156,11 +143,8 @@ class Ledger:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
 
         Returns what is to be written with the rows, for the next run to know where they ended.
-
-        Args:
-            message: the frame.
-            until: the last row of the channel before which a line that lags can bring no other. If
-                the program ends now, others may be lacking from there on.
+        `until` is the last row of the channel before which a line that lags can bring no other: if
+        the program ends now, others may be lacking from there on.
         """
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
@@ -206,12 +190,10 @@ class Ledger:
         self.give_up()
 
     def fill(self, answer: Sequence[Deal]) -> int:
-        """Journal what of the exchange's last deals was missed, and write the gaps it belongs to.
+        """Journal what of the exchange's last deals was missed; return how many deals that were.
 
-        Gaps that the answer says nothing of stay pending. Returns how many deals there were.
-
-        Args:
-            answer: oldest first.
+        The gaps that they belong to are written; those that the answer says nothing of stay
+        pending.
         """
         missed: list[Deal] = []
         left: list[Gap] = []
@@ -237,10 +219,7 @@ class Ledger:
         return len(missed)
 
     def give_up(self, *, until: int | None = None) -> list[Gap]:
-        """Write pending gaps as they are: those that ended by then, or all.
-
-        Returns them.
-        """
+        """Write pending gaps as they are, those that ended by then or all; return them."""
         if self.doubtful and (until is None or self.doubtful[1] <= until):
             self.doubtful = None
             self._set_pending(self.pending)

@@ -19,12 +19,9 @@ class Lag:
     """Milliseconds: the deal after which others may be lacking; 0 if none may."""
 
     def note(self, until: int, doubtful: Span | None, newest: int) -> bool:
-        """Note how far deals are there for sure; return whether it is to be remembered.
+        """Note how far deals are there for sure; return whether that is to be remembered.
 
-        Args:
-            until: the last deal before which no line can bring another.
-            doubtful: the time of which deals are asked for.
-            newest: the newest deal that is there.
+        No line can bring a deal from before `until`; those of `doubtful` are asked for.
         """
         before = self.sure
         sure = min(until, doubtful[0] if doubtful else LATEST)

@@ -43,11 +43,7 @@ class LastList:
 
 
 def read_last(settings: Settings) -> LastList | None:
-    """Return the last list of this exchange; None, with a line if it is broken, without one.
-
-    Raises:
-        UsageError: the state directory is one in which others may have put it.
-    """
+    """Return the last list of this exchange; None, with a line if it is broken, without one."""
     path = settings.state_directory / FILE
     refuse_others(path.parent)
     if not os.path.lexists(path):
@@ -71,11 +67,7 @@ def read_last(settings: Settings) -> LastList | None:
 
 
 def keep_last(settings: Settings, last: LastList) -> None:
-    """Keep a list for the next start, unless nothing is traded.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep a list for the next start, unless nothing is traded."""
     symbols = [contract.symbol for contract in last.contracts if contract.state == ON]
     if symbols:
         kept = _Kept(settings.rest_url, last.asked, symbols)

@@ -16,12 +16,7 @@ The embedded engine is a process of its own, with a limit of its own."""
 def allow_connections(connections: int, *, more: bool) -> None:
     """Raise the limit of open files if so many connections need it, as far as that is allowed.
 
-    Args:
-        connections: to the exchange and to the store.
-        more: whether there may be more later, so that all is taken that is allowed.
-
-    Raises:
-        UsageError: more are needed than this user may open.
+    With `more` later, all is taken that is allowed. UsageError if that is too little.
     """
     needed = connections + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

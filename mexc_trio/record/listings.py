@@ -24,13 +24,7 @@ DELISTED: Final = "the exchange lists it no longer"
 async def follow(
     recording: Recording, discovery: "Discovery", begin: Callable[[Sequence[Collector]], None]
 ) -> None:
-    """Do what the list of contracts says, whenever it changes. Runs until cancelled.
-
-    Args:
-        recording: what is recorded.
-        discovery: tells of changes, its `begin` done.
-        begin: starts the nurseries of new collectors.
-    """
+    """Do what the list of contracts says, whenever it changes. Runs until cancelled."""
     while True:
         change = await discovery.change()
         for symbol in change.gone:

@@ -40,10 +40,8 @@ log = logging.getLogger(__name__)
 def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recording]:
     """Open store and journal and make ready all that is recorded. Blocks.
 
-    Raises:
-        UsageError: what is set cannot work: no access, no rights, a table that is not ours.
-        StoreLocked, JournalLocked: another recorder has the directory or a table.
-        StoreError, JournalError: they do not open.
+    Raises UsageError for what is set and cannot work (no access, no rights, a table that is not
+    ours), StoreLocked or JournalLocked if another recorder has the directory or a table.
     """
     wanted = [settings.for_symbol(symbol) for symbol in symbols]
     with ExitStack() as stack:
@@ -114,11 +112,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
 
 
 def has_journal(settings: Settings) -> bool:
-    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks.
-
-    Raises:
-        UsageError, StoreLocked, StoreError: the store does not open.
-    """
+    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks."""
     usual = settings.journal_path
     refuse_others(usual.parent)
     if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):

@@ -53,7 +53,7 @@ class Reconciler:
     """Why the table may have fewer rows than it should; until that is known."""
 
     async def as_expected(self) -> bool:
-        """Look whether the engine is the one we know, and the table has the rows it should have.
+        """Whether the engine is the one we know, and the table has the rows that it should have.
 
         A restart between two INSERTs goes unheard: the client connects anew without a word.
         """
@@ -73,15 +73,10 @@ class Reconciler:
         await self.store.append(self.table, rows)
 
     async def reconcile(self, *, created: bool = False) -> None:
-        """Find out what the table has, and set the head of the queue accordingly.
+        """Find out what the table has, perhaps just created, and set the head of the queue by that.
 
-        Args:
-            created: whether the table had to be made for that.
-
-        Raises:
-            TableConflict: something else writes to the table.
-            StoreError: the store does not answer, or refuses.
-            JournalError: the journal cannot be read or written.
+        Raises TableConflict if something else writes to it, StoreError if the store does not
+        answer.
         """
         if created:
             self._cause = Cause.TABLE_DROPPED
@@ -154,7 +149,7 @@ class Reconciler:
     async def _watch(self, rows: int) -> None:
         """See that nobody else writes to the table, for a few seconds before we do.
 
-        A recorder on another machine is held back by no lock of ours.
+        A recorder on another machine knows no lock of ours.
         """
         until = trio.current_time() + WATCHED
         while trio.current_time() < until:

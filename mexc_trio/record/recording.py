@@ -86,10 +86,8 @@ class Recording:
     async def add(self, symbol: str) -> Collector:
         """Make ready a symbol that comes, or comes back, while recording.
 
-        Raises:
-            UsageError: its table has a name that another symbol's table or view has.
-            StoreLocked: another recorder has the table.
-            StoreRejected: a table of that name is not ours, or cannot be made.
+        Raises UsageError for a table's name that another symbol has, StoreLocked if another
+        recorder has it, StoreRejected if it is not ours, or cannot be made.
         """
         for number, before in enumerate(self.collectors):
             if before.symbol == symbol:
@@ -127,10 +125,7 @@ class Recording:
     def ways(self, line: int, collector: Collector, *, throttled: bool) -> list[Way]:
         """Return the ways to the exchange in the order in which a symbol's line takes them.
 
-        Args:
-            line: 0 is the first. Each begins with a route of its own, as far as there are any.
-            collector: the symbol.
-            throttled: see `dial`.
+        Each line, of which 0 is the first, begins with a route of its own, as far as there are any.
         """
         routes = collector.settings.route
         first = line % len(routes)
@@ -148,11 +143,7 @@ class Recording:
         return self.line_counters.setdefault(key, LineCounters(*key))
 
     def hold(self, table: str) -> None:
-        """Hold one more table against other recorders.
-
-        Raises:
-            StoreLocked: another recorder has it.
-        """
+        """Hold one more table; StoreLocked if another recorder has it."""
         self.locks.hold([table])
 
     def release(self, table: str) -> None:

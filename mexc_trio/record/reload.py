@@ -68,11 +68,7 @@ class SettingsFile:
         self._asked = trio.Event()
 
     async def settings(self) -> Settings:
-        """Read a file that may be on a disk that hangs, or a pipe by now: for nobody to wait for.
-
-        Raises:
-            UsageError: it is wrong, or does not end.
-        """
+        """Read a file that may be on a disk that hangs, or a pipe by now, for a while only."""
         with trio.move_on_after(PATIENCE):
             # The thread reads and changes nothing, so that it may be left behind; but one alone.
             return await trio.to_thread.run_sync(
@@ -89,16 +85,7 @@ async def follow_settings(
     begin: Do,
     make_views: Do,
 ) -> None:
-    """Read the settings again whenever somebody asks for it. Runs until cancelled.
-
-    Args:
-        recording: what is recorded.
-        discovery: what is told of other wishes; None where no list of contracts is followed.
-        file: where they are.
-        groups: the symbols' connections.
-        begin: starts the nurseries of new collectors.
-        make_views: makes the views of collectors' tables that are lacking.
-    """
+    """Read the settings again whenever somebody asks for it. Runs until cancelled."""
     journal, number = recording.journal, 0
     while True:
         await file.asked()
@@ -126,8 +113,7 @@ async def _apply(
 ) -> str:
     """Do what new settings say; return what that was, in one line.
 
-    Raises:
-        UsageError, StoreError: something of them cannot be done, and nothing is changed.
+    Raises UsageError or StoreError if something of them cannot be done; then nothing is changed.
     """
     old = recording.settings
     keys = SETTINGS.keys() - {"config"}

@@ -55,10 +55,7 @@ def _stored(queue: Queue) -> Marks:
 
 
 def earlier_deals(queue: Queue) -> list[Deal]:
-    """Return the last deals of earlier runs, as far as the journal still has them.
-
-    Their numbers are known where the table is wide.
-    """
+    """Return the last deals of earlier runs that the journal still has; with numbers if wide."""
     first = max(queue.first_kept(), queue.earlier - _LOOKED_THROUGH)
     rows = queue.rows(first, queue.earlier - first)
     return [

@@ -33,11 +33,7 @@ class RewritingRequest:
     """What they are moved to; if None they stay what they are, and are compacted."""
 
     def leave(self, journal: Path) -> None:
-        """Put it where the recorder looks.
-
-        Raises:
-            UsageError: it cannot be written there.
-        """
+        """Put it where the recorder looks."""
         place = _path(journal)
         try:
             write_own(place, json.dumps(attrs.asdict(self)))

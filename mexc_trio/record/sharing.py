@@ -45,11 +45,8 @@ class Shares(NamedTuple):
 def share(symbols: Sequence[str], rates: Mapping[str, float], size: int, others: int = 0) -> Shares:
     """Return who is to share a connection with whom.
 
-    Args:
-        symbols: those that are to have connections.
-        rates: frames a second, of those that were measured.
-        size: symbols of a connection, if that was decided; 0 if not.
-        others: symbols that have connections already.
+    `rates` has the frames a second of those that were measured; `size` is the symbols of a
+    connection, 0 if nobody has decided; `others` have connections already.
     """
     if size == 1 or (not size and len(symbols) + others <= FEW):
         return Shares(list(symbols), [])

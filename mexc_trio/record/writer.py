@@ -84,9 +84,6 @@ class Writer:
         """Write until cancelled, then write what is left.
 
         Whatever the store says, this goes on: what is received waits in the journal meanwhile.
-
-        Raises:
-            JournalError: the journal cannot be read or written.
         """
         self.store.writers += 1
         try:
@@ -121,13 +118,7 @@ class Writer:
         await trio.sleep(min(LAST_HOLD, FIRST_HOLD * 2.0 ** min(self._refusals - 1, 10)))
 
     async def until_empty(self) -> None:
-        """Write until nothing is left, however long the store is away.
-
-        Raises:
-            TableConflict: something else writes to the table.
-            StoreError: the store refuses.
-            JournalError: the journal cannot be read or written.
-        """
+        """Write until nothing is left, however long the store is away; StoreError if it refuses."""
         while self.queue.backlog:
             await self._step_or_wait()
         await self._note_fingerprint()
