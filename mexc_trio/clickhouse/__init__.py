@@ -7,17 +7,10 @@ from mexc_trio.settings.targets import EmbeddedTarget
 
 
 def open_store(settings: Settings, *, readers: bool = False) -> Store:
-    """Open the store that the settings name. A server is connected to at the first call.
+    """Open the store that the settings name, for `readers`, too; a server at the first call only.
 
-    Args:
-        settings: which store, and where its readers are answered.
-        readers: whether an embedded engine is to answer readers, too.
-
-    Raises:
-        UsageError: the directory cannot be used.
-        StoreLocked: another process has the directory.
-        StoreRejected: the embedded engine is not installed.
-        StoreError: the engine does not open the directory.
+    Raises UsageError for a directory that cannot be used, StoreLocked if another process has it,
+    StoreRejected without the engine, StoreError if that does not open it.
     """
     if isinstance(settings.store, EmbeddedTarget):
         if settings.cluster:

@@ -97,8 +97,7 @@ class AsyncStore:
     ) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
-        Raises:
-            StoreError: the outcome is unknown; ask `count`.
+        After a StoreError the outcome is unknown; ask `count`.
         """
         with self._noticing_outages():
             await self._coalescer.append(table, rows, numbering)

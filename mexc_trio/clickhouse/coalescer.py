@@ -76,9 +76,8 @@ class Coalescer:
     ) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
-        Raises:
-            StoreError: the outcome is unknown. With `StoreUnavailable`, it may not have been tried,
-                since another one had met with that in the meantime.
+        After a StoreError the outcome is unknown. With `StoreUnavailable`, it may not have been
+        tried, since another one had met with that in the meantime.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         insert = _Insert(table, rows, numbering)

@@ -67,19 +67,10 @@ def is_beside(name: str) -> bool:
 
 
 def compact(store: Store, table: str, least_free: int) -> Compacted:
-    """Rewrite a table into which nobody inserts meanwhile. Blocks for a minute or more a GB.
+    """Rewrite a table into which nobody inserts meanwhile, in a minute or more a GB. Blocks.
 
-    Args:
-        store: where it is.
-        table: the table.
-        least_free: bytes of disk to leave free.
-
-    Raises:
-        StoreRejected: it cannot be done, and the table is as it was.
-        TableDamaged: the table cannot be read in full.
-        TableConflict: somebody inserts into it.
-        TableMissing: there is no such table.
-        StoreUnavailable: there was no answer; the table is the old one, or the new.
+    `least_free` bytes of disk are left alone. After a StoreError the table is as it was, but for
+    StoreUnavailable, after which it is the old one or the new.
     """
     copy = copy_of(table)
     old, new = qualified(store, table), qualified(store, copy)
@@ -115,11 +106,7 @@ def remove_leftover(store: Store, table: str) -> bool:
     """Remove what a compaction that died has left beside a table; return whether there was any.
 
     It holds no row that the table lacks: it is a copy that was not finished, or, after the two have
-    changed names, the old table.
-
-    Raises:
-        StoreRejected: it has more rows than the table, so it is something else.
-        StoreError: there was no answer.
+    changed names, the old table. StoreRejected if it has more rows, so it is something else.
     """
     copy = copy_of(table)
     if not engines(store, [copy]):

@@ -52,16 +52,10 @@ class Converted:
 
 
 def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Converted | None:
-    """Move a table; return None if it is of that engine already.
+    """Move a table, whose lock the caller holds; return None if it is of that engine already.
 
-    Nobody may write to it meanwhile: the caller holds its lock.
-
-    Raises:
-        TableMissing: there is no such table.
-        StoreRejected: it has replicas.
-        TableConflict: somebody has written to it all the same; it stays as it is.
-        StoreRejected: there is no room, or the new table is not what the old one is.
-        StoreError: there was no answer.
+    Raises StoreRejected if it has replicas, there is no room, or the new table is not what the old
+    one is, TableConflict if somebody has written to it all the same; then it stays as it is.
     """
     refuse_replicas(store, table, "is not moved to another engine")
     copy = table + CONVERTING

@@ -27,20 +27,10 @@ _PIECE: Final = 2**18
 def stream(
     target: ServerTarget, name: str, sql: str, default_format: str, settings: Mapping[str, object]
 ) -> Generator[bytes, None, None]:
-    """Run a statement and yield the bytes of its answer.
+    """Run a statement and yield the bytes of its answer; closing the generator ends it.
 
-    Closing the generator closes the connection, which ends the statement.
-
-    Args:
-        target: which server, and who asks.
-        name: what the user knows the server by.
-        sql: one statement.
-        default_format: the answer's, unless the statement names one itself.
-        settings: of ClickHouse.
-
-    Raises:
-        StoreUnavailable: it cannot be reached, or went away.
-        StoreError: the statement failed.
+    `name` is what the user knows the server by, `default_format` the answer's unless the statement
+    names one. Raises StoreUnavailable if it cannot be reached, or went away.
     """
     connection = _connection(target)
     query = {"default_format": default_format, "database": target.database, **settings}

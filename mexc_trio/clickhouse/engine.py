@@ -67,11 +67,8 @@ class Engine:
     def access(self) -> Access:
         """Return where the engine answers, after starting it if nobody has it running.
 
-        Raises:
-            UsageError: the directory cannot be used.
-            StoreLocked: something else has it, and does not answer.
-            StoreRejected: the engine is not installed.
-            StoreError: the engine does not start.
+        Raises UsageError for a directory that cannot be used, StoreLocked for one that something
+        else has, StoreRejected if the engine is not installed, StoreError if it does not start.
         """
         with self._mutex:
             if self._child is not None:

@@ -43,12 +43,7 @@ class EngineChild:
 
     @classmethod
     def start(cls, name: str, directory: Path, home: Path, port: int, lock_fd: int) -> Self:
-        """Start it. It holds the directory's lock from now on, and ends when we do.
-
-        Raises:
-            StoreRejected: the engine is not installed.
-            OSError: it cannot be started.
-        """
+        """Start it. It holds the directory's lock from now on, and ends when we do."""
         program = Path(__file__).with_name("engine_process.py")
         # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
         # Nor what is ours to know: passwords of routes and servers, and keys that it would use.
@@ -82,13 +77,7 @@ class EngineChild:
         return self._process.poll()
 
     def wait_for_port(self) -> None:
-        """Wait until it answers its native protocol.
-
-        Raises:
-            PortTakenError: it found the port taken.
-            StoreLocked: another program has the directory open.
-            StoreError: it ended, or does not answer in time.
-        """
+        """Wait until it answers its native protocol; PortTakenError if it found the port taken."""
         deadline = time.monotonic() + START
         while True:
             if self.exit_code is not None:
@@ -144,11 +133,7 @@ class EngineChild:
 
 
 def extension() -> Path:
-    """Return the file of chdb's extension module, without importing anything.
-
-    Raises:
-        StoreRejected: it is not installed.
-    """
+    """Return the file of chdb's extension module, without importing anything."""
     spec = importlib.util.find_spec("chdb")
     found = (
         [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")

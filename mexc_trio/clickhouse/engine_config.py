@@ -134,15 +134,10 @@ def write(
     listen: Address | None,
     passwords: Passwords,
 ) -> None:
-    """Write an engine's configuration.
+    """Write an engine's configuration into `home`, its directory, which nobody else may read.
 
-    Args:
-        home: the engine's working directory, which nobody else may read.
-        start: what the engine's macro `START` says, by which we know that it is this one.
-        tcp_port: for the native protocol.
-        http_port: for HTTP.
-        listen: from where readers may come; None if there are to be none.
-        passwords: of the users.
+    `start` is what its macro `START` says, by which we know that it is this one. Without `listen`
+    there are no readers.
     """
     write_own(home / "config.xml", _config(home, start, tcp_port, http_port, listen))
     write_own(home / "users.xml", _users(listen, passwords))

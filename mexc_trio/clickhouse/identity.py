@@ -28,11 +28,7 @@ NOBODY = Identity("", "")
 
 
 def identity_of(store: Readable) -> Identity:
-    """Ask a store what it is.
-
-    Raises:
-        StoreError: it did not answer.
-    """
+    """Ask a store what it is."""
     if in_keeper := _in_keeper(store):
         return Identity(in_keeper, in_keeper)
     has_uuid = store.query(

@@ -19,10 +19,7 @@ async def interruptible(
 ) -> T:
     """Make a call in a thread; when cancelled, end it in the engine, and wait for that alone.
 
-    Args:
-        call: what is to be done.
-        stop: ends the statements of `call`, which then raises; may be called again and again.
-        limiter: counts the threads.
+    `stop` ends the statements of `call`, which then raises; it may be called again and again.
     """
     ended = trio.Event()
     token = trio.lowlevel.current_trio_token()

@@ -14,9 +14,7 @@ log = logging.getLogger(__name__)
 def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     """Do what `prepare` does, on each host that answers; return the names of new tables.
 
-    Raises:
-        StoreRejected: the tables of two hosts are no replicas of each other.
-        StoreError: as of `prepare`; no host answers.
+    Raises StoreRejected if the tables of two hosts are no replicas of each other.
     """
     if not store.hosts:
         return prepare(store, tables)
@@ -40,11 +38,7 @@ def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
 
 
 def prepare_here(store: Store, tables: Sequence[Table]) -> list[str]:
-    """Do what `prepare` does on the host that is used; if anything is new, on the others as well.
-
-    Raises:
-        StoreError: as of `prepare_all`.
-    """
+    """Do what `prepare` does on the host that is used; if anything is new, on the others, too."""
     created = prepare(store, tables)
     if created and store.hosts:
         prepare_all(store, tables)

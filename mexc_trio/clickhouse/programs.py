@@ -19,15 +19,7 @@ _WORD: Final = b"executable"
 
 
 def refuse_programs(directory: Path, name: str) -> None:
-    """Refuse a directory in which something would be run.
-
-    Args:
-        directory: the store's, whose engine does not run.
-        name: what the user knows it by.
-
-    Raises:
-        StoreRejected: there is something; says where.
-    """
+    """Refuse, by StoreRejected, a directory in which its engine would run something."""
     for path in _found(directory):
         raise StoreRejected(
             f"{name}: {path} would have the engine run a program; what others have recorded is "

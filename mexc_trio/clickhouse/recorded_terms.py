@@ -35,11 +35,7 @@ class RecordedTerms:
 
 
 def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:
-    """Return what is known of some symbols' tables, by table and in the order of time.
-
-    Raises:
-        StoreError: there was no answer.
-    """
+    """Return what is known of some symbols' tables, by table and in the order of time."""
     types = (columns(store, tables=[CONTRACTS.name]) or {}).get(CONTRACTS.name)
     if types is None or not set(CONTRACTS.column_names) <= types.keys() or not tables:
         return {}
@@ -56,13 +52,7 @@ def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Recorde
 
 
 def in_force(terms: Sequence[RecordedTerms], start: int, end: int) -> tuple[RecordedTerms, ...]:
-    """Return the terms of a range of milliseconds, each since when within it.
-
-    Args:
-        terms: in the order of time.
-        start: of the range.
-        end: of the range.
-    """
+    """Return which of some terms, in order, hold in a range of milliseconds, each since when."""
     found: list[RecordedTerms] = []
     for one in terms:
         if not found or one.as_of <= start:
@@ -82,14 +72,7 @@ def digits(number: float) -> str:
 
 
 def sql(terms: Sequence[RecordedTerms], field: Field, ts: str, numbers: NumberSql) -> str:
-    """Return the SQL of a number at a row's time; NULL where it is not known.
-
-    Args:
-        terms: in the order of time.
-        field: which number.
-        ts: the SQL of the row's time.
-        numbers: what a number is.
-    """
+    """Return the SQL of a number at a row's time, by terms in order; NULL where it is not known."""
     changes: list[tuple[int, str]] = []
     for one in terms:
         text = digits(getattr(one, field))

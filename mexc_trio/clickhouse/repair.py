@@ -56,9 +56,6 @@ def make_sound(store: Store, table: Table) -> Soundness:
     """Read a table in full. Where its tail cannot be read, replace it by the part that can.
 
     The damaged table stays under another name, so nothing is thrown away.
-
-    Raises:
-        StoreError: the engine did not answer, or the repair itself failed.
     """
     rows, reason, repaired = _inspect(store, table)
     if not reason:
@@ -68,16 +65,7 @@ def make_sound(store: Store, table: Table) -> Soundness:
 
 
 def put_aside(store: Store, table: Table, good: int = 0) -> str:
-    """Put a new table in the place of one, which stays under another name; return that.
-
-    Args:
-        store: where it is.
-        table: the table.
-        good: how many of its first rows the new one gets.
-
-    Raises:
-        StoreError: there was no answer, no right to do this, or the rows were not copied.
-    """
+    """Put a new table with its `good` first rows in a table's place; return that one's new name."""
     stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
     old, new = qualified(store, table.name), qualified(store, fresh)
@@ -113,11 +101,7 @@ def _inspect(store: Store, table: Table) -> tuple[int | None, str, str]:
 
 
 def stop_reading(store: Store, table: str) -> None:
-    """End the full reads of a table that are under way; those who wait for them get an error.
-
-    Raises:
-        StoreError: there was no answer, or no right to do this.
-    """
+    """End the full reads of a table that are under way; those who wait for them get an error."""
     reads, place = literal(READ_IN_FULL), literal(f"{qualified(store, table)} ")
     store.query(
         f"KILL QUERY WHERE startsWith(query, {reads}) AND position(query, {place}) > 0 "
@@ -152,12 +136,9 @@ def damage(error: StoreError) -> str:
 
 
 def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
-    """Return how many rows from the start can be read.
+    """Return how many rows from the start can be read of a table that cannot be read in full.
 
-    Args:
-        store: where the table is.
-        table: a table that cannot be read in full.
-        rows: how many the engine believes there are; None if it cannot tell.
+    `rows` is how many the engine believes there are; None if it cannot tell.
     """
     good = _readable_in_one_go(store, table)
     if unreadable(store, table, good + 1):
@@ -211,10 +192,7 @@ def newest(store: Store, table: Table) -> int | None:
 
 
 def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
-    """Return `n` rows of a table from number `first` on, in the order of insertion.
-
-    They are in the form in which they were appended: times in milliseconds.
-    """
+    """Return `n` rows of a table from number `first` on, as appended, in the order of insertion."""
     # One thread returns a StripeLog table's blocks in the order of insertion.
     return select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
 

@@ -109,11 +109,7 @@ class ReplicatedStore(ServerStore):
 
 
 def answering(target: ServerTarget) -> ServerTarget:
-    """Return the first of a store's hosts that answers, for who only reads.
-
-    Raises:
-        StoreError: none does; the last one's.
-    """
+    """Return the first of a store's hosts that answers, or the last, for who only reads."""
     *others, last = target.hosts
     for host in others:
         with closing(ServerStore(host, 1)) as store, suppress(StoreUnavailable):
@@ -126,13 +122,9 @@ _LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path, rep
 
 
 def lag(store: Store, table: str) -> str:
-    """Return what a replica has not fetched yet, or has alone; empty if it has what all have.
+    """Return what a replica has not fetched yet, or has alone; empty if nothing, or it is none.
 
-    Empty as well if it is no replica.
-
-    Raises:
-        StoreUnavailable: it is read-only, since it has no connection to Keeper.
-        StoreError: there was no answer.
+    Raises StoreUnavailable if it is read-only, since it has no connection to Keeper.
     """
     if not engines(store, [table]).get(table, "").startswith(REPLICATED):
         return ""
@@ -183,8 +175,5 @@ def inconclusive(store: Store, table: str) -> str:
 
     A server that was frozen or cut off may go on with an INSERT that we have given up, and a
     replica may have to fetch what another one has.
-
-    Raises:
-        StoreError: as of `lag`.
     """
     return "an earlier INSERT has not ended" if inserting(store, table) else lag(store, table)

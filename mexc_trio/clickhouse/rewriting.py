@@ -28,11 +28,7 @@ class Rewriting:
     """What happens to the table, as in a sentence: `compacted`."""
 
     def check_room(self, needed: int, least_free: int) -> None:
-        """See that so many bytes have room beside what is to stay free.
-
-        Raises:
-            StoreRejected: they do not.
-        """
+        """Raise StoreRejected if so many bytes have no room beside what is to stay free."""
         free = int(self.store.query("SELECT min(free_space) FROM system.disks")[0][0])
         # Twice, because recording goes on into the journal meanwhile, and stops at the least.
         if free < needed + 2 * least_free:
@@ -49,11 +45,7 @@ class Rewriting:
         )
 
     def sync(self) -> None:
-        """Have the copy's files on the disk, and not only in the memory of its machine.
-
-        Raises:
-            StoreRejected: the user may not have that done.
-        """
+        """Have the copy's files on the disk; StoreRejected if the user may not have that done."""
         if self.store.fingerprint(self.copy):
             return
         try:
@@ -65,11 +57,7 @@ class Rewriting:
             ) from error
 
     def exchange(self, rows: int) -> None:
-        """Have the two change names; if the table had other than so many rows, change back.
-
-        Raises:
-            TableConflict: it had, and stays as it is.
-        """
+        """Have the two change names; TableConflict, and all back, if it had not so many rows."""
         change = (
             f"EXCHANGE TABLES {qualified(self.store, self.table)} "
             f"AND {qualified(self.store, self.copy)}"
@@ -82,11 +70,7 @@ class Rewriting:
             raise
 
     def check_unchanged(self, name: str, rows: int) -> None:
-        """See that the table, by the name that it has now, still has so many rows.
-
-        Raises:
-            TableConflict: it has others.
-        """
+        """Raise TableConflict if the table, by the name that it has now, has not so many rows."""
         if count(self.store, name) != rows:
             raise TableConflict(
                 f"table {self.table} at {self.store.name} got rows while it was {self.done}, and "
@@ -95,11 +79,7 @@ class Rewriting:
 
 
 def stop(store: Store, table: str, copy: str) -> None:
-    """End the long statements of a rewriting that is under way; who waits for them gets an error.
-
-    Raises:
-        StoreError: there was no answer, or no right to do this.
-    """
+    """End the long statements of a rewriting under way; who waits for them gets an error."""
     insert = literal(INSERT.format(copy=qualified(store, copy)))
     store.query(f"KILL QUERY WHERE startsWith(query, {insert}) AND user = currentUser()")
     for read in (table, copy):
@@ -114,13 +94,7 @@ def size_of(store: Readable, table: str) -> int:
 def digest(store: Readable, source: str, rows: int, names: str) -> tuple[int, int, int]:
     """Return what tables with the same rows in the same order have in common, and no others.
 
-    The first number is how many rows there are.
-
-    Args:
-        store: where the table is.
-        source: its name, and how it is ordered.
-        rows: how many of it are read.
-        names: the columns.
+    `source` is a table's name, and how it is ordered. The first number is how many rows it has.
     """
     if not rows:
         return 0, 0, 0

@@ -66,12 +66,7 @@ class InsertScheduler:
     _reckoned: float = attrs.field(default=-math.inf, init=False)
 
     async def scheduled(self, wait: float, queue: Backlogged) -> None:
-        """Wait until a table's rows are to go.
-
-        Args:
-            wait: for how many seconds they wait for company in any case.
-            queue: holds them.
-        """
+        """Wait until a table's rows are to go: for so many seconds they wait in any case."""
         now = trio.current_time()
         slot = _Slot(queue, now, now + wait)
         self._waiting[slot] = None

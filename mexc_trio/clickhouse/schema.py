@@ -27,10 +27,8 @@ class Readable(Protocol):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, if it has any.
 
-        Raises:
-            StoreUnavailable: it may work later.
-            TableMissing: the table or database is not there.
-            StoreRejected: it will not work without a change by the user.
+        Raises StoreUnavailable if it may work later, TableMissing without the table or database,
+        StoreRejected if it will not work without a change by the user.
         """
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
@@ -74,27 +72,20 @@ class Store(Readable, Protocol):
     ) -> None:
         """Insert rows in their order. After any error some may be stored and some not.
 
-        Args:
-            table: where to.
-            rows: at least one; of none it is only seen whether they could be inserted.
-            numbering: for a table of numbered rows.
-
-        Raises:
-            StoreError: as for `query`.
+        Of no rows it is only seen whether they could be inserted.
         """
 
     def server_start_id(self) -> str:
         """Return what stays the same for as long as the engine runs, and only so long.
 
-        A server: the second of its start, from its uptime, so it may be off by one. The embedded
-        engine starts with the process: a value of its own each time.
+        A server: the second of its start, from its uptime, so it may be off by one.
         """
 
     def fingerprint(self, table: str) -> str:
         """Sync a table's files to the disk and return a text that changes when they do.
 
-        Empty where the files are the server's. A table that still has its fingerprint has
-        lost nothing, whatever happened to the machine.
+        Empty where the files are the server's. A table that still has its fingerprint has lost
+        nothing, whatever happened to the machine.
         """
 
     def truncate_index(self, table: str, drop: int) -> str:
@@ -105,11 +96,7 @@ class Store(Readable, Protocol):
         """
 
     def inserts(self, table: str) -> int:
-        """Return about how many INSERTs a table has had, small ones; may read a column of it.
-
-        Raises:
-            StoreError: as for `query`.
-        """
+        """Return about how many INSERTs a table has had, small ones; may read a column of it."""
 
     def close(self) -> None:
         """Let go of connections, files and locks."""
@@ -133,9 +120,7 @@ def qualified(store: Readable, table: str) -> str:
 def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     """Create what is missing of the database and the tables; return the names of new tables.
 
-    Raises:
-        ForeignTable: a table of that name is not what it must be; see `suitability`.
-        StoreRejected: no right to create.
+    Raises ForeignTable if one of that name is not what it must be, see `suitability`.
     """
     found = columns(store, views=True, tables=[table.name for table in tables])
     present = found or {}
@@ -166,10 +151,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
 
 
 def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
-    """Return the engines of some tables, at least one, as far as they are there.
-
-    A MergeTree's is given with all that belongs to it: keys and settings.
-    """
+    """Return the engines of those tables that are there; of a MergeTree with keys and settings."""
     return dict(
         store.query(
             f"SELECT name, if(engine IN ('{NUMBERED}', '{REPLICATED}'), engine_full, engine) "
@@ -181,11 +163,7 @@ def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
 
 
 def engine_of(store: Readable, table: str) -> TableEngine:
-    """Return how a table of a symbol keeps its rows.
-
-    Raises:
-        TableMissing: there is no such table.
-    """
+    """Return how a table of a symbol keeps its rows; TableMissing if it is not there."""
     found = engines(store, [table])
     if not found:
         raise TableMissing(f"{store.name} has no table {table}")
@@ -195,12 +173,9 @@ def engine_of(store: Readable, table: str) -> TableEngine:
 def columns(
     store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
 ) -> dict[str, dict[str, str]] | None:
-    """Return the tables of the database with their columns and types; None without a database.
+    """Return the tables of the database, or some, with columns and types; None without a database.
 
-    Args:
-        store: where to look.
-        views: whether views count as tables.
-        tables: only these; all if None. Where there are a thousand, one costs a tenth of all.
+    Where there are a thousand, to ask for one costs a tenth of all.
     """
     database = literal(store.database)
     if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
@@ -220,11 +195,7 @@ def columns(
 
 
 def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
-    """Return what `columns` does, for those who only read.
-
-    Raises:
-        StoreRejected: there is no database, so nothing was recorded.
-    """
+    """Return what `columns` does; StoreRejected without a database: nothing was recorded."""
     try:
         found = columns(store)
     except TableMissing:  # a reader of a server says so at once
@@ -241,9 +212,6 @@ def count(store: Readable, table: str) -> int:
 
     From the engine's metadata where it tells; `SELECT count()` reads a column of a StripeLog table,
     seconds after a month of recording, and fails on a damaged one.
-
-    Raises:
-        TableMissing: there is no such table.
     """
     known = known_rows(store, table)
     if known is not None:
@@ -273,11 +241,7 @@ def inserting(store: Readable, table: str) -> bool:
 def known_rows(store: Readable, table: str) -> int | None:
     """Return the number of rows by what the engine knows of the table without reading its data.
 
-    None where it does not tell: tables that are none, such as views. It answers for a table whose
-    data is damaged, where `SELECT count()` fails.
-
-    Raises:
-        TableMissing: there is no such table.
+    None where it does not tell, as of views. It answers also for a table whose data is damaged.
     """
     # Loads the index, without which the engine does not know.
     store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")

@@ -58,8 +58,8 @@ _OTHER_SWITCH: Final = (26, 2)
 class ServerStore:
     """A server, or a cluster behind one, through a few kept connections.
 
-    A client of clickhouse-driver serves one thread at a time, so each call borrows one and
-    gives it back; after an error the connection is closed, and the next call opens it anew.
+    A client of clickhouse-driver serves one thread at a time, so each call borrows one and gives it
+    back; after an error the connection is closed, and the next call opens it anew.
     """
 
     target: ServerTarget
@@ -151,9 +151,6 @@ class ServerStore:
 
         The first block holds the columns, as pairs of name and type. Closing the generator closes
         the connection, which ends the statement.
-
-        Raises:
-            StoreError: as for `query`.
         """
         with self._client() as client:
             # The driver takes the name from here for the next connection, so without quotes.

@@ -33,12 +33,7 @@ def needs_repair(table: Path) -> bool:
 
 
 def repair_what_would_not_open(tables: Path, aside: Path) -> None:
-    """Repair those of the tables in a directory that keep an engine from starting.
-
-    Args:
-        tables: the directory of the tables' directories; it may be missing.
-        aside: see `truncate_index`.
-    """
+    """Repair those of the tables in a directory that keep an engine from starting."""
     for table in tables.glob("*"):
         if needs_repair(table):
             kept = truncate_index(table.resolve(), aside)
@@ -49,15 +44,9 @@ def repair_what_would_not_open(tables: Path, aside: Path) -> None:
 
 
 def truncate_index(table: Path, aside: Path, drop: int = 0) -> Path | None:
-    """Cut the index of a table that no engine has open back to its whole blocks.
+    """Cut the index of a table that no engine has open back to its whole blocks, or `drop` less.
 
-    Args:
-        table: the directory of the table's files.
-        aside: where the files are kept as they were, in a directory of their own.
-        drop: how many of the last whole blocks to cut off, too: their checksums are not looked at.
-
-    Returns:
-        Where the files are kept; None if there is nothing that could be cut off.
+    Returns where in `aside` the files are kept as they were; None if nothing could be cut off.
     """
     index = table / "index.mrk"
     content = index.read_bytes()

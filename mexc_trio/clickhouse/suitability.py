@@ -53,15 +53,10 @@ def why_unsuitable(
     of_all: bool = False,
     replicated: bool = False,
 ) -> str:
-    """Return why rows cannot be written into a table exactly; empty if they can.
+    """Return why rows with these columns cannot be written into a table exactly; empty if they can.
 
-    Args:
-        columns: what is to be written: names and types.
-        found: the columns that the table has, with their types.
-        engine: the table's engine, of a MergeTree with all that belongs to it; empty if that is not
-            known.
-        of_all: whether it has rows of all symbols, which are found again by what they say.
-        replicated: whether several hosts are to keep it.
+    `found` has the table's columns; `engine` is empty if it is not known. A table `of_all` symbols
+    has rows that are found again by what they say; of a `replicated` one several hosts keep it.
     """
     missing = [name for name, _ in columns if name not in found]
     if missing:

@@ -142,14 +142,7 @@ def market_table(
     wide: bool = False,
     recorded: Sequence[str] = channels.USUAL,
 ) -> Table:
-    """Return the table of one symbol; `engine` is one of `TableEngine`'s words.
-
-    Args:
-        name: of the table.
-        engine: what a new one is made with.
-        wide: whether it has the columns of the receipt.
-        recorded: the channels.
-    """
+    """Return the table of one symbol; `engine` is one of `TableEngine`'s words."""
     columns = (("ts", "DateTime64(3)"), ("mt", channels.enum()), ("m", "String"))
     return Table(
         name, columns + (WIDE if wide else ()), TableEngine(engine), channels=tuple(recorded)

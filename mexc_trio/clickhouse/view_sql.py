@@ -130,13 +130,9 @@ def definitions(
 ) -> dict[str, str]:
     """Return the SELECT of each view, by its name in `COLUMNS`.
 
-    Args:
-        source: the SQL for a table's rows, to stand behind FROM.
-        ts_type: the type of their column `ts`; in a table made by hand that may be Int64.
-        numbers: what their texts become.
-        numbered: whether each row bears its number.
-        wide: whether there are columns of its receipt, which come behind the others then.
-        more: the SQL of columns that come last, of a row's `ts`, in all but candles.
+    `source` is the SQL for a table's rows, to stand behind FROM, and `ts_type` the type of their
+    column `ts`, Int64 in one made by hand. Columns of a `wide` table's receipt come behind the
+    others; `more`, the SQL of columns by a row's `ts`, comes last, in all but candles.
     """
     ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
     # In the same SELECT: through one more around it the engine finds the last row of an indexed

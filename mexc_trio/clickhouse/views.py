@@ -49,11 +49,9 @@ _THREADS: Final = "max_threads = 2"
 def create(store: Store, tables: Sequence[str | Table]) -> list[str]:
     """Create the views of these tables that are missing; return the names of the new ones.
 
-    Of a table that is given by its name, those of the usual channels; one that is there is kept up
-    to date in any case.
-
-    Views are a convenience: what prevents them is logged in one line, and never raised. A view
-    of an older definition is replaced; a table or view of somebody else's is left alone.
+    A table that is given by its name has those of the usual channels. A view of an older definition
+    is replaced; a table or view of somebody else's is left alone. Views are a convenience: what
+    prevents them is logged in one line, and never raised.
     """
     created: dict[str, None] = {}
     wanted = [market_table(table) if isinstance(table, str) else table for table in tables]
@@ -73,13 +71,7 @@ def create_with_tables(store: Store, tables: Sequence[Table]) -> None:
 
 
 def as_recorded(store: Store, table: str) -> Table:
-    """Return a table that was filled by no recorder here, with the channels that it has rows of.
-
-    Reads a column of it.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
+    """Return a table that no recorder here has filled, with the channels that its rows are of."""
     types = ", ".join(literal(ALL[name].mt) for name in OPTIONAL)
     found = store.query(
         f"SELECT DISTINCT CAST(mt, 'String') AS type FROM {qualified(store, table)} "
