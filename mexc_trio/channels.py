@@ -90,12 +90,7 @@ def enum() -> str:
 
 
 def without_room(type_: str, names: Iterable[str]) -> list[str]:
-    """Return those of the channels whose rows a table cannot have.
-
-    Args:
-        type_: the type of its column `mt`.
-        names: channels.
-    """
+    """Return those of the channels whose rows a table whose column `mt` is this cannot have."""
     if not type_.startswith("Enum"):
         return []
     return [name for name in names if f"'{ALL[name].mt}' = " not in type_]

@@ -21,16 +21,9 @@ from mexc_trio.errors import FileError, UsageError
 def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when the block has ended well.
 
-    Until then it is `.NAME.part` in the same directory. One that a killed process left behind is
-    written over by the next attempt.
-
-    Args:
-        path: where it is to be. Its directory must exist.
-        replace: whether it may be there already.
-
-    Raises:
-        UsageError: it is there already, or its directory cannot be written to.
-        FileError: it could not be written, or another process is writing it.
+    Until then it is `.NAME.part` in the same directory, which must exist. One that a killed process
+    left behind is written over by the next attempt. Raises UsageError if it is there already and
+    not to be replaced, FileError if it could not be written, or another process is at it.
     """
     part = path.with_name(f".{path.name}.part")
     refuse_existing(path, replace=replace)
@@ -65,11 +58,7 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Refuse to write over what is there, unless told to.
-
-    Raises:
-        UsageError: it is there, or it is no file: a directory, a device, a pipe.
-    """
+    """Raise UsageError for what is there, unless it may be replaced, or is no file."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give a file's name")
     if path.exists() and not path.is_file():  # a link to one, such as /dev/stdout, is no better
@@ -79,11 +68,7 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those that it is in, unless it is there.
-
-    Raises:
-        UsageError: it cannot be made, or another user has put it where everybody may write.
-    """
+    """Make a directory, and those that it is in, unless it is there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if may_be_a_trap(path):
@@ -95,9 +80,8 @@ def make_directory(path: Path) -> None:
 def open_own(path: Path, flags: int) -> int:
     """Open a file of this program's, made if missing; others may not read it. Return a descriptor.
 
-    Raises:
-        OSError: that cannot be, or what has its name is a link to something else, a device or a
-            pipe, as somebody prepares who wants that written to.
+    OSError if that cannot be, or what has its name is a link to something else, a device or a pipe,
+    as somebody prepares who wants that written to.
     """
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(path, flags, 0o600)
@@ -109,11 +93,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def write_own(path: Path, text: str) -> None:
-    """Write a file that only this user can read, and that is whole or not there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a file that only this user can read, and that is whole or not there."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     fd = open_own(new, os.O_WRONLY | os.O_EXCL)

@@ -23,17 +23,10 @@ _OFFSET_BITS: Final = 62
 
 @contextmanager
 def hold_file(path: Path, what: str) -> Iterator[int]:
-    """Hold a lock file for as long as the block runs; the file names the holder.
+    """Hold a lock file, made if missing, for as long as the block runs; it names the holder.
 
-    Gives the file's descriptor: a child process that inherits it holds the lock, too.
-
-    Args:
-        path: the lock file; made if missing, and left in place.
-        what: what it protects, for the error.
-
-    Raises:
-        StoreLocked: another process holds it.
-        UsageError: the file cannot be made.
+    Gives the file's descriptor: a child process that inherits it holds the lock, too. Raises
+    StoreLocked, about `what` it protects, if another process holds it.
     """
     try:
         fd = open_own(path, os.O_RDWR)
@@ -87,11 +80,7 @@ class TableLocks:
     _fd: int
 
     def hold(self, tables: Sequence[str]) -> None:
-        """Hold more tables.
-
-        Raises:
-            StoreLocked: another process records into one of them.
-        """
+        """Hold more tables; StoreLocked if another process records into one of them."""
         # All on one descriptor: closing any other one of the file would let go of all.
         for table, offset in self._places(tables):
             try:
@@ -135,15 +124,9 @@ def hold_tables(
 ) -> Iterator[TableLocks]:
     """Hold tables of a server for as long as the block runs; see `TableLocks`.
 
-    Args:
-        store: what the user knows the store by.
-        names: by which the store is known here, of which another process may know only one.
-        tables: the first ones to hold.
-        places: where the lock file may be; the usual places if None.
-
-    Raises:
-        StoreLocked: another process records into one of them.
-        UsageError: there is no place for the lock file.
+    `store` is what the user knows it by, `names` what it is known by here, of which another process
+    may know only one, and `places` where the lock file may be. Raises StoreLocked if another
+    process records into one of them.
     """
     fd = _open_lock_file(usual_places() if places is None else places)
     try:

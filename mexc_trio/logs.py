@@ -29,15 +29,9 @@ _PRIORITIES: Final[Mapping[int, int]] = {
 
 
 def start_logging(level: str, form: str = TEXT, file: Path | None = None) -> None:
-    """Begin to log.
+    """Begin to log, in `TEXT` for people or `JSON` for programs, to a file or to standard error.
 
-    Args:
-        level: how much.
-        form: `TEXT` for people, or `JSON`, an object a line, for programs.
-        file: where to; None for standard error, which leaves standard output to the statistics.
-
-    Raises:
-        UsageError: the file cannot be written.
+    Standard output is for the statistics. UsageError if the file cannot be written.
     """
     journal = file is None and _is_journal()
     formatter = JsonFormatter() if form == JSON else LineFormatter(dated=not journal)

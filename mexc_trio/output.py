@@ -167,10 +167,8 @@ class SteadyOutput(io.TextIOBase):
     def _put(self, data: bytes) -> bool:
         """Write to the file; return whether that went well.
 
-        Where it does not for now, as on a full disk, what comes next may.
-
-        Raises:
-            OSError: nothing can be written to it ever again.
+        Where it does not for now, as on a full disk, what comes next may. OSError if nothing can be
+        written to it ever again.
         """
         if self._torn:
             data = b"\n" + data

@@ -15,11 +15,7 @@ _GROUP_BYTES: Final = 32 * 1024 * 1024
 
 
 def need_arrow() -> None:
-    """Check that the libraries are there.
-
-    Raises:
-        UsageError: they are not; it says how to get them.
-    """
+    """Check that the libraries are there; UsageError, with how to get them, if not."""
     try:
         import numpy as np  # noqa: F401
         import pyarrow as pa  # noqa: F401

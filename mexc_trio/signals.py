@@ -29,10 +29,8 @@ async def stoppable(
 ) -> AsyncIterator[trio.CancelScope]:
     """Make a scope that a signal cancels; a second one ends the process after `last_words`.
 
-    Args:
-        last_words: called before the end at a second signal.
-        reload: called for a SIGHUP that is not a closed terminal's, and under nohup for each;
-            without it, that stops, too.
+    `reload` is called for a SIGHUP that is not a closed terminal's, and under nohup for each;
+    without it, that stops, too.
     """
     running = trio.CancelScope()
     async with trio.open_nursery() as nursery:

@@ -30,18 +30,11 @@ async def supervise(
     task: Callable[[], Awaitable[None]],
     failed: Callable[[Exception], None] = lambda error: None,
 ) -> None:
-    """Run a task to its end; whenever it fails, tell so and start it again after a pause.
+    """Run a task to its end; whenever it fails, tell so, call `failed`, and start it again.
 
     What the user can be told in a line is told in one, and not again until it is another; so is a
-    shortage of open files or threads. Anything else is a bug, and its traceback is wanted.
-
-    Args:
-        name: the task, for the log.
-        task: is called for each start.
-        failed: told of each failure, before the pause.
-
-    Raises:
-        JournalError: the task met with one that does not pass.
+    shortage of open files or threads. Anything else is a bug, and its traceback is wanted. A
+    JournalError that does not pass passes through.
     """
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     said = ""

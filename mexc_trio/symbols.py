@@ -115,10 +115,8 @@ def parse_table(text: str) -> str:
 def check_tables(tables: Mapping[str, str]) -> None:
     """Refuse a table, chosen in the settings, whose name another symbol's table or view has.
 
-    A name that is too long for a table is refused as well.
-
-    `tables` maps symbols to their tables. Case does not tell two names apart: some file systems,
-    where a table is a file, do not either.
+    So is a name that is too long for a table. Case does not tell two names apart: some file
+    systems, where a table is a file, do not either.
     """
     owners: dict[str, str] = {}
     for symbol, table in tables.items():

@@ -119,11 +119,8 @@ def coverage(
 ) -> Coverage | None:
     """Put together what is known of a symbol; None if it has no rows.
 
-    Args:
-        spans: from each channel's first row to its last.
-        hours: rows by hours since 1970.
-        pauses: times between two rows of a channel, those of some length; None if not known.
-        ledger: the symbol's gaps.
+    `spans` are from each channel's first row to its last, `hours` has rows by hours since 1970, and
+    `pauses` the times of some length between two rows, None if they are not known.
     """
     there = [span for span in spans.values() if span is not None]
     if not there:

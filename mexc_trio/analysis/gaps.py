@@ -83,15 +83,10 @@ def read_gaps(
     symbols: Sequence[str],
     directory: Path | None = None,
 ) -> GapSummary:
-    """Read the ledger in full.
+    """Read the ledger in full, of some symbols, or of all if none is named.
 
-    Args:
-        store: where it is.
-        types: the types of its columns there.
-        symbols: whose gaps to tell of; none for all. A gap that was found while the symbol was
-            not recorded bears the name of the table.
-        directory: the embedded store's, where the files can be looked at; None for a server.
-
+    A gap that was found while the symbol was not recorded bears the name of the table. `directory`
+    is the embedded store's, where the files can be looked at.
     """
     whole = Table(GAPS.name, tuple(types.items()))
     table = survey(store, whole, "cause", ("from", "to"), directory)
@@ -123,12 +118,7 @@ def read_gaps(
 
 
 def ledger_names(store: Readable, source: str) -> list[str]:
-    """Return whose gaps the ledger has: symbols, and names of tables.
-
-    Args:
-        store: where it is.
-        source: the SQL for the ledger, to stand behind FROM.
-    """
+    """Return whose gaps the ledger has, behind FROM: symbols, and names of tables."""
     found = store.query(f"SELECT DISTINCT symbol FROM {source} ORDER BY symbol")
     return [str(symbol) for (symbol,) in found]
 
@@ -136,14 +126,7 @@ def ledger_names(store: Readable, source: str) -> list[str]:
 def ledger_gaps(
     store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
 ) -> list[LedgerGap]:
-    """Return all gaps of one symbol, oldest first.
-
-    Args:
-        store: where the ledger is.
-        source: the SQL for it, to stand behind FROM.
-        types: the types of its columns there.
-        names: those that the symbol goes under.
-    """
+    """Return all gaps that the ledger, behind FROM, has under some names, oldest first."""
     start, end = _times(types)
     found = store.query(
         f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "

@@ -134,16 +134,10 @@ class OrderedRows:
 def read_order(
     store: Readable, source: OrderedRows, starts: Mapping[Channel, str], fills: str
 ) -> Order:
-    """Read a table in the order of insertion.
+    """Read a table in the order of insertion; `why_not` has no objection.
 
-    Args:
-        store: where it is; `why_not` has no objection.
-        source: its rows.
-        starts: for each channel the SQL of a SELECT for the starts of its gaps in milliseconds.
-        fills: the same for the first deals that were fetched for gaps.
-
-    Raises:
-        StoreError: there was no answer.
+    `starts` are, for each channel, the SELECT for the starts of its gaps in milliseconds; `fills`
+    is that for the first deals that were fetched for gaps.
     """
     none = "SELECT toInt64(0)"
     found = {

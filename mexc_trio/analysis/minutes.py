@@ -80,11 +80,7 @@ class Around:
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
     """Return what each channel with rows has on both sides of a range. Impossible times are none.
 
-    Args:
-        store: where it is.
-        source: the SQL for the table, to stand behind FROM.
-        ts: the SQL for a row's time in milliseconds.
-        span: the range.
+    `source` stands behind FROM; `ts` is the SQL for a row's time in milliseconds.
     """
     found = store.query(
         f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "
@@ -148,7 +144,7 @@ def pauses(
 
     A pause is the time from the newest row so far, whatever its channel, to the next that is newer.
     Arguments as for `around`, and whether each row bears its number. The store must be one of which
-    `order.why_not` has nothing to say.
+    `insertion_order.why_not` has nothing to say.
     """
     order, column = (f"ORDER BY {NUMBER} ", f", {NUMBER}") if numbered else ("", "")
     found = store.query(

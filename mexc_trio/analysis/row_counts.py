@@ -60,13 +60,9 @@ class DealtMinute:
 
 
 def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Hours]:
-    """Count a table's rows by channel and hour.
+    """Count a table's rows by channel and hour; times outside the span are the exchange's mistakes.
 
-    Args:
-        store: where it is.
-        source: the SQL for the table, to stand behind FROM.
-        ts: the SQL for a row's time in milliseconds.
-        span: possible times; others are the exchange's mistakes.
+    `source` stands behind FROM; `ts` is the SQL for a row's time in milliseconds.
     """
     hour = f"if({within(ts, span)}, intDiv({ts}, {HOUR}), -1)"
     found = store.query(
@@ -116,14 +112,7 @@ def shapes(store: Readable, source: str) -> list[Shape]:
 
 
 def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtMinute]:
-    """Add up the deals of each minute, without rounding; by minutes counted from 1970.
-
-    Args:
-        store: where they are.
-        source: the SQL for the table, to stand behind FROM.
-        ts: the SQL for a row's time in milliseconds.
-        span: milliseconds since 1970.
-    """
+    """Add up the deals of each minute, without rounding; by minutes counted from 1970."""
     price, volume = (f"extract(f[{i}], {literal(f'^{FITS}$')})" for i in (1, 2))
     found = store.query(
         f"SELECT minute, toString(sum({decimal('v')})), toString(max({decimal('p')})), "

@@ -72,15 +72,9 @@ def survey(
 ) -> Survey:
     """Read a table in full; if that fails, as far as it can be read.
 
-    Args:
-        store: where it is.
-        table: its name, and all the columns that it has, with their types there.
-        key: the column by which its rows are counted.
-        times: the columns that have the oldest and the newest time.
-        directory: the embedded store's, where the files can be looked at; None for a server.
-
-    Raises:
-        StoreError: there was no answer.
+    `table` has the columns and types that are there; rows are counted by the column `key`, and
+    `times` are the columns of the oldest and the newest time. `directory` is the embedded store's,
+    where the files can be looked at; None for a server.
     """
     before = counted = _count(store, table.name)
     source, damage = qualified(store, table.name), ""
@@ -118,9 +112,7 @@ def survey(
 def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
     """Return what the tables of the database take, as far as that is known.
 
-    Args:
-        store: where they are.
-        directory: the embedded store's, where the files can be looked at; None for a server.
+    `directory` is the embedded store's, where the files can be looked at.
     """
     known = {name: Size(size) for name, size in known_sizes(store).items() if size is not None}
     if directory is None:

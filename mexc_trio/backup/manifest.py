@@ -53,12 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read a backup's manifest.
-
-    Raises:
-        UsageError: the directory is no backup.
-        FileError: it cannot be read, or is a later version's.
-    """
+    """Read a backup's manifest; UsageError without one, FileError if it is not to be read."""
     path = directory / NAME
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
@@ -81,11 +76,7 @@ def table_of(name: str, *, wide: bool = False) -> Table:
 
 
 def read_rows(directory: Path, entry: SavedTable) -> "Iterator[pa.RecordBatch]":
-    """Yield the rows of a table's file.
-
-    Raises:
-        FileError: it is missing or damaged.
-    """
+    """Yield the rows of a table's file; FileError if it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -119,11 +110,7 @@ def _fits(batch: "pa.RecordBatch", types: Sequence[str]) -> bool:
 
 
 def check_file(directory: Path, entry: SavedTable) -> None:
-    """Read a table's file in full and compare it with the manifest.
-
-    Raises:
-        FileError: it is not what was backed up.
-    """
+    """Read a table's file in full; FileError if it is not what the manifest says."""
     found = Checksum()
     for batch in read_rows(directory, entry):
         found.add(batch)

@@ -58,11 +58,7 @@ class _Move:
 
 
 def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append: bool) -> int:
-    """Put the tables of these symbols (without any, all of the backup) into the store; return 0.
-
-    Raises:
-        MexcTrioError: it could not be done.
-    """
+    """Put the tables of these symbols (without any, all of the backup) into the store; return 0."""
     need_arrow()
     manifest = read_manifest(source)
     entries = _choose(settings, symbols, manifest.tables, source)
@@ -188,11 +184,7 @@ def _floats(move: _Move, column: "pa.Array") -> list[float]:
 
 
 def _compare(settings: Settings, move: _Move) -> None:
-    """Read the restored rows back and compare them with the backup.
-
-    Raises:
-        StoreRejected: they are not the same.
-    """
+    """Read the restored rows back; StoreRejected if they are not those of the backup."""
     found = Checksum()
     try:
         with open_reader(settings) as reader:

@@ -23,14 +23,9 @@ def select_rows(
 ) -> str:
     """Return a SELECT of whole numbers and texts, in the order of insertion.
 
-    Args:
-        reader: only its names are used.
-        table: where the rows are.
-        types: of its columns.
-        limit: which rows, as in SQL: `10` are the first ten, `5, 10` the ten after the fifth.
-        as_table: the table whose columns those are, if this one has another name.
-        wide: whether the receipt of rows is wanted.
-        only: of the ledger of gaps, the symbols whose rows are wanted.
+    `limit` says which rows, as in SQL: `10` are the first ten, `5, 10` the ten after the fifth. The
+    columns are those of `as_table`, if the table has another name for now; `only` are the symbols
+    whose rows of the ledger of gaps are wanted.
     """
     # Named apart from the columns, which a WHERE may be about.
     wanted = ", ".join(

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 def export(settings: Settings, requests: Sequence[ExportRequest]) -> int:
     """Write the requests' file, or their days' files; return the exit code.
 
-    A file of several symbols has one after the other, each in the order of time.
-
-    Raises:
-        MexcTrioError: it could not be done. A file that is not whole has no final name.
+    A file of several symbols has one after the other, each in the order of time. One that is not
+    whole has no final name.
     """
     need_arrow()
     first = requests[0]
@@ -142,8 +140,8 @@ def _bounds(request: ExportRequest) -> tuple[int, int]:
 def _export_days(source: ExportSource, plan: Plan, start: int, end: int) -> None:
     """Write the days that are missing, or of which the store says more than when they were written.
 
-    So a run that was interrupted is resumed, and the same command every night brings a directory
-    up to date. A day of which the store has no row any more keeps its file.
+    So a run that was interrupted is resumed, and the same command every night brings a directory up
+    to date. A day of which the store has no row any more keeps its file.
     """
     request = source.request
     make_directory(request.out)

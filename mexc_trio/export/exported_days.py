@@ -73,19 +73,12 @@ class ExportedDays:
         """Note whose files are about to be written, so that they are known as ours from then on.
 
         A run may end between a file and its note.
-
-        Raises:
-            FileError: the ledger cannot be written.
         """
         days = [day_name(part.day) for part in parts if part.day is not None]
         self._write({name: _UNWRITTEN for name in days if name not in self._contents.days})
 
     def add(self, part: Part) -> None:
-        """Note a day's file that is whole.
-
-        Raises:
-            FileError: the ledger cannot be written.
-        """
+        """Note a day's file that is whole."""
         assert part.day is not None  # noqa: S101 - only days are noted
         self._write({day_name(part.day): _Day.of(part)})
 
@@ -101,9 +94,7 @@ class ExportedDays:
 def read_ledger(request: ExportRequest) -> ExportedDays:
     """Read the ledger of the request's directory; begin one where there is none.
 
-    Raises:
-        FileError: it cannot be read.
-        UsageError: the directory has another export.
+    Raises UsageError if the directory has another export.
     """
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,

@@ -39,13 +39,7 @@ class FileWriter(Protocol):
 
 @contextmanager
 def open_writer(source: ExportSource, part: Part, file: BinaryIO) -> Iterator[FileWriter]:
-    """Lend the writer of a request's format.
-
-    Args:
-        source: of the rows, and what was asked for.
-        part: of them that is written.
-        file: where it is written.
-    """
+    """Lend what writes a part of a source's rows into a file, in the request's format."""
     writer = _writer(source, part, file)
     try:
         yield writer

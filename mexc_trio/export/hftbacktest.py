@@ -73,12 +73,8 @@ class EventFile:
     ) -> None:
         """Begin a file.
 
-        Args:
-            file: where it is written.
-            gaps: when gaps in the books begin that are in the file, or at its end, in order, in
-                milliseconds.
-            local: the clock of the local machine.
-            terms: what is known of the contract; the last ones count.
+        `gaps` are when gaps in the books begin that are in the file, or at its end, in order, in
+        milliseconds. Of `terms`, what is known of the contract, the last ones count.
         """
         self._file = file
         self._terms = terms[-1] if terms else None

@@ -20,12 +20,9 @@ _COMMA: Final = ", ',', "
 
 
 def line(form: str, names: Sequence[str], *, numbers: str) -> str:
-    """Return the SQL for a line with these columns of the typed views, or of a table.
+    """Return the SQL for a line of csv or jsonl with these columns, which are there by these names.
 
-    Args:
-        form: csv or jsonl.
-        names: the columns; they must be there under these names.
-        numbers: `text` where JSON is to have numbers as texts.
+    With numbers as `text`, those of JSON are texts.
     """
     if form == "csv":
         return f"concat({_COMMA.join(map(_csv, names))})"

@@ -18,12 +18,10 @@ class LocalClock:
     """Tells the local time of one event after another, in the order of the exchange's times."""
 
     def __init__(self, latency: int | None, earliest: int = 0) -> None:
-        """Begin.
+        """Begin, no earlier than at some nanoseconds.
 
-        Args:
-            latency: milliseconds from the exchange's time to the local one; None for the time of
-                receipt, where it is known.
-            earliest: nanoseconds before which nothing is.
+        `latency` is milliseconds from the exchange's time to the local one; None for the time of
+        receipt, where it is known.
         """
         self._latency = latency
         self._latest = self._said = earliest
@@ -31,9 +29,8 @@ class LocalClock:
     def of(self, at: int, received: int = 0) -> int:
         """Return the local time of an event in nanoseconds since 1970.
 
-        Args:
-            at: milliseconds on the exchange's clock.
-            received: microseconds on ours; 0 where nobody knows.
+        It was `at` milliseconds on the exchange's clock, and came `received` microseconds on ours,
+        0 where nobody knows.
         """
         if self._latency is None:
             local = max(at * _MS, received * _US)

@@ -60,9 +60,7 @@ def export_catalog(
 ) -> Path:
     """Write one kind of one symbol; return the file.
 
-    Raises:
-        UsageError: the catalog has such rows of that time already, or the format cannot hold them.
-        StoreError: there was no answer.
+    Raises UsageError if the catalog has such rows already, or the format cannot hold them.
     """
     request = source.request
     facts = _facts(source, start, end)
@@ -129,11 +127,7 @@ class _File:
 
     @classmethod
     def of(cls, path: Path) -> "_File":
-        """Look at a file: when its rows were known says its name, when they happened its columns.
-
-        Raises:
-            UsageError: it is none of a catalog.
-        """
+        """Look at a file: its name says when rows were known, a column when they happened."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -248,11 +242,7 @@ def _time(ns: int) -> str:
 
 
 def _nanoseconds(name: str) -> int:
-    """Return what `_time` was given.
-
-    Raises:
-        ValueError: it is no such time.
-    """
+    """Return what `_time` was given; ValueError if it is no such time."""
     seconds, _, fraction = name.removesuffix("Z").rpartition("-")
     moment = datetime.strptime(seconds, "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC)
     return int(moment.timestamp()) * _SECOND + int(fraction)

@@ -30,9 +30,8 @@ _PIECE: Final = 2**24
 def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
     """Yield the rows of batches in the order of their first column, a time.
 
-    Args:
-        batches: in the order of insertion.
-        lateness: the most milliseconds by which a row's time is before an earlier row's.
+    They are in the order of insertion; a row's time is at most `lateness` milliseconds before an
+    earlier row's.
     """
     import numpy as np
     import pyarrow as pa
@@ -61,12 +60,7 @@ def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
 def by_hour(batches: "Iterator[pa.RecordBatch]", directory: Path) -> "Iterator[pa.Table]":
     """Yield the rows of batches in the order of their first column, however far out of it.
 
-    Args:
-        batches: in the order of insertion.
-        directory: has room for all of them; the file there has no name.
-
-    Raises:
-        FileError: it has no room.
+    The directory has room for all of them; the file there has no name.
     """
     import pyarrow as pa
 

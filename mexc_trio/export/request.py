@@ -90,11 +90,7 @@ def parse_requests(
     latency_ms: int | None,
     force: bool,
 ) -> list[ExportRequest]:
-    """Turn the command line's texts into requests, one a symbol; they may share a file.
-
-    Raises:
-        UsageError: one of them is wrong; the message names it.
-    """
+    """Turn the command line's texts into requests, one a symbol; they may share a file."""
     chosen = _choice("--format", format or _format(out, by_day=by_day), FORMATS)
     kinds = _kinds(kind, chosen)
     if str(out).startswith("-") and out != STANDARD_OUTPUT:

@@ -111,8 +111,8 @@ class ExportSource:
     def rows(self, start: int, end: int) -> str:
         """Return the SELECT of the rows of a range: milliseconds, message type, message.
 
-        Then the time of receipt in microseconds and the exchange's number of a deal or a book,
-        each 0 where it is not known.
+        Then the time of receipt in microseconds and the exchange's number of a deal or a book, each
+        0 where it is not known.
         """
         times = milliseconds("ts", self.prefix.ts_type)
         receipt = "toInt64(0) AS received, toUInt64(0) AS id"
@@ -172,9 +172,7 @@ class ExportSource:
 def find_source(reader: Reader, request: ExportRequest, table: str) -> ExportSource:
     """Look at the table of the request's symbol.
 
-    Raises:
-        UsageError: nothing was recorded under that name, or what a contract is is not known.
-        StoreRejected: the table is not one of ours.
+    Raises UsageError if nothing was recorded under that name, or what a contract is is not known.
     """
     prefix = find(reader, request.symbol, table)
     if request.amounts == "coins":

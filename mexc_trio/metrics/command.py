@@ -32,13 +32,7 @@ class Command:
     _trouble: bool = attrs.field(default=False, init=False)
 
     async def run(self, words: Sequence[str], line: bytes, longest: float = LONGEST) -> None:
-        """Run a command to its end, or to its end by force.
-
-        Args:
-            words: the program and its arguments.
-            line: is on its standard input.
-            longest: seconds that it may take.
-        """
+        """Run a command with a line on its standard input to its end, or to its end by force."""
         trouble = await _run(words, line, longest)
         if trouble and not self._trouble:
             log.warning("--on-event: %s %s", words[0], trouble)

@@ -42,7 +42,7 @@ _Number: TypeAlias = float
 async def render(snapshot: Snapshot, collectors: Sequence[Collector]) -> bytes:
     """Return the page: what was surveyed, and lines for each symbol as it is now.
 
-    Other tasks have their turn in between.
+    Other tasks run in between.
     """
     parts = []
     for part in _parts(snapshot, collectors):

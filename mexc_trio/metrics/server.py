@@ -54,13 +54,10 @@ Pages: TypeAlias = Callable[[str], Awaitable[Response | None]]
 
 
 async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local: bool) -> None:
-    """Answer until cancelled.
+    """Answer until cancelled; the listeners are closed at the end.
 
-    Args:
-        listeners: where; they are closed at the end.
-        pages: what there is.
-        local: whether to answer to this machine's own names only, so that no site that a browser
-            here looks at can read along by giving its own name this machine's address.
+    If `local`, to this machine's own names only, so that no site that a browser here looks at can
+    read along by giving its own name this machine's address.
     """
     answering = 0
     waiting, sending = _Places(WAITING), _Places(AT_ONCE)

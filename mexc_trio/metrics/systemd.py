@@ -32,7 +32,7 @@ async def telling(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Comp
     """Tell of a start that takes long, and give what tells of the recording itself.
 
     A start may have to wait for the exchange's list of contracts. systemd would take it for one
-    that has failed, and kill it, again and again: so it hears after a while that this one turns.
+    that has failed, and kill it, again and again: so it hears after a while that this one goes on.
     """
     starting = trio.CancelScope()
 

@@ -24,16 +24,7 @@ def ask_recorder(
 ) -> int | None:
     """Have the recorder of a store rewrite tables, and tell what it does; return the exit code.
 
-    Returns None if no recorder runs.
-
-    Args:
-        settings: where it records.
-        symbols: whose tables.
-        engine: see `RewritingRequest`.
-
-    Raises:
-        StoreError: the store does not answer.
-        MexcTrioError: the recorder that was asked has ended.
+    None if no recorder runs; MexcTrioError if the one that was asked has ended.
     """
     with closing(open_store(settings)) as store:
         journal = journal_of(settings, store)

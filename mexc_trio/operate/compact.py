@@ -21,13 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def compact(settings: Settings, symbols: Sequence[str]) -> int:
-    """Rewrite the tables of some symbols, or of all if none is named; return the exit code.
-
-    Raises:
-        StoreLocked, JournalLocked: a recorder has begun meanwhile.
-        StoreError: the store does not answer.
-        MexcTrioError: the recorder that was asked has ended.
-    """
+    """Rewrite the tables of some symbols, or of all if none is named; return the exit code."""
     asked = ask_recorder(settings, symbols)
     return _do(settings, symbols) if asked is None else asked
 

@@ -14,13 +14,7 @@ from mexc_trio.settings import Settings
 
 
 def convert(settings: Settings, symbols: Sequence[str]) -> int:
-    """Move the tables of symbols to the engine that the settings name; return the exit code.
-
-    Raises:
-        StoreLocked, JournalLocked: a recorder has begun meanwhile.
-        StoreError: the store does not answer, or refuses.
-        MexcTrioError: the recorder that was asked has ended.
-    """
+    """Move the tables of symbols to the engine that the settings name; return the exit code."""
     engine = TableEngine(settings.engine)
     asked = ask_recorder(settings, symbols, engine)
     if asked is not None:

@@ -23,9 +23,7 @@ def exclusive(
 ) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
     """Open store and journal against recorders; give also what holds tables against others.
 
-    Raises:
-        StoreLocked, JournalLocked: a recorder runs.
-        StoreError, JournalError: they do not open.
+    Raises StoreLocked or JournalLocked if a recorder runs.
     """
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings)))
@@ -39,11 +37,7 @@ def exclusive(
 
 
 def journal_of(settings: Settings, store: Readable) -> Path:
-    """Return the file of a store's journal, which may be still to be made.
-
-    Raises:
-        StoreError: the store did not answer.
-    """
+    """Return the file of a store's journal, which may be still to be made."""
     lasting = identity_of(store).lasting
     return choose(settings.journal_path, lasting, settings.store.identity).path
 
@@ -65,15 +59,8 @@ def check_ours(
 ) -> None:
     """See that no recorder on another machine writes to a server's table: this one's did.
 
-    Args:
-        settings: where it is.
-        store: the same, open.
-        journal: of this machine.
-        table: its name.
-        what: is to be done with it, as in a sentence: `compact`.
-
-    Raises:
-        StoreRejected: it was another, or rows are to be written first.
+    `what` is to be done with it, as in a sentence: `compact`. Raises StoreRejected if it was
+    another, or rows are to be written first.
     """
     if isinstance(settings.store, EmbeddedTarget):
         return

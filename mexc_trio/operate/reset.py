@@ -51,16 +51,8 @@ class _Doomed:
 def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bool) -> int:
     """Remove tables, their views and what the journal knows of them; return the exit code.
 
-    Args:
-        settings: which store.
-        symbols: whose tables.
-        all_data: all tables that are ours, and the ledger of gaps.
-        yes: whether it is agreed to already.
-
-    Raises:
-        UsageError: nothing is named, or nobody can be asked.
-        StoreLocked, JournalLocked: a recorder runs.
-        StoreError: the store does not answer, or refuses.
+    `all_data` are all tables that are ours, and the ledger of gaps. Raises UsageError if nothing is
+    named, or nobody can be asked, StoreLocked or JournalLocked if a recorder runs.
     """
     if bool(symbols) == all_data:
         raise UsageError("name symbols, or give --all-data")

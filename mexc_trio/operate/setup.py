@@ -24,11 +24,7 @@ _FORBIDDEN: Final = ("(ClickHouse error 164)", "(ClickHouse error 497)")
 
 
 def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: bool) -> int:
-    """Create what is missing of the database and the tables, and say so; return the exit code.
-
-    Raises:
-        MexcTrioError: the store cannot be opened, or refuses.
-    """
+    """Create what is missing of the database and the tables, and say so; return the exit code."""
     chosen = [settings.for_symbol(symbol) for symbol in symbols]
     tables = [table_of(one) for one in chosen]
     with closing(open_store(settings)) as store:

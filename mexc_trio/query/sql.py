@@ -24,15 +24,8 @@ _CONTROLS: Final = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa: A002
     """Run a statement and write its answer; return the exit code.
 
-    Args:
-        settings: which store.
-        statement: SELECT, SHOW, DESCRIBE, EXISTS or EXPLAIN.
-        format: of ClickHouse; None for a table on a terminal and tab-separated values elsewhere,
-            as clickhouse-client does it.
-
-    Raises:
-        UsageError: there is no such store.
-        StoreError: the statement failed.
+    Without a format it is a table on a terminal and tab-separated values elsewhere, as
+    clickhouse-client does it.
     """
     people = sys.stdout.isatty()
     name = format or (FOR_PEOPLE if people else FOR_PROGRAMS)

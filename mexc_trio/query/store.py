@@ -120,13 +120,7 @@ class RecordedStore:
     ) -> "pa.Table":
         """Return books: lists of prices and amounts, best first, and the best levels.
 
-        Args:
-            symbol: whose.
-            start: from when on.
-            end: until when.
-            numbers: what numbers are.
-            amounts: what is counted.
-            flat: columns `bid_price_1`, `bid_amount_1` ... `ask_amount_20` in place of lists.
+        If `flat`, columns `bid_price_1`, `bid_amount_1` ... `ask_amount_20` in place of lists.
         """
         return self._typed("depths", symbol, start, end, numbers, amounts, flat=flat)
 
@@ -139,15 +133,7 @@ class RecordedStore:
         *,
         numbers: Numbers = "float",
     ) -> "pa.Table":
-        """Return the rows of any channel, also of those that are recorded on request.
-
-        Args:
-            symbol: whose.
-            name: as `--channels` has it: `funding`, `index`, `fair` ...
-            start: from when on.
-            end: until when.
-            numbers: what numbers are.
-        """
+        """Return the rows of any channel, also of those on request: `funding`, `index` ..."""
         if name not in ALL:
             raise UsageError(f"channel {name!r}: choose from {', '.join(ALL)}")
         return self._typed(ALL[name].view, symbol, start, end, numbers, "contracts")

@@ -30,12 +30,7 @@ class Owners:
 
 
 def find_owners(settings: Settings, ledger: Iterable[str]) -> Owners:
-    """Find out whose tables there are.
-
-    Args:
-        settings: where each symbol is recorded.
-        ledger: the names that the ledger of gaps has, some of which may be tables'.
-    """
+    """Find out whose tables there are, by the settings and by the names that the ledger has."""
     by_table: dict[str, list[str]] = {}
     for symbol in dict.fromkeys([*settings.overrides, *settings.symbols, *ledger]):
         if is_symbol(symbol):

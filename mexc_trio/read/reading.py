@@ -123,10 +123,8 @@ class Reader:
 def open_reader(settings: Settings) -> Iterator[Reader]:
     """Open the store that the settings name for reading. Creates nothing.
 
-    Raises:
-        UsageError: there is no store in that directory.
-        StoreLocked: something else has the directory, and cannot be asked.
-        StoreError: the engine does not open the directory.
+    Raises UsageError without a store in that directory, StoreLocked if something else has it, and
+    cannot be asked, StoreError if the engine does not open it.
     """
     with ExitStack() as stack:
         if isinstance(settings.store, EmbeddedTarget):

@@ -71,13 +71,7 @@ class Prefix:
     """Whether they have their receipt."""
 
     def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
-        """Return the SQL for a symbol's rows of a range, to stand behind FROM.
-
-        Args:
-            start: of the range.
-            end: of the range.
-            types: of the rows; all if there are none.
-        """
+        """Return the SQL for a symbol's rows of a range, of some types or all, behind FROM."""
         at = milliseconds("ts", self.ts_type)
         bounds = f"{at} >= {start} AND {at} < {end}"
         if types:
@@ -138,12 +132,7 @@ class Typed:
         return (TYPES[self.kind],)
 
     def select(self, rows: str, prefix: Prefix) -> str:
-        """Return the SELECT of the columns.
-
-        Args:
-            rows: the SQL for the table's rows, to stand behind FROM.
-            prefix: where they are from.
-        """
+        """Return the SELECT of the columns; `rows`, of the prefix, stand behind FROM."""
         select = view_sql.definitions(
             rows,
             prefix.ts_type,
@@ -191,12 +180,7 @@ def _flat() -> dict[str, str]:
 
 
 def find(reader: Reader, symbol: str, table: str) -> Prefix:
-    """Look at the table of a symbol.
-
-    Raises:
-        UsageError: nothing was recorded under that name.
-        StoreRejected: the table is not one of ours.
-    """
+    """Look at the table of a symbol; UsageError without one, StoreRejected if it is not ours."""
     found = recorded_columns(reader)
     types = found.get(table)
     if types is None:
@@ -217,11 +201,7 @@ def not_recorded(reader: Reader, symbol: str, table: str, ours: Iterable[str]) -
 
 
 def find_terms(reader: Reader, symbol: str, table: str) -> list[RecordedTerms]:
-    """Return what makes coins of a symbol's contracts.
-
-    Raises:
-        UsageError: that is not known.
-    """
+    """Return what makes coins of a symbol's contracts; UsageError if that is not known."""
     terms = read_terms(reader, [table]).get(table, [])
     if not any(math.isfinite(one.contract_size) for one in terms):
         raise UsageError(
@@ -232,11 +212,7 @@ def find_terms(reader: Reader, symbol: str, table: str) -> list[RecordedTerms]:
 
 
 def find_gaps(reader: Reader) -> Prefix:
-    """Look at the ledger of gaps.
-
-    Raises:
-        StoreRejected: there is none.
-    """
+    """Look at the ledger of gaps; StoreRejected without one."""
     types = (columns(reader) or {}).get(GAPS.name)
     if types is None:
         raise StoreRejected(f"{reader.name} has no table {GAPS.name}")

@@ -38,12 +38,7 @@ def head(
 ) -> str:
     """Return the page up to its first symbol.
 
-    Args:
-        name: of the range.
-        store: what the user knows it by.
-        made: when the page was made.
-        summaries: of the symbols, in the page's order.
-        link: returns where a symbol's part is.
+    `link` returns where the part of a symbol, of those in `summaries`, is.
     """
     rows = sum(one.rows for one in summaries)
     recorded = sum(one.covered.recorded for one in summaries if one.covered)
@@ -75,13 +70,7 @@ def head(
 
 
 def alone(name: str, symbol: str, around: Mapping[str, str]) -> str:
-    """Return the head of a page that has one symbol.
-
-    Args:
-        name: of the range.
-        symbol: whose page it is.
-        around: other pages, by what their links say.
-    """
+    """Return the head of a page that has one symbol; `around` has other pages by their titles."""
     links = "".join(
         f'<a href="{escape(to)}">{escape(text)}</a>' for text, to in around.items() if to
     )
@@ -93,12 +82,7 @@ def alone(name: str, symbol: str, around: Mapping[str, str]) -> str:
 
 
 def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
-    """Return one symbol's part of the page.
-
-    Args:
-        part: what was recorded of it.
-        draw: returns the SVG of one of `plots_of`, for a phone or not.
-    """
+    """Return one symbol's part of the page; `draw` returns a plot's SVG, for a phone or not."""
     symbol = escape(part.symbol)
     parts = [f'<section id="{symbol}">\n<h2>{symbol}</h2>\n{_figures(part)}']
     if not part.rows:
@@ -226,13 +210,9 @@ def _table(
     texts: Sequence[int] = (),
     extra: Sequence[int] = (),
 ) -> str:
-    """Return a table.
+    """Return a table of cells, which are HTML.
 
-    Args:
-        titles: of the columns.
-        lines: of cells, which are HTML.
-        texts: the columns that stand to the left, as the first one does.
-        extra: those for which a phone has no room.
+    The columns `texts` stand to the left, as the first one does; a phone has no room for `extra`.
     """
     kinds = []
     for number in range(len(titles)):

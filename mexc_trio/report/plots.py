@@ -77,11 +77,7 @@ _SHADE: Final = 0.13
 
 
 def need_plots() -> None:
-    """Check that the plotting library is there.
-
-    Raises:
-        UsageError: it is not; the message says how to get it.
-    """
+    """Check that the plotting library is there; UsageError, with how to get it, if not."""
     # It tells of its fonts when it is used for the first time.
     logging.getLogger("matplotlib").setLevel(max(logging.WARNING, logging.root.level))
     try:

@@ -50,11 +50,7 @@ class Asked:
 
 
 def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
-    """Return the range that the command line names; without a name it is yesterday in UTC.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Return the range that the command line names; without a name it is yesterday in UTC."""
     if day is not None and (start or end):
         raise UsageError("--day is a range of its own; give it, or --from and --to")
     if start is None and end is None:
@@ -79,11 +75,7 @@ def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
 
 
 def parse_day(text: str | None) -> date:
-    """Return the day that the command line names; without a name, yesterday in UTC.
-
-    Raises:
-        UsageError: it is no day.
-    """
+    """Return the day that the command line names; without a name, yesterday in UTC."""
     if text is None:
         return datetime.now(UTC).date() - timedelta(days=1)
     try:
@@ -106,16 +98,9 @@ def report(
 ) -> int:
     """Write the page of a range, or of many symbols an index and a page each; return the exit code.
 
-    Args:
-        settings: the store.
-        symbols: what of it; without any, all that the store has.
-        asked: the range.
-        out: the page. Pages of many symbols are in a directory beside it, of the same name.
-        pictures: a directory for the plots as PNG files; None for no such files.
-        force: whether files may be written over.
-
-    Raises:
-        MexcTrioError: it could not be done. A file that is not whole has no final name.
+    Without symbols, all that the store has. Pages of many symbols are in a directory beside `out`,
+    of the same name; `pictures` is a directory for the plots as PNG files. A file that is not whole
+    has no final name.
     """
     plots.need_plots()
     refuse_existing(out, replace=force)

@@ -121,12 +121,7 @@ class Painter:
     _seen: dict[str, _Seen] = attrs.field(factory=dict, init=False)
 
     def sample(self, now: float, wall: float) -> Picture:
-        """Return the picture as it is now. Asks neither the store nor the journal's file.
-
-        Args:
-            now: seconds on a clock that never jumps.
-            wall: Unix seconds.
-        """
+        """Return the picture at a steady clock's time and Unix time. Asks no store and no file."""
         recording = self._recording
         store = recording.store
         recorded = [one for one in recording.collectors if not one.stopped]

@@ -66,14 +66,7 @@ def usable() -> bool:
 
 
 def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> RenderableType:
-    """Return what fills a terminal of a size.
-
-    Args:
-        picture: what is shown.
-        log: the last lines that others have written.
-        width: of the terminal, in signs.
-        height: of the terminal, in lines.
-    """
+    """Return what fills a terminal of a size, with the last lines that others have written."""
     many = len(picture.symbols) > 1
     # Beside the symbols there are a blank line, the titles, the sum, and a part of the log.
     lines_of_log = min(_LOG, (height - _HEAD) // 4) if log else -1
@@ -262,11 +255,7 @@ class LiveScreen:
         return file.idle if isinstance(file, SteadyOutput) else True
 
     def show(self, picture: Picture) -> None:
-        """Draw.
-
-        Raises:
-            OSError: the terminal is gone.
-        """
+        """Draw; OSError if the terminal is gone."""
         columns, lines = os.get_terminal_size(self._console.file.fileno())
         width, height = columns or 80, lines or 25
         self._console.size = (width, height)

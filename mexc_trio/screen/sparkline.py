@@ -8,12 +8,10 @@ _NOTHING: Final = "·"
 
 
 def sparkline(numbers: Sequence[float], width: int, most: int) -> str:
-    """Return numbers as bars from zero to their greatest, the newest at the right.
+    """Return numbers as bars from zero, a dot, to their greatest, oldest first.
 
-    Args:
-        numbers: what is drawn, none below zero, oldest first. Zero is a dot.
-        width: signs. Where that is less than `most`, a sign is the mean of several numbers.
-        most: how many numbers fill the width; while there are fewer, the left stays empty.
+    `most` numbers fill the width; while there are fewer, the left stays empty. Where the width has
+    fewer signs than that, a sign is the mean of several numbers.
     """
     cells = min(width, most)
     known = numbers[-most:]

@@ -50,9 +50,9 @@ def load(
     symbols: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Return the settings that hold, or raise UsageError with one line that says what is wrong.
+    """Return the settings that hold; `options` and `symbols` are those of the command line.
 
-    `options` and `symbols` are those of the command line.
+    UsageError says in one line what is wrong.
     """
     typed = {
         key: _Given(text, "command line", "--" + key.replace("_", "-"))

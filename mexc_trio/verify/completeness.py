@@ -81,14 +81,9 @@ class Completeness:
 
 
 async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completeness]:
-    """Compare symbol after symbol.
+    """Compare symbol after symbol with the exchange's REST interface at a URL.
 
-    Args:
-        url: the exchange's REST interface.
-        recorded: the symbols.
-
-    Raises:
-        StoreError: the store gave no answer. What goes wrong with the exchange is in the result.
+    What goes wrong with the exchange is in the result.
     """
     done = []
     gone = ""

@@ -49,14 +49,7 @@ def verify(
 ) -> int:
     """Print what is stored of the symbols, or of all if none is named; return the exit code.
 
-    Args:
-        settings: the store, and for a comparison the exchange's REST interface.
-        symbols: what to look at.
-        json: whether a machine reads it.
-        compare: compares with the exchange; None if nobody wants that.
-
-    Raises:
-        MexcTrioError: the store cannot be opened, or went away.
+    `json` is for machines; `compare` compares with the exchange, if somebody wants that.
     """
     facts = gather(settings, symbols, compare)
     sys.stdout.write((as_json(facts) if json else report(facts)) + "\n")
@@ -64,11 +57,7 @@ def verify(
 
 
 def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None = None) -> Facts:
-    """Ask the store and the journal for everything, and the exchange if that is wanted.
-
-    Raises:
-        MexcTrioError: the store cannot be opened, or went away.
-    """
+    """Ask the store and the journal for everything, and the exchange if that is wanted."""
     directory = settings.store.directory
     if directory is not None:
         refuse_no_store(directory)
