@@ -78,10 +78,7 @@ class GapSummary:
 
 
 def read_gaps(
-    store: Readable,
-    types: Mapping[str, str],
-    symbols: Sequence[str],
-    directory: Path | None = None,
+    store: Readable, types: Mapping[str, str], symbols: Sequence[str], directory: Path | None = None
 ) -> GapSummary:
     """Read the ledger in full, of some symbols, or of all if none is named.
 

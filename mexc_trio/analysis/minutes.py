@@ -132,13 +132,7 @@ def minutes(
 
 
 def pauses(
-    store: Readable,
-    source: str,
-    ts: str,
-    span: Span,
-    step: int = MINUTE,
-    *,
-    numbered: bool = False,
+    store: Readable, source: str, ts: str, span: Span, step: int = MINUTE, *, numbered: bool = False
 ) -> dict[int, int]:
     """Return the longest pause that ended in each step, in milliseconds, by steps since 1970.
 

@@ -64,11 +64,7 @@ class Survey:
 
 
 def survey(
-    store: Readable,
-    table: Table,
-    key: str,
-    times: tuple[str, str],
-    directory: Path | None = None,
+    store: Readable, table: Table, key: str, times: tuple[str, str], directory: Path | None = None
 ) -> Survey:
     """Read a table in full; if that fails, as far as it can be read.
 

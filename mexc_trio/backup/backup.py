@@ -51,9 +51,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
         for entry in entries:
             check_file(directory, entry)
         manifest = Manifest(
-            taken=datetime.now(UTC).isoformat(timespec="seconds"),
-            store=reader.name,
-            tables=entries,
+            taken=datetime.now(UTC).isoformat(timespec="seconds"), store=reader.name, tables=entries
         )
         with (directory / NAME).open("wb") as file:
             file.write(manifest.encode())

@@ -78,8 +78,7 @@ def export(
         ),
     ] = None,
     by_day: Annotated[
-        bool,
-        command_option("--by-day", "One file a day (UTC); days that are complete are kept."),
+        bool, command_option("--by-day", "One file a day (UTC); days that are complete are kept.")
     ] = False,
     flat: Annotated[
         bool, command_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
@@ -155,8 +154,7 @@ def report(
         str | None, command_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
     ] = None,
     start: Annotated[
-        str | None,
-        command_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME"),
+        str | None, command_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME")
     ] = None,
     end: Annotated[
         str | None, command_option("--to", "Up to this time, with --from. [default: now]", "TIME")

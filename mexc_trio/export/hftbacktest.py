@@ -65,11 +65,7 @@ class EventFile:
     """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
 
     def __init__(
-        self,
-        file: BinaryIO,
-        gaps: Sequence[int],
-        local: LocalClock,
-        terms: Sequence[RecordedTerms],
+        self, file: BinaryIO, gaps: Sequence[int], local: LocalClock, terms: Sequence[RecordedTerms]
     ) -> None:
         """Begin a file.
 

@@ -121,7 +121,5 @@ def readiness(found: Snapshot) -> Response:
         "more_not_ready": max(0, len(found.troubled) - NAMED),
     }
     return Response(
-        json.dumps(said, indent=2).encode() + b"\n",
-        200 if found.ready else 503,
-        "application/json",
+        json.dumps(said, indent=2).encode() + b"\n", 200 if found.ready else 503, "application/json"
     )

@@ -134,11 +134,7 @@ class Typed:
     def select(self, rows: str, prefix: Prefix) -> str:
         """Return the SELECT of the columns; `rows`, of the prefix, stand behind FROM."""
         select = view_sql.definitions(
-            rows,
-            prefix.ts_type,
-            NUMBERS[self.numbers],
-            numbered=prefix.numbered,
-            wide=prefix.wide,
+            rows, prefix.ts_type, NUMBERS[self.numbers], numbered=prefix.numbered, wide=prefix.wide
         )[self.kind]
         select = select.replace("{interval:UInt32}", str(self.interval))
         computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}

@@ -158,12 +158,7 @@ def _open_store(settings: Settings) -> Store:
 
 
 def _make_ready(
-    settings: Settings,
-    store: Store,
-    tables: Sequence[Table],
-    *,
-    first_start: bool,
-    found: bool,
+    settings: Settings, store: Store, tables: Sequence[Table], *, first_start: bool, found: bool
 ) -> None:
     try:
         prepare_all(store, tables)

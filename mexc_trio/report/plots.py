@@ -151,13 +151,7 @@ def _save(
         if title:
             figure.suptitle(title, x=0.072, ha="left", fontsize=10, fontweight="bold")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else None
-        figure.savefig(
-            file,
-            format=form,
-            dpi=160,
-            transparent=form == "svg",
-            metadata=metadata,
-        )
+        figure.savefig(file, format=form, dpi=160, transparent=form == "svg", metadata=metadata)
 
 
 def _price(axes: "Axes", range_: Recorded) -> None:

@@ -36,10 +36,7 @@ async def show_screen(recording: Recording) -> None:
 
 async def _keep_drawing(recording: Recording) -> None:
     painter = Painter(recording)
-    with (
-        trio.open_signal_receiver(signal.SIGWINCH) as resized,
-        screen.open_screen() as terminal,
-    ):
+    with trio.open_signal_receiver(signal.SIGWINCH) as resized, screen.open_screen() as terminal:
         recording.restore_terminal = terminal.close
         due = trio.current_time()
         while True:

@@ -125,9 +125,7 @@ class Settings:
         "seconds between blocks of statistics; 0 shows them at the end only",
     )
     live: bool = _setting(
-        "no",
-        yes_or_no,
-        "show a live screen instead of blocks, where standard output is a terminal",
+        "no", yes_or_no, "show a live screen instead of blocks, where standard output is a terminal"
     )
     max_errors: int = _setting(
         "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
@@ -143,9 +141,7 @@ class Settings:
         "directory of the journal; the embedded store's own, or ./mexc-data for a server",
     )
     journal_sync: bool = _setting(
-        "no",
-        yes_or_no,
-        "sync the journal to disk at every write, so that it outlives a power cut",
+        "no", yes_or_no, "sync the journal to disk at every write, so that it outlives a power cut"
     )
     retention: float = _setting(
         "600.0",

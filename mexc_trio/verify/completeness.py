@@ -116,10 +116,7 @@ async def _compare(client: Client, recorded: CheckedSymbol) -> Completeness:
     deals = recorded.deals((first * MINUTE, last * MINUTE))
     different = [
         Different(
-            minute * MINUTE,
-            _touched(minute, recorded.gaps),
-            deals.get(minute),
-            candles.get(minute),
+            minute * MINUTE, _touched(minute, recorded.gaps), deals.get(minute), candles.get(minute)
         )
         for minute in range(first, last)
         if not _agree(deals.get(minute), candles.get(minute))
