@@ -66,7 +66,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
         check_file(source, entry)
     with ExitStack() as kept_out:
         spelt, tables = settings.store.identity, [entry.table for entry in entries]
-        with _open(settings) as store:
+        with closing(open_store(settings)) as store:
             locks = hold_tables(spelt, [spelt], tables, settings.store.lock_places)
             kept_out.enter_context(locks)
             # Before anything is changed: a recorder may have it open.
@@ -86,7 +86,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
                     _fill(store, move, source, bar, engine, exists=name in found)
         for move in moves:
             _compare(settings, move)
-        with _open(settings) as store:
+        with closing(open_store(settings)) as store:
             for move in moves:
                 _give_name(store, move)
             restored = [entry.table for entry in entries if entry.table not in OF_ALL]
@@ -123,15 +123,6 @@ def _its_journal(settings: Settings, store: Store) -> Iterator[Journal | None]:
         return
     with open_journal(path, retention=settings.retention) as journal:
         yield journal
-
-
-@contextmanager
-def _open(settings: Settings) -> Iterator[Store]:
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _refuse_rows(store: Store, moves: Sequence[_Move], *, append: bool) -> None:
@@ -204,7 +195,7 @@ def _compare(settings: Settings, move: _Move) -> None:
                 f"else write to it?"
             )
     except BaseException:
-        with suppress(StoreError), _open(settings) as store:
+        with suppress(StoreError), closing(open_store(settings)) as store:
             _clean_up(store, move)
         raise
 

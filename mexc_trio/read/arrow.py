@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mexc_trio.clickhouse.types import Type, parse
-from mexc_trio.errors import StoreRejected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,22 +25,13 @@ ROWS: Final = 65536
 """Rows of a batch."""
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise StoreRejected(
-            "Parquet and Arrow need pyarrow, which is not installed: pip install pyarrow"
-        ) from error
-    return pa
-
-
 def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]":
     """Yield the rows of one of the engine's Arrow streams as batches, at least one.
 
     The engine makes a batch of each INSERT that it reads, and of some types what it likes.
     """
-    pa = _pyarrow()
+    import pyarrow as pa
+
     schema = _schema(pa, columns)
     waiting: list[Any] = []
     rows = size = 0
@@ -62,7 +52,8 @@ def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]
 
 def of_values(rows: Sequence[tuple[Any, ...]], columns: Columns) -> "pa.Table":
     """Return rows of Python's values as a table."""
-    pa = _pyarrow()
+    import pyarrow as pa
+
     schema = _schema(pa, columns)
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
     arrays = [pa.array(c, field.type) for c, field in zip(values, schema, strict=True)]

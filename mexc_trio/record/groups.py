@@ -1,46 +1,116 @@
-"""The symbols of each connection, and how more of them come while recording."""
+"""The symbols that share connections, how those are made, and how more symbols come meanwhile.
+
+Each line is a connection of its own and fails alone, as does each symbol.
+"""
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
+import trio
 
+from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
+from mexc_trio.record.lines import Lines
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
+from mexc_trio.record.stats import final_report
 from mexc_trio.settings.routes import Route
+from mexc_trio.supervise import supervise
 
 log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
 class Group:
-    """The symbols of one connection."""
+    """The symbols of one connection; of several lines, of a connection for each."""
 
+    _recording: Recording
     collectors: list[Collector]
     """At least one. Those that join are added."""
     most: int
     """So many may share it; with 1 nobody ever joins."""
-    take_in: Callable[[Collector], None] | None = attrs.field(default=None, init=False)
-    """Begins to record one more; None while the group does not run."""
-    renew: Callable[[str], None] = attrs.field(default=lambda why: None, init=False)
-    """Makes the connections anew, for a reason, by the symbols' routes as they are then. The old
-    ones are broken afterwards."""
+    _connections: list[Connection] = attrs.field(factory=list, init=False)
+    """One for each line; none before the group runs."""
+    _symbols: trio.Nursery | None = attrs.field(default=None, init=False)
 
     @property
     def living(self) -> list[Collector]:
         """Those of the symbols that are recorded."""
         return [one for one in self.collectors if not one.stopped]
 
+    async def run(self) -> None:
+        """Record until all symbols are stopped."""
+        settings, renewing = self._recording.settings, trio.Lock()
+        of_symbols = [self._lines_of(one) for one in self.collectors]
+        self._connections = [
+            Connection(
+                self._ways(line),
+                [lines.feeds[line] for lines in of_symbols],
+                settings.ping_interval,
+                self._recording.journal.flush_if_unlocked,
+                self._recording.rate_limiter,
+                self._recording.deals,
+                f"line {line + 1}" if settings.lines > 1 else "",
+                renewing,
+            )
+            for line in range(settings.lines)
+        ]
+        who = self.collectors[0].symbol if self.most == 1 else "several symbols"
+        async with trio.open_nursery() as nursery:
+            for line, connection in enumerate(self._connections):
+                name = f"{who}: connection of line {line + 1}"
+                nursery.start_soon(supervise, name, connection.run, partial(self._broken, line))
+            async with trio.open_nursery() as symbols:
+                for collector in self.collectors:
+                    symbols.start_soon(self._record_symbol, collector)
+                self._symbols = symbols
+            nursery.cancel_scope.cancel()
+
     def join(self, collector: Collector) -> bool:
-        """Take in one more, if there is room and the group has not ended; return whether."""
+        """Take in one more, if there is room and the group runs; return whether."""
         living = self.living
-        if self.take_in is None or not 0 < len(living) < self.most:
+        if self._symbols is None or not 0 < len(living) < self.most:
             return False
         self.collectors[:] = [*living, collector]
-        self.take_in(collector)
+        for connection, feed in zip(
+            self._connections, self._lines_of(collector).feeds, strict=True
+        ):
+            connection.join(feed)
+        self._symbols.start_soon(self._record_symbol, collector)
         return True
+
+    def renew(self, why: str) -> None:
+        """Make the connections anew, by the symbols' routes as they are now, then break the old."""
+        for line, connection in enumerate(self._connections):
+            connection.renew(self._ways(line), why)
+
+    def _ways(self, line: int) -> list[Way]:
+        one = (self.living or self.collectors)[0]
+        return self._recording.ways(line, one, throttled=self.most > 1)
+
+    def _lines_of(self, collector: Collector) -> Lines:
+        recording, settings = self._recording, self._recording.settings
+        lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
+        recording.lines[collector.symbol] = lines
+        return lines
+
+    def _broken(self, line: int, error: Exception) -> None:
+        for collector in self.collectors:
+            for feed in list(self._recording.lines[collector.symbol].feeds):
+                if feed.name == str(line + 1):
+                    feed.broken(error)
+
+    async def _record_symbol(self, collector: Collector) -> None:
+        await collector.run()
+        # It was stopped by its errors. If it was the last one, the program's end says the same.
+        others = any(not other.stopped for other in self._recording.collectors)
+        if others and not collector.has_successor:
+            recording = self._recording
+            watch.show(final_report([recording.line(collector)], recording.seconds))
 
 
 @attrs.define(eq=False)
@@ -95,8 +165,11 @@ class Groups:
             if not any(group.join(named[symbol]) for group in groups)
         ]
         most = size or TOGETHER
-        new = [Group([named[symbol]], 1) for symbol in alone]
-        new += [Group([named[symbol] for symbol in some], most) for some in groups_of(left, most)]
+        new = [Group(self._recording, [named[symbol]], 1) for symbol in alone]
+        new += [
+            Group(self._recording, [named[symbol] for symbol in some], most)
+            for some in groups_of(left, most)
+        ]
         if len(alone) + len(left) > 1:
             text = "connections: %d for %d symbols; %d have one of their own"
             log.info(text, len(new), len(alone) + len(left), len(alone))

@@ -30,7 +30,6 @@ from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
-from mexc_trio.record.together import record_together
 from mexc_trio.record.wide import table_of, was_wide
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
@@ -203,7 +202,7 @@ def _make_views(recording: Recording, nursery: trio.Nursery, of: Sequence[Collec
 
 async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
     """Record the symbols of one connection; when no symbol at all is left, end everything."""
-    await record_together(recording, group)
+    await group.run()
     if recording.has_failed:
         everybody.cancel_scope.cancel()  # there may be a list to follow still
 
