@@ -6,6 +6,7 @@ with its traceback.
 """
 
 import errno
+import re
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -147,6 +148,19 @@ def leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in leaves(inner)]
     return [error]
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the operating system's words for what is behind an error, or else its own."""
+    while error.__cause__ is not None:  # Trio tries every address of a name, and groups what it met
+        error = leaves(error.__cause__)[0]
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return one_line(without_source(text)) or type(error).__name__
+
+
+def without_source(text: str) -> str:
+    """Return what OpenSSL says without where in its source: `(_ssl.c:1006)`."""
+    return re.sub(r" \(_ssl\.c:\d+\)", "", text)
 
 
 def out_of_resources(error: BaseException) -> str:

@@ -24,9 +24,9 @@ import trio
 
 from mexc_trio import __version__
 from mexc_trio.backoff import Backoff
-from mexc_trio.errors import ExchangeError
+from mexc_trio.errors import ExchangeError, without_source
 from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.tls import trusting, without_source
+from mexc_trio.exchange.tls import trusting
 from mexc_trio.settings.routes import DIRECT, Route
 from mexc_trio.texts import one_line
 

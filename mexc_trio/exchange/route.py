@@ -10,7 +10,7 @@ import trio
 from python_socks import ProxyError, ProxyType
 from python_socks.async_.trio.v2 import Proxy
 
-from mexc_trio.errors import ExchangeError, leaves, loss_of
+from mexc_trio.errors import ExchangeError, loss_of, reason_of
 from mexc_trio.settings.routes import Route
 from mexc_trio.texts import one_line
 
@@ -58,7 +58,7 @@ async def _connect_through(route: Route, host: str, port: int) -> trio.abc.Strea
     except ProxyError as error:
         raise ExchangeError(f"proxy {name} does not connect: {_said(error)}") from error
     except (OSError, trio.BrokenResourceError) as error:
-        why = f"proxy {name} cannot be reached: {_why(error)}"
+        why = f"proxy {name} cannot be reached: {reason_of(error)}"
         raise ExchangeError(why, loss_of(error)) from error
     except (ValueError, IndexError) as error:  # bytes that the library did not expect
         raise ExchangeError(f"{name} is no such proxy: {_said(error)}") from error
@@ -67,10 +67,3 @@ async def _connect_through(route: Route, host: str, port: int) -> trio.abc.Strea
 
 def _said(error: BaseException) -> str:
     return one_line(str(error)) or type(error).__name__
-
-
-def _why(error: BaseException) -> str:
-    """Return the operating system's words for why the proxy is not reached."""
-    while error.__cause__ is not None:  # each address of a name was tried
-        error = leaves(error.__cause__)[0]
-    return (error.strerror if isinstance(error, OSError) else None) or _said(error)

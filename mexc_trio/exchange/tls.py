@@ -6,7 +6,6 @@ call reads until nothing is left. OpenSSL does the work, through `ssl.MemoryBIO`
 """
 
 import functools
-import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -38,11 +37,6 @@ def _read_authorities(cafile: str | None, capath: str | None, changed: int) -> s
     # The HTTP client would set it at its first request, and then the socket would speak otherwise.
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def without_source(text: str) -> str:
-    """Return what OpenSSL says without where in its source: `(_ssl.c:1006)`."""
-    return re.sub(r" \(_ssl\.c:\d+\)", "", text)
 
 
 async def open_tls(transport: trio.abc.Stream, host: str) -> "TlsStream":

@@ -22,11 +22,11 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, loss_of
+from mexc_trio.errors import ExchangeError, Loss, MexcTrioError, leaves, loss_of, reason_of
 from mexc_trio.exchange.frames import LONGEST
 from mexc_trio.exchange.peeling import PeelingStream, Take
 from mexc_trio.exchange.throttled import Throttled
-from mexc_trio.exchange.tls import open_tls, without_source
+from mexc_trio.exchange.tls import open_tls
 from mexc_trio.texts import one_line
 
 # It logs every frame at DEBUG, even if nobody wants to see it.
@@ -148,7 +148,9 @@ async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.S
     try:
         transport = await connect(host, parts.port or (443 if secure else 80))
     except OSError as error:
-        raise ExchangeError(f"cannot connect to {url}: {_why(error)}", loss_of(error)) from error
+        raise ExchangeError(
+            f"cannot connect to {url}: {reason_of(error)}", loss_of(error)
+        ) from error
     # Below TLS, so that what has gathered is decrypted together.
     stream = Throttled(transport) if throttled else transport
     if not secure:
@@ -157,7 +159,7 @@ async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.S
         return await open_tls(stream, host)
     except (trio.BrokenResourceError, OSError) as error:
         await trio.aclose_forcefully(transport)
-        why = _why(error.__cause__ or error)
+        why = reason_of(error.__cause__ or error)
         raise ExchangeError(f"TLS with {url} failed: {why}", loss_of(error)) from error
     except BaseException:
         await trio.aclose_forcefully(transport)
@@ -230,11 +232,3 @@ def _complaint(error: BaseException) -> BaseException:
     while found is not None and not isinstance(found, RemoteProtocolError):
         found = found.__context__
     return found or error
-
-
-def _why(error: BaseException) -> str:
-    """Return the operating system's words for why there is no connection."""
-    # Trio tries every address of a name, and groups what it met.
-    cause = leaves(error.__cause__)[0] if error.__cause__ else error
-    text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
-    return one_line(without_source(text)) or type(cause).__name__

@@ -25,6 +25,8 @@ from mexc_trio.settings.values import (
     file,
     new_file,
     parse_command,
+    ping_seconds,
+    positive_seconds,
     seconds,
     socket_url,
     whole,
@@ -88,7 +90,7 @@ class Settings:
     )
     refresh: float = _setting(
         "300.0",
-        seconds(lambda seconds: seconds > 0, "more than 0"),
+        positive_seconds,
         "seconds between two requests for the list of contracts",
     )
     channels: tuple[str, ...] = _setting(
@@ -106,7 +108,7 @@ class Settings:
     )
     linger: float = _setting(
         "1.0",
-        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds,
         "seconds a row may wait for company before its INSERT; 0 inserts at once",
     )
     deals: str = _setting(
@@ -116,12 +118,12 @@ class Settings:
     )
     ping_interval: float = _setting(
         "15.0",
-        seconds(lambda seconds: 0 < seconds < 60, "more than 0 and less than 60"),
+        ping_seconds,
         "seconds between pings; the exchange closes after 60 without one",
     )
     stats_interval: float = _setting(
         "15.0",
-        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds,
         "seconds between blocks of statistics; 0 shows them at the end only",
     )
     live: bool = _setting(
@@ -132,7 +134,7 @@ class Settings:
     )
     duration: float | None = _setting(
         None,
-        seconds(lambda seconds: seconds > 0, "more than 0"),
+        positive_seconds,
         "seconds to record, then stop as on Ctrl-C; without it, until then",
     )
     state_dir: Path | None = _setting(
@@ -145,7 +147,7 @@ class Settings:
     )
     retention: float = _setting(
         "600.0",
-        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds,
         "seconds that rows stay in the journal after the store has acknowledged them",
     )
     listen: Address | None = _setting(
@@ -169,7 +171,7 @@ class Settings:
     )
     event_after: float = _setting(
         "300.0",
-        seconds(lambda seconds: seconds >= 0, "0 or more"),
+        seconds,
         "seconds without data or without the store after which that is an event",
     )
     reader_password: str | None = _setting(

@@ -15,7 +15,7 @@ from mexc_trio.settings.values import (
     file,
     host_port,
     nearest,
-    seconds,
+    positive_seconds,
     shown,
     whole,
     yes_or_no,
@@ -108,11 +108,10 @@ class ServerTarget:
 
 StoreTarget: TypeAlias = EmbeddedTarget | ServerTarget
 
-_TIMEOUT = seconds(lambda seconds: seconds > 0, "more than 0")
 SERVER_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
-    "connect_timeout": _TIMEOUT,
-    "send_receive_timeout": _TIMEOUT,
-    "sync_request_timeout": _TIMEOUT,
+    "connect_timeout": positive_seconds,
+    "send_receive_timeout": positive_seconds,
+    "sync_request_timeout": positive_seconds,
 }
 TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "verify": yes_or_no,

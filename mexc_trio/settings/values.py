@@ -42,11 +42,6 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def seconds(allowed: Callable[[float], bool], rule: str) -> Callable[[str], float]:
-    """Return a reader of lengths of time for which `allowed` holds; `rule` says so in words."""
-    return _number(_finite, "a number of seconds", allowed, rule)
-
-
 def whole(least: int) -> Callable[[str], int]:
     """Return a reader of whole numbers, `least` or more."""
     return _number(int, "a whole number", lambda number: number >= least, f"{least} or more")
@@ -163,3 +158,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+seconds = _number(_finite, "a number of seconds", lambda number: number >= 0, "0 or more")
+positive_seconds = _number(_finite, "a number of seconds", lambda number: number > 0, "more than 0")
+ping_seconds = _number(
+    _finite, "a number of seconds", lambda number: 0 < number < 60, "more than 0 and less than 60"
+)
