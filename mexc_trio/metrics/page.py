@@ -36,7 +36,6 @@ PIECE: Final = 100
 
 _PREFIX: Final = "mexc_trio_"
 _OTHER: Final = "other"
-_Number: TypeAlias = float
 
 
 async def render(snapshot: Snapshot, collectors: Sequence[Collector]) -> bytes:
@@ -55,12 +54,16 @@ def _parts(snapshot: Snapshot, collectors: Sequence[Collector]) -> Iterator[byte
     for family in _families(snapshot):
         yield generate_latest(_One([family]))
     yield generate_latest(_PROCESS)
-    for name, kind, about, lines in _SYMBOL_FAMILIES:
-        yield f"# HELP {_PREFIX}{name} {about}\n# TYPE {_PREFIX}{name} {kind}\n".encode()
+    for name, kind, about, samples in _SYMBOL_FAMILIES:
+        name = _PREFIX + name
+        yield f"# HELP {name} {about}\n# TYPE {name} {kind}\n".encode()
         for some in pieces(collectors, PIECE):
-            yield "".join(
-                [line for collector in some for line in lines(collector, snapshot)]
-            ).encode()
+            lines = [
+                f'{name}{{symbol="{one.symbol}"{labels}}} {number}\n'
+                for one in some
+                for labels, number in samples(one, snapshot)
+            ]
+            yield "".join(lines).encode()
 
 
 @attrs.frozen(eq=False)
@@ -194,15 +197,15 @@ def _disk(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _gauge(name: str, about: str, value: _Number) -> Metric:
+def _gauge(name: str, about: str, value: float) -> Metric:
     return GaugeMetricFamily(_PREFIX + name, about, value)
 
 
-def _counter(name: str, about: str, value: _Number) -> Metric:
+def _counter(name: str, about: str, value: float) -> Metric:
     return CounterMetricFamily(_PREFIX + name, about, value)
 
 
-_Labelled: TypeAlias = Iterable[tuple[tuple[str, ...], _Number]]
+_Labelled: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
 
 
 def _gauges(name: str, about: str, labels: list[str], values: _Labelled) -> Metric:
@@ -219,48 +222,37 @@ def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: _Labelled
     return family
 
 
-# The symbols' own, in the form of the page.
+# The symbols' own, in the form of the page: more labels, if any, and a number.
+_Samples: TypeAlias = Iterator[tuple[str, object]]
 
 
-def _ready(collector: Collector, snapshot: Snapshot) -> Iterator[str]:
+def _ready(collector: Collector, snapshot: Snapshot) -> _Samples:
     if collector.failure is not None or not collector.stopped:  # else nobody wants it any more
-        ready = 0 if collector.symbol in snapshot.troubled else 1
-        yield f'{_PREFIX}symbol_ready{{symbol="{collector.symbol}"}} {ready}\n'
+        yield "", 0 if collector.symbol in snapshot.troubled else 1
 
 
-def _rows(collector: Collector, _: Snapshot) -> Iterator[str]:
+def _rows(collector: Collector, _: Snapshot) -> _Samples:
     for channel in CHANNELS:
-        yield (
-            f'{_PREFIX}symbol_rows_total{{symbol="{collector.symbol}",channel="{channel}"}} '
-            f"{collector.received[channel]}\n"
-        )
+        yield f',channel="{channel}"', collector.received[channel]
 
 
-def _last(collector: Collector, _: Snapshot) -> Iterator[str]:
+def _last(collector: Collector, _: Snapshot) -> _Samples:
     to_wall = time.time() - trio.current_time()
     for channel in CHANNELS:
         if (heard := collector.heard(channel)) is not None:
-            yield (
-                f'{_PREFIX}symbol_last_frame_timestamp_seconds{{symbol="{collector.symbol}",'
-                f'channel="{channel}"}} {heard + to_wall:.3f}\n'
-            )
+            yield f',channel="{channel}"', f"{heard + to_wall:.3f}"
 
 
-def _backlog(collector: Collector, _: Snapshot) -> Iterator[str]:
-    yield (
-        f'{_PREFIX}symbol_backlog_rows{{symbol="{collector.symbol}"}} {collector.queue.backlog}\n'
-    )
+def _backlog(collector: Collector, _: Snapshot) -> _Samples:
+    yield "", collector.queue.backlog
 
 
-def _written(collector: Collector, _: Snapshot) -> Iterator[str]:
-    yield (
-        f'{_PREFIX}symbol_gaps_total{{symbol="{collector.symbol}"}} '
-        f"{collector.ledger.written.total()}\n"
-    )
+def _written(collector: Collector, _: Snapshot) -> _Samples:
+    yield "", collector.ledger.written.total()
 
 
 _SYMBOL_FAMILIES: Final[
-    tuple[tuple[str, str, str, Callable[[Collector, Snapshot], Iterator[str]]], ...]
+    tuple[tuple[str, str, str, Callable[[Collector, Snapshot], _Samples]], ...]
 ] = (
     ("symbol_ready", "gauge", "Whether the symbol has fresh data.", _ready),
     ("symbol_rows_total", "counter", "Rows that came.", _rows),
