@@ -27,8 +27,8 @@ from mexc_trio.clickhouse.numbered import MissingNumbers
 from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.clickhouse.tables import Numbering
-from mexc_trio.errors import StoreRejected, TableConflict, TableDamaged
-from mexc_trio.record.reconcile import BATCH, Reconciler
+from mexc_trio.errors import StoreRejected, TableDamaged
+from mexc_trio.record.reconcile import BATCH, OR_AN_OLD_JOURNAL, Reconciler
 from mexc_trio.spans import now
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,9 @@ class NumberedReconciler(Reconciler):
         end = max(min(beyond, known), min(queue.sent, known), queue.acked)
         if beyond > end and not queue.after_reboot:
             raise self._conflict(
-                f"has rows up to number {queue.number(beyond) - 1}, which were not recorded here",
-                " (If instead the journal is an older copy, move it away)",
+                f"has rows up to number {queue.number(beyond) - 1}, which were not recorded here: "
+                f"something else writes to it",
+                OR_AN_OLD_JOURNAL,
             )
         again = 0
         for at in range(first, end, BATCH):
@@ -173,7 +174,8 @@ class NumberedReconciler(Reconciler):
         ):
             if row != ours[number]:
                 raise self._conflict(
-                    f"has another row {number} than was recorded here, {str(row)[:TOLD]}"
+                    f"has another row {number} than was recorded here, {str(row)[:TOLD]}: "
+                    f"something else writes to it"
                 )
             twice += number in there
             there.add(number)
@@ -205,13 +207,6 @@ class NumberedReconciler(Reconciler):
             self.table.name, more,
         )  # fmt: skip
         self._count_from(end, self.queue.number(more))
-
-    def _conflict(self, what: str, more: str = "") -> TableConflict:
-        return TableConflict(
-            f"table {self.table.name} at {self.store.name} {what}: something else writes to it. "
-            f"Stop that, or give the symbol a table of its own in settings.ini; the journal keeps "
-            f"what is not written{more}"
-        )
 
     async def _write_down(self, lost: int, end: int) -> None:
         """Write the gaps of rows that the journal no longer has."""

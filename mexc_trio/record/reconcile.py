@@ -35,6 +35,8 @@ COMPARED: Final = 100
 LOOKED_UP: Final = 500
 """Rows of the ledger that are looked for at once, however many it has."""
 
+OR_AN_OLD_JOURNAL: Final = ". (If instead the journal is an older copy, move it away)"
+
 GapRecorder = Callable[[Cause, str, int, int], None]
 """Takes cause, detail, start and end in milliseconds of a gap that is none of the exchange's."""
 
@@ -155,10 +157,8 @@ class Reconciler:
         while trio.current_time() < until:
             await trio.sleep(1)
             if (more := await self.store.count(self.table) - rows) > 0:
-                raise TableConflict(
-                    f"table {self.table.name} at {self.store.name} got {more} rows that are not "
-                    f"from here: another recorder writes to it. Stop that one, or give the symbol "
-                    f"a table of its own in settings.ini; the journal keeps what is not written"
+                raise self._conflict(
+                    f"got {more} rows that are not from here: another recorder writes to it"
                 )
 
     async def _shorter(self, rows: int, lost: int) -> None:
@@ -170,10 +170,9 @@ class Reconciler:
         end_is_lost = await self._ends_at(rows, queue.acked - lost)
         emptied = not end_is_lost and await self._ends_at(rows, queue.acked)
         if not emptied and end_is_lost is False:
-            raise TableConflict(
-                f"table {self.table.name} at {self.store.name} has {lost} rows fewer than were "
-                f"recorded, and its rows are not those that were recorded here. Give the symbol a "
-                f"table of its own in settings.ini; the journal keeps what is not written"
+            raise self._conflict(
+                f"has {lost} rows fewer than were recorded, and its rows are not those that were "
+                f"recorded here: something else writes to it"
             )
         if not emptied:
             start = await self.store.newest(self.table) if rows else None
@@ -212,6 +211,12 @@ class Reconciler:
         )  # fmt: skip
         return True
 
+    def _conflict(self, what: str, more: str = "") -> TableConflict:
+        return TableConflict(
+            f"table {self.table.name} at {self.store.name} {what}. Stop that, or give the symbol a "
+            f"table of its own in settings.ini; the journal keeps what is not written{more}"
+        )
+
     async def _first_row(self) -> int:
         return int((await self.store.rows_at(self.table, 0, 1))[0][0])
 
@@ -244,11 +249,9 @@ class Reconciler:
         if not more:
             return
         if not end_may_be_lost:
-            raise TableConflict(
-                f"table {self.table.name} at {self.store.name} has {more} rows more than were "
-                f"recorded here: something else writes to it. Stop that, or give the symbol a "
-                f"table of its own in settings.ini; the journal keeps what is not written. (If "
-                f"instead the journal is an older copy, move it away)"
+            raise self._conflict(
+                f"has {more} rows more than were recorded here: something else writes to it",
+                OR_AN_OLD_JOURNAL,
             )
         # Without --journal-sync, the journal's end can go with the power. What it lost beyond
         # this, the ledger of gaps has from the last row that it still knows.
