@@ -8,10 +8,10 @@ thousand writers do not knock on a closed door a thousand times.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
 import trio
@@ -38,6 +38,7 @@ from mexc_trio.errors import StoreError, StoreUnavailable
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 VIEWS_AT_ONCE: Final = 10
 """Tables whose views are created in one call."""
@@ -49,6 +50,17 @@ LAST_RETRY: Final = 10.0
 FIRST_PAUSE: Final = 0.02
 """Seconds between two checks whether an INSERT is still running; doubles up to `LAST_PAUSE`."""
 LAST_PAUSE: Final = 2.0
+
+
+def _in_thread(
+    function: Callable[Concatenate[Store, P], T],
+) -> Callable[Concatenate["AsyncStore", P], Coroutine[Any, Any, T]]:
+    """Return a method that calls a function of a store in a thread."""
+
+    async def call(self: "AsyncStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(partial(function, self.store, *args, **kwargs))
+
+    return call
 
 
 @attrs.define(eq=False)
@@ -72,6 +84,17 @@ class AsyncStore:
     _refusals: Refusals = attrs.field(factory=Refusals, init=False)
     # Why the store is away, and when that was said last, since the last INSERT that worked.
     _said: dict[str, float] = attrs.field(factory=dict, init=False)
+
+    prepare = _in_thread(preparing.prepare_here)
+    engines = _in_thread(schema.engines)
+    rows_at = _in_thread(repair.rows_at)
+    rows_between = _in_thread(numbered.rows_between)
+    numbers = _in_thread(numbered.numbers)
+    missing_numbers = _in_thread(numbered.missing_numbers)
+    newest = _in_thread(repair.newest)
+    those_there = _in_thread(repair.those_there)
+    put_aside = _in_thread(repair.put_aside)
+    remove_leftover = _in_thread(compaction.remove_leftover)
 
     def __attrs_post_init__(self) -> None:
         # Not Trio's default limiter, which DNS look-ups share.
@@ -111,7 +134,7 @@ class AsyncStore:
     async def quiet(self, table: Table) -> None:
         """Wait until what a table lacks means something; see `replicas.inconclusive`."""
         pause, began = FIRST_PAUSE, trio.current_time()
-        while why := await self._run(lambda: replicas.inconclusive(self.store, table.name)):
+        while why := await self.run(lambda: replicas.inconclusive(self.store, table.name)):
             if pause == FIRST_PAUSE:
                 log.info("table %s: waiting: %s", table.name, why)
             await trio.sleep(pause)
@@ -125,31 +148,15 @@ class AsyncStore:
 
     async def count(self, table: Table) -> int:
         """See `schema.count`; TableMissing if there is no such table."""
-        return await self._run(lambda: schema.count(self.store, table.name))
-
-    async def prepare(self, tables: Sequence[Table]) -> list[str]:
-        """Create what is missing; return the names of new tables."""
-        return await self._run(lambda: preparing.prepare_here(self.store, tables))
+        return await self.run(lambda: schema.count(self.store, table.name))
 
     async def engine(self, table: Table) -> TableEngine:
         """See `schema.engine_of`."""
-        return await self._run(lambda: schema.engine_of(self.store, table.name))
-
-    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
-        """See `numbered.rows_between`."""
-        return await self._run(lambda: numbered.rows_between(self.store, table, first, end))
-
-    async def numbers(self, table: Table) -> numbered.NumberRange | None:
-        """See `numbered.numbers`."""
-        return await self._run(lambda: numbered.numbers(self.store, table))
-
-    async def missing_numbers(self, table: Table) -> Sequence[numbered.MissingNumbers]:
-        """See `numbered.missing_numbers`."""
-        return await self._run(lambda: numbered.missing_numbers(self.store, table))
+        return await self.run(lambda: schema.engine_of(self.store, table.name))
 
     async def columns(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
         """See `schema.columns`."""
-        return await self._run(lambda: schema.columns(self.store, tables=tables) or {})
+        return await self.run(lambda: schema.columns(self.store, tables=tables) or {})
 
     async def create_views(self, tables: Sequence[Table]) -> None:
         """Create the typed views of symbols' tables that lack them, a few at a time.
@@ -160,17 +167,17 @@ class AsyncStore:
         for first in range(0, len(tables), VIEWS_AT_ONCE):
             some, began = tables[first : first + VIEWS_AT_ONCE], trio.current_time()
             with suppress(StoreError):  # the writers meet it too, and tell
-                await self._run(partial(views.create_with_tables, self.store, some))
+                await self.run(partial(views.create_with_tables, self.store, some))
             if some[-1] is not tables[-1]:
                 await trio.sleep(VIEWS_PAUSE * (trio.current_time() - began))
 
     async def server_start_id(self) -> str:
         """See `Store.server_start_id`."""
-        return await self._run(self.store.server_start_id)
+        return await self.run(self.store.server_start_id)
 
     async def fingerprint(self, table: Table) -> str:
         """See `Store.fingerprint`."""
-        return await self._run(lambda: self.store.fingerprint(table.name))
+        return await self.run(lambda: self.store.fingerprint(table.name))
 
     async def make_sound(self, table: Table) -> repair.Soundness:
         """Read the table in full; where its tail cannot be read, keep what can.
@@ -183,17 +190,9 @@ class AsyncStore:
                 lambda: repair.stop_reading(self.store, table.name),
             )
 
-    async def engines(self, tables: Sequence[str]) -> dict[str, str]:
-        """See `schema.engines`."""
-        return await self._run(lambda: schema.engines(self.store, tables))
-
     async def inserts(self, table: str) -> int:
         """See `Store.inserts`."""
-        return await self._run(lambda: self.store.inserts(table))
-
-    async def remove_leftover(self, table: str) -> bool:
-        """See `compaction.remove_leftover`."""
-        return await self._run(lambda: compaction.remove_leftover(self.store, table))
+        return await self.run(lambda: self.store.inserts(table))
 
     async def compact(self, table: str, least_free: int) -> compaction.Compacted:
         """Rewrite a table; see `compaction.compact`. Ends soon when it is cancelled, as the above.
@@ -218,22 +217,6 @@ class AsyncStore:
         """Make a call that takes minutes; `stop` ends it in the engine when we are cancelled."""
         with self._noticing_outages():
             return await interruptible(call, stop, self._unlimited)
-
-    async def put_aside(self, table: Table) -> str:
-        """Put an empty table in the place of one; return the name that it has now."""
-        return await self._run(lambda: repair.put_aside(self.store, table))
-
-    async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
-        """Return rows of a table by their number; see `repair.rows_at`."""
-        return await self._run(lambda: repair.rows_at(self.store, table, first, n))
-
-    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
-        """Return which of these rows the ledger has, wherever they are."""
-        return await self._run(lambda: repair.those_there(self.store, table, rows))
-
-    async def newest(self, table: Table) -> int | None:
-        """Return the newest time in a table in milliseconds; None if it is empty."""
-        return await self._run(lambda: repair.newest(self.store, table))
 
     async def available(self) -> None:
         """Wait until the store answers."""
@@ -266,7 +249,8 @@ class AsyncStore:
             self._went_away = trio.Event()
             self._came_back.set()
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T]) -> T:
+        """Make a call in a thread, and note if the store is away."""
         with self._noticing_outages():
             return await trio.to_thread.run_sync(call, limiter=self._limiter)
 

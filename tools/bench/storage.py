@@ -185,9 +185,10 @@ class UnthreadedStore(AsyncStore):
     ) -> None:
         """Count the INSERT and do it."""
         self.made += 1
-        await self._run(lambda: self.store.append(table, rows, numbering))
+        await self.run(lambda: self.store.append(table, rows, numbering))
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T]) -> T:
+        """Make a call."""
         await trio.lowlevel.checkpoint()
         return call()
 
