@@ -26,9 +26,9 @@ from mexc_trio.clickhouse.engine_access import Access as Access
 from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
 from mexc_trio.clickhouse.ports import free_port, is_free
-from mexc_trio.clickhouse.programs import refuse_programs
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.store_files import refuse_strange_files
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others, write_own
 from mexc_trio.locks import hold_file
@@ -157,7 +157,7 @@ class Engine:
                 raise UsageError(f"{self.name}: {self._home} is a link; take it away")
             self._home.chmod(0o700)
             self._access_file.unlink(missing_ok=True)
-            refuse_programs(self.directory, self.name)
+            refuse_strange_files(self.directory, self.name)
             tables = self.directory / "data" / engine_config.DATABASE
             stripelog.repair_what_would_not_open(tables, self.directory / "damaged")
             for attempt in (1, 2, 3):
