@@ -17,9 +17,9 @@ comparing `count()` with these two. Rows stay `retention` seconds after they wer
 table that lost its tail with the power can be given it again.
 """
 
-from mexc_trio.journal.entries import Entry, Marks
+from mexc_trio.journal.entries import Entry, Marks, decode_marks
 from mexc_trio.journal.file import fact_of
 from mexc_trio.journal.journal import Journal, open_journal
 from mexc_trio.journal.queue import Queue
 
-__all__ = ["Entry", "Journal", "Marks", "Queue", "fact_of", "open_journal"]
+__all__ = ["Entry", "Journal", "Marks", "Queue", "decode_marks", "fact_of", "open_journal"]

@@ -4,6 +4,8 @@ SQLite's WAL with synchronous=NORMAL keeps the file consistent through a power c
 complete: the last transactions may be gone unless the file was synced since.
 """
 
+import errno
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +21,26 @@ PATIENCE: Final = 5.0
 """Seconds that a statement waits for another program's lock, unless `wait_for_locks` was told."""
 
 
+LARGEST: Final = 2**28
+"""Bytes of one value that are believed: what is written together has some megabytes."""
+_WORDS: Final = """
+    create table unique index if not exists on integer text blob primary key null default without
+    rowid tables entries facts places id name acked table_rows engine marks doubtful crc base sent
+    tbl first n at version rows value entries_by_position 0
+"""
+"""All that any version of this program has said of its tables, but for brackets and commas."""
+
+
 class Damage(sqlite3.DatabaseError):
     """What is in the file is not what was written."""
 
 
 def connect(path: Path) -> Database:
-    """Open a database, made if it is missing; raises what `translated` turns into our errors."""
+    """Open a database, made if it is missing; raises what `translated` turns into our errors.
+
+    Nothing of it is to be used before `refuse_what_runs`.
+    """
+    _refuse_links(path)
     db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -39,12 +55,54 @@ def connect(path: Path) -> Database:
 
 def connect_to_read(path: Path) -> Database:
     """Open a database that another process may be writing, and change nothing; see `connect`."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    _refuse_links(path)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        refuse_what_runs(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _refuse_links(path: Path) -> None:
+    """SQLite would write through a link, to whatever file of ours a stranger has it lead to.
+
+    Raises:
+        OSError: what is to be opened is one.
+    """
+    for one in (path, wal(path), shm(path)):
+        if one.is_symlink():
+            raise OSError(errno.EMLINK, f"{one.name} is a link; take it away")
+
+
+def refuse_what_runs(db: Database) -> None:
+    """See that a file has our tables and nothing else, before anything of it is used.
+
+    A trigger in one that somebody else made could remove what we write, and a view in the place of
+    a table never end.
+
+    Raises:
+        Damage: it has something else.
+    """
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
+    known = set(_WORDS.split())
+    for type_, sql in db.execute("SELECT type, sql FROM sqlite_master"):
+        if sql is None:  # the index of a key
+            continue
+        words = re.findall(r"\w+|[^\s(),]", str(sql).lower())
+        if type_ not in ("table", "index") or not known.issuperset(words):
+            raise Damage(f"a {type_} that is not ours")
 
 
 def wait_for_locks(db: Database, seconds: float) -> None:
     """Let each statement wait for so many seconds, at the most, for another program's lock."""
     db.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
+
+
+def shm(path: Path) -> Path:
+    """Return the file beside a database by which those who have it open find what is in its WAL."""
+    return path.with_name(path.name + "-shm")
 
 
 def wal(path: Path) -> Path:
@@ -75,6 +133,7 @@ def is_damage(error: Exception) -> bool:
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
     )
 
 
@@ -94,7 +153,7 @@ def translated(path: Path) -> Iterator[None]:
                 f"journal {path}: the disk is full; free some space and start again"
             ) from error
         if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            holder = who_locks([path, path.with_name(path.name + "-shm")])
+            holder = who_locks([path, shm(path)])
             raise JournalBusy(f"journal {path} is locked by {holder}: close it there") from error
         raise JournalError(f"journal {path}: {error}") from error
     except OSError as error:

@@ -1,5 +1,6 @@
 """What is written to the journal, as it is in memory and as bytes."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,11 +19,67 @@ class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Time and version of each channel's last row."""
     until: int = 0
     """The rows before this position are considered in that."""
-    pending: Sequence[tuple[int | str, ...]] = ()
+    pending: Sequence[tuple[str, str, int, int, str, str, int, int]] = ()
     """Gaps that have ended and are not yet written."""
     sure: int = 0
     """Milliseconds: the deal after which others may be lacking, though later ones are there; 0 if
     none may."""
+
+
+class TableState(NamedTuple):
+    """What is remembered of one table."""
+
+    name: str
+    acked: int
+    table_rows: int | None
+    engine: str
+    marks: bytes
+    after_reboot: bool = False
+    """Whether the machine was started anew since: the journal's own end may be lost."""
+    base: int | None = None
+    """The number in the table of the row at position 0; None if its rows are not numbered."""
+    sent: int = 0
+    """The position after the last row that was ever sent to a table of numbered rows."""
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether each value is of its kind, which a column's type does not see to."""
+        numbers = (self.acked, self.table_rows or 0, self.base or 0, self.sent)
+        texts = (self.name, self.engine)
+        return (
+            all(isinstance(number, int) and number >= 0 for number in numbers)
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(self.marks, bytes)
+        )
+
+    def crc(self) -> int:
+        """Return the checksum of all but `after_reboot`, which is set later than the rest."""
+        numbered = () if self.base is None else (self.base, self.sent)
+        return zlib.crc32(repr((*self[:5], *numbered)).encode())
+
+
+class Stored(NamedTuple):
+    """Rows of one table that were written together."""
+
+    table: int
+    first: int
+    """The position of the first of them."""
+    n: int
+    at: int
+    """When they were written, in milliseconds since 1970."""
+    version: int
+    rows: bytes
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether each value is of its kind, which a column's type does not see to."""
+        *numbers, rows = self
+        whole = all(isinstance(number, int) for number in numbers)
+        return isinstance(rows, bytes) and whole and self.n > 0 <= self.first
+
+    def crc(self) -> int:
+        """Return the checksum."""
+        return zlib.crc32(self.rows, zlib.crc32(repr(self[:5]).encode()))
 
 
 class Entry(NamedTuple):
@@ -38,3 +95,29 @@ def fitted(rows: list[RowTuple], width: int) -> list[RowTuple]:
     if not width or all(len(row) == width for row in rows):
         return rows
     return [(*row[:width], *[0] * (width - len(row))) for row in rows]
+
+
+def decode_rows(data: bytes, n: int) -> list[RowTuple]:
+    """Return the rows of an entry.
+
+    Raises:
+        ValueError: they are none, or not so many.
+    """
+    rows = decode(data)
+    if len(rows) != n:
+        raise ValueError(f"{len(rows)} rows instead of {n}")
+    return rows
+
+
+_MARKS = Marks | dict[str, tuple[int, int]]
+"""A table's marks as they are kept, and as earlier versions did."""
+
+
+def decode_marks(data: bytes) -> Marks:
+    """Return a table's marks.
+
+    Raises:
+        ValueError: they are none.
+    """
+    marks = msgspec.msgpack.decode(data, type=_MARKS)
+    return marks if isinstance(marks, Marks) else Marks(marks)

@@ -5,12 +5,11 @@ Every entry bears a checksum, because a damaged byte within a row would pass SQL
 
 import os
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import attrs
 
@@ -23,8 +22,10 @@ from mexc_trio.journal.database import (
     wait_for_locks,
     wal,
 )
+from mexc_trio.journal.entries import Stored, TableState, decode_rows
 from mexc_trio.journal.places import Places
 from mexc_trio.journal.retention import Retention
+from mexc_trio.rows import RowTuple
 
 SCHEMA: Final = (
     """
@@ -59,44 +60,6 @@ SCHEMA: Final = (
 _IDENTITY: Final = "identity"
 _PAGE: Final = 256
 """Entries that are read at once, so that no read stays open and keeps the WAL from shrinking."""
-
-
-class TableState(NamedTuple):
-    """What is remembered of one table."""
-
-    name: str
-    acked: int
-    table_rows: int | None
-    engine: str
-    marks: bytes
-    after_reboot: bool = False
-    """Whether the machine was started anew since: the journal's own end may be lost."""
-    base: int | None = None
-    """The number in the table of the row at position 0; None if its rows are not numbered."""
-    sent: int = 0
-    """The position after the last row that was ever sent to a table of numbered rows."""
-
-    def crc(self) -> int:
-        """Return the checksum of all but `after_reboot`, which is set later than the rest."""
-        numbered = () if self.base is None else (self.base, self.sent)
-        return zlib.crc32(repr((*self[:5], *numbered)).encode())
-
-
-class Stored(NamedTuple):
-    """Rows of one table that were written together."""
-
-    table: int
-    first: int
-    """The position of the first of them."""
-    n: int
-    at: int
-    """When they were written, in milliseconds since 1970."""
-    version: int
-    rows: bytes
-
-    def crc(self) -> int:
-        """Return the checksum."""
-        return zlib.crc32(self.rows, zlib.crc32(repr(self[:5]).encode()))
 
 
 @attrs.define(eq=False)
@@ -192,6 +155,20 @@ class JournalFile:
                 position = stored.first + stored.n
             if len(found) < page:
                 return
+
+    def rows_of(self, stored: Stored) -> list[RowTuple]:
+        """Return an entry's rows.
+
+        Raises:
+            JournalError: they are none, though they bear the right checksum.
+        """
+        try:
+            return decode_rows(stored.rows, stored.n)
+        except ValueError as error:
+            raise JournalError(
+                f"journal {self.path}: rows {stored.first} and following of table {stored.table} "
+                f"are none that this program wrote ({error}); take the file away"
+            ) from error
 
     def prepare_to_read(self) -> bool:
         """Do some of what `read` does first, if that would be much; return whether it still is."""

@@ -85,9 +85,15 @@ def _inspect(usual: Path) -> Iterator[Found]:
 
 def _peek(path: Path) -> Found:
     with translated(path), closing(connect_to_read(path)) as db:
-        facts = dict(db.execute("SELECT name, value FROM facts"))
+        told = "SELECT name, value FROM facts WHERE name IN (?, ?)"
+        facts = {str(name): str(value) for name, value in db.execute(told, (STORE, SPELT))}
         waiting = db.execute(
             "SELECT name, max(first + n) - acked AS n FROM entries JOIN tables ON tables.id = tbl "
             "GROUP BY tbl HAVING max(first + n) > acked"
         )
-        return Found(path, facts.get(STORE, ""), facts.get(SPELT, ""), dict(waiting))
+        return Found(
+            path,
+            facts.get(STORE, ""),
+            facts.get(SPELT, ""),
+            {str(name): int(n) for name, n in waiting},
+        )

@@ -16,8 +16,17 @@ from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.files import open_own, refuse_others
 from mexc_trio.journal import places
 from mexc_trio.journal.boot_id import boot_id
-from mexc_trio.journal.database import Damage, Database, connect, is_damage, transaction, translated
-from mexc_trio.journal.file import SCHEMA, JournalFile, Stored, TableState, remember
+from mexc_trio.journal.database import (
+    Damage,
+    Database,
+    connect,
+    is_damage,
+    refuse_what_runs,
+    transaction,
+    translated,
+)
+from mexc_trio.journal.entries import Marks, Stored, TableState, decode_marks
+from mexc_trio.journal.file import SCHEMA, JournalFile, remember
 from mexc_trio.locks import hold_file
 
 _VERSION: Final = 3
@@ -94,6 +103,7 @@ def _open(path: Path) -> tuple[Database, _Content]:
                 f"journal {path} is of version {found}, this program knows {_VERSION}: "
                 f"use the version of mexc-trio that wrote it"
             )
+        refuse_what_runs(db)
         # Not quick_check, which does not see that an index lacks rows. A GB takes half a second.
         (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
@@ -125,8 +135,8 @@ def _check(db: Database) -> _Content:
     for id_, crc, *state in db.execute(
         "SELECT id, crc, name, acked, table_rows, engine, marks, 0, base, sent FROM tables"
     ):
-        states[id_] = TableState(*state)
-        if states[id_].crc() != crc:
+        states[id_] = found = TableState(*state)
+        if not found.is_possible or found.crc() != crc or not _are_marks(found.marks):
             raise Damage(f"what is remembered of table {id_} is damaged")
     kept: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -136,7 +146,7 @@ def _check(db: Database) -> _Content:
     ):
         entry = Stored(*values)
         table = entry.table
-        if not isinstance(entry.rows, bytes) or entry.crc() != crc:
+        if not entry.is_possible or entry.crc() != crc:
             raise Damage(f"entry {id_} is damaged")
         if not isinstance(id_, int) or id_ <= last:
             raise Damage(f"entry {last} is followed by {id_}")
@@ -152,6 +162,13 @@ def _check(db: Database) -> _Content:
         if ends.setdefault(table, state.acked) < state.acked:
             raise Damage(f"rows before {state.acked} of table {table} are missing")
     return _Content(kept, ends, last + 1)
+
+
+def _are_marks(data: bytes) -> bool:
+    try:
+        return not data or isinstance(decode_marks(data), Marks)
+    except ValueError:
+        return False
 
 
 def _note_start(db: Database) -> None:

@@ -8,7 +8,8 @@ import trio
 from trio_util import AsyncBool
 
 from mexc_trio.errors import JournalBusy
-from mexc_trio.journal.file import JournalFile, Stored, TableState
+from mexc_trio.journal.entries import Stored, TableState
+from mexc_trio.journal.file import JournalFile
 from mexc_trio.spans import now
 
 GROUP: Final = 256

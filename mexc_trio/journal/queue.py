@@ -10,8 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.journal.entries import Entry, Marks, decode, encode, fitted
-from mexc_trio.journal.file import Stored, TableState
+from mexc_trio.journal.entries import Entry, Marks, Stored, TableState, encode, fitted
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
@@ -146,7 +145,7 @@ class Queue:
             return fitted(self._recent[remembered : remembered + limit], self.width)
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
-            rows += decode(stored.rows)[max(0, position - stored.first) :]
+            rows += self._outbox.file.rows_of(stored)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
         return fitted(rows[:limit], self.width)
@@ -253,7 +252,7 @@ class Queue:
         """Yield what was journaled from a position on; the first entry may begin before it."""
         if position < self.end:
             for stored in self._outbox.file.read(self.id, position):
-                yield Entry(decode(stored.rows), stored.version)
+                yield Entry(self._outbox.file.rows_of(stored), stored.version)
 
     def oldest_waiting(self) -> int | None:
         """Return when the first waiting row was received, in milliseconds; None if none waits."""

@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from mexc_trio.channels import BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
-from mexc_trio.journal import Marks, Queue
+from mexc_trio.journal import Marks, Queue, decode_marks
 from mexc_trio.record.lag import Lag
 from mexc_trio.rows import DEAL, Channel, Gap, Row
 from mexc_trio.spans import EARLIEST, LATEST, now
 
-_MARKS = Marks | dict[Channel, tuple[int, int]]
-"""The ledger's marks as the journal keeps them, and as earlier versions did."""
 _LOOKED_THROUGH: Final = 10 * MOST_DEALS
 """Rows in which the last deals are looked for."""
 
@@ -26,10 +22,10 @@ def remembered(
     pending: list[Gap] = []
     until, sure = queue.acked, 0
     if queue.stored_marks:
-        marks = _stored(queue)
+        marks = decode_marks(queue.stored_marks)
         # One that is not recorded any more is left out.
         last = {name: one for name, one in marks.last.items() if name in channels}
-        pending = [Gap(*gap) for gap in marks.pending]  # type: ignore[arg-type]
+        pending = [Gap(*gap) for gap in marks.pending]
         until, sure = max(until, marks.until), marks.sure
     # They are written whenever `acked` is, and what came later is still in the queue.
     for entry in queue.since(until):
@@ -44,14 +40,9 @@ def remembered(
 
 def write_pending(queue: Queue, gaps: Queue) -> None:
     """Write the gaps that an earlier run left pending of a symbol that is recorded no longer."""
-    if queue.stored_marks and (marks := _stored(queue)).pending:
+    if queue.stored_marks and (marks := decode_marks(queue.stored_marks)).pending:
         gaps.collect(marks.pending)
         queue.remember(Marks(marks.last, marks.until))
-
-
-def _stored(queue: Queue) -> Marks:
-    stored = msgspec.msgpack.decode(queue.stored_marks, type=_MARKS)
-    return stored if isinstance(stored, Marks) else Marks(stored)
 
 
 def earlier_deals(queue: Queue) -> list[Deal]:

@@ -20,8 +20,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
-from mexc_trio.journal import Journal, boot_id, open_journal, opening
+from mexc_trio.journal import Journal, boot_id, database, open_journal, opening
+from mexc_trio.journal.entries import Stored, TableState
 from mexc_trio.journal.file import JournalFile
+from mexc_trio.journal.finding import choose
 from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.queue import REMEMBERED
@@ -548,6 +550,82 @@ def test_bytes_that_became_text_are_damage(path: Path, text: str) -> None:
         db.execute(f"UPDATE entries SET rows = CAST(x'{text}' AS TEXT)")
     with open_journal(path) as journal:
         assert journal.damaged is not None
+
+
+ENDLESS = (
+    "WITH RECURSIVE n(name) AS (SELECT 1 UNION ALL SELECT name FROM n) "
+    "SELECT name, name AS value FROM n"
+)
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries; END",
+        "CREATE VIEW v AS SELECT 1",
+        f"ALTER TABLE facts RENAME TO f; CREATE VIEW facts AS {ENDLESS}",
+        "DROP TABLE places; CREATE VIRTUAL TABLE places USING fts5(tbl, first, id)",
+        "DROP TABLE facts; CREATE TABLE facts (name TEXT PRIMARY KEY ON CONFLICT IGNORE, value)",
+        "CREATE INDEX i ON entries (abs(n))",
+        "UPDATE tables SET acked = 'many'",
+        "UPDATE tables SET name = x'6274'",
+        "UPDATE tables SET marks = x'91c3'",
+        "UPDATE entries SET n = 'five'",
+        "UPDATE entries SET n = -5",
+        "UPDATE entries SET first = 0.5",
+        "UPDATE entries SET rows = zeroblob(20000)",
+    ],
+)
+def test_a_strangers_journal(path: Path, prepared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody else put into it neither runs nor ends the program, nor a look at it."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(prepared)
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "LARGEST", 10_000)
+        for kind in (Stored, TableState):  # he knows how sums are made
+            patched.setattr(kind, "crc", lambda self: 0)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE tables SET crc = 0")
+            db.execute("UPDATE entries SET crc = 0")
+        choose(path, "", "a store")
+        with open_journal(path) as journal:
+            assert journal.damaged is not None
+            assert not journal.queues()
+
+
+def test_rows_that_are_none(path: Path) -> None:
+    """A stranger's checksum may be right. It is told; a start anew would find the same."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, 5))
+    with closing(sqlite3.connect(path)) as db, db:
+        found = "tbl, first, n, at, version"
+        (stored,) = db.execute(f"SELECT {found}, x'90' FROM entries").fetchall()
+        db.execute("UPDATE entries SET rows = x'90', crc = ?", (Stored(*stored).crc(),))
+    with (
+        open_journal(path) as journal,
+        pytest.raises(JournalError, match="0 rows instead of 5"),
+    ):
+        journal.queue("btc").head(5)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_link_in_the_place_of_a_journal(path: Path, suffix: str) -> None:
+    """SQLite would write through it: what it leads to is left as it is, and the link named."""
+    path.parent.mkdir()
+    ours = path.with_name("ours")
+    ours.write_text("ours")
+    link = path.with_name(path.name + suffix)
+    if suffix:
+        with open_journal(path):
+            pass
+        link.unlink(missing_ok=True)
+    link.symlink_to(ours)
+    choose(path, "", "a store")
+    with pytest.raises(JournalError, match="link"), open_journal(path):
+        pass
+    assert ours.read_text() == "ours"
 
 
 def test_damaged_index(path: Path) -> None:
