@@ -118,7 +118,6 @@ class OrderedRows:
     ts: str
     """The SQL for a row's time in milliseconds."""
     numbered: bool
-    """Whether each row bears its number."""
 
     @property
     def order(self) -> str:

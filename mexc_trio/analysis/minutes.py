@@ -50,7 +50,6 @@ class Minute:
 
     rows: Mapping[Channel, int]
     dead: int
-    """Dead letters."""
     spans: Mapping[Channel, Span]
     """From a channel's first row to its last, in milliseconds since 1970."""
     text: int

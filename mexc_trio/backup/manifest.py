@@ -29,7 +29,6 @@ class SavedTable(msgspec.Struct, frozen=True):
     checksum: str
     """See `Checksum`; empty if there are no rows."""
     wide: bool = False
-    """Whether its rows have their receipt."""
 
     @property
     def file(self) -> str:

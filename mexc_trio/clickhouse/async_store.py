@@ -71,7 +71,6 @@ class AsyncStore:
     away_since: float | None = attrs.field(default=None, init=False)
     """Unix seconds; None while the store answers."""
     writers: int = attrs.field(default=0, init=False)
-    """How many writers share it."""
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     # For calls that `_limiter` counts already, or that must not wait for others.
     _unlimited: trio.CapacityLimiter = attrs.field(init=False)

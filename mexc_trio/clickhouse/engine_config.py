@@ -84,7 +84,6 @@ class StatementLimits:
     disk: int
     """Bytes of temporary files."""
     statements: int
-    """How many may run at the same time."""
     sessions: int
     """How many connections of the native protocol, and requests, it may have at the same time."""
 

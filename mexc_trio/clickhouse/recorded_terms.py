@@ -29,9 +29,7 @@ class RecordedTerms:
     contract_size: float
     """How much of the base one contract of volume is; not a number if the exchange did not say."""
     tick: float
-    """The step of prices."""
     lot: float
-    """The step of volumes, in contracts."""
 
 
 def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:

@@ -67,7 +67,6 @@ class ServerStore:
     known_as: str = ""
     """What the user knows it by, if not by host and port."""
     replicated: bool = attrs.field(default=False, kw_only=True)
-    """See `Store.replicated`."""
     _idle: "queue.LifoQueue[tuple[int, Client]]" = attrs.field(factory=queue.LifoQueue, init=False)
     """Open connections, and the index of the host that each leads to."""
     # All that may be connected, since Ctrl-C may come between a client's use and its return.

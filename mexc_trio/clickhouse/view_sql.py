@@ -65,7 +65,6 @@ class NumberSql:
     levels: Callable[[str], str]
     """One side of a book as an array of pairs."""
     half: Callable[[str], str]
-    """Half of a number."""
     total: Callable[[str], str]
     """The aggregate function of a sum, such as `sum(volume)`, in the numbers' own type."""
     shown: Callable[[str], str] = str

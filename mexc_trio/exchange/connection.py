@@ -63,7 +63,6 @@ class Connection:
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a connection is replaced; lines that share it are so one at a time."""
     go_back: float = GO_BACK
-    """See there."""
     # The session that there is, and what it is called by.
     _session: "_Running | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)

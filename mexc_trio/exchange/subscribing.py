@@ -50,7 +50,6 @@ class _Request:
     channels: list[Channel]
     """Those that are not acknowledged."""
     merged: bool
-    """Whether deals are asked for merged."""
     refused: bool = False
     objection: str = "no answer"
     """What the exchange says to the rest, which is not that it knows no such contract."""

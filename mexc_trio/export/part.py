@@ -31,7 +31,6 @@ class Part:
     end: int
     """Milliseconds; the end is not part of it."""
     rows: int
-    """Rows of the table that it is made of."""
     gaps: tuple[int, ...] = ()
     """For hftbacktest, when gaps in the books begin."""
     terms: tuple[RecordedTerms, ...] = ()

@@ -43,7 +43,6 @@ class ExportRequest:
     numbers: str
     """One of `NUMBERS`: the nearest double, exact Decimals, or the exchange's digits as texts."""
     amounts: str
-    """One of `AMOUNTS`."""
     out: Path
     """The file; by day, the directory."""
     start: int | None

@@ -78,9 +78,7 @@ class JournalFile:
     _ends: dict[int, int]
     """The position after each table's last row when the file was opened."""
     _next: int
-    """The number of the next entry."""
     retention: Retention = attrs.field(init=False)
-    """Removes what need not be kept."""
     _places: Places = attrs.field(init=False)
     # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
     # lets go of all locks that the process has on it, SQLite's too, and the next program that only

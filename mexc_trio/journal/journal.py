@@ -46,7 +46,6 @@ class Journal:
     retention: float
     """Seconds for which acknowledged rows stay."""
     outbox: Outbox = attrs.field(init=False)
-    """What is not yet written, of all queues."""
     _queues: dict[str, Queue] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -41,7 +41,6 @@ class Outbox:
 
     file: JournalFile
     touched: list[Collecting] = attrs.field(factory=list, init=False)
-    """Queues with rows that are not yet written."""
     remembered: int = attrs.field(default=0, init=False)
     """How many rows the queues keep in memory besides."""
     locked: AsyncBool = attrs.field(factory=AsyncBool, init=False)

@@ -43,7 +43,6 @@ class Queue:
     stored_marks: bytes
     """The ledger's marks as an earlier run wrote them; empty if there was none."""
     id: int
-    """The table's number in the file."""
     _outbox: Outbox
     width: int = attrs.field(default=0, init=False)  # of the table's rows; 0 as they were appended
     verified: bool = attrs.field(default=False, init=False)

@@ -66,9 +66,7 @@ class Prefix:
     length: int
     """How many rows; where they bear numbers, all those with a lower one."""
     numbered: bool = False
-    """Whether its rows bear their numbers."""
     wide: bool = False
-    """Whether they have their receipt."""
 
     def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
         """Return the SQL for a symbol's rows of a range, of some types or all, behind FROM."""

@@ -77,7 +77,6 @@ class Backfill:
     """Fills the gaps of all symbols."""
 
     url: str
-    """The REST interface."""
     _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
     _limiters: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)

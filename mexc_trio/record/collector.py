@@ -74,9 +74,7 @@ class Collector:
     received: dict[Channel | None, int] = attrs.field(init=False)
     """Rows that came in this run, by channel; None has those of no channel."""
     frames: dict[Channel | None, int] = attrs.field(init=False)
-    """Frames with rows that came in this run, in the same way."""
     dead: int = attrs.field(default=0, init=False)
-    """Dead letters that came in this run."""
     latest: dict[Channel | None, Data] = attrs.field(factory=dict, init=False)
     """The last frame of each channel that has had one."""
     _errors: deque[float] = attrs.field(factory=deque, init=False)

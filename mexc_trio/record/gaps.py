@@ -42,9 +42,7 @@ class Ledger:
     _queue: Queue
     _gaps: Queue
     _channels: Sequence[Channel] = CHANNELS
-    """Those that are recorded."""
     fills: bool = False
-    """Whether deals can be fetched afterwards."""
     known: Known = attrs.field(factory=Known, init=False)
     """The last deals, if others can be fetched."""
     pending: list[Gap] = attrs.field(factory=list, init=False)

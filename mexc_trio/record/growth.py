@@ -51,7 +51,6 @@ class Grown:
     inserts: int
     """Those since it was rewritten."""
     rows: int
-    """All of them."""
 
 
 def worth_rewriting(tables: Sequence[Grown], bound: int) -> list[str]:

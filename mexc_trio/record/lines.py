@@ -31,10 +31,8 @@ class Lines:
 
     collector: Collector
     number: int
-    """How many there are."""
     ping_interval: float
     deals: Deals = attrs.field(factory=Deals)
-    """How deals are asked for."""
     merger: Merger | None = attrs.field(default=None, init=False)
     """What makes one stream of several; None while there is one connection."""
     feeds: "list[LineFeed]" = attrs.field(init=False)

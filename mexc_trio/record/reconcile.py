@@ -49,7 +49,6 @@ class Reconciler:
     queue: Queue
     store: WriterStore
     acknowledged: Callable[[Sequence[RowTuple]], None]
-    """Told which rows the store has acknowledged in this run."""
     gap: GapRecorder
     _cause: Cause = attrs.field(default=Cause.TABLE_SHORTER, init=False)
     """Why the table may have fewer rows than it should; until that is known."""

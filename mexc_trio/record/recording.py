@@ -42,17 +42,12 @@ class Recording:
     leftovers: list[Queue]
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
     locks: TableLocks
-    """Of the tables that are recorded."""
     backfill: Backfill
-    """Fetches the deals of gaps, if that is wanted."""
     rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
-    """Spaces out subscriptions."""
     line_counters: dict[tuple[str, str], LineCounters] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
     lines: dict[str, Lines] = attrs.field(factory=dict)
-    """The lines of each symbol that has begun."""
     deals: Deals = attrs.field(init=False)
-    """How deals are asked for."""
     began: float = attrs.field(factory=time.monotonic)
     end: str = ""
     """How it ended, in a few words; empty while it goes on."""

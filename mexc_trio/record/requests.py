@@ -69,7 +69,6 @@ class RewritingProgress:
     done: list[str] = attrs.field(factory=list)
     """A sentence for each table that was rewritten."""
     failed: list[str] = attrs.field(factory=list)
-    """A sentence for each that was not."""
     ended: bool = False
 
     @classmethod

@@ -16,7 +16,6 @@ class WriterStore(Protocol):
     """What a writer needs of a store; the one in `mexc_trio.clickhouse.async_store` says more."""
 
     writers: int
-    """How many writers share the store."""
 
     @property
     def name(self) -> str: ...

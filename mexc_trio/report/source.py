@@ -28,7 +28,6 @@ class RangeReader:
 
     reader: Reader
     symbols: Mapping[str, str]
-    """The symbols that were chosen, and their tables."""
     _settings: Settings
     _tables: Mapping[str, Mapping[str, str]]
     _owners: Owners

@@ -34,13 +34,9 @@ class SymbolPicture:
     delay: float | None
     """Seconds since the exchange's time of the newest row; None before the first."""
     backlog: int
-    """Rows that the store has not acknowledged."""
     gaps: int
-    """Gaps written in this run."""
     errors: int
-    """Errors of the connection in this run."""
     stopped: bool
-    """Whether it is recorded no longer."""
     files: Path | None = None
     """The directory of the table's files, where they are on this machine."""
     size: int | None = None
@@ -53,18 +49,15 @@ class Picture:
 
     symbols: Sequence[SymbolPicture]
     seconds: float
-    """How long it has been running."""
     store: str
     away: float | None
     """Seconds since the store went away; None while it answers."""
     backlog: int
     """Rows that wait in the journal, also those of other tables and of earlier runs."""
     url: str
-    """The exchange's socket."""
     connected: int
     """Symbols whose rows are coming."""
     lines: int = 1
-    """Connections that each symbol is to have."""
     short: int = 0
     """Symbols that have fewer at the moment."""
 

@@ -59,9 +59,7 @@ class Different:
     in_gap: bool
     """Whether a gap of the ledger touches it."""
     recorded: DealtMinute | None
-    """None if no deal was recorded."""
     candle: Candle | None
-    """None if the exchange has none."""
 
 
 @attrs.frozen
@@ -70,7 +68,6 @@ class Completeness:
 
     table: str
     minutes: int
-    """How many were compared."""
     first: int | None
     """The first of them, in milliseconds since 1970."""
     last: int | None

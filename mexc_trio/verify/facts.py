@@ -37,7 +37,6 @@ class JournalFacts:
 
     path: Path
     waiting: Mapping[str, int]
-    """Rows by table that are not yet in the store."""
     holder: str
     """Who has it open, in which case nothing else is known; empty if nobody."""
     damage: str
@@ -73,9 +72,7 @@ class Facts:
     store: str
     database: str
     tables: Sequence[Survey]
-    """The tables of symbols."""
     gaps: GapSummary | None
-    """None if there is no ledger."""
     missing: Sequence[str]
     """One sentence for each symbol whose table is not there or not ours."""
     put_aside: Sequence[str]
@@ -85,7 +82,6 @@ class Facts:
     volume: int | None
     """Bytes of the embedded store's whole directory, or of all tables of a server's database."""
     journal: JournalFacts | None
-    """None if there is no journal."""
     symbols: Sequence[SymbolFacts] = ()
     """The same tables as in `tables`, as `inspection` finds them."""
     not_in_order: str = ""
