@@ -41,8 +41,9 @@ WHO: Final = f"SELECT getMacro('{START}')"
 """What an engine is asked, to know that it is ours: nobody else was told what it says."""
 
 # What clients send with their statements, and what changes only how much is answered and how it
-# looks. None of them names a file, a host, a header or code. The last lines are what the page /play
-# sends with each statement.
+# looks. None of them names a file, a host, a header or code. Grafana's ad hoc filters come as
+# `additional_table_filters`, a condition as any in a statement, with no more rights. The last lines
+# are what the page /play sends with each statement.
 _CHANGEABLE: Final = """
     cancel_http_readonly_queries_on_client_close date_time_input_format date_time_output_format
     enable_http_compression extremes http_headers_progress_interval_ms http_wait_end_of_query
@@ -60,6 +61,8 @@ _CHANGEABLE: Final = """
     output_format_pretty_color output_format_pretty_max_rows output_format_pretty_row_numbers
     output_format_write_statistics read_overflow_mode result_overflow_mode
     send_progress_in_http_headers session_timezone timeout_overflow_mode use_client_time_zone
+
+    additional_table_filters
 
     add_http_cors_header enable_reads_from_query_cache enable_writes_to_query_cache
     framing_output_format query_cache_nondeterministic_function_handling
@@ -186,8 +189,10 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
     from_here = ("127.0.0.1", "::1")
     from_there = from_here if listen is None or listen.is_loopback else ("::/0",)
     # A table function of chdb's own that looks for Python's variables, and ends the engine when
-    # there is no Python around it; and what old clients can unpack.
+    # there is no Python around it. What old clients can unpack, and nothing packed twice for those
+    # of JDBC that say `compress=1` and accept LZ4 over HTTP as well.
     tame = """
+            <enable_http_compression>0</enable_http_compression>
             <allow_python_table_function>0</allow_python_table_function>
             <allow_introspection_functions>0</allow_introspection_functions>
             <network_compression_method>LZ4</network_compression_method>"""

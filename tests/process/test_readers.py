@@ -153,6 +153,15 @@ REFUSED: Sequence[tuple[str, dict[str, str]]] = [
     ("SELECT 1 FORMAT Protobuf SETTINGS output_format_schema = '{outside}/new'", {}),
     ("SELECT 1 FORMAT Template SETTINGS format_template_row = '{secret}'", {}),
     ("SELECT 1 SETTINGS readonly = 0", {}), ("SELECT 1 FORMAT CapnProto", {}),
+    # What Grafana sends to filter by, which is any condition.
+    *[(f"SELECT count() FROM btc SETTINGS additional_table_filters = {{{{'btc': '{what}'}}}}", {})
+      for what in (
+        r"file(\'{secret}\') != \'\'", r"1 IN (SELECT 1 FROM file(\'{secret}\', \'CSV\'))",
+        "m IN (SELECT name FROM system.users)", "m IN system.users",
+        "m IN (SELECT a FROM other.mine)",
+        r"1 IN (SELECT count() FROM python(\'os\'))",
+        "1 SETTINGS readonly = 0", "1; DROP TABLE btc",
+    )],
     # The network.
     *[(sql, {}) for sql in (
         "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'l String')",
@@ -511,21 +520,27 @@ def test_grafana(opened: Open) -> None:
     assert (rows, columns) == (1, [("n", "UInt64")])
     at += 1  # no custom serialization, since 54454
     assert struct.unpack_from("<Q", answer, at) == (1000,)
-    # Its query for a macro-expanded time series, and what the editor asks for.
+    # A time series, one with an ad hoc filter, a thinned one, and what the editor asks for.
     for sql in (
-        "SELECT toStartOfInterval(ts, INTERVAL 60 second) AS time, count() FROM btc GROUP BY time",
+        "SELECT toStartOfInterval(toDateTime(ts), INTERVAL 9 second) AS t, m FROM btc ORDER BY t",
+        r"SELECT ts, m FROM btc settings additional_table_filters={'btc' : ' mt = \'d\' '}",
+        "SELECT arrayJoin(lttb(100)(ts, length(m))) AS point FROM btc",
         "SELECT name FROM system.databases", "SELECT name FROM system.tables WHERE database = 'x'",
-        "SELECT name, type FROM system.columns WHERE table = 'btc'", "SELECT version()",
-        "SELECT timezone()", "DESC TABLE mexc_data.btc", "SHOW TABLES FROM mexc_data",
+        "SELECT name, type, table FROM system.columns", "SELECT version()", "SHOW DATABASES",
+        "SELECT name, origin, syntax, arguments, examples, categories FROM system.functions",
+        "SELECT timezone()", 'DESC TABLE "mexc_data"."btc"', 'SHOW TABLES FROM "mexc_data"',
     ):  # fmt: skip
         status, answer = opened.get(
-            sql, {"default_format": "Native", "client_protocol_version": 54460}
+            sql, {"default_format": "Native", "client_protocol_version": 54460, "limit": 1000000}
         )
         assert status == 200, (sql, answer)
 
 
 def test_jdbc(opened: Open) -> None:
-    """What DBeaver and Metabase send by clickhouse-java: `compress=1`, and LZ4 frames expected."""
+    """What DBeaver and Metabase send by clickhouse-java: `compress=1`, and LZ4 frames expected.
+
+    They accept LZ4 over HTTP as well, and cannot read what is packed twice.
+    """
     lz4 = pytest.importorskip("lz4.block")
     status, answer = opened.get(
         "SELECT m FROM btc LIMIT 3",
@@ -534,6 +549,7 @@ def test_jdbc(opened: Open) -> None:
             "session_timezone": "UTC", "max_result_rows": 200, "result_overflow_mode": "break",
             "extremes": 0, "wait_end_of_query": 0, "session_id": "jdbc",
         },
+        headers={"Accept-Encoding": "lz4"},
     )  # fmt: skip
     assert status == 200, answer
     block, at = b"", 0
