@@ -140,9 +140,11 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
 
     `rows` is how many the engine believes there are; None if it cannot tell.
     """
-    good = _readable_in_one_go(store, table)
-    if unreadable(store, table, good + 1):
-        return good
+    good = 0
+    for _ in range(3):  # it may fall short; then asking again is cheaper than halving
+        good = max(good, _readable_in_one_go(store, table))
+        if unreadable(store, table, good + 1):
+            return good
     # Steps that double, from the end that is damaged or else from the start; then halving.
     bad, step = rows or 0, 1024
     if rows is None:
@@ -163,7 +165,7 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
 
 
 def _readable_in_one_go(store: Readable, table: Table) -> int:
-    """Return how many rows a read gives before it fails; a few more may be readable.
+    """Return how many rows a read gives before it fails, or fewer: its error may overtake the last.
 
     Where a checksum does not match, the engine looks whether one bit is to blame, by trying each:
     for a block of ten thousand rows that takes it a minute, in which nothing stops it. So such a
