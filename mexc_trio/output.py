@@ -1,10 +1,9 @@
 """Standard output and standard error that nobody ever waits for.
 
-A terminal stands still after Ctrl-S or when a connection over SSH hangs; a pipe fills when its
-reader pauses; a disk under a log is full. Whoever writes to such a file waits, perhaps for ever,
-and a recorder that waits receives nothing. So a recorder writes into a `SteadyOutput`: a thread
-takes the text from there to the file, at most `MOST` bytes wait for it, of more the oldest are
-dropped and counted, and the end of the program waits a moment for the thread and no longer.
+A terminal stands still after Ctrl-S or when SSH hangs; a pipe fills when its reader pauses. A
+recorder that waits for them receives nothing. So it writes into a `SteadyOutput`: a thread takes
+the text from there to the file, at most `MOST` bytes wait for it, of more the oldest are dropped
+and counted, and the end of the program waits a moment for the thread and no longer.
 """
 
 import contextlib

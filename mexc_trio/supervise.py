@@ -1,9 +1,8 @@
 """A task that fails alone: it is started again, and nobody else hears of it.
 
-A nursery ends with the first error of any of its tasks. That is right for tasks that need each
-other, and wrong for a thousand symbols, the statistics and a screen, of which none needs another.
-So each of those runs under `supervise`. What passes through is what concerns everybody: a
-cancellation, and an error of the journal, without which nothing that is received can be kept.
+A nursery ends with the first error of any of its tasks, which is wrong for a thousand symbols, the
+statistics and a screen, of which none needs another. What passes through is what concerns
+everybody: a cancellation, and an error of the journal, without which nothing can be kept.
 """
 
 import logging

@@ -1,11 +1,9 @@
 """Symbols as the exchange writes them, and the names of their tables.
 
-A table's name is short (`BTC_USDT` is recorded in `btc`), and still no two symbols share one. A
-symbol has one underscore: with `_USDT` it is recorded under its base, which has none, else under
-its whole name, which has one. Two kinds of names are left out because something else in the
-database has them: the tables `gaps` and `contracts`, and the views that stand beside a table
-(`btc_deals` beside `btc`). So `GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever
-comes, in `btc__deals`.
+A symbol has one underscore: with `_USDT` it is recorded under its base (`BTC_USDT` in `btc`), else
+under its whole name, so no two share a table. Names that something else in the database has are
+left out: the tables `gaps` and `contracts`, and views such as `btc_deals` beside `btc`. So
+`GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever comes, in `btc__deals`.
 """
 
 import re

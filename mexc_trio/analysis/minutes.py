@@ -1,9 +1,8 @@
 """A range of a table, added up by the engine in steps: minutes, unless others are asked for.
 
 However many rows a day has, 1,440 lines come back, and a few more from the hours before it, which
-tell the rhythm of the channels. The SQL is such as ClickHouse has had since 18; only the pauses
-need window functions. Numbers are Decimals; one that does not fit is left out, as in coverage.
-Each question raises StoreError where there is no answer.
+tell the rhythm of the channels. Numbers are Decimals; one that does not fit is left out. Each
+question raises StoreError where there is no answer.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """One table read in full: how many rows of which type, from when to when, and can they be read.
 
-All of it comes from one query that touches every column of every row, because nothing less proves a
-table; rows that are hidden even from it show in the length of the files. Where it fails, the rows
-before the damage are found and surveyed alone.
+Nothing less than a query that touches every column of every row proves a table; rows that are
+hidden even from it show in the length of the files. Where it fails, the rows before the damage are
+found and surveyed alone.
 """
 
 import json

@@ -1,8 +1,7 @@
 """A checksum of rows and their order, whatever store or file they come from.
 
-Each column is hashed by itself, row after row: numbers as 64 bits, texts by their bytes, and
-their lengths apart from those. The parts in which rows come leave no trace in it, so the checksum
-of what a store said, of a file, and of what another store says afterwards can be compared.
+Each column is hashed by itself: numbers as 64 bits, texts by their bytes, and their lengths apart
+from those. The parts in which rows come leave no trace in it.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The way from Trio into a store: threads, their limit, and what is known of an outage.
 
-Writers call `append` and `count`; when those raise `StoreUnavailable` the store counts as away,
-and writers wait in `available` until the one task in `keep_asking` has had an answer. So a
-thousand writers do not knock on a closed door a thousand times.
+Where a call raises `StoreUnavailable` the store counts as away, and writers wait in `available`
+until the one task in `keep_asking` has had an answer: a thousand writers do not knock on a closed
+door a thousand times.
 """
 
 import logging

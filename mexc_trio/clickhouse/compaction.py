@@ -1,12 +1,8 @@
 """A StripeLog table is rewritten in large blocks: the same rows in the same order, in less room.
 
 Each INSERT leaves a block of its own in the table's files and an entry of its own in the engine's
-memory. Here all rows go into a second table beside the first, in blocks of `BLOCK` rows. When that
-one has been compared with the first, row for row and in order, and lies on the disk, the two change
-names in one step, and the old one is dropped.
-
-So whatever dies in between leaves under the table's name one whole table with the same rows: the
-old one or the new. What it leaves beside that is removed by the next attempt.
+memory. Here all rows go into a second table, in blocks of `BLOCK` rows; see `rewriting` for the
+steps. What an attempt that died leaves beside the table is removed by the next one.
 """
 
 from contextlib import suppress

@@ -1,12 +1,10 @@
 """The engine of an embedded store: a ClickHouse server of our own, started, found and restarted.
 
-One directory, one engine. Whoever comes first takes the directory's lock, starts the engine as a
-child process and writes down where it answers; whoever comes later reads that and uses the same
-one. The child inherits the lock, so that the directory counts as taken until it has really ended.
-It holds a pipe of its parent's, too, and ends when that does.
-
-In the store's directory, `engine/` holds the child's configuration and log and the file `access`,
-which only the user can read.
+One directory, one engine. Whoever comes first locks the directory, starts the engine as a child
+process and writes down where it answers; whoever comes later reads that and uses the same one. The
+child inherits the lock, so that the directory counts as taken until it has really ended, and holds
+a pipe of its parent's, with which it ends. In the store's directory, `engine/` holds the child's
+configuration and log and the file `access`, which only the user can read.
 """
 
 import json

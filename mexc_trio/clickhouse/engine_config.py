@@ -1,9 +1,8 @@
 """The configuration of an embedded engine: its ports, its users, and what each of them may.
 
-Four users. `default` is the engine's own session, without a password since that is how it logs in;
-one session is all it may have, so nobody else gets in by that name. `recorder` writes. `commands`
-is what `mexc-trio sql`, `verify` and the others read with. `reader` is for everybody else, and may
-read what is recorded, within bounds, and nothing more.
+`default` is the engine's own session, without a password since that is how it logs in; one session
+is all it may have. `recorder` writes. `commands` is what `mexc-trio sql`, `verify` and the others
+read with. `reader` is for everybody else, and may read what is recorded, within bounds.
 
 Readers may change no setting but those listed here. A list of what is forbidden would not do:
 `output_format_schema`, for one, makes the engine write a file of the caller's choosing. Nor may

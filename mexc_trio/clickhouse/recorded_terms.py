@@ -1,7 +1,6 @@
 """What the table `contracts` says of a symbol's table: contract size and tick, since when.
 
-Both may change, seldom. A row has the terms of its time, as far as they are known: before those
-that were written down first, those hold, too.
+Both may change, seldom. Rows from before those that were written down first have those, too.
 """
 
 import math

@@ -1,10 +1,10 @@
 """The files of a StripeLog table, and what a lost power or a full disk does to them.
 
-`data.bin` holds the rows. `index.mrk` says where they begin: one compressed block for each INSERT,
-of which the engine reads all or nothing, so that one damaged byte at its end hides the whole table.
+`index.mrk` says where the rows in `data.bin` begin: one compressed block for each INSERT, of which
+the engine reads all or nothing, so that one damaged byte at its end hides the whole table.
 `sizes.json` says how much of both is valid; written on a full disk it is empty, and then the engine
-opens no table at all. Both are repaired here, while the engine has the table closed: the index is
-cut back to its whole blocks. What is cut off is kept beside the tables.
+opens no table at all. Here the index is cut back to its whole blocks, while the engine has the
+table closed. What is cut off is kept beside the tables.
 """
 
 import json

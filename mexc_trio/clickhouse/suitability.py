@@ -1,9 +1,9 @@
 """Whether a table that somebody else may have made can be written to exactly.
 
-A type that does not take our values would refuse every INSERT, for ever. And the writer resolves an
-INSERT of which it does not know the outcome by the table's rows: by their number and those at its
-end in the order of insertion, or, in a MergeTree, by the number that each row bears. Other engines
-keep neither: they merge, forward or forget.
+A type that does not take our values would refuse every INSERT. And an INSERT of unknown outcome is
+resolved by the table's rows: by their number and the last ones in the order of insertion, or, in a
+MergeTree, by the number that each row bears. Other engines keep neither: they merge, forward or
+forget.
 """
 
 import re

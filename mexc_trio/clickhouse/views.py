@@ -1,12 +1,9 @@
 """Typed views beside each symbol's table: the same rows as columns of numbers.
 
-Beside `btc` stand `btc_tickers`, `btc_deals`, `btc_depths`, and `btc_candles(interval = 60)`, whose
-parameter is the length of a candle in seconds; and the same four again under names such as
-`btc_deals_exact`. Those without a suffix have Float64, to compute with; the exact ones have
-Decimals. They store nothing: each query reads the table. See `view_sql` for what is in them. Behind
-that, in all but candles, stand the contract's size and tick as the table `contracts` has them; a
-view is made anew when they change. Channels that are recorded on request have a view each where
-they are, such as `btc_funding_rates`.
+Beside `btc` stand `btc_tickers`, `btc_deals`, `btc_depths`, and `btc_candles(interval = 60)`, of so
+many seconds, with Float64; `btc_deals_exact` and so on have Decimals. They store nothing; see
+`view_sql` for what is in them. All but candles have the contract's size and tick as the table
+`contracts` has them, and are made anew when those change. Channels on request have a view each.
 """
 
 import hashlib

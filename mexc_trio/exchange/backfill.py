@@ -1,12 +1,12 @@
 """What of the exchange's last deals falls into a gap, and is not there yet. No I/O.
 
-The REST interface tells a contract's last hundred deals, in their order and without a gap. So two
-things are known of an answer that has one of the deals that have come since the gap: it is of the
-right contract, and what stands before that deal and is not there yet was missed. Whether it reaches
-back to the beginning of the gap is seen at its other end.
+The REST interface tells a contract's last hundred deals, in their order and without a gap. So an
+answer that has one of the deals that have come since the gap is of the right contract, and what
+stands before that deal and is not there yet was missed. Whether it reaches back to the beginning of
+the gap is seen at its other end.
 
-Which deals are the same is what `exchange.merging.Once` says, as for the lines of a symbol. REST
-may write a number with other zeros at its end than the socket, which then makes no difference.
+Which deals are the same is what `exchange.merging.Once` says. REST may write a number with other
+zeros at its end than the socket, which then makes no difference.
 """
 
 import math

@@ -2,12 +2,9 @@
 
 A busy contract has five deals a second, a quiet one minutes between two, and a connection can live,
 pongs and all, while one channel of it is dead. So a channel's patience is a multiple of the longest
-pause it has shown lately.
-
-What "lately" means decides how often a living channel is suspected. Were it a number of deals, one
-burst of trading would wipe out what was known of the quiet before it; were it a time, a contract
-with a deal in ten minutes would be judged by two or three pauses. So a pause fades with time, but
-never faster than with the number of those that came after it.
+pause it has shown lately. That pause fades with time, but never faster than with the number of
+those that came after it: neither does a burst of trading wipe out what was known of the quiet
+before it, nor is a contract with a deal in ten minutes judged by two or three pauses.
 """
 
 import math

@@ -1,8 +1,7 @@
 """The stream between the network and trio-websocket, at whose side the plain frames come out.
 
-The library takes any stream that behaves like one of Trio's, and never learns of what this one
-keeps for itself. It shakes hands, answers pings, says good-bye, puts fragments together and judges
-whatever is odd; see `FramePeeler` for what never gets that far.
+The library takes any stream that behaves like one of Trio's. It shakes hands, answers pings, puts
+fragments together and judges whatever is odd; see `FramePeeler` for what never gets that far.
 """
 
 import re

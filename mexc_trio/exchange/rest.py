@@ -1,13 +1,9 @@
-"""The exchange's REST interface: a question, and its answer or what went wrong.
-
-The only user of the HTTP client.
+"""The exchange's REST interface, by the only user of the HTTP client.
 
 An answer is HTTP 200 with `success`, and so is most of what goes wrong: the throttle is code 510. A
 firewall in front of it answers 403 with a page of HTML. `Client.get` makes one `RestError` of
-whatever happens, with the seconds after which it is worth asking again.
-
-httpx2 is the maintained line of httpx, whose last release was in 2024; it runs on Trio itself and
-has types.
+whatever happens, with the seconds after which it is worth asking again. httpx2 is the maintained
+line of httpx; it runs on Trio itself and has types.
 """
 
 import logging

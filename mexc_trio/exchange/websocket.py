@@ -1,7 +1,7 @@
-"""A WebSocket to the exchange, closed in every case, whose every failure is one `ExchangeError`.
+"""A WebSocket to the exchange, closed in every case, by the only user of trio-websocket.
 
-The only user of trio-websocket. Nurseries hand on errors in groups, and one end of a connection
-makes several of them: here they become the one that says which end it was.
+Nurseries hand on errors in groups, and one end of a connection makes several of them: here they
+become the one `ExchangeError` that says which end it was.
 """
 
 import logging

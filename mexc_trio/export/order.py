@@ -1,10 +1,9 @@
 """Putting rows in the order of time, in little memory.
 
 A table keeps the order of receipt. An export is in the order of `ts`, and rows of one millisecond
-are in the order of receipt among themselves, which is what every tool for time series expects. Rows
-that are out of order are mostly out of it by little: then it is enough to hold back as many rows as
-that takes. Where one of them is out of it by far, all rows go through a file beside the export, cut
-into the hours that they belong to; the table is read once all the same.
+in that of receipt. Most that are out of order are so by little: then as many rows are held back as
+that takes. Where one is out of it by far, all rows go through a file beside the export, cut into
+the hours that they belong to; the table is read once all the same.
 """
 
 import tempfile

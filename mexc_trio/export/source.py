@@ -1,8 +1,6 @@
 """Rows out of a store for an export: counted first, then read in the order of time.
 
-A first pass over the times alone tells how many rows there are, and how far out of order; the
-second reads the rows. See `order` for how those are put in order.
-
+A first pass over the times tells how many rows there are, and how far out of order; see `order`.
 Both passes read the rows that the table had at the start, so a recorder may go on meanwhile.
 """
 

@@ -2,7 +2,7 @@
 
 A journal remembers whose rows it holds: what the store is, and how it was spelt. So a server that
 has got another name goes on with its journal, and two stores that share a directory never get each
-other's rows. A journal of an earlier version remembers neither; it is believed by its file's name.
+other's rows. One of an earlier version remembers neither; it is believed by its file's name.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,10 +1,10 @@
 """Where in the journal's file a table's rows are: an index that is made when somebody asks.
 
-Rows are written in the order of receipt, and nearly always removed in that order, never having been
-read: what waits for the store is in memory, too. An index by table and position, kept up to date
-with each row, cost more than all the rest of the journal with a thousand tables: nearly every row
-is on an index page of its own, which goes to the WAL and later to the file, and again when the row
-is removed. (`tools.bench journal`: 19 microseconds and 7 KB a message, instead of 10 and 1.8.)
+Rows are nearly always removed in the order in which they were written, without having been read:
+what waits for the store is in memory, too. An index kept up to date with each row cost more than
+all the rest of the journal with a thousand tables, since nearly every row is on a page of its own,
+which goes to the WAL and later to the file, and again when the row is removed. (`tools.bench
+journal`: 19 microseconds and 7 KB a message, instead of 10 and 1.8.)
 
 So a row's place is noted only if an outage or a loss makes somebody read rows that are not in
 memory: then of all rows up to now, sorted, which takes two thirds of a microsecond each.

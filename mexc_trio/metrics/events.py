@@ -1,10 +1,8 @@
 """Tells a command of the user's what somebody should know, a JSON line for each event.
 
-The state of everything is checked now and then. Trouble that the last check did not find is an
-event, and so is its end. Many symbols in one trouble are one event, and a kind of event is told
-once a minute at the most: what comes meanwhile is told together.
-
-Recording waits for none of this. The command has a task of its own behind a queue with a bound.
+Trouble that the last check did not find is an event, and so is its end. Many symbols in one trouble
+are one event, and a kind of event is told once a minute at the most. Recording waits for none of
+this: the command has a task of its own behind a queue with a bound.
 """
 
 import json

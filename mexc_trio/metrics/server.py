@@ -1,8 +1,8 @@
 """A small HTTP server for pages that anybody may ask for at any time, and that cost little.
 
-It reads the head of a request, answers GET and HEAD, and closes. Everything is bounded: how many
-are answered at once, how long a head may be, and how long all of it may take. So clients that hang,
-trickle, flood or take nothing cost nothing but their own answer.
+It reads the head of a request, answers GET and HEAD, and closes. How many are answered at once, how
+long a head may be, and how long all of it may take are bounded: clients that hang, trickle, flood
+or take nothing cost nothing but their own answer.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """The state of a recorder at one moment, read off while it goes on recording.
 
-Reading a thousand symbols takes milliseconds, so it is done in pieces, between which other tasks
-have their turn. No object is made for each symbol: thousands of them, again and again, would bring
-on full collections of Python's garbage, and one of those takes longer than all of this.
+That takes milliseconds for a thousand symbols, so it is done in pieces, between which other tasks
+run. No object is made for each symbol: thousands of them would bring on full collections of
+Python's garbage, and one of those takes longer than all of this.
 """
 
 import shutil

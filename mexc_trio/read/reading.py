@@ -1,7 +1,7 @@
 """How a command reads a store, whether or not a recorder has it open.
 
-`open_reader` finds the way: to the engine of a directory, which a running recorder may have started
-or else is started for the command, or to a server. From then on there is no difference.
+`open_reader` finds the way: to the engine of a directory, started for the command if no recorder
+has, or to a server.
 """
 
 from collections.abc import Generator, Iterator, Mapping

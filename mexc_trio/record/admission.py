@@ -1,8 +1,8 @@
 """Which symbols can be recorded.
 
-If a symbol that the user has named cannot be recorded, the user is told before anything begins. A
-symbol that was found on the exchange's list nobody has chosen: if its table is somebody else's, or
-no table can have its name, that symbol alone is left out.
+Of one that the user has named that is told before anything begins. One that was found on the
+exchange's list nobody has chosen: if its table is somebody else's, or no table can have its name,
+that symbol alone is left out.
 """
 
 import logging

@@ -1,11 +1,9 @@
 """Asks the exchange for the deals that fell into gaps, the busiest symbol's first.
 
-Where a line breaks while another lives there is no gap, but deals that the other had lost just then
-may be lacking; they are asked for in the same way, after those of gaps.
-
 The exchange tells only the last hundred deals of each contract, so a second counts; and it answers
 only so many requests a second from one address. So symbols with the same routes form one queue, and
-the one with the most deals a second comes next: of a quiet one nothing is lost meanwhile.
+the one with the most deals a second comes next. Deals that a line may have lost while another lives
+are asked for after those of gaps.
 
 A gap is filled once or, when that has failed a few times or for too long, written as it is. What
 the exchange says may lag behind its socket, and is then asked for again.

@@ -1,9 +1,7 @@
 """Which contracts are recorded because they are listed, and how that changes while recording.
 
-Some symbols are given by name. Others are found among the contracts that the exchange lists: all of
-them, or those that match a pattern such as `*STOCK_USDT`. `Discovery` asks for that list now and
-then and tells what is new and what is gone. While the exchange gives none at the start, that of the
-last run will do.
+Those are all contracts, or those that match a pattern such as `*STOCK_USDT`, beside the symbols
+that are given by name. While the exchange gives no list at the start, that of the last run will do.
 """
 
 import fnmatch

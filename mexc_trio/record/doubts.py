@@ -1,9 +1,8 @@
 """Deals that may be lacking although a line lives.
 
-What one line had lost just before another one broke was to come from that one, and may have been
-under way on it. Nothing shows it: numbers of deals are not consecutive. So once all other lines
-have passed that moment, until when they may bring it themselves, the deals of that time are asked
-for.
+What one line had lost just before another one broke was to come from that one. Nothing shows it:
+numbers of deals are not consecutive. So once all other lines have passed that moment, until when
+they may bring it themselves, the deals of that time are asked for.
 """
 
 from collections.abc import Sequence

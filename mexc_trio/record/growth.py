@@ -1,14 +1,13 @@
 """When a table is rewritten by itself: the rule, and what it is measured by.
 
-The engine keeps an entry in memory of every INSERT, so what is bounded is what those of all tables
-take together. When it is more than `compact_mib`, the tables with most INSERTs are rewritten, one
-after another, until it is half of that.
+The engine keeps an entry in memory of every INSERT. When those of all tables take more than
+`compact_mib`, the tables with most INSERTs are rewritten, one after another, until it is half of
+that.
 
-To rewrite a table costs what all its rows cost. Done whenever a bound is reached, that would grow
-with the square of the time: each day's INSERTs would have all the days before rewritten. So a table
-must have had an INSERT for every `WORTH` of its rows. Then no more than so many rows are ever
-rewritten for an INSERT, and what the engine keeps stays under the bound of 64 MiB until the tables
-have about 460 million rows; from then on it may be 0.15 bytes a row.
+To rewrite a table costs what all its rows cost: done whenever a bound is reached, that would grow
+with the square of the time. So a table must have had an INSERT for every `WORTH` of its rows. Then
+no more than so many rows are ever rewritten for an INSERT, and what the engine keeps stays under 64
+MiB until the tables have about 460 million rows; from then on it may be 0.15 bytes a row.
 """
 
 import logging

@@ -1,8 +1,7 @@
 """The list of contracts of the last run, for a start at which the exchange does not give one.
 
-It is a file in the state directory: which contracts were traded, by which exchange's word, and when
-that was asked. What is read there is judged as an answer of the exchange is, so that nothing worse
-can come of it.
+What is read from that file in the state directory is judged as an answer of the exchange is, so
+that nothing worse can come of it.
 """
 
 import logging

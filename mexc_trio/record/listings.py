@@ -1,7 +1,6 @@
 """Symbols that come and go while recording, as the exchange lists and delists them.
 
-Each new one gets a collector, a table and a connection; each that is gone has its nursery ended,
-with what was received written and its statistics shown. The others notice nothing of it.
+The others notice nothing of it.
 """
 
 import logging

@@ -1,8 +1,7 @@
 """Makes the parts of a recorder ready before anything is received.
 
-Whatever is wrong with what the user has set is found here, and found before anything is left
-behind: no table on a server whose journal then cannot be written, no journal beside a store that
-does not answer.
+What is wrong with the user's settings is found here, before anything is left behind: no table on a
+server whose journal cannot be written, no journal beside a store that does not answer.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Is a table what its queue says, and if not, what is true: so each row is there once and in order.
 
-The journal remembers how many rows the table had when they were last acknowledged, and the engine
-says how many it has. If it has more, they must be the first rows of the queue: an INSERT of which
-nobody heard had arrived. If it has fewer, it gets again what the journal still has, and the rest is
-a gap. Rows that are nobody's stop the writing, not the receiving.
+The journal remembers how many rows the table had when they were last acknowledged. If it has more,
+they must be the first rows of the queue: an INSERT of which nobody heard had arrived. If it has
+fewer, it gets again what the journal still has, and the rest is a gap. Rows that are nobody's stop
+the writing, not the receiving.
 """
 
 import logging

@@ -1,9 +1,8 @@
 """All symbols together: what runs, in which nurseries, and how it ends.
 
-The order of the end is the point. A signal cancels the symbols' nurseries; each writer, on its way
-out, writes what is left of its queue, for a bounded time; then the gaps ledger's writer does the
-same; then the services stop. What could not be written is in the journal, and the next run writes
-it.
+A signal cancels the symbols' nurseries; each writer, on its way out, writes what is left of its
+queue, for a bounded time; then the gaps ledger's writer does the same; then the services stop. What
+could not be written is in the journal, and the next run writes it.
 """
 
 import logging

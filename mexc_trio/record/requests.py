@@ -1,7 +1,7 @@
 """What a command asks of a recorder that runs: to rewrite tables, which it alone can do safely.
 
-It is asked by a file beside the journal, and the answer is a fact in the journal. So neither needs
-a port, and what was asked of a recorder that died is done by the next.
+It asks by a file beside the journal, and the answer is a fact in the journal: neither needs a port,
+and what was asked of a recorder that died is done by the next.
 """
 
 import json

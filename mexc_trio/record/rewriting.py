@@ -1,8 +1,7 @@
 """Tables are rewritten while they are recorded: in large blocks, or for another engine.
 
-What comes meanwhile is received into the journal; the table's writer waits for its turn and writes
-it afterwards. After a compaction nothing has to be told to the writer: the table has as many rows
-as before, and the same. One that has moved to another engine it looks at anew.
+What comes meanwhile waits in the journal. After a compaction the table has as many rows as before,
+and the same; one that has moved to another engine the writer compares anew.
 """
 
 import json

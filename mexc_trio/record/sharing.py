@@ -1,9 +1,8 @@
 """Which symbols share a connection, if nobody has decided.
 
-A connection has its price: its pings, its turns of the loop, its records of TLS. So hundreds of
-contracts share a few, which are read together; and a busy one has its own, so that it is read at
-once and no neighbour's silence ends it. How busy a contract is, earlier runs have measured; before
-the first all count as quiet.
+Hundreds of quiet contracts share a few connections, whose messages are read together; a busy one
+has its own, so that it is read at once and no neighbour's silence ends it. How busy a contract is,
+earlier runs have measured; before the first all count as quiet.
 """
 
 from collections import defaultdict

@@ -1,9 +1,8 @@
 """From the journal into the store: how rows go, and what a failure means.
 
 The writer takes rows from the head of a table's queue, inserts them, and only then moves the head.
-When it does not know what became of an INSERT (no answer, the program was killed, the server was),
-it is not in sync, and looks before it writes again; `reconcile` tells how. So it does at the start
-and after every error, and a quick look at the number of rows comes once a minute.
+When it does not know what became of an INSERT, at the start and after every error, it is not in
+sync, and compares the table before it writes again; see `reconcile`.
 """
 
 import logging

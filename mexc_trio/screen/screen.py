@@ -1,8 +1,7 @@
 """The live screen's layout, and the terminal while it is shown.
 
-It is drawn on the terminal's alternate screen, as an editor does: whatever the terminal's size does
-meanwhile, nothing of it stays behind. What others write meanwhile is held back, shown at the bottom
-as far as there is room, and written when the screen has gone.
+It is drawn on the terminal's alternate screen, as an editor does: nothing of it stays behind. What
+others write meanwhile is shown at the bottom as far as there is room, and written when it has gone.
 """
 
 import os

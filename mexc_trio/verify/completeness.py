@@ -2,10 +2,8 @@
 
 A minute is compared if the symbol was recorded from `EARLY` before it to `LATE` after it, and the
 exchange still has its candle: it keeps those for about a month. Volume, highest and lowest price
-must be the same, exactly. Only where a number has fifteen digits or more, which the exchange's
-doubles do not hold, it is enough that thirteen agree.
-
-A minute that a gap of the ledger touches is told apart: there something is known to be missing.
+must be the same; of numbers with fifteen digits or more, which the exchange's doubles do not hold,
+it is enough that thirteen agree. A minute that a gap of the ledger touches is told apart.
 """
 
 import logging

@@ -1,11 +1,9 @@
 """The command `verify`: what is stored, how much, how big, and is it sound.
 
-Facts first, words after: `gather` asks the store and the journal and fills
-`mexc_trio.verify.facts`, which `mexc_trio.verify.verdict` turns into text. The exit code is 1 if
-anything is wrong: a table that cannot be read in full or is missing, rows that are there twice or
-out of order, a silence that no gap in the ledger accounts for, deals that the exchange's candles
-have and the store has not. Known gaps and dead letters are not wrong: they are what an honest
-recorder writes down.
+`gather` asks the store and the journal for the facts, which `verdict` turns into text. The exit
+code is 1 if anything is wrong: a table that cannot be read in full or is missing, rows that are
+there twice or out of order, a silence that no gap in the ledger accounts for, deals that the
+exchange's candles have and the store has not. Known gaps and dead letters are not wrong.
 """
 
 import logging
