@@ -214,13 +214,13 @@ class _Run:
         processor = (last.seconds - first.seconds) / self.frames
         report.note("messages a second", self.frames / self.plan.seconds, "messages/s")
         whole = 100 * (last.seconds - first.seconds) / self.plan.seconds
-        report.note("processor, whole run", whole, "% of a core", Goal(60, at_least=False))
+        report.note("processor, whole run", whole, "% of a core", Goal(35, at_least=False))
         report.note("processor, calm", self.shares(in_burst=False), "% of a core")
         report.note("processor, in bursts", self.shares(in_burst=True), "% of a core")
         report.note("processor a message", 1e6 * processor, "us")
         report.note("processor until ready", self.ready.seconds, "s")
         memory = max(sample.use.megabytes for sample in self.samples)
-        report.note("memory at most", memory, "MB", Goal(400, at_least=False))
+        report.note("memory at most", memory, "MB", Goal(200, at_least=False))
         report.note("backlog at most", max(s.backlog for s in self.samples), "rows")
         report.note("sent late, 99 %", percentile(self.lateness(), 99), "s")
         for what, symbols, wait in (
