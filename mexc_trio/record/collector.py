@@ -12,6 +12,7 @@ from trio_util import RepeatedEvent
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.channels import ALL
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import (
     ExchangeError,
@@ -28,7 +29,6 @@ from mexc_trio.record.causes import cause_of, detail_of
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.known_contracts import Exists, nobody_knows
 from mexc_trio.record.stats import Counts
-from mexc_trio.record.store import WriterStore
 from mexc_trio.record.wide import table_of, widened
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause, Channel
@@ -56,7 +56,7 @@ class Collector:
     settings: SymbolSettings
     queue: Queue
     ledger: Ledger
-    store: WriterStore
+    store: AsyncStore
     exists: Exists = nobody_knows
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
     wants_deals: "Callable[[Collector], None]" = lambda collector: None

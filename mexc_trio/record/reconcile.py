@@ -13,11 +13,11 @@ from typing import Final
 import attrs
 import trio
 
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.journal import Queue
-from mexc_trio.record.store import WriterStore
 from mexc_trio.rows import Cause
 from mexc_trio.spans import now
 
@@ -47,7 +47,7 @@ class Reconciler:
 
     table: Table
     queue: Queue
-    store: WriterStore
+    store: AsyncStore
     acknowledged: Callable[[Sequence[RowTuple]], None]
     gap: GapRecorder
     _cause: Cause = attrs.field(default=Cause.TABLE_SHORTER, init=False)

@@ -12,13 +12,13 @@ from typing import ClassVar, Final
 import attrs
 import trio
 
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
 from mexc_trio.record.numbered import NumberedReconciler
 from mexc_trio.record.reconcile import BATCH, GapRecorder, Reconciler, SharedReconciler
-from mexc_trio.record.store import WriterStore
 from mexc_trio.record.wide import note_width
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Writer:
     }
     table: Table
     queue: Queue
-    store: WriterStore
+    store: AsyncStore
     linger: float
     """Seconds a row may wait for company."""
     acknowledged: Callable[[Sequence[RowTuple]], None]

@@ -8,6 +8,7 @@ import attrs
 import trio
 import trio.testing
 
+from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
@@ -123,6 +124,11 @@ class Listener:
         """Keep the error; stop after too many."""
         self.errors.append(error)
         self.stopped = self.stopped or len(self.errors) >= self.most_errors
+
+
+def as_async(store: object) -> AsyncStore:
+    """Return what stands for an `AsyncStore` as one."""
+    return cast("AsyncStore", store)
 
 
 @attrs.define(eq=False)

@@ -29,7 +29,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import SymbolSettings
-from tests.support.inmemory import URL, Line, MemoryStore, dial_of
+from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS as WIRE_CHANNELS
 from tools.market import ODDITIES, OPTIONAL
@@ -58,7 +58,7 @@ class Rig:
             symbol=symbol, table=table, max_errors=max_errors, linger=linger, channels=channels
         )
         ledger = Ledger(symbol, queue, self.journal.queue("gaps"), channels)
-        return Collector(settings, queue, ledger, self.store)
+        return Collector(settings, queue, ledger, as_async(self.store))
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""

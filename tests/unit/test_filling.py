@@ -22,7 +22,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import SymbolSettings
 from mexc_trio.settings.routes import DIRECT, Route
-from tests.support.inmemory import MemoryStore
+from tests.support.inmemory import MemoryStore, as_async
 from tools.exchange import Exchange, Rest, open_exchange
 from tools.exchange.tape import ids_of
 from tools.market import truth
@@ -58,7 +58,9 @@ class Rig:
             symbol=symbol, table=name, max_errors=100, linger=1.0, route=routes or (DIRECT,)
         )
         ledger = Ledger(symbol, queue, self.journal.queue("gaps"), fills=True)
-        return Collector(settings, queue, ledger, MemoryStore(), wants_deals=self.backfill.want)
+        return Collector(
+            settings, queue, ledger, as_async(MemoryStore()), wants_deals=self.backfill.want
+        )
 
     def deal(self, symbol: str = BTC, frames: int = 1) -> list[Data]:
         """Let a contract be dealt in."""

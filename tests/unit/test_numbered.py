@@ -22,7 +22,7 @@ from mexc_trio.errors import StoreError, StoreUnavailable, TableConflict, TableM
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Cause
-from tests.support.inmemory import MemoryStore
+from tests.support.inmemory import MemoryStore, as_async
 
 BTC = market_table("btc", TableEngine.MERGETREE)
 
@@ -177,7 +177,7 @@ class Bench:
         async with trio.open_nursery() as nursery:
             gap = self.gaps.append
             writer = Writer(
-                BTC, self.queue, self.store, 0.0, lambda rows: None, lambda *one: gap(one)
+                BTC, self.queue, as_async(self.store), 0.0, lambda rows: None, lambda *one: gap(one)
             )
             nursery.start_soon(writer.run)
             with trio.move_on_after(min(seconds, 600)):

@@ -13,7 +13,7 @@ from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
 from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.journal import open_journal
 from mexc_trio.record.writer import Writer
-from tests.support.inmemory import MemoryStore
+from tests.support.inmemory import MemoryStore, as_async
 
 TABLES = 160
 AN_INSERT = 0.25
@@ -58,7 +58,13 @@ async def test_a_stop_is_bounded_however_slow_the_store(tmp_path: Path) -> None:
                 queue.append([(1, "d", "1|1|1")])
                 # Its INSERT is due long after the stop.
                 one = Writer(
-                    table, queue, async_store, 60.0, lambda rows: None, lambda *gap: None, 1.0
+                    table,
+                    queue,
+                    as_async(async_store),
+                    60.0,
+                    lambda rows: None,
+                    lambda *gap: None,
+                    1.0,
                 )
                 nursery.start_soon(one.run)
             await trio.sleep(0.5)

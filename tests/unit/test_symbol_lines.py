@@ -21,7 +21,7 @@ from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
-from tests.support.inmemory import URL, Line, MemoryStore, dial_of
+from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
 from tools.exchange import Exchange, open_exchange
 from tools.market import wall_clock_ms
 
@@ -100,7 +100,7 @@ async def rigged(
                 )
                 queue = journal.queue("btc")
                 ledger = Ledger(BTC, queue, journal.queue("gaps"))
-                lines = Lines(Collector(settings, queue, ledger, store), number, 15)
+                lines = Lines(Collector(settings, queue, ledger, as_async(store)), number, 15)
                 nursery.start_soon(lines.collector.run)
                 connections = []
                 dead = Line(exchanges, exchange, refusals=10**6)
@@ -458,7 +458,7 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_e
         queue = journal.queue("btc")
         ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=True)
         settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
-        lines = Lines(Collector(settings, queue, ledger, MemoryStore()), 1, 15)
+        lines = Lines(Collector(settings, queue, ledger, as_async(MemoryStore())), 1, 15)
         began = wall_clock_ms()
 
         def message(channel: Channel, mt: str) -> Data:

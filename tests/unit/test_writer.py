@@ -38,6 +38,7 @@ from mexc_trio.record.writer import (
     Writer,
 )
 from mexc_trio.rows import Cause
+from tests.support.inmemory import as_async
 
 BTC = market_table("btc")
 
@@ -227,7 +228,7 @@ class Bench:
         """Make a writer, as a start of the program does."""
         table = GAPS if kind is SharedWriter else BTC
         return kind(
-            table, self.queue, self.store, linger, self.acknowledged.extend,
+            table, self.queue, as_async(self.store), linger, self.acknowledged.extend,
             lambda *gap: self.gaps.append(gap),
         )  # fmt: skip
 
