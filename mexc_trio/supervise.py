@@ -6,7 +6,8 @@ everybody: a cancellation, and an error of the journal, without which nothing ca
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -62,6 +63,16 @@ async def supervise(
             said = told
         failed(error)
         await trio.sleep(pause)
+
+
+@asynccontextmanager
+async def beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run tasks for as long as the block runs. An error of one ends all."""
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(task)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def alone(name: str, task: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

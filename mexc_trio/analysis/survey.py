@@ -115,12 +115,9 @@ def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
         return known
     tables = directory / "data" / store.database
     # A MergeTree has directories that come and go; the engine knows best.
-    logs = [path for path in tables.glob("*") if path.is_dir() and not _has_parts(path)]
+    found = (path for path in tables.glob("*") if path.is_dir())
+    logs = [path for path in found if not (path / "format_version.txt").exists()]
     return known | {path.name: _files(path) for path in logs}
-
-
-def _has_parts(directory: Path) -> bool:
-    return (directory / "format_version.txt").exists()
 
 
 def _files(directory: Path) -> Size:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
 import trio
+from trio_util import AsyncBool
 
 from mexc_trio.clickhouse import (
     compaction,
@@ -77,8 +78,7 @@ class AsyncStore:
     _coalescer: Coalescer = attrs.field(init=False)
     scheduler: InsertScheduler = attrs.field(init=False)
     """Tells writers when to `append`, as long as its `run` runs."""
-    _went_away: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _came_back: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _is_away: AsyncBool = attrs.field(factory=AsyncBool, init=False)
     _retry: float = attrs.field(default=FIRST_RETRY, init=False)
     _refusals: Refusals = attrs.field(factory=Refusals, init=False)
     # Why the store is away, and when that was said last, since the last INSERT that worked.
@@ -102,7 +102,6 @@ class AsyncStore:
         self._coalescer = coalescer = Coalescer(self.store, self._limiter)
         most = LONGEST * self.store.concurrency
         self.scheduler = InsertScheduler(most, lambda: coalescer.under_way)
-        self._came_back.set()
 
     @property
     def name(self) -> str:
@@ -219,7 +218,7 @@ class AsyncStore:
 
     async def available(self) -> None:
         """Wait until the store answers."""
-        await self._came_back.wait()
+        await self._is_away.wait_value(False)
 
     def say_refused(self, table: Table, error: StoreError) -> None:
         """See `Refusals.say`."""
@@ -228,7 +227,7 @@ class AsyncStore:
     async def keep_asking(self) -> None:
         """Ask a store that is away until it answers, again and again. Runs until cancelled."""
         while True:
-            await self._went_away.wait()
+            await self._is_away.wait_value(True)
             await trio.sleep(self._retry)
             # Only an INSERT that works makes the next outage start at FIRST_RETRY again: a store
             # may answer SELECT 1 and refuse to write.
@@ -245,8 +244,7 @@ class AsyncStore:
                 # It talks, so let the writers hear what it says.
                 log.warning("%s", error)
             self.away_since = None
-            self._went_away = trio.Event()
-            self._came_back.set()
+            self._is_away.value = False
 
     async def run(self, call: Callable[[], T]) -> T:
         """Make a call in a thread, and note if the store is away."""
@@ -267,8 +265,7 @@ class AsyncStore:
             # A store may answer and refuse to write, and so come and go for hours.
             if trio.current_time() - self._said.get(str(error), -math.inf) > SAY_AGAIN:
                 self._say_away(error)
-            self._came_back = trio.Event()
-            self._went_away.set()
+            self._is_away.value = True
 
     def _say_away(self, error: StoreUnavailable) -> None:
         self._said[str(error)] = trio.current_time()

@@ -71,13 +71,9 @@ class NumberSql:
     """What was computed, as it is given out."""
 
 
-def _float_levels(side: str) -> str:
-    return f"JSONExtract(concat('[', {side}, ']'), 'Array(Tuple(Float64, Float64))')"
-
-
 FLOATS: Final = NumberSql(
     number=lambda text: f"toFloat64OrNull({text})",
-    levels=_float_levels,
+    levels=lambda side: f"JSONExtract(concat('[', {side}, ']'), 'Array(Tuple(Float64, Float64))')",
     half=lambda number: f"({number}) / 2",
     total=str,
 )

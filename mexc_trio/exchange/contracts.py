@@ -34,8 +34,6 @@ class Contract:
     symbol: str
     state: int
     """`ON`, or another number while it cannot be traded."""
-    size: Decimal | None
-    """How much of the base one contract of volume is; None if the exchange does not say."""
 
     @property
     def quote(self) -> str:
@@ -59,8 +57,6 @@ class Candle:
 class _Detail(msgspec.Struct):
     symbol: str
     state: int = ON
-    # Read from the digits, not through a float.
-    contractSize: Decimal | None = None  # noqa: N815 - the exchange's spelling
 
 
 class _Columns(msgspec.Struct):
@@ -110,7 +106,7 @@ def _contracts(url: str, data: msgspec.Raw) -> tuple[dict[str, Contract], list[s
         except (msgspec.DecodeError, UsageError):
             odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
         else:
-            found[read.symbol] = Contract(read.symbol, read.state, read.contractSize)
+            found[read.symbol] = Contract(read.symbol, read.state)
     return found, odd
 
 

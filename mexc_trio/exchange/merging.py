@@ -161,15 +161,13 @@ class Sampled:
         if source is not self._leader:
             return ()
         # A silent one may have kept something newer.
-        taken = self._give_way(heard or left) if left else ()
+        taken: Sequence[Data] = ()
+        if left:  # who holds the newest, or else who has been there for longest
+            best = max(heard or left, key=self._newest_buffered)
+            taken = self._take_over(best, self._heard)
         if not heard:
             self._leader = None  # who is heard next leads at once
         return taken
-
-    def _give_way(self, left: Sequence[Source]) -> Sequence[Data]:
-        # Who holds the newest, or else who has been there for longest.
-        best = max(left, key=self._newest_buffered)
-        return self._take_over(best, self._heard)
 
     def _buffer(self, source: Source, message: Data, now: float) -> deque[tuple[float, Data]]:
         buffered = self._buffered.setdefault(source, deque())

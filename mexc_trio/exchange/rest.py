@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import attrs
 import httpx2
@@ -44,6 +44,8 @@ _SMALL: Final = 16_384
 """Bytes that are read at once. Packed ones, which may mean a thousand times as many, are not."""
 
 _THROTTLED: Final = 510
+_THROTTLED_PAUSES: Final = (5.0, 120.0)
+_BLOCKED_PAUSES: Final = (60.0, 900.0)  # a firewall lets go only of those who stay away
 _NO_CONTRACT: Final = 1001
 _PREFIX: Final = "/api/v1/contract/"
 
@@ -72,16 +74,6 @@ class RestError(ExchangeError):
         """Return the seconds to wait before the next attempt; `backoff` counts those in a row."""
         backoff.first, backoff.longest = self.first, self.longest
         return backoff.next()
-
-    @classmethod
-    def throttled(cls, reason: str) -> Self:
-        """Return the error for too many requests."""
-        return cls(reason, 5.0, 120.0)
-
-    @classmethod
-    def blocked(cls, reason: str) -> Self:
-        """Return the error of a firewall, which lets go only of those who stay away."""
-        return cls(reason, 60.0, 900.0)
 
 
 def new_backoff() -> Backoff:
@@ -164,9 +156,10 @@ class Client:
 
     def _data(self, status: int, body: bytes) -> msgspec.Raw:
         if status == httpx2.codes.FORBIDDEN:
-            raise RestError.blocked(f"{self.url} answers HTTP 403: a firewall keeps us out")
+            reason = f"{self.url} answers HTTP 403: a firewall keeps us out"
+            raise RestError(reason, *_BLOCKED_PAUSES)
         if status == httpx2.codes.TOO_MANY_REQUESTS:
-            raise RestError.throttled(f"{self.url} answers HTTP 429: too many requests")
+            raise RestError(f"{self.url} answers HTTP 429: too many requests", *_THROTTLED_PAUSES)
         if status != httpx2.codes.OK:
             raise RestError(f"{self.url} answers HTTP {status}; is --rest-url right?")
         # Decoding many small parts holds up the whole program, in a thread as well.
@@ -181,7 +174,7 @@ class Client:
         said = f"{self.url} says: {answer.message[:200] or 'nothing'} (code {answer.code})"
         if answer.code == _NO_CONTRACT:
             raise NoContract(said)
-        raise RestError.throttled(said) if answer.code == _THROTTLED else RestError(said)
+        raise RestError(said, *(_THROTTLED_PAUSES if answer.code == _THROTTLED else ()))
 
 
 @asynccontextmanager

@@ -38,15 +38,6 @@ CLOCK_JUMP: Final = 10.0
 Dial = Callable[[str], AbstractAsyncContextManager[Socket]]
 
 
-class ClockJumped(ExchangeError):  # noqa: N818 - as its siblings in mexc_trio.errors
-    """The machine slept, or its clock was set forward; the connection is renewed."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"the clock jumped by {seconds:.0f} s, as after a suspend", Loss.CLOCK_JUMPED
-        )
-
-
 async def converse(
     url: str,
     feeds: Sequence[Feed],
@@ -146,7 +137,8 @@ class _Session:
             # A machine that slept has lost the connection, and would learn it minutes later.
             slept = (time.time() - wall) - (trio.current_time() - steady)
             if slept > CLOCK_JUMP:
-                raise ClockJumped(slept)
+                reason = f"the clock jumped by {slept:.0f} s, as after a suspend"
+                raise ExchangeError(reason, Loss.CLOCK_JUMPED)
             await self._leave_the_stopped()
             for feed in [*self._live.values()]:
                 await self._subscriptions.keep_up(feed)

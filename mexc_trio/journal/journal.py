@@ -137,7 +137,10 @@ class Journal:
             while self.file.retention.sweep_again(queue.id, queue.removable, _PURGE_STEP):
                 await trio.lowlevel.checkpoint()
                 self.flush()
-        while self.file.retention.sweep(self._removable(), since, until, _PURGE_STEP):
+        while self.file.retention.sweep(
+            {queue.id: queue.removable for queue in self._queues.values()},
+            since, until, _PURGE_STEP,
+        ):  # fmt: skip
             await trio.lowlevel.checkpoint()
             self.flush()
         while self.file.retention.shrink(_PURGE_STEP):
@@ -146,9 +149,6 @@ class Journal:
         if not all(queue.is_in_memory for queue in self._queues.values()):
             while self.file.prepare_to_read():
                 await trio.lowlevel.checkpoint()
-
-    def _removable(self) -> dict[int, int]:
-        return {queue.id: queue.removable for queue in self._queues.values()}
 
     def hang_up(self) -> None:
         """Close the channels of the queues."""

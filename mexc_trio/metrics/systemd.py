@@ -15,9 +15,8 @@ import trio
 from trio_util import periodic
 
 from mexc_trio.metrics.snapshot import Snapshot, take_snapshot
-from mexc_trio.record.companions import Companion, beside
-from mexc_trio.record.recording import Recording
-from mexc_trio.supervise import supervise
+from mexc_trio.record.recording import Companion, Recording
+from mexc_trio.supervise import beside, supervise
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,9 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
     with open_reader(settings) as reader, closing(reader.stream(statement, name)) as pieces:
         try:
             for piece in pieces:
-                out.write(_CONTROLS.sub(_escape, piece) if people else piece)
+                if people:
+                    piece = _CONTROLS.sub(lambda sign: printable(sign[0].decode()).encode(), piece)
+                out.write(piece)
                 # A slow answer is seen as it comes.
                 out.flush()
         except (StoreRejected, TableMissing) as error:
@@ -44,7 +46,3 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
                 raise StoreRejected(f"{error}; {meant}") from error
             raise
     return os.EX_OK
-
-
-def _escape(control: re.Match[bytes]) -> bytes:
-    return printable(control[0].decode()).encode()

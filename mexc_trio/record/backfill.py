@@ -149,7 +149,8 @@ class Backfill:
             waiting = [wish for wish in wishes if not wish.is_asked]
             ready = [wish for wish in waiting if wish.due <= now]
             if ready:
-                return max(ready, key=_urgency)
+                ledgers = ((one.collector.ledger, one) for one in ready)
+                return max(ledgers, key=lambda pair: (bool(pair[0].pending), pair[0].known.rate))[1]
             with trio.move_on_at(min((wish.due for wish in waiting), default=now + LONGEST)):
                 await self._changed.wait()
         return None
@@ -223,11 +224,6 @@ async def _deals(client: "Client", symbol: str) -> list[Deal]:
     """Return a symbol's last deals, oldest first; RestError or Malformed if the answer has none."""
     deals = decode_deals(symbol, await client.get(f"deals/{symbol}"))
     return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
-
-
-def _urgency(wish: _Wish) -> tuple[bool, float]:
-    ledger = wish.collector.ledger
-    return bool(ledger.pending), ledger.known.rate
 
 
 def _later(wish: _Wish) -> float:

@@ -66,8 +66,11 @@ class NumberedReconciler(Reconciler):
         if queue.base is None:
             await self._begin()
         waiting = queue.sent - queue.acked
-        if waiting and not queue.after_reboot and not await self._has_some(waiting):
-            await self._send(queue.head(waiting))
+        if waiting and not queue.after_reboot:
+            first = queue.number(queue.acked)
+            # Whether any of the batch is there, whether or not the table knows its token (still).
+            if not await self.store.rows_between(self.table, first, first + waiting):
+                await self._send(queue.head(waiting))
         is_whole = await self.store.count(self.table) == (queue.table_rows or 0) + waiting
         first = queue.acked
         if not (is_known and is_whole):
@@ -82,11 +85,6 @@ class NumberedReconciler(Reconciler):
         if queue.engine != engine:
             queue.checked(engine)
         queue.verified = True
-
-    async def _has_some(self, waiting: int) -> bool:
-        """Whether any of the batch is in the table, whether or not that knows its token (still)."""
-        first = self.queue.number(self.queue.acked)
-        return bool(await self.store.rows_between(self.table, first, first + waiting))
 
     async def _begin(self) -> None:
         """Find the number of the journal's first row: above all that there are."""

@@ -18,12 +18,11 @@ from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.companions import Companion, accompanied, beside
 from mexc_trio.record.groups import Group, Groups
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.opening import has_journal, open_recording
-from mexc_trio.record.recording import Recording
+from mexc_trio.record.recording import Companion, Recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
 from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.record.sharing import keep_measuring, most_connections
@@ -35,7 +34,7 @@ from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
 from mexc_trio.signals import stoppable
-from mexc_trio.supervise import alone, supervise
+from mexc_trio.supervise import alone, beside, supervise
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
@@ -96,7 +95,8 @@ async def _record(
             log.info("settings: %s", line)
         recording.journal.remember(CONFIG, str(file.path.resolve()) if file else "")
         try:
-            async with accompanied(recording, companions):
+            apart = (alone(one.__module__, partial(one, recording)) for one in companions)
+            async with beside(*apart):
                 try:
                     await _run(recording, running, discovery, file)
                 except BaseException as error:
@@ -236,7 +236,7 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
     rows stay in the journal, and the next run tries again.
     """
     try:
-        recording.hold(queue.name)
+        recording.locks.hold([queue.name])
         await _writer(recording, queue).until_empty()
     except StoreError as error:
         log.error(
@@ -245,7 +245,7 @@ async def _write_leftover(recording: Recording, queue: Queue) -> None:
         )  # fmt: skip
     else:
         recording.leftovers.remove(queue)
-        recording.release(queue.name)
+        recording.locks.release([queue.name])
 
 
 def _writer(recording: Recording, queue: Queue) -> Writer:

@@ -1,9 +1,10 @@
 """The parts of a recorder that is running, and what comes and goes among them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 import attrs
 
@@ -94,7 +95,7 @@ class Recording:
         settings = self.settings.for_symbol(symbol)
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
-        self.hold(settings.table)
+        self.locks.hold([settings.table])
         with suppress(StoreUnavailable):  # its writer waits for the store
             await self.store.prepare([table_of(settings)])
             (settings,) = await self.with_room([settings])
@@ -115,7 +116,7 @@ class Recording:
     def withdraw(self, collector: Collector) -> None:
         """Take back a symbol that was added and has not begun."""
         self.collectors.remove(collector)
-        self.release(collector.settings.table)
+        self.locks.release([collector.settings.table])
 
     def ways(self, line: int, collector: Collector, *, throttled: bool) -> list[Way]:
         """Return the ways to the exchange in the order in which a symbol's line takes them.
@@ -137,14 +138,6 @@ class Recording:
         key = str(line + 1), str(route)
         return self.line_counters.setdefault(key, LineCounters(*key))
 
-    def hold(self, table: str) -> None:
-        """Hold one more table; StoreLocked if another recorder has it."""
-        self.locks.hold([table])
-
-    def release(self, table: str) -> None:
-        """Let other recorders have a table."""
-        self.locks.release([table])
-
     def line(self, collector: Collector, before: Counts | None = None) -> Line:
         """Return what the statistics say of a symbol, since `before` or in all."""
         oldest = collector.queue.oldest_waiting()
@@ -163,3 +156,7 @@ class Recording:
         """Return how many of a symbol's lines are connected."""
         lines = self.lines.get(collector.symbol)
         return 0 if lines is None or collector.stopped else lines.connected
+
+
+Companion: TypeAlias = Callable[[Recording], Awaitable[None]]
+"""Something that looks at a recorder, and that recording does without if it fails."""

@@ -22,7 +22,6 @@ from mexc_trio.errors import (
 )
 from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.exchange.messages import Data
-from mexc_trio.exchange.session import ClockJumped
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import ERROR_WINDOW, FIRST_PAUSE, LONGEST_PAUSE, Collector
 from mexc_trio.record.gaps import Ledger
@@ -440,7 +439,7 @@ async def test_gaps_of_a_life(autojump_clock: MockClock, tmp_path: Path) -> None
         first = await once()
         await rig.exchange.drop()
         second = await once()
-        collector.connection_lost(ClockJumped(3600))
+        collector.connection_lost(ExchangeError("the clock jumped", Loss.CLOCK_JUMPED))
         third = await once()
         await rig.exchange.send(BTC, "not JSON")
         fourth = await once()

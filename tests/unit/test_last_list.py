@@ -17,7 +17,7 @@ from mexc_trio.settings import Settings
 from mexc_trio.spans import now
 
 ASKED = 1_764_000_000_000
-BTC, ETH = (Contract(symbol, ON, None) for symbol in ("BTC_USDT", "ETH_USDT"))
+BTC, ETH = (Contract(symbol, ON) for symbol in ("BTC_USDT", "ETH_USDT"))
 
 
 def in_directory(path: Path, url: str = "http://exchange") -> Settings:
@@ -35,8 +35,8 @@ def test_what_is_traded_is_kept(tmp_path: Path) -> None:
     """In a file of our own; a list in which nothing is traded does not take its place."""
     mine = in_directory(tmp_path)
     assert read_last(mine) is None
-    keep_last(mine, LastList([ETH, Contract("OFF_USDT", 4, None), BTC], ASKED))
-    keep_last(mine, LastList([Contract("OFF_USDT", 4, None)], ASKED + 1))
+    keep_last(mine, LastList([ETH, Contract("OFF_USDT", 4), BTC], ASKED))
+    keep_last(mine, LastList([Contract("OFF_USDT", 4)], ASKED + 1))
     assert read_last(mine) == LastList([ETH, BTC], ASKED)
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 

@@ -11,9 +11,9 @@ import trio.testing
 from trio.testing import MockClock
 
 from mexc_trio.channels import ALL
-from mexc_trio.errors import ExchangeError
+from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange import subscribing
-from mexc_trio.exchange.session import PONG_TIMEOUT, ClockJumped, converse
+from mexc_trio.exchange.session import PONG_TIMEOUT, converse
 from mexc_trio.exchange.subscribing import ACK_TIMEOUT, Deals
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
@@ -579,7 +579,9 @@ async def test_a_machine_that_slept_gets_a_new_connection(
     assert ended() is None
     slept = 3600.0
     await trio.sleep(6)
-    assert isinstance(ended(), ClockJumped)
+    error = ended()
+    assert isinstance(error, ExchangeError)
+    assert error.loss is Loss.CLOCK_JUMPED
     assert str(ended()) == "the clock jumped by 3600 s, as after a suspend"
 
 
