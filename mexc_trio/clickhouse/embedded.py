@@ -53,7 +53,6 @@ class EmbeddedStore(ServerStore):
         return True
 
     def server_start_id(self) -> str:
-        """See `Store.server_start_id`."""
         self.query("SELECT 1")  # so that it is known which engine this is about
         return self._engine.access().server_start_id
 
@@ -73,7 +72,6 @@ class EmbeddedStore(ServerStore):
         return f"sealed {digest.hexdigest()}"
 
     def truncate_index(self, table: str, drop: int) -> str:
-        """See `Store.truncate_index`."""
         place = self._files(table).resolve()
         name = qualified(self, table)
         self.query(f"DETACH TABLE {name} SYNC")

@@ -52,7 +52,6 @@ class ReplicatedStore(ServerStore):
 
     @property
     def hosts(self) -> Sequence[ServerStore]:
-        """See `Store.hosts`."""
         return self._hosts
 
     @contextmanager
@@ -70,7 +69,6 @@ class ReplicatedStore(ServerStore):
         return self._target_of(self._host_index())
 
     def leave(self) -> None:
-        """See `Store.leave`."""
         self._failed(self._changes)
 
     def server_start_id(self) -> str:
@@ -80,7 +78,6 @@ class ReplicatedStore(ServerStore):
             return f"{self.current.address}@{started}"
 
     def close(self) -> None:
-        """See `Store.close`."""
         super().close()
         for host in self._hosts:
             host.close()

@@ -79,21 +79,17 @@ class ServerStore:
 
     @property
     def one_thread(self) -> bool:
-        """See `Store.one_thread`."""
         return False
 
     @property
     def quorum(self) -> int:
-        """See `Store.quorum`."""
         return self.target.quorum
 
     @property
     def hosts(self) -> "Sequence[ServerStore]":
-        """See `Store.hosts`."""
         return ()
 
     def one_host(self) -> AbstractContextManager[None]:
-        """See `Store.one_host`."""
         return nullcontext()
 
     def leave(self) -> None:
@@ -105,13 +101,11 @@ class ServerStore:
         return self.target.database
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """See `Store.query`."""
         with self._client() as client:
             answer = client.execute(sql)
         return list(answer) if isinstance(answer, list) else []
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
-        """See `Store.rows_before_error`."""
         rows: list[tuple[Any, ...]] = []
         with suppress(StoreError), self._client() as client:
             rows.extend(client.execute_iter(sql))  # what came before an error is kept
@@ -160,19 +154,15 @@ class ServerStore:
                 yield block
 
     def server_start_id(self) -> str:
-        """See `Store.server_start_id`."""
         return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])
 
     def fingerprint(self, table: str) -> str:
-        """See `Store.fingerprint`."""
         return ""
 
     def truncate_index(self, table: str, drop: int) -> str:
-        """See `Store.truncate_index`."""
         return ""
 
     def inserts(self, table: str) -> int:
-        """See `Store.inserts`."""
         return inserts_of(self, qualified(self, table))
 
     def close(self) -> None:

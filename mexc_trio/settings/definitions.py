@@ -89,9 +89,7 @@ class Settings:
         "https://contract.mexc.com", parse_rest_url, "where the exchange lists its contracts"
     )
     refresh: float = _setting(
-        "300.0",
-        positive_seconds,
-        "seconds between two requests for the list of contracts",
+        "300.0", positive_seconds, "seconds between two requests for the list of contracts"
     )
     channels: tuple[str, ...] = _setting(
         ",".join(USUAL), parse_channels, f"which channels to record: some of {', '.join(ALL)}"
@@ -107,9 +105,7 @@ class Settings:
         "fetch deals that fell into a gap from the REST interface, as far as it still tells them",
     )
     linger: float = _setting(
-        "1.0",
-        seconds,
-        "seconds a row may wait for company before its INSERT; 0 inserts at once",
+        "1.0", seconds, "seconds a row may wait for company before its INSERT; 0 inserts at once"
     )
     deals: str = _setting(
         "all",
@@ -117,14 +113,10 @@ class Settings:
         "all deals, or merged as the exchange sends them unless asked for all",
     )
     ping_interval: float = _setting(
-        "15.0",
-        ping_seconds,
-        "seconds between pings; the exchange closes after 60 without one",
+        "15.0", ping_seconds, "seconds between pings; the exchange closes after 60 without one"
     )
     stats_interval: float = _setting(
-        "15.0",
-        seconds,
-        "seconds between blocks of statistics; 0 shows them at the end only",
+        "15.0", seconds, "seconds between blocks of statistics; 0 shows them at the end only"
     )
     live: bool = _setting(
         "no", yes_or_no, "show a live screen instead of blocks, where standard output is a terminal"
@@ -133,9 +125,7 @@ class Settings:
         "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
     )
     duration: float | None = _setting(
-        None,
-        positive_seconds,
-        "seconds to record, then stop as on Ctrl-C; without it, until then",
+        None, positive_seconds, "seconds to record, then stop as on Ctrl-C; without it, until then"
     )
     state_dir: Path | None = _setting(
         None,
@@ -170,9 +160,7 @@ class Settings:
         " low",
     )
     event_after: float = _setting(
-        "300.0",
-        seconds,
-        "seconds without data or without the store after which that is an event",
+        "300.0", seconds, "seconds without data or without the store after which that is an event"
     )
     reader_password: str | None = _setting(
         None, str, "the password of user reader at that address; a random one if none", secret=True
