@@ -32,10 +32,7 @@ class Spread:
 
 @attrs.frozen
 class Price:
-    """What was traded at in one step, by deals and by the tickers' last price.
-
-    Or other numbers, of a channel that is recorded on request.
-    """
+    """What deals and tickers were at in one step, or the numbers of a channel on request."""
 
     last: Decimal
     """The one with the newest time."""

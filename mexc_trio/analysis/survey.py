@@ -157,10 +157,7 @@ def _count(store: Readable, table: str) -> int | None:
 
 
 def _shortened(store: Readable, table: str, directory: Path | None) -> str:
-    """Return what is wrong with the length of the table's files; empty if nothing is.
-
-    An index that was cut between two blocks hides the rows behind it without any error.
-    """
+    """Return what is wrong with the length of the files, as of an index cut between two blocks."""
     if directory is not None:
         return _cut_short(directory / "data" / store.database / table)
     try:

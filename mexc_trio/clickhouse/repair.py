@@ -84,10 +84,7 @@ def put_aside(store: Store, table: Table, good: int = 0) -> str:
 
 
 def _inspect(store: Store, table: Table) -> tuple[int | None, str, str]:
-    """Return rows, why they cannot all be read, and where a damaged index is kept.
-
-    The rows are None if not even they can be told.
-    """
+    """Return rows, None if unknown, why not all can be read, and where a damaged index is kept."""
     drop, repaired = 0, ""
     while True:
         try:

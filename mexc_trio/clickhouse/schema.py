@@ -36,10 +36,7 @@ class Readable(Protocol):
 
 
 class Store(Readable, Protocol):
-    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
-
-    Calls may come from several threads at once, up to `concurrency`.
-    """
+    """A ClickHouse engine, embedded or a server. Calls block, and up to `concurrency` may run."""
 
     @property
     def concurrency(self) -> int:
@@ -173,10 +170,7 @@ def engine_of(store: Readable, table: str) -> TableEngine:
 def columns(
     store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
 ) -> dict[str, dict[str, str]] | None:
-    """Return the tables of the database, or some, with columns and types; None without a database.
-
-    Where there are a thousand, to ask for one costs a tenth of all.
-    """
+    """Return the database's tables, or some, with columns and types; None without a database."""
     database = literal(store.database)
     if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
         return None

@@ -60,10 +60,7 @@ class RequestLimits(NamedTuple):
 
 
 class RestError(ExchangeError):
-    """A request had no answer that is of use. It may have one later.
-
-    `first` and `longest` are seconds: the pause after it, and what that may grow to.
-    """
+    """There was no useful answer. After `first` seconds, up to `longest`, there may be one."""
 
     def __init__(self, reason: str, first: float = 1.0, longest: float = 60.0) -> None:
         super().__init__(reason)
@@ -184,10 +181,7 @@ async def open_client(
     rate_limiter: RateLimiter | None = None,
     limits: RequestLimits | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a client of a REST interface such as https://contract.mexc.com.
-
-    Clients on the same route share a rate limiter. The usual limits suit the list of contracts.
-    """
+    """Open a client of a REST interface; those on one route share a rate limiter."""
     proxy = (
         httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
         if route.proxy_url

@@ -180,10 +180,7 @@ _ENDS: Final = (
 
 @contextmanager
 def _one_error(url: str, stream: PeelingStream | None = None) -> Iterator[None]:
-    """Replace whatever ended the connection by the one error that says why.
-
-    What is no end of a connection, such as a cancellation, goes on without it.
-    """
+    """Replace what ended the connection, but no cancellation, by the one error that says why."""
     try:
         yield
     except BaseException as error:

@@ -70,10 +70,7 @@ class ExportedDays:
         )
 
     def begin(self, parts: Sequence[Part]) -> None:
-        """Note whose files are about to be written, so that they are known as ours from then on.
-
-        A run may end between a file and its note.
-        """
+        """Note whose files are about to be written: a run may end between a file and its note."""
         days = [day_name(part.day) for part in parts if part.day is not None]
         self._write({name: _UNWRITTEN for name in days if name not in self._contents.days})
 
@@ -92,10 +89,7 @@ class ExportedDays:
 
 
 def read_ledger(request: ExportRequest) -> ExportedDays:
-    """Read the ledger of the request's directory; begin one where there is none.
-
-    Raises UsageError if the directory has another export.
-    """
+    """Read the ledger of the request's directory, or begin one; UsageError for another export's."""
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
         request.flat, request.latency or 0, VERSION, request.amounts,

@@ -20,10 +20,7 @@ _COMMA: Final = ", ',', "
 
 
 def line(form: str, names: Sequence[str], *, numbers: str) -> str:
-    """Return the SQL for a line of csv or jsonl with these columns, which are there by these names.
-
-    With numbers as `text`, those of JSON are texts.
-    """
+    """Return the SQL for a line of csv or jsonl with these columns, numbers perhaps as `text`."""
     if form == "csv":
         return f"concat({_COMMA.join(map(_csv, names))})"
     fields = (f"'\"{name}\":', {_json(name, as_texts=numbers == 'text')}" for name in names)

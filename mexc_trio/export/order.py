@@ -57,10 +57,7 @@ def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
 
 
 def by_hour(batches: "Iterator[pa.RecordBatch]", directory: Path) -> "Iterator[pa.Table]":
-    """Yield the rows of batches in the order of their first column, however far out of it.
-
-    The directory has room for all of them; the file there has no name.
-    """
+    """Yield the rows of batches in the order of their first column, by a file without a name."""
     import pyarrow as pa
 
     try:

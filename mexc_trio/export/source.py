@@ -55,10 +55,7 @@ class Plan:
 
 @attrs.frozen
 class ExportSource:
-    """The rows of one table that an export is made of.
-
-    What asks the store raises StoreError where there is no answer, or an error.
-    """
+    """The rows of one table that an export is made of; StoreError where the store gives none."""
 
     prefix: Prefix
     request: ExportRequest

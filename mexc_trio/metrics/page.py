@@ -39,10 +39,7 @@ _OTHER: Final = "other"
 
 
 async def render(snapshot: Snapshot, collectors: Sequence[Collector]) -> bytes:
-    """Return the page: what was surveyed, and lines for each symbol as it is now.
-
-    Other tasks run in between.
-    """
+    """Return the page, with each symbol as it is now; other tasks run in between."""
     parts = []
     for part in _parts(snapshot, collectors):
         parts.append(part)

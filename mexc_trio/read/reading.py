@@ -54,10 +54,7 @@ class Reader:
         return self._store.database
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows, all of them in memory.
-
-        Values are int, Decimal, float, str, bool, date, datetime in UTC, list, tuple, dict, None.
-        """
+        """Run one statement and return its rows, all in memory, in the values of `types`."""
         with closing(self._blocks(sql)) as blocks:
             next(blocks)
             return [row for block in blocks for row in block]

@@ -128,10 +128,7 @@ class Ledger:
             self._queue.remember(self._to_remember())
 
     def doubt(self, span: Span) -> None:
-        """Have deals asked for of a time that is no gap: only those that are lacking are written.
-
-        The journal does not remember it.
-        """
+        """Have deals asked for of a time that is no gap, and that the journal does not remember."""
         if self.fills:
             was = self.doubtful or span
             self.doubtful = min(span[0], was[0]), max(span[1], was[1])

@@ -262,10 +262,7 @@ class Reconciler:
 
 
 class SharedReconciler(Reconciler):
-    """The ledger of gaps, to which all recorders of a database may write.
-
-    So its count says nothing, and its rows are looked for instead.
-    """
+    """The ledger of gaps, to which many write: its count says nothing, its rows are looked for."""
 
     async def _has_its_rows(self) -> bool:
         return True

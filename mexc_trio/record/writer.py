@@ -80,10 +80,7 @@ class Writer:
         note_width(self.queue, self.table)
 
     async def run(self) -> None:
-        """Write until cancelled, then write what is left.
-
-        Whatever the store says, this goes on: what is received waits in the journal meanwhile.
-        """
+        """Write, whatever the store says, until cancelled; then write what is left."""
         self.store.writers += 1
         try:
             while True:

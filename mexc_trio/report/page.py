@@ -36,10 +36,7 @@ def head(
     summaries: Sequence[Summary],
     link: Callable[[str], str] = "#{}".format,
 ) -> str:
-    """Return the page up to its first symbol.
-
-    `link` returns where the part of a symbol, of those in `summaries`, is.
-    """
+    """Return the page up to its first symbol; `link` returns where a symbol's part is."""
     rows = sum(one.rows for one in summaries)
     recorded = sum(one.covered.recorded for one in summaries if one.covered)
     live = sum(one.covered.live for one in summaries if one.covered)

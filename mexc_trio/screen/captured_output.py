@@ -37,10 +37,7 @@ class CapturedOutput(io.TextIOBase):
 
 @contextmanager
 def capture_output() -> Iterator[CapturedOutput]:
-    """Hold back standard output and, where it is a terminal, standard error; give the latter.
-
-    That the log goes to a file, for one, is no reason to delay it.
-    """
+    """Hold back standard output and, if it is a terminal, standard error; give the latter."""
     printed, log = CapturedOutput(), CapturedOutput()
     output, errors = sys.stdout, sys.stderr
     with ExitStack() as stack:

@@ -76,10 +76,7 @@ class Completeness:
 
 
 async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completeness]:
-    """Compare symbol after symbol with the exchange's REST interface at a URL.
-
-    What goes wrong with the exchange is in the result.
-    """
+    """Compare symbol after symbol with the exchange at a URL, whose failures are in the result."""
     done = []
     gone = ""
     async with open_client(url) as client:
