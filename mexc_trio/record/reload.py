@@ -247,13 +247,8 @@ def _told(
     took = [key for key in keys if getattr(new, key) != getattr(old, key)]
     texts = values(new)
     parts += [f"{key} = {texts[key]}" for key in took if key != "patterns"]
-    sections = sorted(
-        {
-            symbol
-            for symbol in (*old.overrides, *new.overrides)
-            if old.overrides.get(symbol) != new.overrides.get(symbol)
-        }
-    )
+    was, is_now = old.overrides, new.overrides
+    sections = sorted(one for one in was.keys() | is_now if was.get(one) != is_now.get(one))
     if sections:
         parts.append(f"own settings of {_names(sections)}")
     left = [key for key in keys if key not in took]
@@ -269,8 +264,5 @@ def _told(
 
 
 def _names(names: Sequence[str]) -> str:
-    return (
-        " ".join(names)
-        if len(names) <= 10
-        else f"{' '.join(names[:10])} and {len(names) - 10} more"
-    )
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return " ".join(names[:10]) + more

@@ -4,13 +4,12 @@ It asks by a file beside the journal, and the answer is a fact in the journal: n
 and what was asked of a recorder that died is done by the next.
 """
 
-import json
 import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import UsageError
@@ -22,8 +21,7 @@ ANSWER: Final = "rewriting"
 """What the journal calls what became of the last request, as `RewritingProgress` has it."""
 
 
-@attrs.frozen
-class RewritingRequest:
+class RewritingRequest(msgspec.Struct, frozen=True):
     """What somebody asks of a running recorder."""
 
     id: str
@@ -36,7 +34,7 @@ class RewritingRequest:
         """Put it where the recorder looks."""
         place = _path(journal)
         try:
-            write_own(place, json.dumps(attrs.asdict(self)))
+            write_own(place, msgspec.json.encode(self).decode())
         except OSError as error:
             raise UsageError(f"cannot write {place}: {error.strerror}") from error
 
@@ -49,32 +47,29 @@ class RewritingRequest:
     def found(cls, journal: Path) -> "RewritingRequest | None":
         """Return what is asked; what cannot be read is told, and thrown away."""
         try:
-            found = json.loads(_path(journal).read_text())
-            engine = found["engine"] and TableEngine(found["engine"])
-            return cls(str(found["id"]), tuple(map(str, found["symbols"])), engine)
+            return msgspec.json.decode(_path(journal).read_bytes(), type=cls)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, msgspec.DecodeError) as error:
             log.warning("what %s asks for cannot be read: %s", _path(journal), error)
             with suppress(OSError):
                 _path(journal).unlink()
             return None
 
 
-@attrs.define
-class RewritingProgress:
+class RewritingProgress(msgspec.Struct):
     """What has become of a request so far."""
 
     id: str = ""
-    done: list[str] = attrs.field(factory=list)
+    done: list[str] = []
     """A sentence for each table that was rewritten."""
-    failed: list[str] = attrs.field(factory=list)
+    failed: list[str] = []
     ended: bool = False
 
     @classmethod
     def read(cls, fact: str) -> "RewritingProgress":
         """Return what a journal says."""
-        return cls(**json.loads(fact)) if fact else cls()
+        return msgspec.json.decode(fact, type=cls) if fact else cls()
 
 
 def _path(journal: Path) -> Path:

@@ -4,13 +4,12 @@ What comes meanwhile waits in the journal. After a compaction the table has as m
 and the same; one that has moved to another engine the writer compares anew.
 """
 
-import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
-import attrs
+import msgspec
 import trio
 from trio_util import periodic
 
@@ -61,7 +60,7 @@ async def _answer(recording: Recording, growth: Growth, request: RewritingReques
     answer = RewritingProgress(request.id)
 
     def tell() -> None:
-        recording.journal.remember(ANSWER, json.dumps(attrs.asdict(answer)))
+        recording.journal.remember(ANSWER, msgspec.json.encode(answer).decode())
 
     queues = {one.symbol: one.queue for one in recording.collectors}
     symbols = request.symbols

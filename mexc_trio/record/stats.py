@@ -39,7 +39,7 @@ class Counts:
 
     def copy(self) -> "Counts":
         """Return the counters as they are now."""
-        return Counts(dict(self.appended), self.skipped, self.errors, self.covered)
+        return attrs.evolve(self, appended=dict(self.appended))
 
     def since(self, before: "Counts") -> "Counts":
         """Return what was counted after `before` was copied."""
