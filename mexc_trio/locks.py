@@ -110,9 +110,14 @@ def usual_places() -> list[Path]:
     Not the temporary directory, if that can be helped: it is cleaned of what is ten days old, and
     a service or a session may have one of its own.
     """
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
     machine = Path("/run/lock")
-    return [*([machine] if machine.is_dir() else []), state, Path(tempfile.gettempdir())]
+    places = [machine] if machine.is_dir() else []
+    state = os.environ.get("XDG_STATE_HOME", "")
+    with suppress(RuntimeError):  # a container's user may have no home
+        places.append(Path(state if os.path.isabs(state) else "~/.local/state").expanduser())
+    with suppress(FileNotFoundError):  # nor any place for what is temporary
+        places.append(Path(tempfile.gettempdir()))
+    return places
 
 
 @contextmanager

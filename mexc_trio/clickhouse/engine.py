@@ -9,6 +9,7 @@ configuration and log and the file `access`, which only the user can read.
 
 import json
 import logging
+import re
 import secrets
 import threading
 import time
@@ -39,6 +40,8 @@ FIND: Final = 30.0
 second will do for either; a machine that others use as well may take twenty times as long."""
 POLL: Final = 0.1
 _NO_SUCH_DIRECTORY: Final = 1001
+_MEANS_ANOTHER: Final = re.compile(r"\$\{|[\x00-\x1f\x7f\ud800-\udfff]|\s\Z")
+"""In a path: what its configuration puts something in the place of, cannot have, or cuts off."""
 ADDRESS: Final = "http.url"
 """The file in the store's directory that says where a recorder's engine answers readers."""
 
@@ -105,6 +108,12 @@ class Engine:
         if self._lock_fd >= 0:
             return True
         extension()  # for its error, before anything is left behind
+        if _MEANS_ANOTHER.search(str(self.directory.absolute())):
+            raise UsageError(
+                f"{self.name}: the engine would take {self.directory.absolute()} for another "
+                f"directory; choose one without ${{, signs that cannot be shown, or a space at its "
+                f"end"
+            )
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             refuse_others(self.directory)

@@ -22,6 +22,11 @@ START: Final = 60.0
 STOP: Final = 5.0
 """Seconds that it may take to end by itself."""
 POLL: Final = 0.01
+_PASSED: Final = """
+    PATH HOME LANG LC_ALL LC_CTYPE LD_LIBRARY_PATH LD_PRELOAD GLIBC_TUNABLES NIX_LD
+    NIX_LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH
+"""
+"""The variables that the engine is given."""
 
 
 class PortTakenError(StoreError):
@@ -45,16 +50,12 @@ class EngineChild:
     def start(cls, name: str, directory: Path, home: Path, port: int, lock_fd: int) -> Self:
         """Start it. It holds the directory's lock from now on, and ends when we do."""
         program = Path(__file__).with_name("engine_process.py")
-        # ClickHouse reads variables of its own, and a TZ that it does not know ends it.
-        # Nor what is ours to know: passwords of routes and servers, and keys that it would use.
-        private = ("CLICKHOUSE", "MEXC_TRIO", "OPENAI", "ANTHROPIC")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(private)}
         with open(open_own(home / "start.log", os.O_WRONLY | os.O_TRUNC), "wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 # The directory is absolute: to some names the engine would give another meaning.
                 [sys.executable, "-I", "-S", program, extension(), directory.absolute()],
                 cwd=home,
-                env={**environment, "TZ": "UTC"},
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -130,6 +131,16 @@ class EngineChild:
             lines = []
         said = [line for line in lines if line.strip() and not line.startswith("Logging ")]
         return " / ".join(said[:1] + said[1:][-2:])[:600] or "it said nothing"
+
+
+def _environment() -> dict[str, str]:
+    """Return what of our environment a program needs to be found and loaded, and no more.
+
+    ClickHouse and the libraries in it read variables of their own, a TZ that they do not know ends
+    them, and what is secret among the rest is nothing for a process that answers strangers.
+    """
+    passed = {name: os.environ[name] for name in _PASSED.split() if name in os.environ}
+    return {**passed, "TZ": "UTC"}
 
 
 def extension() -> Path:

@@ -129,8 +129,9 @@ def test_it_writes_and_reads(engine: Engine) -> None:
         ask(access, "DROP TABLE mexc_data.t", COMMANDS)
 
 
-def test_secrets_are_nobody_elses(engine: Engine) -> None:
+def test_secrets_are_nobody_elses(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords are in files for the user alone, on no command line, and new each time."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of another program")
     access = engine.access()
     url = (engine.directory / ADDRESS).read_text()
     for path in (engine.directory / ADDRESS, *(engine.directory / "engine").iterdir()):
@@ -139,6 +140,7 @@ def test_secrets_are_nobody_elses(engine: Engine) -> None:
     assert stat.S_IMODE((engine.directory / "engine").stat().st_mode) == 0o700
     words = Path(f"/proc/{child_of(engine)}/cmdline").read_text()
     surroundings = Path(f"/proc/{child_of(engine)}/environ").read_text()
+    assert "of another program" not in surroundings
     for secret in (access.recorder, access.commands, engine.reader_password):
         assert len(secret) > 20
         assert secret not in words + surroundings
@@ -257,6 +259,20 @@ def test_surroundings_do_not_matter(tmp_path: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.stdout.strip() == "[('UTC', '1970-01-01 00:00:00')]", done.stderr
+
+
+@pytest.mark.parametrize("name", ["a ", "${tcp_port}", "a\nb", os.fsdecode(b"\xe4")])
+def test_names_that_the_engine_would_read_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A directory's name comes into a configuration: where that makes another of it, it is told.
+
+    Tables would be in one directory, and the journal and all else in the other.
+    """
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="for another directory"):
+        Engine(Path(name)).access()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:x", "q?x=1", "a b&<c>", "ü", "-x"])

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pwd
 import stat
 import tempfile
 from collections.abc import Collection, Sequence
@@ -55,6 +56,18 @@ def test_the_lock_is_where_nobody_cleans_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert usual_places()[0] != Path(tempfile.gettempdir())
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert Path("/state") in usual_places()
+
+
+def test_neither_a_home_nor_a_place_for_what_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user has none of the two; another place will do."""
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: os.stat("/there/is/none"))
+    assert all(place == Path("/run/lock") for place in usual_places())
+    monkeypatch.setenv("HOME", "/home/x")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")  # beside whatever is recorded: nobody else's
+    assert Path("/home/x/.local/state") in usual_places()
 
 
 def test_the_first_place_that_can_be_had(tmp_path: Path) -> None:
