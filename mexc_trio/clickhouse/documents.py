@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from mexc_trio.clickhouse.error_codes import error_of, not_let_in
-from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 
 CONNECT: Final = 5.0
@@ -22,6 +22,8 @@ SILENCE: Final = 3700.0
 """Seconds; longer than most servers let a statement run."""
 
 _PIECE: Final = 2**18
+_LONGEST_ERROR: Final = 2**20
+"""Bytes of an error's text that are looked at."""
 
 
 def stream(
@@ -32,7 +34,10 @@ def stream(
     `name` is what the user knows the server by, `default_format` the answer's unless the statement
     names one. Raises StoreUnavailable if it cannot be reached, or went away.
     """
-    connection = _connection(target)
+    try:
+        connection = _connection(target)
+    except OSError as error:  # certificates that are none
+        raise StoreRejected(f"{name}: TLS cannot be set up ({error}); see --store") from error
     query = {"default_format": default_format, "database": target.database, **settings}
     user = {"X-ClickHouse-User": target.user, "X-ClickHouse-Key": target.password}
     headers = {key: value.encode() for key, value in user.items()}
@@ -50,7 +55,7 @@ def stream(
         # It has the socket to itself where the server will close the connection.
         with closing(connection.getresponse()) as answer:
             if answer.status != http.client.OK:
-                raise _error(answer.read().decode("utf-8", "replace"), name, target)
+                raise _error(answer.read(_LONGEST_ERROR).decode("utf-8", "replace"), name, target)
             yield from _pieces(answer, name, target)
     except (OSError, http.client.HTTPException) as error:
         raise StoreUnavailable(f"{name} went away in the middle of the answer") from error
@@ -91,7 +96,7 @@ def _pieces(
             if before:
                 yield before
             with suppress(OSError, http.client.HTTPException):
-                error += answer.read()
+                error += answer.read(_LONGEST_ERROR)
             raise _error(error.decode("utf-8", "replace"), name, target)
         # The mark may come in two pieces.
         if len(tail) > len(mark):

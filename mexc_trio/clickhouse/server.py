@@ -20,9 +20,11 @@ from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import RowTuple, Table, qualified, quoted
 from mexc_trio.clickhouse.tables import NUMBER, Numbering
-from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
+from mexc_trio.errors import MexcTrioError, StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 from mexc_trio.texts import one_line
+
+log = logging.getLogger(__name__)
 
 # It logs a traceback for each connection that fails, which in an outage is one every few seconds.
 # What was wrong is in the error.
@@ -276,9 +278,12 @@ class ServerStore:
             if refused is not None:
                 return refused
             return error_of(error.code, error.message, self.name)
-        # EOFError is what a server that closes in the middle of an answer causes; the driver
-        # does not map it.
+        text = one_line(str(error).strip() or type(error).__name__, 300)
+        # The driver does not map what a server causes that closes in the middle of an answer, or
+        # whose answer is nonsense, such as an error's text that is no UTF-8.
         if isinstance(error, (Error, OSError, EOFError)):
-            text = str(error).strip() or type(error).__name__
-            return StoreUnavailable(f"{self.name} cannot be reached: {one_line(text, 300)}")
+            return StoreUnavailable(f"{self.name} cannot be reached: {text}")
+        if isinstance(error, Exception) and not isinstance(error, MexcTrioError):
+            log.debug("%s", self.name, exc_info=error)
+            return StoreUnavailable(f"{self.name} answers what cannot be understood: {text}")
         return None

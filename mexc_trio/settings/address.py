@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import host_port, shown
+from mexc_trio.settings.values import host_port, is_host, shown
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -41,6 +41,7 @@ def parse_address(text: str) -> Address | None:
     if text.lower() == "off":
         return None
     match = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?(\d{1,5})", text)
-    if not match or int(match[2]) > 65535:
+    host = ((match and match[1]) or LOOPBACK).strip("[]")
+    if not match or int(match[2]) > 65535 or not is_host(host):
         raise UsageError(f"{shown(text)} is not host:port, a port, or off")
-    return Address((match[1] or LOOPBACK).strip("[]"), int(match[2]))
+    return Address(host, int(match[2]))

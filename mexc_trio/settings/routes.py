@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from mexc_trio.errors import UsageError
-from mexc_trio.settings.values import host_port, shown, socket_url
+from mexc_trio.settings.values import host_port, is_host, shown, socket_url
 
 Kind: TypeAlias = Literal["direct", "socks5", "http", "from"]
 
@@ -93,8 +93,9 @@ def _proxy(text: str) -> Route:
     if kind not in ("socks5", "http"):
         raise UsageError(f"{shown(text)} is no route; there are {_FORMS}")
     misplaced = parts.path.strip("/") or parts.query or parts.fragment
-    if not parts.hostname or port == 0 or misplaced or re.search(r"\s", text):
+    host = parts.hostname or ""
+    if not is_host(host) or port == 0 or misplaced or re.search(r"\s", text):
         raise UsageError(f"{shown(text)} is not of the form {kind}://user:password@host:port")
     if any(len(part.encode()) > 255 for part in (user, password)):
         raise UsageError(f"user and password of {shown(text)} have 255 bytes at the most")
-    return Route(cast("Kind", kind), parts.hostname, port or _PORTS[kind], user, password)
+    return Route(cast("Kind", kind), host, port or _PORTS[kind], user, password)

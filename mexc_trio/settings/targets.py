@@ -13,7 +13,9 @@ from mexc_trio.errors import UsageError
 from mexc_trio.settings.values import (
     directory,
     file,
+    host_name,
     host_port,
+    is_host,
     nearest,
     positive_seconds,
     shown,
@@ -118,7 +120,7 @@ TLS_OPTIONS: Mapping[str, Callable[[str], float | bool | str]] = {
     "ca_certs": lambda text: str(file(text)),
     "certfile": lambda text: str(file(text)),
     "keyfile": lambda text: str(file(text)),
-    "server_hostname": str,
+    "server_hostname": host_name,
 }
 
 
@@ -157,7 +159,7 @@ def parse_store(text: str) -> StoreTarget:
     if parts.scheme not in ("clickhouse", "clickhouses"):
         raise UsageError(f"{shown(text)} is neither a directory nor {form}")
     misplaced = "@" in parts.path + parts.query + parts.fragment
-    unusable = any(not host or port == 0 for host, port in places)
+    unusable = any(not is_host(name) or port == 0 for name, port in places)
     if unusable or misplaced or parts.fragment or re.search(r"\s", text):
         raise UsageError(f"{shown(text)} is not of the form {form}")
     secure = parts.scheme == "clickhouses"
@@ -189,7 +191,7 @@ def parse_store(text: str) -> StoreTarget:
 def _server_options(
     pairs: Iterable[tuple[str, str]], *, secure: bool
 ) -> Iterator[tuple[str, float | bool | str]]:
-    known = {**SERVER_OPTIONS, **TLS_OPTIONS, "http_port": whole(1), "quorum": whole(2)}
+    known = {**SERVER_OPTIONS, **TLS_OPTIONS, "http_port": whole(1, 65535), "quorum": whole(2)}
     seen: set[str] = set()
     for name, text in pairs:
         if name not in known:

@@ -42,9 +42,10 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers, `least` or more."""
-    return _number(int, "a whole number", lambda number: number >= least, f"{least} or more")
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `least` on, up to `most` if that is given."""
+    rule = f"{least} or more" if most == math.inf else f"{least} to {most}"
+    return _number(int, "a whole number", lambda number: least <= number <= most, rule)
 
 
 def automatic(read: Callable[[str], int]) -> Callable[[str], int]:
@@ -80,9 +81,24 @@ def is_url(text: str, schemes: Collection[str]) -> bool:
     """Say whether a text is a URL of one of these schemes, with a host and no impossible port."""
     try:
         parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         return False
+
+
+def is_host(name: str) -> bool:
+    """Whether a host's name can be looked up: no part of it is empty, or too long."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def host_name(text: str) -> str:
+    """Read the name of a host."""
+    if not is_host(text):
+        raise UsageError(f"{shown(text)} is not the name of a host")
+    return text
 
 
 def directory(text: str) -> Path:
@@ -153,15 +169,16 @@ def _number(
     return parse
 
 
-def _finite(text: str) -> float:
+def _span(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):
+    # Thirty years; of more, no clock, database or socket makes anything.
+    if not math.isfinite(number) or number > 1e9:
         raise ValueError
     return number
 
 
-seconds = _number(_finite, "a number of seconds", lambda number: number >= 0, "0 or more")
-positive_seconds = _number(_finite, "a number of seconds", lambda number: number > 0, "more than 0")
+seconds = _number(_span, "a number of seconds", lambda number: number >= 0, "0 or more")
+positive_seconds = _number(_span, "a number of seconds", lambda number: number > 0, "more than 0")
 ping_seconds = _number(
-    _finite, "a number of seconds", lambda number: 0 < number < 60, "more than 0 and less than 60"
+    _span, "a number of seconds", lambda number: 0 < number < 60, "more than 0 and less than 60"
 )

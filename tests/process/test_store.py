@@ -3,8 +3,10 @@
 import gc
 import queue
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +33,7 @@ from mexc_trio.errors import (
 )
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.faults import make_tables
+from tests.support.running import DEADLINE
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 BTC = market_table("btc")
@@ -265,6 +268,27 @@ def test_server_errors(clickhouse_server: ClickHouseServer) -> None:
     store = server_store(clickhouse_server.readonly_url)
     with closing(store), pytest.raises(StoreUnavailable, match="164"):
         store.append(BTC, numbered(0, 1))
+
+
+@pytest.mark.parametrize("hello", [b"\x00\x02\xff\xfe", b"\x02" + bytes(4) + b"\x01\xff"])
+def test_an_answer_that_is_nonsense(hello: bytes) -> None:
+    """Whatever the driver stumbles over, such as text that is no UTF-8, the store is away."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as line:
+                line.recv(4096)
+                line.sendall(hello)
+                while line.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        target = ServerTarget(host="127.0.0.1", port=listener.getsockname()[1])
+        with closing(ServerStore(target)) as store, pytest.raises(StoreUnavailable) as caught:
+            store.query("SELECT 1")
+        assert "answers what cannot be understood" in str(caught.value)
+        thread.join(DEADLINE)
 
 
 def test_server_restart_between_two_calls(clickhouse_server: ClickHouseServer) -> None:
