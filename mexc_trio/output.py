@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Final, TextIO
 
+from mexc_trio.texts import printable
+
 log = logging.getLogger(__name__)
 
 MOST: Final = 1 << 20
@@ -223,8 +225,11 @@ def _steady(file: TextIO, what: str) -> Iterator[TextIO]:
 
 
 def say(text: str) -> None:
-    """Print a line, and have it there before whatever may follow on standard error."""
-    sys.stdout.write(text + "\n")
+    """Print a line, and have it there before whatever may follow on standard error.
+
+    Names of tables are in it, and a server's may be anything: on a terminal, nothing but text.
+    """
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 

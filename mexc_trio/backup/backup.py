@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 
 from mexc_trio.backup.checksum import Checksum
-from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, table_of
+from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
 from mexc_trio.backup.stored import Types, select_rows
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
@@ -82,6 +82,11 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
             log.warning("table %s was put aside because it is damaged, and is left out", name)
     if not names:
         raise UsageError(f"{reader.name} has no tables to back up")
+    for name in names:
+        if not names_a_file(name):
+            raise UsageError(
+                f"{reader.name} has a table {name!r}, as no file is named; say symbols"
+            )
     return {name: ours[name] for name in names}
 
 

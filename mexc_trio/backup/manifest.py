@@ -64,9 +64,14 @@ def read_manifest(directory: Path) -> Manifest:
         raise FileError(f"{path} is of version {manifest.version}; this program reads {_VERSION}")
     names = [entry.table for entry in manifest.tables]
     for name in names:
-        if not name or not name.isprintable() or "/" in name or names.count(name) > 1:
+        if not names_a_file(name) or names.count(name) > 1:
             raise FileError(f"{path} has a table {name!r}, as no backup has")
     return manifest
+
+
+def names_a_file(table: str) -> bool:
+    """Whether a table's name, which somebody else may have chosen, may be a file's of a backup."""
+    return bool(table) and table.isprintable() and "/" not in table
 
 
 def table_of(name: str, *, wide: bool = False) -> Table:

@@ -108,6 +108,8 @@ def _found() -> Path | None:
     """
     if not os.path.exists(FILE):
         return None
+    if not os.path.isfile(FILE):  # a pipe would have each command wait
+        raise UsageError(f"{FILE}: is no file; take it away, or go to another directory")
     if may_be_a_trap(FILE):
         raise UsageError(
             f"{FILE} belongs to another user, in a directory to which everybody can write; go to "

@@ -203,6 +203,10 @@ def test_only_some_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "has no BTC_USDT; it has eth, gaps" in one_line(capsys)
     assert backup(tmp_path / "a", tmp_path / "none", "SOL_USDT") == 2
     assert "SOL_USDT was not recorded" in one_line(capsys)
+    # Whose table it is chose its name, and it would be a file's.
+    fill(tmp_path / "a", {"../../btc": rows})
+    assert backup(tmp_path / "a", tmp_path / "none") == 2
+    assert "has a table '../../btc', as no file is named" in one_line(capsys)
     assert not (tmp_path / "none").exists()
 
 

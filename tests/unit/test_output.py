@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from mexc_trio.output import LAST_WAIT, SteadyOutput
+from mexc_trio.output import LAST_WAIT, SteadyOutput, say
 
 Pipe = tuple[int, io.TextIOWrapper]
 
@@ -104,3 +104,9 @@ def test_a_full_disk_costs_what_it_cannot_take(caplog: pytest.LogCaptureFixture)
         output.end()
     assert output.idle
     assert not caplog.messages
+
+
+def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server's table may have any name."""
+    say("table \x1b[2Jb\ntc: 1 row → gone")
+    assert capsys.readouterr().out == "table \\x1b[2Jb\\ntc: 1 row → gone\n"

@@ -244,6 +244,9 @@ def test_files_that_cannot_be_read(directory: Path) -> None:
     assert error_of({"config": str(directory)}) == f"{directory}: Is a directory"
     Path("settings.ini").write_bytes(b"[mexc-trio]\nlinger = \xff")
     assert error_of() == "settings.ini: is not UTF-8 text"
+    Path("settings.ini").unlink()
+    os.mkfifo("settings.ini")
+    assert error_of().startswith("settings.ini: is no file")
 
 
 @given(st.text())
