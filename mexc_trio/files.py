@@ -203,6 +203,15 @@ def may_be_a_trap(path: Path) -> bool:
         return False  # there is nothing, or what follows will tell
 
 
+def bytes_of(*paths: Path) -> int:
+    """Return the bytes of files together; one that is not there has none."""
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory outlast a power failure."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -4,6 +4,8 @@ A file that cannot be read, or that holds something else than was written, is pu
 """
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +17,6 @@ import attrs
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.files import open_own, refuse_others
 from mexc_trio.journal import places
-from mexc_trio.journal.boot_id import boot_id
 from mexc_trio.journal.database import (
     Damage,
     Database,
@@ -179,6 +180,18 @@ def _note_start(db: Database) -> None:
         if before is not None and boot != before[0]:
             db.execute("UPDATE tables SET doubtful = 1")
         remember(db, "boot", boot)
+
+
+def boot_id() -> str:
+    """Return what stays the same until the machine starts anew; empty where nobody knows."""
+    with suppress(OSError):
+        if sys.platform == "linux":
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+            return answer.stdout.strip()
+    return ""
 
 
 def _put_aside(path: Path) -> Path:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import Final, TypeVar
 
 import attrs
@@ -20,6 +19,7 @@ import trio
 from mexc_trio.clickhouse.insert_counters import InsertCounters
 from mexc_trio.errors import JournalError
 from mexc_trio.exchange.counters import LineCounters
+from mexc_trio.files import bytes_of
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Channel
@@ -103,7 +103,7 @@ async def take_snapshot(recording: Recording) -> Snapshot:
         inserts=store.insert_counters,
         store=store.name,
         away=None if store.away_since is None else max(0.0, time.time() - store.away_since),
-        journal=_size(journal.path) + _size(journal.path.with_name(f"{journal.path.name}-wal")),
+        journal=bytes_of(journal.path, journal.path.with_name(f"{journal.path.name}-wal")),
         disk_free=shutil.disk_usage(journal.path.parent).free,
         disk_bound=recording.settings.min_free,
     )
@@ -185,9 +185,3 @@ def _sum(total: Counter[K], more: Mapping[K, int]) -> None:
     # Counter.update() is four times as slow for so few.
     for key, number in more.items():
         total[key] += number
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0

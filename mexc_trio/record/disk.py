@@ -11,6 +11,7 @@ import attrs
 from trio_util import periodic
 
 from mexc_trio.errors import DiskFull
+from mexc_trio.files import bytes_of
 from mexc_trio.journal.database import wal
 from mexc_trio.locks import who_locks
 from mexc_trio.record.recording import Recording
@@ -80,10 +81,7 @@ class JournalLog:
 
     def check(self, journal: Path, now: float) -> None:
         """Say so when it has grown, once an hour of a steady clock."""
-        try:
-            size = wal(journal).stat().st_size
-        except OSError:
-            size = 0
+        size = bytes_of(wal(journal))
         if size < LOG_MOST:
             self._told = None
         elif self._told is None or now - self._told >= HOUR:

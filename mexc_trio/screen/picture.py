@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from mexc_trio.files import bytes_of
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, Channel
@@ -64,18 +64,13 @@ class Picture:
 
 def weighed(picture: Picture) -> Picture:
     """Return the picture with the sizes of the tables' files. Blocks."""
-    symbols = [attrs.evolve(one, size=_size(one.files)) for one in picture.symbols]
+    symbols = [
+        attrs.evolve(one, size=bytes_of(one.files / "data.bin", one.files / "index.mrk"))
+        if one.files
+        else one
+        for one in picture.symbols
+    ]
     return attrs.evolve(picture, symbols=symbols)
-
-
-def _size(files: Path | None) -> int | None:
-    if files is None:
-        return None
-    total = 0
-    for name in ("data.bin", "index.mrk"):
-        with suppress(OSError):  # an empty table has no files yet
-            total += (files / name).stat().st_size
-    return total
 
 
 @attrs.define

@@ -20,7 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
-from mexc_trio.journal import Journal, boot_id, database, open_journal, opening
+from mexc_trio.journal import Journal, database, open_journal, opening
 from mexc_trio.journal.entries import Stored, TableState
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.finding import choose
@@ -750,7 +750,7 @@ def test_doubt_after_the_machine_was_started_anew(
 
 def test_boot_id() -> None:
     """It is the same as long as the machine runs."""
-    assert boot_id.boot_id() == boot_id.boot_id() != ""
+    assert opening.boot_id() == opening.boot_id() != ""
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
