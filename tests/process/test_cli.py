@@ -22,23 +22,24 @@ from mexc_trio.errors import (
 )
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.targets import EmbeddedTarget
-from tests.support.running import DEADLINE, running
+from tests.support.running import DEADLINE, command_text, environment, running
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"password", "reader_password"}
 """Settings that no command line has, where every user of the machine would see them."""
 
 
-def run(
-    *arguments: str, cwd: Path, python: tuple[str, ...] = ("-m", "mexc_trio"), **variables: str
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the program as a user does, with no settings but the given variables."""
-    environ = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    environ |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "100", **variables}
+    return command_text(*arguments, cwd=cwd, COLUMNS="100", **variables)
+
+
+def run_code(code: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python, which has imported nothing yet."""
     return subprocess.run(
-        [sys.executable, *python, *arguments],
+        [sys.executable, "-c", code, *arguments],
         cwd=cwd,
-        env=environ,
+        env=environment(COLUMNS="100"),
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -364,7 +365,7 @@ def test_help_and_mistakes_load_no_engine(tmp_path: Path) -> None:
         "print(*{'trio', 'chdb', 'clickhouse_driver', 'sqlite3', 'msgspec'} & set(sys.modules))"
     )
     for arguments in (["--help"], ["BTC"]):
-        result = run(*arguments, cwd=tmp_path, python=("-c", code))
+        result = run_code(code, *arguments, cwd=tmp_path)
         assert result.stdout.splitlines()[-1] == ""
 
 
@@ -374,7 +375,7 @@ def test_no_days_are_counted_at_the_start(tmp_path: Path) -> None:
         "import mexc_trio.clickhouse.server; from clickhouse_driver.columns import datecolumn;"
         "print(len(datecolumn.DateColumn.date_lut))"
     )
-    assert run(cwd=tmp_path, python=("-c", code)).stdout == "0\n"
+    assert run_code(code, cwd=tmp_path).stdout == "0\n"
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_the_log_goes_to_standard_error(tmp_path: Path) -> None:
         "logging.getLogger('mexc_trio').warning('watch out');"
         "logging.getLogger('trio-websocket').debug('frame')"
     )
-    result = run(cwd=tmp_path, python=("-c", code))
+    result = run_code(code, cwd=tmp_path)
     assert result.stdout == ""
     first, second = result.stderr.splitlines()
     assert first[23:] == " INFO  hello"
@@ -406,7 +407,7 @@ def test_what_an_exchange_says_stays_in_its_line(tmp_path: Path) -> None:
         "log = logging.getLogger('mexc_trio'); log.info('it says %s', evil);"
         "log.error('a bug', exc_info=ValueError(evil))"
     )
-    result = run(cwd=tmp_path, python=("-c", code))
+    result = run_code(code, cwd=tmp_path)
     lines = result.stderr.splitlines()
     assert lines[0][30:] == r"it says \x1b]0;owned\x07\x9b2J\r\n2026-11-25 INFO forged \udce9"
     assert lines[1][23:] == " ERROR a bug"
@@ -434,7 +435,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
 
 async def test_a_drain_of_nothing_makes_nothing(tmp_path: Path) -> None:
     """A misspelt --store is not answered with a new, empty one."""
-    async with running(tmp_path, "drain", "--store", "mexc-dta") as program:
+    async with running(tmp_path, "drain", "--store", "mexc-dta", forked=False) as program:
         assert await program.ended() == 0
         assert "nothing waits: there is no journal of this store in mexc-dta" in program.log
     assert not (tmp_path / "mexc-dta").exists()

@@ -15,6 +15,7 @@ from tests.support.running import (
     DEADLINE,
     Embedded,
     Served,
+    command_text,
     counts,
     environment,
     final_statistics,
@@ -26,9 +27,11 @@ from tools.exchange import open_exchange
 
 def run(*arguments: str, cwd: Path, code: str = "") -> subprocess.CompletedProcess[str]:
     """Run the program to its end; with `code`, in an interpreter in which that was run before."""
-    start = ["-c", f"{code}; from mexc_trio.__main__ import main; sys.exit(main())"]
+    if not code:
+        return command_text(*arguments, cwd=cwd)
+    start = f"{code}; from mexc_trio.__main__ import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, *(start if code else ["-m", "mexc_trio"]), *arguments],
+        [sys.executable, "-c", start, *arguments],
         cwd=cwd,
         env=environment(),
         capture_output=True,

@@ -42,7 +42,7 @@ async def test_all_contracts_of_a_quote(tmp_path: Path) -> None:
     wanted = [BTC, "1000BONK_USDT", "GAPS_USDT"]
     async with (
         open_exchange(contracts=[*wanted, "BTC_USDC", "BTC_USD"], rest_port=0) as exchange,
-        running(tmp_path, "--all", "--quote", "usdt", *addresses(exchange), forked=True) as program,
+        running(tmp_path, "--all", "--quote", "usdt", *addresses(exchange)) as program,
     ):
         for symbol in wanted:
             await exchange.subscribed(symbol)
@@ -121,7 +121,7 @@ async def test_many_contracts_share_connections_and_new_ones_join(tmp_path: Path
     contracts = [f"A{n}_USDT" for n in range(25)]
     async with (
         open_exchange(contracts=contracts, rest_port=0) as exchange,
-        running(tmp_path, "--all", *addresses(exchange), forked=True) as program,
+        running(tmp_path, "--all", *addresses(exchange)) as program,
     ):
         for symbol in contracts:
             await exchange.subscribed(symbol)
@@ -142,7 +142,7 @@ async def test_symbol_that_is_refused_before_it_leaves_the_list(tmp_path: Path) 
     """A contract that was found and is then unknown has been delisted: that is no failure."""
     async with (
         open_exchange(contracts=[BTC, ETH], unknown=(), rest_port=0) as exchange,
-        running(tmp_path, "--all", *addresses(exchange), forked=True) as program,
+        running(tmp_path, "--all", *addresses(exchange)) as program,
     ):
         await exchange.subscribed(ETH)
         await exchange.subscribed(BTC)
@@ -203,7 +203,7 @@ async def test_nothing_that_matches(tmp_path: Path, arguments: list[str], text: 
     """One line and exit code 2, before anything is connected to or written."""
     async with (
         open_exchange(rest_port=0) as exchange,
-        running(tmp_path, *arguments, *addresses(exchange), forked=True) as program,
+        running(tmp_path, *arguments, *addresses(exchange)) as program,
     ):
         assert await program.ended() == 2
         error = program.log.splitlines()[-1]
@@ -221,7 +221,7 @@ async def test_symbols_given_by_name_need_no_list(tmp_path: Path, fault: str) ->
             await rest.go_down()
         else:
             rest.trouble = "throttled" if fault == "throttled" else "html"
-        async with running(tmp_path, BTC, "--all", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, BTC, "--all", *addresses(exchange)) as program:
             await exchange.subscribed(BTC)
             await exchange.push(BTC, "deal")
             await program.journaled(len(exchange.rows(BTC)))
@@ -238,7 +238,7 @@ async def test_a_pattern_alone_waits_for_the_list(tmp_path: Path) -> None:
     """It says so with each attempt, and records when the list is there."""
     async with open_exchange(contracts=[BTC, ETH], rest_port=0) as exchange:
         await rest_of(exchange).go_down()
-        async with running(tmp_path, "BTC*", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, "BTC*", *addresses(exchange)) as program:
             await program.until(lambda: "asking again in" in program.log)
             await rest_of(exchange).come_back()
             await exchange.subscribed(BTC)
@@ -253,13 +253,13 @@ async def test_list_of_the_last_run_does_until_there_is_one(tmp_path: Path) -> N
     kept = tmp_path / "mexc-data" / FILE
     async with open_exchange(contracts=[BTC, ETH], rest_port=0) as exchange:
         rest = rest_of(exchange)
-        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, "--all", *addresses(exchange)) as program:
             await exchange.subscribed(ETH)
             await program.until(kept.exists)
             assert await program.stop() == 0
         sound = kept.read_bytes()
         await rest.go_down()
-        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, "--all", *addresses(exchange)) as program:
             for symbol in (BTC, ETH):
                 await exchange.subscribed(symbol)
                 await exchange.push(symbol, "deal")
@@ -274,7 +274,7 @@ async def test_list_of_the_last_run_does_until_there_is_one(tmp_path: Path) -> N
             assert "Traceback" not in program.log
         await rest.go_down()
         kept.write_bytes(sound.replace(b"_USDT", b"'); DROP"))
-        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, "--all", *addresses(exchange)) as program:
             await program.until(lambda: "asking again in" in program.log)
             assert program.log.count("contracts.json is not used") == 1
             await rest.come_back()
@@ -286,7 +286,7 @@ async def test_waiting_for_the_list_can_be_stopped(tmp_path: Path) -> None:
     """At once, with exit code 0 and nothing written."""
     async with open_exchange(rest_port=0) as exchange:
         rest_of(exchange).trouble = "html"  # which makes for long pauses
-        async with running(tmp_path, "--all", *addresses(exchange), forked=True) as program:
+        async with running(tmp_path, "--all", *addresses(exchange)) as program:
             await program.until(lambda: "asking again in" in program.log)
             with trio.fail_after(DEADLINE):
                 assert await program.stop(signal.SIGTERM) == 0

@@ -76,7 +76,9 @@ async def test_what_is_sent_is_stored(
     rate, enough = (5, 40) if split else (50, 200)
     async with (
         open_exchange(rate=rate, oddities=oddities, split_bytes=split) as exchange,
-        running(tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url) as program,
+        running(
+            tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url, forked=False
+        ) as program,
     ):
         await program.until(lambda: all(rows_sent(exchange, one) > enough for one in (BTC, ETH)))
         exchange.silence()
@@ -427,7 +429,7 @@ async def test_files_run_out_for_a_while(store: Store, tmp_path: Path) -> None:
         open_exchange() as exchange,
         running(
             tmp_path, BTC, "--url", exchange.url, "--store", store.url, "--max-errors", "2",
-            "--linger", "0",
+            "--linger", "0", forked=False,  # there may be something left to import
         ) as program,
     ):  # fmt: skip
         await exchange.subscribed(BTC)

@@ -195,7 +195,7 @@ def test_readers_do_not_slow_recording(tmp_path: Path) -> None:
 
     def read(url: str, sql: str, stop: threading.Event) -> None:
         while not stop.is_set():
-            command = ["curl", "-sS", "-m", "5", "-o", os.devnull, url, "--data-binary", sql]
+            command = ["curl", "-sS", "-m", "3", "-o", os.devnull, url, "--data-binary", sql]
             subprocess.run(command, check=False, capture_output=True)
 
     exchange_options = ("--rate", "1000", "--oddities", "0")
@@ -208,13 +208,13 @@ def test_readers_do_not_slow_recording(tmp_path: Path) -> None:
         with closing(ServerStore(access.target(RECORDER), 1)) as store:
             # A machine that is busy with other things makes rows late by itself, at any moment.
             for _ in range(4):
-                alone = _lateness(store, 12)
+                alone = _lateness(store, 8)
                 stop = threading.Event()
                 readers = [threading.Thread(target=read, args=(url, sql, stop)) for sql in BUSY]
                 for reader in readers:
                     reader.start()
                 try:
-                    crowded = _lateness(store, 40)
+                    crowded = _lateness(store, 24)
                 finally:
                     stop.set()
                     for reader in readers:

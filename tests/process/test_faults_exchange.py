@@ -6,7 +6,7 @@ Only what needs real processes and sockets; what takes patience is tested with v
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -27,6 +27,12 @@ from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, open_exchange
 from tools.proxy import Direction, open_proxy
 
+IMPATIENT: Final = {
+    "mexc_trio.exchange.session.PONG_TIMEOUT": 3.0,
+    "mexc_trio.exchange.subscribing.ACK_TIMEOUT": 3.0,
+}
+"""Seconds of what takes ten otherwise, as unit tests know."""
+
 
 def subscriptions(recorder: Recorder) -> int:
     """Return how many connections were subscribed to everything."""
@@ -43,7 +49,9 @@ async def exchanging(
     options = {"rate": 300.0, **options}
     with log.log.open("w", encoding="utf-8") as file:
         async with open_exchange(log=file, keep=False, **options) as exchange:
-            recorder = Recorder(directory / "recorder", exchange.url, server.url)
+            recorder = Recorder(
+                directory / "recorder", exchange.url, server.url, constants=IMPATIENT
+            )
             try:
                 yield exchange, recorder
                 before = recorder.acked()

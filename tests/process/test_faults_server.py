@@ -14,12 +14,14 @@ import pytest
 import trio
 
 from tests.support.faults import (
+    LOOK,
     TABLE,
     TALLY,
     Exchange,
     Recorder,
     chance,
     compare,
+    compare_all,
     compare_gaps,
     make_tables,
     recording,
@@ -33,7 +35,7 @@ from tests.support.running import DEADLINE
 from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy
 
-OUTAGE = float(os.environ.get("MEXC_TRIO_TEST_OUTAGE", "4"))
+OUTAGE = float(os.environ.get("MEXC_TRIO_TEST_OUTAGE", "3"))
 """Seconds of the one long outage."""
 
 # The program waits for 10 s by default.
@@ -77,8 +79,7 @@ def finish(exchange: Exchange, recorder: Recorder, server: ClickHouseServer) -> 
     """Let the recorder catch up, stop it, and compare all it has stored with what was sent."""
     recorder.catches_up()
     recorder.stop()
-    found = compare(exchange.connections(), stored(recorder, server))
-    compare_gaps(found.segments, stored_gaps(recorder, server))
+    found = compare_all(exchange, recorder, server)
     # It was not killed: all that it had received is there.
     assert found.rows == recorder.acked() > 100
 
@@ -131,6 +132,7 @@ async def more_rows(server: ClickHouseServer) -> None:
     with trio.fail_after(DEADLINE):
         before = now = await trio.to_thread.run_sync(rows, server)
         while now == before:
+            await trio.sleep(LOOK)
             now = await trio.to_thread.run_sync(rows, server)
 
 
@@ -389,9 +391,12 @@ def test_second_ctrl_c_does_not_wait(tmp_path: Path, server: ClickHouseServer) -
         recorder.start()
         recorder.catches_up()
         recorder.stop()
-        found = compare(exchange.connections(), stored(recorder, server))
-        compare_gaps(found.segments, stored_gaps(recorder, server))
+        compare_all(exchange, recorder, server)
         TALLY.fault("second Ctrl-C")
+
+
+ROWS_AWAY = 40_000
+"""An hour's. As objects of Python they would take a hundred bytes each at the least, six times."""
 
 
 def seconds_until(condition: Callable[[], bool]) -> float:
@@ -408,17 +413,17 @@ def test_memory_and_catching_up(tmp_path: Path, server: ClickHouseServer) -> Non
         recorder.start()
         arrive(server, 100)
         server.kill()
-        recorder.waits_for_store(100_000)
+        recorder.waits_for_store(ROWS_AWAY)
         server.start()
         began = rows(server)
-        took = seconds_until(lambda: rows(server) > began + 46_000)
+        took = seconds_until(lambda: rows(server) > began + ROWS_AWAY // 2)
         memory = recorder.memory()
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, server))
-        assert found.rows > 100_000
-        assert memory < 150 << 20, f"{memory >> 20} MiB"
-        TALLY.fault("server away for 100,000 rows")
+        assert found.rows > ROWS_AWAY
+        assert memory < 100 << 20, f"{memory >> 20} MiB"
+        TALLY.fault(f"server away for {ROWS_AWAY:,} rows")
         TALLY.notes.append(
-            f"with 100,000 rows waiting the recorder had at most {memory >> 20} MiB of memory; "
-            f"46,000 of them were written within {took:.1f} s of the server's start"
+            f"with {ROWS_AWAY:,} rows waiting the recorder had at most {memory >> 20} MiB; "
+            f"half of them were written within {took:.1f} s of the server's start"
         )

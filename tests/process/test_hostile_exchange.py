@@ -154,7 +154,7 @@ async def test_hostile_doors_cost_their_own_symbol_alone(tmp_path: Path) -> None
             def record() -> None:
                 recorder.start()
                 recorder.stores(300)
-                assert recorder.run_for(10)
+                assert recorder.run_for(6)
                 recorder.stores(300)
                 memory = recorder.memory()
                 assert memory < 700 * MIB, f"{memory // MIB} MiB"

@@ -5,12 +5,13 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.support.running import BTC, DEADLINE, Embedded, Program, environment, running
+from tests.support.running import BTC, DEADLINE, Embedded, Program, command, environment, running
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS, Channel
 
@@ -27,21 +28,14 @@ def write(directory: Path, url: str, symbols: str, sections: str = "", **more: o
 
 async def reload(directory: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command."""
-    return await trio.run_process(
-        [sys.executable, "-m", "mexc_trio", "reload", *options],
-        cwd=directory,
-        env=environment(),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
+    return await trio.to_thread.run_sync(partial(command, "reload", *options, cwd=directory))
 
 
 async def test_symbols_come_and_go_while_hundreds_of_messages_a_second_flow(tmp_path: Path) -> None:
     """What stays is not touched: not its connection, not one of its rows."""
     async with open_exchange(rate=150.0) as exchange:
         write(tmp_path, exchange.url, f"{BTC} {ETH}")
-        async with running(tmp_path, forked=True) as program:
+        async with running(tmp_path) as program:
             await exchange.subscribed(BTC)
             await exchange.subscribed(ETH)
             await program.journaled(500)
@@ -105,7 +99,7 @@ async def test_routes_and_channels_change_and_who_keeps_them_is_not_touched(
     async with open_exchange(rate=50.0, shared=True) as exchange:
         names = f"{BTC} {ETH} {SOL}"
         write(tmp_path, exchange.url, names, linger=0.2)
-        async with running(tmp_path, forked=True) as program:
+        async with running(tmp_path) as program:
             for symbol in (BTC, ETH, SOL):
                 await exchange.subscribed(symbol)
             await program.journaled(300)
@@ -160,7 +154,7 @@ async def test_who_shares_connections_goes_on_without_a_gap(tmp_path: Path) -> N
                 )
 
         write(tmp_path, exchange.url, names, **shared)
-        async with running(tmp_path, forked=True) as program:
+        async with running(tmp_path) as program:
             await are_subscribed(names, *CHANNELS, accepted=2)
             more = f"{names} {ADA}"
             write(tmp_path, exchange.url, more, **shared, route="from:127.0.0.1")
@@ -210,7 +204,7 @@ async def test_a_file_that_is_wrong_changes_nothing(tmp_path: Path) -> None:
     """Broken, empty or gone: the recorder says why and goes on as it was."""
     async with open_exchange() as exchange:
         write(tmp_path, exchange.url, BTC)
-        async with running(tmp_path, "--linger", "0.1", forked=True) as program:
+        async with running(tmp_path, "--linger", "0.1") as program:
             await exchange.subscribed(BTC)
             for text, why in (
                 (
@@ -245,7 +239,7 @@ async def test_a_file_that_is_wrong_changes_nothing(tmp_path: Path) -> None:
 async def test_who_cannot_be_told_is_not(tmp_path: Path) -> None:
     """A recorder without a settings file would end at the signal, so it gets none."""
     async with open_exchange() as exchange:
-        async with running(tmp_path, BTC, "--url", exchange.url, forked=True) as program:
+        async with running(tmp_path, BTC, "--url", exchange.url) as program:
             await exchange.subscribed(BTC)
             done = await reload(tmp_path)
             assert (done.returncode, done.stdout) == (2, b"")

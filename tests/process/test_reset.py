@@ -4,12 +4,13 @@ import os
 import pty
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.support.running import BTC, Embedded, Served, Store, environment, running
+from tests.support.running import BTC, Embedded, Served, Store, command, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, open_exchange
 from tools.market import CHANNELS
@@ -19,14 +20,7 @@ ETH = "ETH_USDT"
 
 async def reset(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command where nobody can be asked."""
-    return await trio.run_process(
-        [sys.executable, "-m", "mexc_trio", "reset", *arguments],
-        cwd=directory,
-        env=environment(),
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
+    return await trio.to_thread.run_sync(partial(command, "reset", *arguments, cwd=directory))
 
 
 async def record(exchange: Exchange, directory: Path, store: str) -> None:

@@ -208,7 +208,7 @@ async def test_of_two_routes_one_is_dead_from_the_start(tmp_path: Path, lines: i
         running(
             tmp_path, *symbols, "--url", exchange.url, "--lines", str(lines),
             "--symbols-per-connection", "2", "--metrics", f"{HOST}:{free_port()}",
-            "--route", f"http://{USER}:{SECRET}@{HOST}:9", "--route", forwarder.url, forked=True,
+            "--route", f"http://{USER}:{SECRET}@{HOST}:9", "--route", forwarder.url,
         ) as program,
     ):  # fmt: skip
         with trio.fail_after(DEADLINE):
@@ -237,9 +237,7 @@ async def test_a_symbol_has_a_route_of_its_own(tmp_path: Path) -> None:
     ):
         (tmp_path / "settings.ini").write_text(f"[ETH_USDT]\nroute = {forwarder.url}\n")
         arguments = ("BTC_USDT", "ETH_USDT", "--url", exchange.url)
-        async with running(
-            tmp_path, *arguments, "--symbols-per-connection", "10", forked=True
-        ) as program:
+        async with running(tmp_path, *arguments, "--symbols-per-connection", "10") as program:
             await program.until(lambda: min(len(exchange.rows(one)) for one in arguments[:2]) > 30)
             exchange.silence()
             await program.journaled(sum(len(exchange.rows(one)) for one in arguments[:2]))

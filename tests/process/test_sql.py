@@ -16,6 +16,7 @@ import pytest
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare, qualified
+from tests.support import running
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import ClickHouseServer
 
@@ -54,15 +55,8 @@ def command(*arguments: str) -> Sequence[str]:
 
 
 def sql(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run the command with its output into a pipe."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=directory,
-        env=environment(),
-        capture_output=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    """Run the command with its output into a file."""
+    return running.command("sql", *arguments, cwd=directory)
 
 
 def test_output(closed: Path, clickhouse_server: ClickHouseServer) -> None:

@@ -98,6 +98,8 @@ def unread() -> int:
     """Open a pipe that somebody holds and nobody reads: `| less`, a log collector that hangs."""
     ours, theirs = os.pipe()
     os.set_inheritable(ours, True)  # by the program itself, so that it stays open as long
+    if sys.platform == "linux":
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)  # the sooner it is full
     return theirs
 
 
@@ -161,7 +163,7 @@ async def test_output_that_is_not_taken(
         (tmp_path / "log.txt").touch()
         program = Program(process, tmp_path)
         try:
-            await program.journaled(1000)
+            await program.journaled(600)
             began = trio.current_time()
             assert await program.stop(signal.SIGTERM) == 0
             assert trio.current_time() - began < 60
@@ -174,7 +176,7 @@ async def test_output_that_is_not_taken(
 async def test_closed_descriptors(tmp_path: Path, closed: str) -> None:
     """Promise 6: a launcher that closed standard streams gets a recording all the same."""
     async with open_exchange(rate=RATE) as exchange:
-        command = f'exec "$0" -m mexc_trio {BTC} --url {exchange.url} --duration 3 '
+        command = f'exec "$0" -m mexc_trio {BTC} --url {exchange.url} --duration 1 '
         options = "--stats-interval 0.5 "
         with trio.fail_after(DEADLINE):
             ended = await trio.run_process(
@@ -195,8 +197,8 @@ async def test_a_locale_without_arrows(tmp_path: Path) -> None:
     async with (
         open_exchange(rate=RATE) as exchange,
         running(
-            tmp_path, BTC, "--url", exchange.url, "--duration", "3",
-            variables={"PYTHONIOENCODING": "latin-1"},
+            tmp_path, BTC, "--url", exchange.url, "--duration", "1",
+            variables={"PYTHONIOENCODING": "latin-1"}, forked=False,
         ) as program,
     ):  # fmt: skip
         assert await program.ended() == 0

@@ -53,9 +53,7 @@ async def test_each_row_bears_its_receipt_and_number(
     began = time.time_ns() // 1000
     async with open_exchange(rate=300) as exchange:
         for number, option in enumerate(("--wide", "--no-wide", "--wide")):
-            async with running(
-                tmp_path, *command, "--url", exchange.url, option, forked=True
-            ) as program:
+            async with running(tmp_path, *command, "--url", exchange.url, option) as program:
                 await acknowledged_more(program, 200)
                 if number < 2:
                     program.process.kill()
@@ -86,12 +84,10 @@ async def test_a_narrow_table_stays_so_and_is_recorded_into(tmp_path: Path, stor
     """One line says so; rows that an earlier run left for a wide table find their place, too."""
     command = (BTC, "--linger", "0", "--store", store.url)
     async with open_exchange(rate=200) as exchange:
-        async with running(tmp_path, *command, "--url", exchange.url, forked=True) as program:
+        async with running(tmp_path, *command, "--url", exchange.url) as program:
             await acknowledged_more(program, 50)
             assert await program.stop() == 0
-        async with running(
-            tmp_path, *command, "--url", exchange.url, "--wide", forked=True
-        ) as program:
+        async with running(tmp_path, *command, "--url", exchange.url, "--wide") as program:
             await acknowledged_more(program, 100)
             assert await program.stop() == 0
             assert program.log.count("was made without --wide and stays as it is") == 1
@@ -108,7 +104,7 @@ async def test_of_two_lines_the_first_to_bring_a_row_is_when_it_was_received(
     command = (BTC, "--linger", "0", "--store", store.url, "--wide", "--lines", "2")
     began = time.time_ns() // 1000
     async with open_exchange(rate=300) as exchange:
-        async with running(tmp_path, *command, "--url", exchange.url, forked=True) as program:
+        async with running(tmp_path, *command, "--url", exchange.url) as program:
             await acknowledged_more(program, 300)
             assert await program.stop() == 0
         ended = time.time_ns() // 1000

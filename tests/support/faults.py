@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -24,18 +23,26 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse import schema
+from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal import open_journal
 from mexc_trio.rows import Gap
-from tests.support.forks import Fork, fork
-from tests.support.running import DEADLINE, engine_pid, environment, read_embedded, server_store
+from tests.support.forks import HASTY, Constants, Fork, fork
+from tests.support.running import (
+    DEADLINE,
+    command_text,
+    engine_pid,
+    environment,
+    read_all_embedded,
+    server_store,
+)
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 ROOT: Final = Path(__file__).parents[2]
 SYMBOL: Final = "BTC_USDT"
 TABLE: Final = "btc"
 
-LOOK: Final = 0.02
+LOOK: Final = 0.04
 """Seconds between two looks at a condition: each asks a journal or a server, which is not free."""
 
 REPEAT: Final = float(os.environ.get("MEXC_TRIO_TEST_REPEAT", "1"))
@@ -196,6 +203,8 @@ class Recorder:
     """Of tables that are not there yet."""
     module: str = "mexc_trio"
     """What is run."""
+    constants: Constants = attrs.field(factory=dict)
+    """What is to be other than in the program, besides `HASTY`."""
     _process: Fork | None = attrs.field(init=False, default=None)
     _had_said: int = attrs.field(init=False, default=0)  # bytes of the log, in earlier runs
 
@@ -231,7 +240,7 @@ class Recorder:
             self._process = fork(
                 self.module, [*arguments, "--store", self.store or str(self.state)],
                 env=environment(**self.variables), cwd=self.directory, stdout=out.fileno(),
-                stderr=log.fileno(),
+                stderr=log.fileno(), constants={**HASTY, **self.constants},
             )  # fmt: skip
         return self
 
@@ -282,18 +291,7 @@ class Recorder:
         """Give a command for its store, whether it runs or not."""
         self.directory.mkdir(parents=True, exist_ok=True)
         where = ["--store", self.store or str(self.state), "--state-dir", str(self.state)]
-        with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-            process = fork(
-                "mexc_trio", [*command, *where], cwd=self.directory, env=environment(),
-                stdout=out.fileno(), stderr=err.fileno(),
-            )  # fmt: skip
-            try:
-                code = process.wait(DEADLINE)
-            finally:
-                process.kill()  # if it has not ended
-            for file in (out, err):
-                file.seek(0)
-            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+        return command_text(*command, *where, cwd=self.directory)
 
     def signal(self, number: int = signal.SIGINT) -> None:
         """Send a signal."""
@@ -399,28 +397,52 @@ def make_tables(server: ClickHouseServer, *tables: str, engine: str = "stripelog
 
 def ask(recorder: Recorder, server: ClickHouseServer | None, sql: str) -> list[tuple[Any, ...]]:
     """Ask the store of a recorder, whether or not somebody has it open."""
-    return server.execute(sql) if server is not None else read_embedded(recorder.state, sql)
+    (answer,) = ask_all(recorder, server, sql)
+    return answer
+
+
+def ask_all(
+    recorder: Recorder, server: ClickHouseServer | None, *statements: str
+) -> list[list[tuple[Any, ...]]]:
+    """Ask it more than one thing."""
+    if server is not None:
+        return [server.execute(sql) for sql in statements]
+    return read_all_embedded(recorder.state, *statements)
+
+
+def _rows_of(recorder: Recorder, table: str) -> str:
+    order = " ORDER BY n" if recorder.engine == "mergetree" else ""
+    return (
+        f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table}{order} "
+        f"SETTINGS max_threads = 1"
+    )
+
+
+_GAPS: Final = (
+    f"SELECT symbol, channel, toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), "
+    f"cause, detail, version_before, version_after FROM {DATABASE}.gaps"
+)
 
 
 def stored(
     recorder: Recorder, server: ClickHouseServer | None, table: str = TABLE
 ) -> list[RowTuple]:
     """Return a table's rows in the order of insertion."""
-    order = " ORDER BY n" if recorder.engine == "mergetree" else ""
-    sql = (
-        f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {DATABASE}.{table}{order} "
-        f"SETTINGS max_threads = 1"
-    )
-    return ask(recorder, server, sql)
+    return ask(recorder, server, _rows_of(recorder, table))
 
 
 def stored_gaps(recorder: Recorder, server: ClickHouseServer | None) -> list[Gap]:
     """Return the table `gaps`."""
-    sql = (
-        f"SELECT symbol, channel, toUnixTimestamp64Milli(`from`), toUnixTimestamp64Milli(`to`), "
-        f"cause, detail, version_before, version_after FROM {DATABASE}.gaps"
-    )
-    return [Gap(*row) for row in ask(recorder, server, sql)]
+    return [Gap(*row) for row in ask(recorder, server, _GAPS)]
+
+
+@contextmanager
+def opened(recorder: Recorder, server: ClickHouseServer | None) -> Iterator[None]:
+    """Hold the store of a recorder that has ended open: not each question starts an engine then."""
+    with ExitStack() as stack:
+        if server is None:
+            stack.enter_context(closing(Engine(recorder.state))).access()
+        yield
 
 
 @attrs.frozen
@@ -519,6 +541,16 @@ def compare_gaps(
     assert not missing, f"gaps that are not in the table as often as they should: {missing[:5]}"
     assert not extra, f"in the table, but no gaps: {extra[:5]}"
     TALLY.rows += len(found)
+
+
+def compare_all(
+    exchange: Exchange, recorder: Recorder, server: ClickHouseServer | None
+) -> Comparison:
+    """Compare rows and gaps of the one symbol with what was sent."""
+    rows, gaps = ask_all(recorder, server, _rows_of(recorder, TABLE), _GAPS)
+    found = compare(exchange.connections(), rows)
+    compare_gaps(found.segments, [Gap(*row) for row in gaps])
+    return found
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Programs as processes that begin with everything imported already.
 
-Importing takes a second of a slow processor, which is longer than all else that most tests of
-faults do with a process. So they are forked from one that has imported everything and done nothing,
-and from there on run as `python -m MODULE` does. What a program does from its first line on, tests
-see that start it themselves, see `tests.support.running`.
+Importing takes a second of a slow processor, which is longer than all else that most tests do with
+a process. So they are forked from one that has imported everything and done nothing, and from there
+on run as `python -m MODULE` does. What a program does from its first line on, tests see that start
+it themselves, see `tests.support.running`.
+
+Such a program is in a hurry, too: where it would wait for nothing but the clock, it waits shorter,
+see `HASTY`. How long it really waits, unit tests know, whose clock may jump.
 """
 
 import atexit
@@ -29,16 +32,40 @@ import trio
 _ROOT: Final = Path(__file__).parents[2]
 _NEEDED: Final = (
     "mexc_trio.cli.main",
+    "mexc_trio.exchange.rest",
     "mexc_trio.metrics.answer",
     "mexc_trio.metrics.events",
     "mexc_trio.metrics.systemd",
+    "mexc_trio.operate.compact",
+    "mexc_trio.operate.convert",
+    "mexc_trio.operate.reload",
+    "mexc_trio.operate.reset",
+    "mexc_trio.operate.setup",
+    "mexc_trio.query.sql",
     "mexc_trio.record.recorder",
     "mexc_trio.record.reload",
     "mexc_trio.record.watch",
+    "mexc_trio.screen.live",
+    "mexc_trio.verify.verify",
     "tools.exchange.program",
 )
 _LONGEST: Final = 2**20
 """Bytes of a request."""
+
+Constants = Mapping[str, float]
+"""What a program has in place of its own: by the module's name and the constant's."""
+HASTY: Final[Constants] = {
+    "mexc_trio.clickhouse.async_store.LAST_RETRY": 0.5,
+    "mexc_trio.exchange.connection.SHORTEST_BACKOFF": 0.2,
+    "mexc_trio.exchange.connection.LONGEST_BACKOFF": 2.0,
+    "mexc_trio.journal.journal.PURGE_INTERVAL": 0.2,
+    "mexc_trio.metrics.events.INTERVAL": 0.3,
+    "mexc_trio.record.disk.INTERVAL": 0.2,
+    "mexc_trio.record.rewriting.POLL": 0.05,
+    "mexc_trio.record.writer.LAST_PAUSE": 0.5,
+    "mexc_trio.record.writer.LAST_HOLD": 1.0,
+}
+"""Pauses until something is tried or looked at again."""
 
 
 @attrs.define(eq=False)
@@ -119,13 +146,16 @@ _mutex: Final = threading.Lock()
 
 def fork(
     module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int,
-    stderr: int,
+    stderr: int, constants: Constants = HASTY,
 ) -> Fork:  # fmt: skip
     """Do as `python -m MODULE ARGUMENTS...`, which writes to these two file descriptors."""
     with _mutex:
         if not _servers:
             _servers.append(_Server())
-    request = {"module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
+    request = {
+        "module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env),
+        "constants": dict(constants),
+    }  # fmt: skip
     return _servers[0].fork(request, stdout, stderr)
 
 
@@ -177,6 +207,11 @@ def _become(request: Mapping[str, Any], output: int, error: int, ended: int) -> 
     os.environ.update(request["env"])
     time.tzset()
     sys.stdout.reconfigure(line_buffering="PYTHONUNBUFFERED" in os.environ)  # type: ignore[union-attr]
+    for place, value in request["constants"].items():
+        module, _, name = place.rpartition(".")
+        if name not in (names := vars(sys.modules[module])):
+            raise LookupError(f"{module} has no {name}")
+        names[name] = value
     sys.argv = [request["module"], *request["arguments"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     sys.exit()

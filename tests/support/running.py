@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import attrs
@@ -39,11 +40,17 @@ def environment(**variables: str) -> dict[str, str]:
 
 def read_embedded(directory: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask an embedded store, whether or not somebody has it open."""
+    (answer,) = read_all_embedded(directory, sql)
+    return answer
+
+
+def read_all_embedded(directory: Path, *statements: str) -> list[list[tuple[Any, ...]]]:
+    """Ask it more than one thing."""
     with (
         closing(Engine(directory)) as engine,
         closing(ServerStore(engine.access().target(COMMANDS), 1)) as server,
     ):
-        return server.query(sql)
+        return [server.query(sql) for sql in statements]
 
 
 def engine_pid(directory: Path) -> int:
@@ -144,11 +151,11 @@ async def running(
     directory: Path,
     *arguments: str,
     variables: Mapping[str, str] | None = None,
-    forked: bool = False,
+    forked: bool = True,
 ) -> AsyncIterator[Program]:
     """Run the program in a directory; whatever happens, it has ended afterwards.
 
-    `forked` spares the imports, where a test is not about the program's start, see `forks`.
+    Unless it is `forked` it imports all by itself, as where a test is about its start: see `forks`.
     """
     env = environment(**(variables or {}))
     with (
@@ -171,6 +178,32 @@ async def running(
             process.kill()
             with trio.CancelScope(shield=True):
                 await _end(process)
+
+
+def command(*arguments: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run the program to its end, forked; return what it said and its exit code."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        process = fork(
+            "mexc_trio", arguments, cwd=cwd, env=environment(**variables), stdout=out.fileno(),
+            stderr=err.fileno(),
+        )  # fmt: skip
+        try:
+            code = process.wait(DEADLINE)
+        finally:
+            process.kill()  # if it has not ended
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+
+def command_text(
+    *arguments: str, cwd: Path, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Do the same; what it said is text."""
+    done = command(*arguments, cwd=cwd, **variables)
+    return subprocess.CompletedProcess(
+        arguments, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 @attrs.frozen
