@@ -1,9 +1,10 @@
 """What tests of processes share: ClickHouse servers and embedded stores with empty tables."""
 
-from collections.abc import Iterator
-from contextlib import closing
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
@@ -20,21 +21,59 @@ def server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
     return clickhouse_server
 
 
+@pytest.fixture
+def emptied_server(clickhouse_server: ClickHouseServer) -> ClickHouseServer:
+    """Lend it without any table of ours, and of nobody else's in our database."""
+    for statement in ("DROP DATABASE {} SYNC", "CREATE DATABASE {}"):
+        clickhouse_server.execute(statement.format(DATABASE))
+    return clickhouse_server
+
+
+@attrs.define
+class Kept:
+    """Engines that are kept: to start another takes longer than most of what tests ask it."""
+
+    place: Path
+    stores: list[EmbeddedStore] = attrs.field(factory=list)
+
+    def lend(self, number: int) -> Path:
+        """Return the directory of one of them, in which nothing was recorded yet."""
+        while len(self.stores) <= number:
+            self.stores.append(EmbeddedStore(self.place / str(len(self.stores))))
+        store = self.stores[number]
+        for statement in ("DROP DATABASE {} SYNC", "CREATE DATABASE {}"):
+            store.query(statement.format(DATABASE))
+        for left in store.directory.glob("*journal*"):
+            left.unlink()
+        return store.directory
+
+
 @pytest.fixture(scope="session")
-def kept_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    """Keep one engine: to start another takes longer than most of what tests ask it."""
-    with closing(EmbeddedStore(tmp_path_factory.mktemp("kept") / "data")) as store:
-        yield store
+def kept_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    """Keep the session's engines."""
+    kept = Kept(tmp_path_factory.mktemp("kept"))
+    yield kept
+    for store in kept.stores:
+        store.close()
 
 
 @pytest.fixture
-def kept_data(kept_store: EmbeddedStore, tmp_path: Path) -> Path:
-    """Lend its directory as `tmp_path / "data"`, without tables; whoever opens it finds it open."""
-    for statement in ("DROP DATABASE {} SYNC", "CREATE DATABASE {}"):
-        kept_store.query(statement.format(DATABASE))
-    place = tmp_path / "data"
-    place.symlink_to(kept_store.directory)
-    return place
+def kept(kept_engines: Kept, tmp_path: Path) -> Callable[[str], Path]:
+    """Lend directories in `tmp_path` that are new stores; whoever opens them finds them open."""
+    numbers = itertools.count()
+
+    def lend(name: str) -> Path:
+        place = tmp_path / name
+        place.symlink_to(kept_engines.lend(next(numbers)))
+        return place
+
+    return lend
+
+
+@pytest.fixture
+def kept_data(kept: Callable[[str], Path]) -> Path:
+    """Lend one as `tmp_path / "data"`."""
+    return kept("data")
 
 
 @pytest.fixture(params=["embedded", "server"])

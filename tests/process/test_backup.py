@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +75,18 @@ def tables(directory: Path) -> set[str]:
                 "SELECT name FROM system.tables WHERE database = 'mexc_data'"
             )
         }
+
+
+@pytest.fixture
+def a_kept(kept: Callable[[str], Path]) -> None:
+    """Have an engine for `tmp_path / "a"` that was there before, which saves to start one."""
+    kept("a")
+
+
+@pytest.fixture
+def both_kept(a_kept: None, kept: Callable[[str], Path]) -> None:
+    """Have one for `tmp_path / "b"` as well."""
+    kept("b")
 
 
 def backup(store: object, out: Path, *symbols: str) -> int:
@@ -152,6 +164,7 @@ def test_the_checksum_is_of_rows_and_order_alone(
 # --- There and back ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_from_embedded_to_embedded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All tables come back row for row, and the ledger; what is new has its views."""
     market: dict[str, Sequence[RowTuple]] = {
@@ -174,6 +187,7 @@ def test_from_embedded_to_embedded(tmp_path: Path, capsys: pytest.CaptureFixture
     assert tables(tmp_path / "b") == {"btc", "eth", "gaps", "sol"} | views
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_to_a_server_and_back(tmp_path: Path) -> None:
     """Moving from the embedded store to a server, and from a server, takes two commands."""
     market: dict[str, Sequence[RowTuple]] = {"btc": rows_of_market(), "gaps": LEDGER}
@@ -190,6 +204,7 @@ def test_to_a_server_and_back(tmp_path: Path) -> None:
         assert stored(tmp_path / "b", name) == rows
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_only_some_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A backup of some symbols has their tables, and their rows of the ledger."""
     rows = market_rows(20, oddities=0.0)
@@ -210,6 +225,7 @@ def test_only_some_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_rows_that_are_there_are_never_in_danger(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +306,7 @@ def make_a_pipe(copy: Path) -> None:
         (remove, 1, "cannot be read"),
     ],
 )
+@pytest.mark.usefixtures("a_kept")
 def test_a_damaged_backup_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], harm: Any, code: int, message: str
 ) -> None:
@@ -302,6 +319,7 @@ def test_a_damaged_backup_is_refused(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.usefixtures("a_kept")
 def test_a_backup_that_nobody_made_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +340,7 @@ def test_a_backup_that_nobody_made_is_refused(
         assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_a_restore_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,6 +364,7 @@ def test_a_restore_that_fails_leaves_nothing(
     assert stored(tmp_path / "b", "btc") == rows[:12_000]
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_a_restore_touches_nothing_that_a_recorder_holds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +382,7 @@ def test_a_restore_touches_nothing_that_a_recorder_holds(
     assert stored(tmp_path / "b", "btc") == rows
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_rows_that_changed_on_the_way_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,6 +403,7 @@ def test_rows_that_changed_on_the_way_are_noticed(
     assert tables(tmp_path / "b") == set()
 
 
+@pytest.mark.usefixtures("a_kept")
 def test_a_backup_never_writes_over_anything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -398,6 +420,7 @@ def test_a_backup_never_writes_over_anything(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "copy"]
 
 
+@pytest.mark.usefixtures("a_kept")
 def test_a_backup_empties_no_directory_that_somebody_leads_it_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -451,6 +474,7 @@ def test_ctrl_c_in_a_backup(tmp_path: Path) -> None:
 # --- The recorder afterwards ---------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_kept")
 def test_a_journal_learns_of_restored_rows(tmp_path: Path) -> None:
     """A journal that knew the table as empty expects the restored rows from then on."""
     rows = rows_of_market()
@@ -469,7 +493,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
     """What is recorded next comes after the restored rows, and the time between is a gap."""
     async with open_exchange(rate=200) as exchange:
         arguments = ("BTC_USDT", "--url", exchange.url, "--linger", "0.1")
-        async with running(tmp_path, *arguments, forked=True) as program:
+        async with running(tmp_path, *arguments) as program:
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > 100)
             exchange.silence()
             first = exchange.rows("BTC_USDT")
@@ -486,7 +510,7 @@ async def test_recording_goes_on_after_a_restore(tmp_path: Path, journal: bool) 
             data.mkdir()
             shutil.move(tmp_path / "journal.sqlite", data)
         assert restore(data, tmp_path / "copy") == 0
-        async with running(tmp_path, *arguments, forked=True) as program:
+        async with running(tmp_path, *arguments) as program:
             await program.until(lambda: len(exchange.rows("BTC_USDT")) > len(first) + 100)
             exchange.silence()
             sent = len(exchange.rows("BTC_USDT"))

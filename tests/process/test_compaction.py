@@ -40,10 +40,10 @@ STRANGE: RowTuple = (1, "d", "1|1|1")
 
 
 @pytest.fixture(params=["embedded", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, kept_data: Path) -> Iterator[Store]:
     """Open either store with an empty table."""
     if request.param == "embedded":
-        opened: Store = EmbeddedStore(tmp_path / "store")
+        opened: Store = EmbeddedStore(kept_data)
     else:
         server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
         for table in ("btc", COPY):
@@ -269,9 +269,9 @@ def test_rows_that_come_meanwhile_are_not_lost(store: Store, statement: str) -> 
     assert content(store) == [*rows, STRANGE]
 
 
-def test_a_reader_in_the_middle_reads_on(tmp_path: Path) -> None:
+def test_a_reader_in_the_middle_reads_on(kept_data: Path) -> None:
     """What he began to read is the table as it was, to its end."""
-    with closing(EmbeddedStore(tmp_path / "store")) as store:
+    with closing(EmbeddedStore(kept_data)) as store:
         schema.prepare(store, [BTC])
         rows = fill(store, 60)
         sql = f"SELECT m, sleepEachRow(0.002) FROM {DATABASE}.btc"

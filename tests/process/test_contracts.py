@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -169,8 +170,8 @@ async def test_many_are_asked_for_by_the_list_and_trouble_passes(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with deals before and after a change of the contract."""
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Lend a directory with deals before and after a change of the contract, which stays open."""
     directory = tmp_path_factory.mktemp("contracts")
     with closing(EmbeddedStore(directory)) as store:
         prepare(store, [market_table("btc"), market_table("eth"), CONTRACTS])
@@ -179,7 +180,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.append(CONTRACTS, SIZES)
         store.append(CONTRACTS, [(ETH, NOON + 500, "eth", math.nan, math.nan, 1.0, -1, 0, 0, "{}")])
         views.create(store, ["btc", "eth"])
-    return directory
+        yield directory
 
 
 def export(data: Path, out: Path, *arguments: str) -> int:

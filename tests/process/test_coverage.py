@@ -1,6 +1,7 @@
 """How complete is what was recorded? Faults planted in tables, each of which must be named."""
 
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -80,8 +81,11 @@ TABLES = [
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Make a store in which each table has one fault, and `btc` and `clean` have none."""
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Make a store in which each table has one fault, and `btc` and `clean` have none.
+
+    It stays open, so that there is one engine for all who look at it.
+    """
     settings = Settings(store=EmbeddedTarget(tmp_path_factory.mktemp("planted") / "data"))
     store = open_store(settings)
     prepare(store, [*map(market_table, TABLES), GAPS])
@@ -124,8 +128,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     plant(store, "once", (0, 1))
     # A whole hour again, long after.
     plant(store, "back_later", all_, (noon, noon + 9000))
+    yield settings
     store.close()
-    return settings
 
 
 @pytest.fixture(scope="module")

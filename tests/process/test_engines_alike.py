@@ -5,7 +5,8 @@ in the order of receipt by accident.
 """
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,12 +50,14 @@ def fill(directory: Path, engine: TableEngine) -> None:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[TableEngine, Path]:
-    """Return a store of each engine with the same rows."""
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[TableEngine, Path]]:
+    """Lend a store of each engine with the same rows; they stay open for all who read them."""
     directories = {engine: tmp_path_factory.mktemp(engine) for engine in ENGINES}
-    for engine, directory in directories.items():
-        fill(directory, engine)
-    return directories
+    with ExitStack() as stack:
+        for engine, directory in directories.items():
+            stack.enter_context(closing(EmbeddedStore(directory)))
+            fill(directory, engine)
+        yield directories
 
 
 def said(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:

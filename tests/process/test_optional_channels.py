@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +34,8 @@ EACH: Final = pytest.mark.parametrize("name", OPTIONAL)
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a store with one symbol of all channels, and another one of the usual."""
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make a store with one symbol of all channels, and another one of the usual; it stays open."""
     path = tmp_path_factory.mktemp("channels") / "data"
     with closing(EmbeddedStore(path)) as store:
         tables = [market_table("btc", recorded=(*USUAL, *OPTIONAL)), market_table("eth")]
@@ -43,7 +44,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = [row for those in ROWS.values() for row in those]
         store.append(tables[0], [*rows, (DAY, "d", "5|1|1"), (DAY, "t", "5||||")])
         store.append(tables[1], [(DAY, "d", "5|1|1")])
-    return path
+        yield path
 
 
 def wanted(name: str, numbers: Numbers) -> list[tuple[int, Any]]:

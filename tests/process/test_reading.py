@@ -57,10 +57,10 @@ FORMATS = (
 )
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A store that nobody has open, of three INSERTs."""
-    path = tmp_path / "data"
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that nobody has open, of three INSERTs; nobody may change it."""
+    path = tmp_path_factory.mktemp("reading") / "data"
     with closing(EmbeddedStore(path)) as store:
         prepare(store, [TABLE])
         for first in range(0, len(ROWS), 1000):

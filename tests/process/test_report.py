@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -74,8 +74,11 @@ ROWS: Final = {"btc": rows_of("BTC_USDT"), "eth": rows_of("ETH_USDT")}
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a store of two symbols, one of which has nothing on the day before that."""
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make a store of two symbols, one of which has nothing on the day before that.
+
+    It stays open, or each command would start an engine.
+    """
     path = tmp_path_factory.mktemp("report") / "data"
     with closing(EmbeddedStore(path)) as store:
         prepare(store, [*map(market_table, [*ROWS, "idle"]), GAPS])
@@ -84,7 +87,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.append(market_table(table), rows[first : first + 5000])
         store.append(market_table("idle"), [(MIDNIGHT - 9 * DAY, "d", "1|1|1")])
         store.append(GAPS, [(*gap, "", 0, 0) for gap in LEDGER])
-    return path
+        yield path
 
 
 @pytest.fixture(scope="module")

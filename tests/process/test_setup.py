@@ -62,6 +62,7 @@ def with_tables(server: ClickHouseServer) -> Settings:
     return Settings(store=parse_store(server.url))
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_it_creates_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The summary has one line a symbol, in its known form, and names what is new."""
     settings = embedded(tmp_path / "data")
@@ -83,6 +84,7 @@ def test_it_creates_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["btc"]["ts"] == "DateTime64(3)"
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_twice_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is there stays as it is, rows included; only what is missing is added."""
     settings = embedded(tmp_path / "data")
@@ -107,6 +109,7 @@ def test_twice_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str
     store.close()
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_the_table_that_the_settings_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +121,7 @@ def test_the_table_that_the_settings_name(
     assert sorted(tables(settings)) == ["bitcoin", "gaps"]
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_a_table_of_somebody_else_is_refused(tmp_path: Path) -> None:
     """A table without our columns is named, and left alone."""
     settings = embedded(tmp_path / "data")
@@ -149,6 +153,7 @@ def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
         run(embedded(tmp_path / "file" / "data"), "BTC_USDT")
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_the_embedded_engine_has_no_system_logs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

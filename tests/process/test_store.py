@@ -32,7 +32,7 @@ from mexc_trio.errors import (
     TableMissing,
 )
 from mexc_trio.settings.targets import ServerTarget, parse_store
-from tests.support.faults import make_tables
+from tests.support.faults import make_tables, wait_until
 from tests.support.running import DEADLINE
 from tools.clickhouse import DATABASE, ClickHouseServer
 
@@ -48,11 +48,11 @@ def server_store(url: str) -> ServerStore:
 
 @pytest.fixture(params=["embedded", "server"])
 def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clickhouse_server: ClickHouseServer
+    request: pytest.FixtureRequest, kept_data: Path, clickhouse_server: ClickHouseServer
 ) -> Iterator[Store]:
     """Open either store with empty tables."""
     if request.param == "embedded":
-        opened: Store = EmbeddedStore(tmp_path / "store")
+        opened: Store = EmbeddedStore(kept_data)
         schema.prepare(opened, [BTC, GAPS])
     else:
         for table in ("btc", "gaps"):
@@ -209,11 +209,7 @@ def test_running_insert_is_seen(clickhouse_server: ClickHouseServer) -> None:
         assert schema.inserting(other, "btc")
         assert not schema.inserting(other, "gaps")
         client.disconnect()
-        for _ in range(2000):
-            if not schema.inserting(other, "btc"):
-                break
-        else:
-            raise AssertionError("it is still running")
+        wait_until("it is not running", lambda: not schema.inserting(other, "btc"))
 
 
 def test_ctrl_c_leaves_no_connection_open(

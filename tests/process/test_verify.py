@@ -3,7 +3,7 @@
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -101,6 +101,7 @@ damages = pytest.mark.parametrize("damage", [cut, zero])
 # The embedded store.
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_the_numbers_are_those_of_the_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +129,7 @@ def test_the_numbers_are_those_of_the_rows(
     assert f"\n{2 * BLOCKS} INSERTs, for which the engine takes " in said
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_sizes_as_a_current_server_tells_them(tmp_path: Path) -> None:
     """What the engine itself says of its tables' sizes is the length of their files."""
     settings = embedded(tmp_path / "data", "btc", "eth")
@@ -287,6 +289,7 @@ async def test_while_a_recorder_answers(tmp_path: Path) -> None:
     assert facts.gaps.table.rows == 1
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_symbols_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only what was asked for is read; a symbol without a table, or with a strange one, is told."""
     settings = embedded(tmp_path / "data", "btc", "eth")
@@ -304,9 +307,10 @@ def test_symbols_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [table.name for table in gather(settings, ()).tables] == ["btc", "eth"]
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_impossible_times_are_named_and_count_for_nothing(tmp_path: Path) -> None:
     """A deal of 1970 and one of 2286: coverage, order and the time that it takes are as without."""
-    settings = embedded(tmp_path, "btc")
+    settings = embedded(tmp_path / "data", "btc")
     before = gather(settings, ())
     store = open_store(settings)
     odd = [Row(ts, "d", "107.5|2|1") for ts in (0, 1_700_000_000, 9_999_999_999_999)]
@@ -321,6 +325,7 @@ def test_impossible_times_are_named_and_count_for_nothing(tmp_path: Path) -> Non
     assert "BTC_USDT: 3 rows with an impossible time" in named.text
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_the_table_that_the_settings_name(tmp_path: Path) -> None:
     """A symbol's own section of the settings file counts here too."""
     embedded(tmp_path / "data", "bitcoin")
@@ -330,12 +335,14 @@ def test_the_table_that_the_settings_name(tmp_path: Path) -> None:
     assert [table.name for table in gather(settings, ["BTC_USDT"]).tables] == ["bitcoin"]
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_an_empty_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing recorded yet is said, and is nothing wrong; tables without rows are sound."""
     assert verify(embedded(tmp_path / "data"), ()) == 0
     assert capsys.readouterr().out.startswith("empty: no symbol was recorded yet\n")
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_tables_without_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What `setup` makes is sound before the first row."""
     settings = Settings(store=EmbeddedTarget(tmp_path / "data"))
@@ -366,6 +373,7 @@ def test_what_a_repair_put_aside(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "\nbtc_damaged_20261122_101112: was left by a repair and takes " in said
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_the_gaps(tmp_path: Path) -> None:
     """Gaps are counted by symbol and cause; an outage of all channels is among the longest."""
     later = START + 10_000_000
@@ -403,6 +411,7 @@ def test_the_gaps(tmp_path: Path) -> None:
 # The journal.
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_rows_that_wait_in_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a run that was killed left in the journal is counted; it is nothing wrong."""
     settings = embedded(tmp_path / "data", "btc")
@@ -417,6 +426,7 @@ def test_rows_that_wait_in_the_journal(tmp_path: Path, capsys: pytest.CaptureFix
         assert journal.queue("btc").backlog == BLOCK
 
 
+@pytest.mark.usefixtures("kept_data")
 def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
     """A journal that is damaged is a problem, and names where it is kept."""
     settings = embedded(tmp_path / "data", "btc")
@@ -429,12 +439,11 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[ClickHouseServer]:
-    """Lend a server of one's own with tables like the embedded store's, as old ones can have."""
-    with ClickHouseServer() as server:
-        server.execute(f"CREATE TABLE mexc_data.btc {MARKET}")
-        server.execute(f"CREATE TABLE mexc_data.gaps {LEDGER}")
-        yield server
+def server(emptied_server: ClickHouseServer) -> ClickHouseServer:
+    """Lend a server with tables like the embedded store's, as old ones can have."""
+    emptied_server.execute(f"CREATE TABLE mexc_data.btc {MARKET}")
+    emptied_server.execute(f"CREATE TABLE mexc_data.gaps {LEDGER}")
+    return emptied_server
 
 
 def settings_of(server: ClickHouseServer, state: Path, *, readonly: bool = False) -> Settings:
