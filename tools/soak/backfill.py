@@ -8,6 +8,7 @@ row of the ledger against what was missed.
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 from collections import Counter
@@ -41,6 +42,8 @@ class Cuts(Place):
     """Seconds of a cut; the shortest has one."""
     rate: float = 10.0
     """Deals a second."""
+    calm: float = math.inf
+    """The same after a cut, if fewer: what was cut then stays among the newest for longer."""
     ids: bool = False
     """Whether the exchange's REST interface tells deals' ids."""
     lag: float = 0.0
@@ -105,11 +108,10 @@ class _Market:
 
     async def run(self) -> None:
         """Deal until cancelled."""
-        pause = _DEALS_A_FRAME / self.rate
         while True:
             with trio.CancelScope(shield=True):  # what was made is sent, also at the end
                 await self._deal()
-            await trio.sleep(pause)
+            await trio.sleep(_DEALS_A_FRAME / self.rate)
 
     async def _deal(self) -> None:
         frame = self.exchange.market.frame(SYMBOL, "deal", oddity="")
@@ -129,14 +131,14 @@ async def try_backfill(trial: Cuts) -> Result:
         if (rest := exchange.rest) is None:
             raise RuntimeError("an exchange with a port for it has a REST interface")
         rest.ids, rest.lag, rest.most = trial.ids, trial.lag, trial.most
-        market = _Market(exchange, trial.rate)
+        market = _Market(exchange, min(trial.rate, trial.calm))
         recorder = await _start(trial, exchange)
         try:
             it.start_soon(market.run)
             began = trio.current_time()
             chance = random.Random(trial.seed)
             for _ in range(trial.cuts):
-                await _cut(trial, exchange, recorder, chance)
+                await _cut(trial, market, recorder, chance)
                 if trial.kill:
                     await trio.sleep(1.6 * chance.random())
                     recorder.kill()
@@ -168,14 +170,15 @@ async def _start(trial: Cuts, exchange: Exchange) -> trio.Process:
     return recorder
 
 
-async def _cut(
-    trial: Cuts, exchange: Exchange, recorder: trio.Process, chance: random.Random
-) -> None:
+async def _cut(trial: Cuts, market: _Market, recorder: trio.Process, chance: random.Random) -> None:
     """Cut the line, let the market go on, and let the recorder come back."""
-    await trio.sleep(0.5 + 2 * chance.random())
+    exchange = market.exchange
+    await trio.sleep(0.5 + chance.random())
     await exchange.stop_listening()
     await exchange.drop()
+    market.rate = trial.rate
     await trio.sleep(1 + chance.random() * (trial.longest - 1))
+    market.rate = min(trial.rate, trial.calm)
     await exchange.listen()
     await until(exchange, recorder, lambda: bool(subscribed(exchange)))
 

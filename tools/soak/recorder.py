@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import attrs
 import trio
 
+from mexc_trio.read.reading import open_reader
 from mexc_trio.rows import Gap
+from mexc_trio.settings import Settings
+from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from tools.market import CHANNELS, Row
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from tools.exchange.connection import Connection
 
 SYMBOL: Final = "BTC_USDT"
-LONGEST_WAIT: Final = 60.0
+LONGEST_WAIT: Final = 180.0
 """Seconds for which anything is waited for."""
 _LOOK: Final = 0.5
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -71,10 +73,13 @@ class Place:
 
     def ask(self, sql: str) -> list[list[object]]:
         """Return the rows of an answer, in the order of insertion."""
-        sql += " SETTINGS max_threads = 1"
-        done = self.run("sql", sql, "--format", "JSONCompactEachRow")
-        done.check_returncode()
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        store = (
+            parse_store(self.store)
+            if "://" in self.store
+            else EmbeddedTarget(self.directory / self.store)
+        )
+        with open_reader(Settings(store=store)) as reader:
+            return [list(row) for row in reader.query(f"{sql} SETTINGS max_threads = 1")]
 
     def rows(self) -> list[Row]:
         """Return what is stored, in the order of insertion."""
