@@ -17,6 +17,7 @@ from mexc_trio.metrics import events
 from mexc_trio.metrics.command import Command
 from mexc_trio.metrics.events import tell
 from mexc_trio.record.recording import Recording
+from tests.support.running import DEADLINE
 from tools.metrics_cost import recorder
 
 KEEP: Final = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())"
@@ -53,15 +54,15 @@ async def test_a_command_gets_the_line_and_none_of_our_secrets(
 
 
 @pytest.mark.parametrize(
-    ("words", "warning"),
+    ("seconds", "words", "warning"),
     [
-        (("sh", "-c", "sleep 1000 & sleep 1000"), "took longer than 1 s and was killed"),
-        (("sh", "-c", "yes | cat"), "took longer than 1 s and was killed"),
-        (("sh", "-c", "yes >&2"), "took longer than 1 s and was killed"),
-        (("sh", "-c", "echo no host >&2; exit 6"), "ended with 6: no host"),
-        (("sh", "-c", "exec 0<&-; exit 3"), "ended with 3"),
-        (("sh", "-c", r"printf '\033[2J\377' >&2; exit 1"), "ended with 1: [2J\ufffd"),
-        (("/no/such/program",), "does not start: No such file or directory"),
+        (1, ("sh", "-c", "sleep 1000 & sleep 1000"), "took longer than 1 s and was killed"),
+        (1, ("sh", "-c", "yes | cat"), "took longer than 1 s and was killed"),
+        (1, ("sh", "-c", "yes >&2"), "took longer than 1 s and was killed"),
+        (DEADLINE, ("sh", "-c", "echo no host >&2; exit 6"), "ended with 6: no host"),
+        (DEADLINE, ("sh", "-c", "exec 0<&-; exit 3"), "ended with 3"),
+        (DEADLINE, ("sh", "-c", r"printf '\033[2J\377' >&2; exit 1"), "ended with 1: [2J\ufffd"),
+        (DEADLINE, ("/no/such/program",), "does not start: No such file or directory"),
     ],
     ids=[
         "hangs",
@@ -74,12 +75,12 @@ async def test_a_command_gets_the_line_and_none_of_our_secrets(
     ],
 )
 async def test_a_command_in_trouble_is_one_warning(
-    words: tuple[str, ...], warning: str, caplog: pytest.LogCaptureFixture
+    seconds: float, words: tuple[str, ...], warning: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever it does ends in time, with all that it has started, and is told once."""
     command = Command()
     began = time.monotonic()
-    await command.run(words, b"{}\n" * 3000, 1.0)
+    await command.run(words, b"{}\n" * 3000, seconds)
     assert time.monotonic() - began < 60
     assert [one.getMessage() for one in caplog.records] == [f"--on-event: {words[0]} {warning}"]
     assert not [one for one in psutil.Process().children(recursive=True) if one.name() == "sleep"]

@@ -275,11 +275,16 @@ async def test_order_book_as_it_stands(exchange: Exchange, client: Client) -> No
 
 async def test_more_than_the_limit_is_throttled(rest: Rest, client: Client) -> None:
     """By the exchange's own complaint in HTTP 200, and only for the second that has too many."""
-    rest.most = 2
-    await client.get("ping")
-    await client.get("ping")
-    with pytest.raises(RestError, match="code 510"):
-        await client.get("ping")
+    rest.most, answered, refused = 2, 0, ""
+    with trio.fail_after(DEADLINE):
+        while not refused:  # on a crowded machine a second may be over before the third request
+            try:
+                await client.get("ping")
+                answered += 1
+            except RestError as error:
+                refused = str(error)
+    assert "code 510" in refused
+    assert answered >= 2
 
 
 async def test_other_paths_are_not_found(rest: Rest) -> None:

@@ -5,7 +5,8 @@ import os
 import pwd
 import stat
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,21 @@ from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
 
-def try_to_hold(names: Collection[str], table: str, places: Sequence[Path] | None) -> str:
-    """Hold a table as another process does, for a moment; return why that cannot be."""
+@pytest.fixture(scope="module")
+def another() -> Iterator[Pool]:
+    """Lend another process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return str(pool.apply(_hold, (names, table, places)))
+        yield pool
+
+
+@pytest.fixture
+def try_to_hold(another: Pool) -> Callable[..., str]:
+    """Hold a table as another process does, for a moment; return why that cannot be."""
+
+    def hold(names: Collection[str], table: str, places: Sequence[Path] | None) -> str:
+        return str(another.apply(_hold, (names, table, places)))
+
+    return hold
 
 
 def _hold(names: Collection[str], table: str, places: Sequence[Path] | None) -> str:
@@ -31,7 +43,7 @@ def _hold(names: Collection[str], table: str, places: Sequence[Path] | None) -> 
         return str(error)
 
 
-def test_one_recorder_for_each_table(tmp_path: Path) -> None:
+def test_one_recorder_for_each_table(tmp_path: Path, try_to_hold: Callable[..., str]) -> None:
     """Another table, another store, and a table that was released are free."""
     with hold_tables("the store", ["localhost:9000/db"], ["btc", "eth"], [tmp_path]) as locks:
         refused = try_to_hold(["localhost:9000/db"], "btc", [tmp_path])
@@ -43,7 +55,7 @@ def test_one_recorder_for_each_table(tmp_path: Path) -> None:
         assert try_to_hold(["localhost:9000/db"], "eth", [tmp_path])
 
 
-def test_one_store_by_two_names(tmp_path: Path) -> None:
+def test_one_store_by_two_names(tmp_path: Path, try_to_hold: Callable[..., str]) -> None:
     """`localhost` and `127.0.0.1` are one store when it has said what it is."""
     with hold_tables("the store", ["localhost:9000/db", "uuid"], ["btc"], [tmp_path]):
         assert try_to_hold(["127.0.0.1:9000/db", "uuid"], "btc", [tmp_path])
@@ -70,7 +82,7 @@ def test_neither_a_home_nor_a_place_for_what_is_temporary(monkeypatch: pytest.Mo
     assert Path("/home/x/.local/state") in usual_places()
 
 
-def test_the_first_place_that_can_be_had(tmp_path: Path) -> None:
+def test_the_first_place_that_can_be_had(tmp_path: Path, try_to_hold: Callable[..., str]) -> None:
     """A link that somebody has prepared is not followed."""
     first, second = tmp_path / "first", tmp_path / "a" / "second"
     first.mkdir()
@@ -96,7 +108,9 @@ def test_what_somebody_put_in_the_locks_place(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_who_holds_what_is_the_machines_keeps_nobody_from_his_own_store(tmp_path: Path) -> None:
+def test_who_holds_what_is_the_machines_keeps_nobody_from_his_own_store(
+    tmp_path: Path, try_to_hold: Callable[..., str]
+) -> None:
     """Any user may hold a byte of the machine's file. The file of a directory is not theirs."""
     settings = Settings(store=EmbeddedTarget(tmp_path))
     with hold_tables("nothing", [settings.store.identity], ["btc"]), exclusive(settings) as held:

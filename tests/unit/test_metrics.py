@@ -91,7 +91,7 @@ async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> N
     assert value(samples, "backlog_rows") == 13  # one of them is the gap
     assert value(samples, "symbol_backlog_rows", symbol="S0_USDT") == 3
     last = value(samples, "last_frame_timestamp_seconds", channel="deal")
-    assert last == pytest.approx(time.time(), abs=5)
+    assert last == pytest.approx(time.time(), abs=60)
     assert value(samples, "journal_bytes") > 1000
     assert value(samples, "disk_free_bytes") > value(samples, "disk_bound_bytes") > 0
 
