@@ -79,7 +79,7 @@ class Repeated:
 
 
 @attrs.frozen
-class Order:
+class InsertionOrder:
     """What reading a table in the order of insertion showed."""
 
     pauses: Mapping[Channel, Sequence[Span]]
@@ -132,7 +132,7 @@ class OrderedRows:
 
 def read_order(
     store: Readable, source: OrderedRows, starts: Mapping[Channel, str], fills: str
-) -> Order:
+) -> InsertionOrder:
     """Read a table in the order of insertion; `why_not` has no objection.
 
     `starts` are, for each channel, the SELECT for the starts of its gaps in milliseconds; `fills`
@@ -143,7 +143,7 @@ def read_order(
         name: _steps(store, source, name, starts[name], fills if name == "deal" else none)
         for name in CHANNELS
     }
-    return Order(
+    return InsertionOrder(
         {name: steps.pauses for name, steps in found.items()},
         {name: steps.backwards for name, steps in found.items()},
         _repeated(store, source, found, starts),

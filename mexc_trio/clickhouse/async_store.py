@@ -129,7 +129,7 @@ class AsyncStore:
         """See `InsertScheduler.scheduled`."""
         await self.scheduler.scheduled(wait, queue)
 
-    async def quiet(self, table: Table) -> None:
+    async def until_conclusive(self, table: Table) -> None:
         """Wait until what a table lacks means something; see `replicas.inconclusive`."""
         pause, began = FIRST_PAUSE, trio.current_time()
         while why := await self.run(lambda: replicas.inconclusive(self.store, table.name)):

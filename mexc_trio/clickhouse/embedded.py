@@ -1,6 +1,6 @@
 """The store in a directory: the engine beside us as any other server, and its files beside us.
 
-What can be done because the files are within reach is here: sealing them at a clean stop, and
+What can be done because the files are within reach is here: their fingerprint at a clean stop, and
 repairing an index that cannot be read.
 """
 
@@ -23,7 +23,7 @@ from mexc_trio.files import sync_directory
 from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import ServerTarget
 
-_SEALED: Final = 65536
+_FINGERPRINTED: Final = 65536
 """Bytes at the end of each file that its fingerprint covers."""
 
 
@@ -64,7 +64,7 @@ class EmbeddedStore(ServerStore):
                 with (self._files(table) / name).open("rb") as file:
                     os.fsync(file.fileno())
                     size = file.seek(0, os.SEEK_END)
-                    file.seek(max(0, size - _SEALED))
+                    file.seek(max(0, size - _FINGERPRINTED))
                     digest.update(f"{name} {size} ".encode() + file.read())
             sync_directory(self._files(table).resolve())
         except OSError:

@@ -15,10 +15,10 @@ from mexc_trio.export.exported_days import read_ledger
 from mexc_trio.export.formats import FileWriter, Piped, open_writer
 from mexc_trio.export.gaps import GapSource, book_gaps, clearable
 from mexc_trio.export.nautilus import export_catalog
-from mexc_trio.export.order import row_numbers
 from mexc_trio.export.part import Part, days, whole
 from mexc_trio.export.request import STANDARD_OUTPUT, ExportRequest
 from mexc_trio.export.source import LINES, ExportSource, Plan, find_source
+from mexc_trio.export.time_order import row_numbers
 from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow

@@ -1,6 +1,6 @@
 """Rows out of a store for an export: counted first, then read in the order of time.
 
-A first pass over the times tells how many rows there are, and how far out of order; see `order`.
+A first pass over the times tells how many rows there are, and how far they are out of order.
 Both passes read the rows that the table had at the start, so a recorder may go on meanwhile.
 """
 
@@ -16,8 +16,8 @@ from mexc_trio.clickhouse.schema import literal, milliseconds
 from mexc_trio.clickhouse.view_sql import RECEIPT, RECEIPT_SQL
 from mexc_trio.export import local_time
 from mexc_trio.export.lines import line
-from mexc_trio.export.order import by_hour, reordered
 from mexc_trio.export.request import BACKTESTS, ExportRequest
+from mexc_trio.export.time_order import by_hour, reordered
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import IN_ORDER, TYPES, Prefix, Typed, find, find_terms
 from mexc_trio.spans import DAY, EARLIEST, HOUR, LATEST

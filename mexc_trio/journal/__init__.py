@@ -5,7 +5,7 @@ writes all that was collected in one transaction. A connection calls it at the e
 before anything is waited for; when one read brings many frames, `append` itself flushes every
 `GROUP` calls. So frames that arrive together share a transaction (at 64 frames one costs 1
 microsecond a frame, alone 14), and none waits. What comes with no read, such as the gaps of a
-symbol that ends, is flushed in the next turn by `Journal.keep_flushing`.
+symbol that ends, is flushed right afterwards by `Journal.keep_flushing`.
 
 What survives what. A flushed row is in the kernel: killing the process loses nothing. With
 `keep_syncing`, it is on the disk at most 100 ms later, too. The file stays consistent through a

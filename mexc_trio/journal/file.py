@@ -23,7 +23,7 @@ from mexc_trio.journal.database import (
     wal,
 )
 from mexc_trio.journal.entries import Stored, TableState, decode_rows
-from mexc_trio.journal.places import Places
+from mexc_trio.journal.entry_index import EntryIndex
 from mexc_trio.journal.retention import Retention
 from mexc_trio.rows import RowTuple
 
@@ -79,15 +79,15 @@ class JournalFile:
     """The position after each table's last row when the file was opened."""
     _next: int
     retention: Retention = attrs.field(init=False)
-    _places: Places = attrs.field(init=False)
+    _index: EntryIndex = attrs.field(init=False)
     # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
     # lets go of all locks that the process has on it, SQLite's too, and the next program that only
     # reads the journal would take itself for its last user and remove the WAL.
     _fds: dict[Path, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._places = Places(self._db)
-        self.retention = Retention(self.path, self._db, self._places, self._kept)
+        self._index = EntryIndex(self._db)
+        self.retention = Retention(self.path, self._db, self._index, self._kept)
         synced = (wal(self.path), self.path, self.path.parent)
         self._fds = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in synced}
 
@@ -133,7 +133,7 @@ class JournalFile:
         """Yield a table's entries, from the one that holds a position; JournalError if damaged."""
         while True:
             with translated(self.path):
-                self._places.note(self._next)
+                self._index.note(self._next)
                 found = self._db.execute(
                     "SELECT e.tbl, e.first, e.n, e.at, e.version, e.rows, e.crc "
                     "FROM places p JOIN entries e ON e.id = p.id "
@@ -171,7 +171,7 @@ class JournalFile:
     def prepare_to_read(self) -> bool:
         """Do some of what `read` does first, if that would be much; return whether it still is."""
         with translated(self.path):
-            return self._places.note_ahead(self._next)
+            return self._index.note_ahead(self._next)
 
     def first_position(self, table: int) -> int:
         """Return the first position of a table whose row is here, or would be the next one."""

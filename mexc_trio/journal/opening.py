@@ -16,7 +16,7 @@ import attrs
 
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.files import open_own, refuse_others
-from mexc_trio.journal import places
+from mexc_trio.journal import entry_index
 from mexc_trio.journal.database import (
     Damage,
     Database,
@@ -113,9 +113,9 @@ def _open(path: Path) -> tuple[Database, _Content]:
         if tables != _TABLES[found]:
             raise Damage(f"{tables} tables")
         with transaction(db):
-            # Version 1 had an index of all entries instead of the places.
+            # Version 1 had an index that was always kept up to date.
             db.execute("DROP INDEX IF EXISTS entries_by_position")
-            for statement in (*SCHEMA, places.SCHEMA):
+            for statement in (*SCHEMA, entry_index.SCHEMA):
                 db.execute(statement)
             # Earlier versions knew no tables of numbered rows.
             if "base" not in {name for _, name, *_ in db.execute("PRAGMA table_info(tables)")}:

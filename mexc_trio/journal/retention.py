@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from mexc_trio.journal.database import Database, transaction, translated
-from mexc_trio.journal.places import Places
+from mexc_trio.journal.entry_index import EntryIndex
 
 _SLACK: Final = 1024
 """Pages (of 4 KiB) that the file may keep for later although nothing is in them."""
@@ -38,11 +38,11 @@ class Retention:
 
     _path: Path
     _db: Database
-    _places: Places
+    _index: EntryIndex
     _kept: dict[int, int]
     """The first position of each table whose row is there; shared with the file."""
     _swept: int = attrs.field(default=0, init=False)
-    """Entries up to this number are removed, or `_left`, with their places noted."""
+    """Entries up to this number are removed, or `_left`, and noted in the index."""
     _left: dict[int, int] = attrs.field(factory=dict, init=False)
     """How many entries of a table are swept and still needed."""
 
@@ -70,7 +70,7 @@ class Retention:
                 (done if gone else needed).append(entry)
             self._remove(done)
             if needed:
-                self._places.note(old[-1].id + 1)
+                self._index.note(old[-1].id + 1)
         for entry in needed:
             self._left[entry.table] = self._left.get(entry.table, 0) + 1
         self._swept = old[-1].id
@@ -102,7 +102,7 @@ class Retention:
             self._db.executemany(
                 "DELETE FROM entries WHERE id = ?", [(entry.id,) for entry in entries]
             )
-            self._places.forget([(entry.id, entry.table, entry.first) for entry in entries])
+            self._index.forget([(entry.id, entry.table, entry.first) for entry in entries])
         self._kept.update((entry.table, entry.end) for entry in entries)
 
     def shrink(self, pages: int) -> bool:

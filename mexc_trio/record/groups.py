@@ -110,7 +110,7 @@ class Group:
         others = any(not other.stopped for other in self._recording.collectors)
         if others and not collector.has_successor:
             recording = self._recording
-            watch.show(final_report([recording.line(collector)], recording.seconds))
+            watch.show(final_report([recording.stats_of(collector)], recording.seconds))
 
 
 @attrs.define(eq=False)

@@ -60,7 +60,7 @@ class NumberedReconciler(Reconciler):
         queue = self.queue
         # What was given up may still be running, and what goes again under another token must not
         # meet it.
-        await self.store.quiet(self.table)
+        await self.store.until_conclusive(self.table)
         engine = await self.store.server_start_id()
         is_known = queue.verified and same_server_start(queue.engine, engine)
         if queue.base is None:
@@ -76,7 +76,7 @@ class NumberedReconciler(Reconciler):
         if not (is_known and is_whole):
             first = min(first, max(queue.first_kept(), int(queue.recall(_FROM) or 0)))
         try:
-            await self._settle(first)
+            await self._compare_with_journal(first)
         except TableDamaged as error:
             raise StoreRejected(
                 f"table {self.table.name} at {self.store.name} cannot be read: {error}. A restart "
@@ -108,7 +108,7 @@ class NumberedReconciler(Reconciler):
         self.queue.note(_FROM, str(position))
         self.queue.base = base
 
-    async def _settle(self, first: int) -> None:
+    async def _compare_with_journal(self, first: int) -> None:
         """Compare rows from a position on, append what is missing, and set the queue's head."""
         queue, table = self.queue, self.table
         found = await self.store.numbers(table)
@@ -154,7 +154,7 @@ class NumberedReconciler(Reconciler):
                 return again
             await self._append_again(missing)
             # It may be known for an INSERT whose rows are lost, or on their way from a replica.
-            await self.store.quiet(self.table)
+            await self.store.until_conclusive(self.table)
             missing = await self._missing(first, end)
         raise StoreRejected(
             f"table {self.table.name} at {self.store.name} takes rows and has not got them "

@@ -90,7 +90,7 @@ class Reconciler:
         queue.base = None
         # An INSERT that we gave up may still be running. Before it has ended, nothing that the
         # table has or lacks means anything.
-        await self.store.quiet(table)
+        await self.store.until_conclusive(table)
         engine = await self.store.server_start_id()
         if await self._is_verified(engine):
             rows = await self.store.count(table)

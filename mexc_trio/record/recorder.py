@@ -278,7 +278,7 @@ def _open_gaps(recording: Recording) -> None:
 
 
 def _say_good_bye(recording: Recording) -> None:
-    lines = [recording.line(collector) for collector in recording.collectors]
+    lines = [recording.stats_of(collector) for collector in recording.collectors]
     watch.show(final_report(lines, recording.seconds))
     if backlog := recording.backlog:
         log.warning(

@@ -24,7 +24,7 @@ from mexc_trio.record.backfill import Backfill
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
-from mexc_trio.record.stats import Counts, Line
+from mexc_trio.record.stats import Counts, SymbolStats
 from mexc_trio.record.wide import as_before, table_of
 from mexc_trio.settings import Settings, SymbolSettings
 from mexc_trio.settings.routes import Route
@@ -138,10 +138,10 @@ class Recording:
         key = str(line + 1), str(route)
         return self.line_counters.setdefault(key, LineCounters(*key))
 
-    def line(self, collector: Collector, before: Counts | None = None) -> Line:
+    def stats_of(self, collector: Collector, before: Counts | None = None) -> SymbolStats:
         """Return what the statistics say of a symbol, since `before` or in all."""
         oldest = collector.queue.oldest_waiting()
-        return Line(
+        return SymbolStats(
             collector.symbol,
             collector.settings.table,
             collector.counts.since(before) if before else collector.counts,

@@ -120,7 +120,7 @@ async def _in_sync(store: AsyncStore, queue: Queue, done: str) -> AsyncIterator[
         async with queue.write_lock:
             if queue.verified:
                 table = market_table(queue.name)
-                await store.quiet(table)
+                await store.until_conclusive(table)
                 if await store.count(table) == queue.table_rows:
                     yield
                     return

@@ -52,7 +52,7 @@ class Counts:
 
 
 @attrs.frozen
-class Line:
+class SymbolStats:
     """What there is to say of one symbol for one interval."""
 
     symbol: str
@@ -73,23 +73,23 @@ class Line:
         return self.counts.errors + self.counts.appended[DEAD_LETTER] + late
 
 
-def interval_report(lines: Sequence[Line], seconds: float) -> str:
+def interval_report(lines: Sequence[SymbolStats], seconds: float) -> str:
     """Return the statistics of an interval."""
     return _report(lines, f"Last {seconds:.0f}s", seconds, final=False)
 
 
-def final_report(lines: Sequence[Line], seconds: float) -> str:
+def final_report(lines: Sequence[SymbolStats], seconds: float) -> str:
     """Return the statistics of the whole run."""
     return _report(lines, f"Final, {elapsed(seconds)}", seconds, final=True)
 
 
-def _report(lines: Sequence[Line], when: str, seconds: float, *, final: bool) -> str:
+def _report(lines: Sequence[SymbolStats], when: str, seconds: float, *, final: bool) -> str:
     if len(lines) <= MOST_BLOCKS:
         return "\n".join(_block(line, when, seconds, final=final) for line in lines)
     return _table(lines, when, seconds, lines if final else _most_telling(lines))
 
 
-def _most_telling(lines: Sequence[Line]) -> Sequence[Line]:
+def _most_telling(lines: Sequence[SymbolStats]) -> Sequence[SymbolStats]:
     """Return as many lines as there is room for, in their order: half of it for the troubled."""
     if len(lines) <= MOST_LINES:
         return lines
@@ -103,7 +103,7 @@ def _most_telling(lines: Sequence[Line]) -> Sequence[Line]:
     return [one for one in lines if one.symbol in chosen]
 
 
-def _block(line: Line, when: str, seconds: float, *, final: bool) -> str:
+def _block(line: SymbolStats, when: str, seconds: float, *, final: bool) -> str:
     counts = line.counts
     path = data_file(line.table, line.engine)
     parts = [
@@ -138,7 +138,9 @@ def data_file(table: str, engine: TableEngine) -> str:
     return f"{table}/data.bin" if engine is TableEngine.STRIPELOG else f"table {table}"
 
 
-def _table(lines: Sequence[Line], when: str, seconds: float, shown: Sequence[Line]) -> str:
+def _table(
+    lines: Sequence[SymbolStats], when: str, seconds: float, shown: Sequence[SymbolStats]
+) -> str:
     width = max(len("symbol"), *(len(line.symbol) for line in lines))
     head = (
         f"{'symbol':<{width}} {'appended':>10} {'ticker':>8} {'deal':>9} {'depth':>9} {'dead':>6} "
@@ -154,7 +156,7 @@ def _table(lines: Sequence[Line], when: str, seconds: float, shown: Sequence[Lin
             total.appended[mt] += n
         total.skipped += line.counts.skipped
         total.errors += line.counts.errors
-    everything = Line(
+    everything = SymbolStats(
         "all",
         "",
         total,
@@ -168,7 +170,7 @@ def _table(lines: Sequence[Line], when: str, seconds: float, shown: Sequence[Lin
     )
 
 
-def _table_line(line: Line, width: int, seconds: float) -> str:
+def _table_line(line: SymbolStats, width: int, seconds: float) -> str:
     counts = line.counts
     by_type = counts.appended
     return (

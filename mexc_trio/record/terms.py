@@ -79,7 +79,7 @@ async def _stored(recording: Recording) -> dict[str, RowTuple]:
     """Return what the table says of each symbol by now, without the time; make it if missing."""
     await recording.store.available()
     await recording.store.prepare([CONTRACTS])
-    await recording.store.quiet(CONTRACTS)
+    await recording.store.until_conclusive(CONTRACTS)
     sound = await recording.store.make_sound(CONTRACTS)
     rows = await recording.store.rows_at(CONTRACTS, 0, sound.rows)
     return {str(row[0]): _without_time(row) for row in sorted(rows, key=lambda row: row[1])}

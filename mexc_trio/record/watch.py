@@ -35,7 +35,7 @@ async def print_statistics(recording: Recording) -> None:
             if not elapsed or not running:
                 continue
             now = time.monotonic()
-            lines = [recording.line(one, before.get(one.symbol)) for one in running]
+            lines = [recording.stats_of(one, before.get(one.symbol)) for one in running]
             show(interval_report(lines, now - since))
             before = {one.symbol: one.counts.copy() for one in recording.collectors}
             since = now

@@ -46,7 +46,7 @@ def capture_output() -> Iterator[CapturedOutput]:
         if errors.isatty():
             stack.callback(_write, errors, log)
             # The screen is left on standard output. A log that came before that would be lost.
-            stack.callback(_settle, output)
+            stack.callback(_wait_until_written, output)
             stack.enter_context(redirect_stderr(log))
             for handler in logging.root.handlers:
                 if isinstance(handler, logging.StreamHandler) and handler.stream is errors:
@@ -59,10 +59,10 @@ def _write(file: TextIO, captured: CapturedOutput) -> None:
     if captured.text:
         file.write(captured.text)
         file.flush()
-        _settle(file)
+        _wait_until_written(file)
 
 
-def _settle(file: object) -> None:
+def _wait_until_written(file: object) -> None:
     """Wait a moment until all is written, since each file has a thread of its own."""
     if isinstance(file, SteadyOutput):
         file.drain(TAKEN)

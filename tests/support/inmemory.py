@@ -192,7 +192,7 @@ class MemoryStore:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def quiet(self, table: Table) -> None:
+    async def until_conclusive(self, table: Table) -> None:
         """No INSERT goes on without us."""
         await trio.lowlevel.checkpoint()
 

@@ -77,7 +77,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         # Few enough that heads come from memory, from the file, and by turns.
         self.stack.enter_context(patch("mexc_trio.journal.queue.REMEMBERED", 12))
-        self.stack.enter_context(patch("mexc_trio.journal.places._STEP", 3))
+        self.stack.enter_context(patch("mexc_trio.journal.entry_index._STEP", 3))
         self.stack.enter_context(patch("mexc_trio.journal.journal._PURGE_STEP", 2))
         self.rows: dict[str, list[RowTuple]] = {"btc": [], "eth": []}
         self.acked = dict.fromkeys(self.rows, 0)
@@ -659,7 +659,7 @@ def test_damage_while_in_use(path: Path) -> None:
 
 
 async def test_nobody_pays_for_an_index_that_nobody_needs(path: Path) -> None:
-    """While the store is there, no row's place in the file is noted: see `places`."""
+    """While the store is there, no row's place in the file is noted: see `entry_index`."""
     with open_journal(path, retention=-1) as journal, closing(sqlite3.connect(path)) as db:
         queues = [journal.queue(name) for name in ("btc", "eth")]
         places = "SELECT count(*) FROM places"
@@ -687,7 +687,7 @@ async def test_nobody_waits_for_places_after_an_outage(
 ) -> None:
     """While the store is away they are noted in the background, all but a few of them."""
     monkeypatch.setattr("mexc_trio.journal.queue.REMEMBERED", 10)
-    monkeypatch.setattr("mexc_trio.journal.places._STEP", 20)
+    monkeypatch.setattr("mexc_trio.journal.entry_index._STEP", 20)
     with open_journal(path) as journal, closing(sqlite3.connect(path)) as db:
         queue = journal.queue("btc")
         for n in range(95):

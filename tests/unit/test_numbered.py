@@ -109,7 +109,7 @@ class TreeStore(MemoryStore):
             return [table.name for table in tables]
         return []
 
-    async def quiet(self, table: Table) -> None:
+    async def until_conclusive(self, table: Table) -> None:
         """Wait for INSERTs that come late."""
         for at, *_ in list(self.late):
             await trio.sleep_until(at)

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.tables import TableEngine
-from mexc_trio.record.stats import Counts, Line, elapsed, final_report, interval_report
+from mexc_trio.record.stats import Counts, SymbolStats, elapsed, final_report, interval_report
 
 
 def counts(
@@ -26,9 +26,9 @@ def line(
     backlog: int = 0,
     waiting: float = 0.0,
     gaps: int = 0,
-) -> Line:
+) -> SymbolStats:
     """Make what is said of one symbol."""
-    return Line(symbol, table, of or counts(), backlog, waiting, gaps)
+    return SymbolStats(symbol, table, of or counts(), backlog, waiting, gaps)
 
 
 def test_block_is_the_references_to_the_letter() -> None:

@@ -138,7 +138,7 @@ class FakeStore:
         """Rows have no numbers."""
         raise NotImplementedError
 
-    async def quiet(self, table: Table) -> None:
+    async def until_conclusive(self, table: Table) -> None:
         """Wait for INSERTs that come late."""
         for at, _ in list(self.late):
             await trio.sleep_until(at)

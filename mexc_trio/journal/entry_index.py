@@ -6,7 +6,7 @@ all the rest of the journal with a thousand tables, since nearly every row is on
 which goes to the WAL and later to the file, and again when the row is removed. (`tools.bench
 journal`: 19 microseconds and 7 KB a message, instead of 10 and 1.8.)
 
-So a row's place is noted only if an outage or a loss makes somebody read rows that are not in
+So where a row is gets noted only if an outage or a loss makes somebody read rows that are not in
 memory: then of all rows up to now, sorted, which takes two thirds of a microsecond each.
 """
 
@@ -28,12 +28,12 @@ SCHEMA: Final = """
 """
 
 _STEP: Final = 50_000
-"""Entries whose places are sorted and noted together: about 30 ms."""
+"""Entries whose positions are sorted and noted together: about 30 ms."""
 
 
 @attrs.define(eq=False)
-class Places:
-    """The places of all entries whose number is below `below`."""
+class EntryIndex:
+    """The positions of all entries whose number is below `below`."""
 
     _db: Database
     below: int = attrs.field(default=0, init=False)
@@ -42,7 +42,7 @@ class Places:
         self._db.execute("DELETE FROM places")  # what an earlier run needed to know
 
     def note(self, below: int) -> None:
-        """Note the places of all entries up to a number."""
+        """Note the positions of all entries up to a number."""
         while self._note_some(below):
             pass
 
