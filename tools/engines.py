@@ -1,9 +1,10 @@
-"""What the embedded engine of this environment costs: disk, time, memory, and bytes a row.
+"""What the embedded engine of this environment costs: disk, start, memory, INSERTs.
 
 `python -m tools.engines`, with the extras `embedded` and `bench`.
 """
 
 import importlib.metadata
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import psutil
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.schema import Table, market_table, prepare
 
 DISTRIBUTIONS = ("chdb", "chdb-core")
 COMPANIONS = ("pandas", "pyarrow", "numpy", "python-dateutil", "tzdata", "six", "pytz")
-BATCHES, ROWS = 200, 15
+INSERTS = {1: 400, 13: 400, 1000: 100}
+"""How many INSERTs of how many rows, in turns of a tenth of them."""
+TURNS = 10
 BOOK = ",".join(f"[775{n}.{n % 10},{n * 37}]" for n in range(20))
 
 
@@ -38,6 +41,24 @@ def engine_mib() -> float:
     return float(engine.memory_info().rss) / 2**20
 
 
+def insert(store: EmbeddedStore, table: Table) -> dict[int, list[float]]:
+    """Insert what a busy contract sends; return the seconds of each INSERT, by its rows."""
+    took: dict[int, list[float]] = {rows: [] for rows in INSERTS}
+    for _ in range(TURNS):
+        for rows, times in INSERTS.items():
+            batch = [
+                (1_700_000_000_000 + n, "d", f"775{n}.1|{n}|1")
+                if n % 3
+                else (1_700_000_000_000 + n, "dp", f"{BOOK}|{BOOK}")
+                for n in range(rows)
+            ]
+            for _ in range(times // TURNS):
+                began = time.perf_counter()
+                store.append(table, batch)
+                took[rows].append(time.perf_counter() - began)
+    return took
+
+
 def main() -> None:
     """Measure and print."""
     found = {d.name: d.version for d in importlib.metadata.distributions()}
@@ -51,18 +72,16 @@ def main() -> None:
         prepare(store, [table])
         took = time.perf_counter() - began
         print(f"start it and create a table: {took:.2f} s, {engine_mib():.0f} MiB")
-        rows = [(1_700_000_000_000 + n, "d", f"775{n}.1|{n}|1") for n in range(ROWS - 5)]
-        rows += [(1_700_000_000_100 + n, "dp", f"{BOOK}|{BOOK}") for n in range(5)]
-        began = time.perf_counter()
-        for _ in range(BATCHES):
-            store.append(table, rows)
-        took = (time.perf_counter() - began) / BATCHES * 1000
-        files = Path(directory, "data", "mexc_data", "btc").resolve().glob("*")
-        size = sum(file.stat().st_size for file in files) / BATCHES / ROWS
+        inserts = insert(store, table)
         version = store.query("SELECT version()")[0][0]
         memory = engine_mib()
         store.close()
-    print(f"ClickHouse {version}: an INSERT of {ROWS} rows {took:.1f} ms, {size:.0f} bytes a row")
+    for rows, seconds in inserts.items():
+        median, slow = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
+        print(
+            f"ClickHouse {version}: an INSERT of {rows} rows takes {1000 * median:.1f} ms, "
+            f"one of twenty {1000 * slow:.1f} or more"
+        )
     print(f"its memory afterwards: {memory:.0f} MiB")
 
 
