@@ -1,10 +1,9 @@
 """A ClickHouse server over the native protocol. The only module that knows clickhouse-driver."""
 
-import itertools
 import logging
 import os
 import queue
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeAlias
 
@@ -30,9 +29,9 @@ log = logging.getLogger(__name__)
 # What was wrong is in the error.
 logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
 
-Block: TypeAlias = list[tuple[Any, ...]]
-BLOCK: Final = 8192
-"""Rows of a block of an answer."""
+Rows: TypeAlias = list[tuple[Any, ...]]
+Columns: TypeAlias = list[tuple[str, str]]
+"""Names and types of an answer's columns."""
 
 # Seconds. Each bounds one wait on the socket, so no call hangs: an INSERT that nobody answers
 # ends after SEND_RECEIVE_TIMEOUT with an unknown outcome, which the writer then looks up.
@@ -141,19 +140,17 @@ class ServerStore:
         settings = {"insert_quorum": self.quorum, "insert_quorum_timeout": wait}
         return settings if self.quorum else {}
 
-    def blocks(self, sql: str, settings: Mapping[str, int | str]) -> Generator[Block, None, None]:
-        """Run a statement with our database as the default, and yield its answer in blocks.
+    def answer(self, sql: str, settings: Mapping[str, int | str]) -> tuple[Rows, Columns]:
+        """Run a statement with our database as the default; return rows, and names and types.
 
-        The first block holds the columns, as pairs of name and type. Closing the generator closes
-        the connection, which ends the statement.
+        Raises:
+            StoreError: as for `query`.
         """
         with self._client() as client:
             # The driver takes the name from here for the next connection, so without quotes.
             client.execute(f"USE {self.database}")
-            rows = iter(client.execute_iter(sql, with_column_types=True, settings=dict(settings)))
-            yield list(next(rows, ()))
-            while block := list(itertools.islice(rows, BLOCK)):
-                yield block
+            rows, columns = client.execute(sql, with_column_types=True, settings=dict(settings))
+        return rows, columns
 
     def server_start_id(self) -> str:
         return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])

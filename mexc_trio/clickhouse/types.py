@@ -1,18 +1,9 @@
-"""ClickHouse's types by their names, and values of them as Python has them.
-
-The same SELECT gives the same Python values from every kind of store: int, Decimal (never by way
-of a float), float, str, bool, date, datetime in UTC, list, tuple, dict and None.
-"""
+"""ClickHouse's types by their names."""
 
 import re
-from collections.abc import Callable
-from datetime import UTC
 from functools import lru_cache
-from typing import Any
 
 import attrs
-
-Convert = Callable[[Any], Any]
 
 
 @attrs.frozen
@@ -63,26 +54,3 @@ def _split(text: str) -> list[str]:
             parts.append(text[start : match.start()].strip())
             start = match.end()
     return [*parts, text[start:].strip()] if text.strip() else []
-
-
-def from_driver(type_: Type) -> Convert | None:
-    """Return what makes Python's value of clickhouse-driver's, if they differ."""
-    name = type_.name
-    if name in ("DateTime", "DateTime64"):
-        return lambda value: value if value is None else value.astimezone(UTC)
-    if name in ("UUID", "IPv4", "IPv6"):
-        return lambda value: value if value is None else str(value)
-    inner = [from_driver(part) or _same for part in type_.inner]
-    if name == "Array":
-        return lambda items: [inner[0](item) for item in items]
-    if name == "Tuple":
-        return lambda items: tuple(
-            convert(item) for convert, item in zip(inner, items, strict=True)
-        )
-    if name == "Map":
-        return lambda items: {inner[0](key): inner[1](item) for key, item in items.items()}
-    return None
-
-
-def _same(value: Any) -> Any:
-    return value

@@ -10,14 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from mexc_trio.clickhouse import documents
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.replicas import answering
-from mexc_trio.clickhouse.server import Block, ServerStore
-from mexc_trio.clickhouse.types import Convert, from_driver, parse
+from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.errors import UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.read import arrow
@@ -38,9 +35,7 @@ class Reader:
     """
 
     def __init__(self, target: ServerTarget, known_as: str = "") -> None:
-        # The driver's other way of making times depends on where the server is.
-        options: Any = {**target.options, "settings": {"use_client_time_zone": True}}
-        self._store = ServerStore(attrs.evolve(target, options=options), 1, known_as)
+        self._store = ServerStore(target, 1, known_as)
         self._target = target
 
     @property
@@ -54,10 +49,8 @@ class Reader:
         return self._store.database
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows, all in memory, in the values of `types`."""
-        with closing(self._blocks(sql)) as blocks:
-            next(blocks)
-            return [row for block in blocks for row in block]
+        """Run one statement and return its rows, all of them in memory."""
+        return self._store.answer(sql, self._settings)[0]
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that may fail in the middle, and return the rows that came before."""
@@ -87,23 +80,11 @@ class Reader:
 
     def answer(self, sql: str) -> "pa.Table":
         """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows."""
-        with closing(self._blocks(sql)) as blocks:
-            columns = [(row[0], row[1]) for row in next(blocks)]
-            return arrow.of_values([row for block in blocks for row in block], columns)
+        return arrow.of_values(*self._store.answer(sql, self._settings))
 
     def close(self) -> None:
         """Close the connection."""
         self._store.close()
-
-    def _blocks(self, sql: str) -> Generator[Block, None, None]:
-        """Yield the columns and then the rows, with the values that every reader has."""
-        with closing(self._store.blocks(sql, self._settings)) as blocks:
-            columns = next(blocks)
-            yield columns
-            converts = [from_driver(parse(type_)) for _, type_ in columns]
-            plain = not any(converts)
-            for block in blocks:
-                yield block if plain else [_row(converts, row) for row in block]
 
     @cached_property
     def _settings(self) -> dict[str, int | str]:
@@ -140,9 +121,3 @@ def refuse_no_store(directory: Path) -> None:
         raise UsageError(f"store {directory}: there is no such directory; see --store")
     if not (directory / "data").is_dir():
         raise UsageError(f"store {directory}: nothing was ever recorded there; see --store")
-
-
-def _row(converts: list[Convert | None], row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        convert(value) if convert else value for convert, value in zip(converts, row, strict=True)
-    )
