@@ -1,8 +1,8 @@
 """What a store is, however it is spelt: by a host's name or address, by a link, after a move.
 
 A store is a database, and an engine gives each database a UUID of its own, which stays for as long
-as the database does. Servers before 20.10, and databases of the old kind, have none; there, it is
-the directory of the database that no other on that machine has.
+as the database does. Databases of the old kind, Ordinary, have none; there, it is the directory of
+the database that no other on that machine has.
 """
 
 import attrs
@@ -31,13 +31,9 @@ def identity_of(store: Readable) -> Identity:
     """Ask a store what it is."""
     if in_keeper := _in_keeper(store):
         return Identity(in_keeper, in_keeper)
-    has_uuid = store.query(
-        "SELECT 1 FROM system.columns WHERE database = 'system' AND table = 'databases' "
-        "AND name = 'uuid'"
-    )
     found = store.query(
-        f"SELECT hostName(), data_path, {'toString(uuid)' if has_uuid else literal(_NO_UUID)} "
-        f"FROM system.databases WHERE name = {literal(store.database)}"
+        f"SELECT hostName(), data_path, toString(uuid) FROM system.databases "
+        f"WHERE name = {literal(store.database)}"
     )
     if not found:
         return NOBODY

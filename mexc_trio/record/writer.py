@@ -176,7 +176,7 @@ class Writer:
         began = trio.current_time()
         if began > self._next_audit:
             self._in_sync = await self._reconciler.as_expected()
-            # Old servers count by reading; they are asked the less often the longer it takes.
+            # Some engines count by reading; they are asked the less often the longer it takes.
             self._audit_later(100 * (trio.current_time() - began))
             self._audit_after = min(2 * self._audit_after, AUDIT_INTERVAL)
         if self._in_sync and self.queue.backlog:  # an audit does not make rows wait once more

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import attrs
 import pytest
@@ -177,6 +178,7 @@ class PairStore(ReplicatedStore):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Leave out what the server knows of a table's rows without counting them."""
         self.looks += "log_pointer" in sql
+        sql = sql.replace("toString(uuid)", f"'{UUID(int=0)}'")
         return super().query(sql.replace("SELECT name, total_rows", "SELECT name, NULL"))
 
     def append(
