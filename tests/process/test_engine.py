@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from mexc_trio.clickhouse import engine as engine_module
-from mexc_trio.clickhouse import engine_child, engine_config
+from mexc_trio.clickhouse import engine_child, engine_config, ports
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS, Access, Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
@@ -304,6 +304,15 @@ def test_directory_open_in_a_notebook(tmp_path: Path) -> None:
         other.stdin.close()
     with closing(Engine(tmp_path / "store")) as engine:
         assert ask(engine.access(), "SELECT 1") == [(1,)]
+
+
+def test_no_port_is_free(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it says which ports it looked at, and nothing is left running."""
+    monkeypatch.setattr(ports, "is_free", lambda host, port: False)
+    before = psutil.Process().children()
+    with pytest.raises(StoreError, match="no port between 20000 and 32000 is free for the engine"):
+        engine.access()
+    assert psutil.Process().children() == before
 
 
 @pytest.mark.parametrize("protocol", ["tcp_port", "http_port"])
