@@ -8,7 +8,6 @@ from typing import Final
 
 import attrs
 import trio
-from trio_util import AsyncBool
 
 from mexc_trio.errors import JournalBusy, JournalError
 from mexc_trio.journal.file import JournalFile
@@ -56,11 +55,6 @@ class Journal:
         """The file."""
         return self.file.path
 
-    @property
-    def damaged(self) -> Path | None:
-        """Where a journal was put that could not be read at the start; None if all was well."""
-        return self.file.damaged
-
     def queue(self, name: str) -> Queue:
         """Return the queue of a table, made if it is new."""
         if name not in self._queues:
@@ -78,15 +72,6 @@ class Journal:
     def flush(self) -> None:
         """Write all that was collected; see `Outbox.flush`."""
         self.outbox.flush()
-
-    def flush_if_unlocked(self) -> None:
-        """Write what one read has brought; see `Outbox.flush_if_unlocked`."""
-        self.outbox.flush_if_unlocked()
-
-    @property
-    def locked(self) -> AsyncBool:
-        """Whether another program has the file locked, so that nothing can be kept."""
-        return self.outbox.locked
 
     async def keep_flushing(self) -> None:
         """Flush what comes with no read, at once, and what could not be written, when it can be.
@@ -154,14 +139,6 @@ class Journal:
         """Close the channels of the queues."""
         for queue in self._queues.values():
             queue.hang_up()
-
-    def fact(self, name: str) -> str:
-        """Return a remembered fact about the program, empty if there is none."""
-        return self.file.fact(name)
-
-    def remember(self, name: str, value: str) -> None:
-        """Remember a fact about the program."""
-        self.file.remember(name, value)
 
 
 @contextmanager

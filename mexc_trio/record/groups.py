@@ -51,7 +51,7 @@ class Group:
                 self._ways(line),
                 [lines.feeds[line] for lines in of_symbols],
                 settings.ping_interval,
-                self._recording.journal.flush_if_unlocked,
+                self._recording.journal.outbox.flush_if_unlocked,
                 self._recording.rate_limiter,
                 self._recording.deals,
                 f"line {line + 1}" if settings.lines > 1 else "",

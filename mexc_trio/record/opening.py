@@ -72,9 +72,10 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             check,
         )
         journal = stack.enter_context(open_journal(found.path, retention=settings.retention))
-        if journal.damaged:
+        if journal.file.damaged:
             log.error(
-                "the journal was damaged and is kept as %s; a new one is begun", journal.damaged
+                "the journal was damaged and is kept as %s; a new one is begun",
+                journal.file.damaged,
             )
         _claim(journal, settings, identity if identity.lasting else _identity(store))
         for other in found.others:
@@ -132,12 +133,12 @@ def _identity(store: Store) -> Identity:
 
 def _claim(journal: Journal, settings: Settings, identity: Identity) -> None:
     """Write into the journal whose rows it has."""
-    before, spelt = journal.fact(SPELT), settings.store.identity
+    before, spelt = journal.file.fact(SPELT), settings.store.identity
     if before not in ("", spelt):
         log.warning("journal %s, of %s, is that of %s, too", journal.path, before, spelt)
-    journal.remember(SPELT, spelt)
+    journal.file.remember(SPELT, spelt)
     if identity.lasting:
-        journal.remember(STORE, identity.lasting)
+        journal.file.remember(STORE, identity.lasting)
 
 
 def _say_waiting(journal: Found) -> None:

@@ -93,7 +93,7 @@ async def _record(
     async with _started(settings, symbols, ask) as (recording, running):
         for line in describe(settings):  # only now: what is refused is one line, and why
             log.info("settings: %s", line)
-        recording.journal.remember(CONFIG, str(file.path.resolve()) if file else "")
+        recording.journal.file.remember(CONFIG, str(file.path.resolve()) if file else "")
         try:
             apart = (alone(one.__module__, partial(one, recording)) for one in companions)
             async with beside(*apart):
@@ -107,7 +107,7 @@ async def _record(
         finally:
             _say_good_bye(recording)
             with suppress(JournalError):  # if it is the journal that failed, it has been said
-                recording.journal.remember(_END, recording.end)
+                recording.journal.file.remember(_END, recording.end)
         return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
 
 
@@ -138,7 +138,7 @@ async def _started(
     def last_words() -> None:
         if recording is not None:
             recording.restore_terminal()
-            recording.journal.flush_if_unlocked()
+            recording.journal.outbox.flush_if_unlocked()
             log.warning(
                 "second signal: not waiting; the next run writes up to %d rows from the journal",
                 recording.backlog,
@@ -267,14 +267,14 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
 
 def _open_gaps(recording: Recording) -> None:
     """Open the gap since the last run, and note that this one has begun."""
-    end = recording.journal.fact(_END)
+    end = recording.journal.file.fact(_END)
     cause = Cause.DISK_FULL if end == Cause.DISK_FULL else Cause.PROGRAM_STOPPED
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
         if collector.ledger.wanted:
             recording.backfill.want(collector)
-    recording.journal.remember(_END, _RUNNING)
+    recording.journal.file.remember(_END, _RUNNING)
 
 
 def _say_good_bye(recording: Recording) -> None:

@@ -128,7 +128,7 @@ class Recording:
         ways = []
         for route in (*routes[first:], *routes[:first]):
             way = partial(connect, route)
-            paused = self.journal.locked
+            paused = self.journal.outbox.locked
             dialling = partial(dial, throttled=throttled, connect=way, paused=paused)
             url = route.via or self.settings.url
             ways.append(Way(url, dialling, self._counters(line, route)))

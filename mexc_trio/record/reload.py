@@ -97,10 +97,10 @@ async def follow_settings(
             said = await _apply(recording, discovery, new, groups, begin, make_views)
         except MexcTrioError as error:
             log.error("settings: %s; nothing is changed", error)
-            journal.remember(ANSWER, f"{number} error {error}; nothing is changed")
+            journal.file.remember(ANSWER, f"{number} error {error}; nothing is changed")
         else:
             log.info("settings read again: %s", said)
-            journal.remember(ANSWER, f"{number} ok {said}")
+            journal.file.remember(ANSWER, f"{number} ok {said}")
 
 
 async def _apply(

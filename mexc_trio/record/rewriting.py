@@ -60,7 +60,7 @@ async def _answer(recording: Recording, growth: Growth, request: RewritingReques
     answer = RewritingProgress(request.id)
 
     def tell() -> None:
-        recording.journal.remember(ANSWER, msgspec.json.encode(answer).decode())
+        recording.journal.file.remember(ANSWER, msgspec.json.encode(answer).decode())
 
     queues = {one.symbol: one.queue for one in recording.collectors}
     symbols = request.symbols

@@ -79,7 +79,7 @@ def most_connections(settings: Settings, symbols: Iterable[str]) -> int:
 def measured(recording: "Recording") -> dict[str, float]:
     """Return the rates that earlier runs and this one have noted."""
     try:
-        return msgspec.json.decode(recording.journal.fact(_FACT), type=dict[str, float])
+        return msgspec.json.decode(recording.journal.file.fact(_FACT), type=dict[str, float])
     except msgspec.DecodeError:  # there is none yet
         return {}
 
@@ -96,4 +96,4 @@ async def keep_measuring(recording: "Recording") -> None:
             if one.symbol in before:
                 frames = sum(one.frames.values()) - before[one.symbol]
                 rates[one.symbol] = round(frames / seconds, 2)
-        recording.journal.remember(_FACT, msgspec.json.encode(rates).decode())
+        recording.journal.file.remember(_FACT, msgspec.json.encode(rates).decode())

@@ -174,7 +174,7 @@ def _journal_facts(path: Path) -> JournalFacts | None:
     try:
         with open_journal(path) as journal:
             waiting = {queue.name: queue.backlog for queue in journal.queues() if queue.backlog}
-            aside = journal.damaged
+            aside = journal.file.damaged
     except JournalLocked as error:
         return JournalFacts(path, {}, str(error).split(";")[0], "")
     except JournalError as error:

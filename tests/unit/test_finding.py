@@ -12,9 +12,9 @@ def journal(path: Path, store: str = "", spelt: str = "", rows: int = 0) -> Path
     """Leave a journal behind, with rows that wait."""
     with open_journal(path) as journal:
         if store:
-            journal.remember(STORE, store)
+            journal.file.remember(STORE, store)
         if spelt:
-            journal.remember(SPELT, spelt)
+            journal.file.remember(SPELT, spelt)
         journal.queue("btc").append([(n, "d", str(n)) for n in range(rows)])
     return path
 
@@ -70,7 +70,7 @@ def test_a_journal_in_use_can_be_looked_at(tmp_path: Path) -> None:
     """Looking changes nothing, and waits for nobody."""
     usual = tmp_path / "journal.sqlite"
     with open_journal(usual) as used:
-        used.remember(SPELT, "/a")
+        used.file.remember(SPELT, "/a")
         used.queue("btc").append([(1, "d", "x")])
         used.flush()
         (other,) = choose(usual, "", "/b").others

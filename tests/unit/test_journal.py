@@ -95,7 +95,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.path = path
         self.opened = ExitStack()
         self.journal = self.opened.enter_context(open_journal(path, retention=-1))
-        assert self.journal.damaged is None
+        assert self.journal.file.damaged is None
 
     @rule(name=st.sampled_from(("btc", "eth")), n=st.integers(0, 5))
     def append(self, name: str, n: int) -> None:
@@ -423,7 +423,7 @@ async def test_rows_that_are_needed_again_while_others_are_removed(
         assert queue.first_kept() <= again
         assert queue.head(100) == numbered(again, 50 - again)
     with open_journal(path) as journal:
-        assert journal.damaged is None
+        assert journal.file.damaged is None
         assert journal.queue("btc").head(100) == numbered(again, 50 - again)
 
 
@@ -506,9 +506,9 @@ def test_damage_is_noticed_or_harmless(path: Path) -> None:
             del content[at:]
         copy.write_bytes(content)
         with open_journal(copy) as journal:
-            if journal.damaged:
+            if journal.file.damaged:
                 noticed += 1
-                assert journal.damaged.exists()
+                assert journal.file.damaged.exists()
                 assert not journal.queues()
                 continue
             btc, eth = journal.queue("btc"), journal.queue("eth")
@@ -527,7 +527,7 @@ def test_format_that_no_program_ever_wrote_is_damage(path: Path) -> None:
     content[44:48] = bytes([0, 0, 0, 99])  # where SQLite's file format has the schema's
     path.write_bytes(content)
     with open_journal(path) as journal:
-        assert journal.damaged is not None
+        assert journal.file.damaged is not None
 
 
 def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
@@ -537,7 +537,7 @@ def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = -1912602623")
     with open_journal(path) as journal:
-        assert journal.damaged is not None
+        assert journal.file.damaged is not None
         assert not journal.queues()
 
 
@@ -549,7 +549,7 @@ def test_bytes_that_became_text_are_damage(path: Path, text: str) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"UPDATE entries SET rows = CAST(x'{text}' AS TEXT)")
     with open_journal(path) as journal:
-        assert journal.damaged is not None
+        assert journal.file.damaged is not None
 
 
 ENDLESS = (
@@ -591,7 +591,7 @@ def test_a_strangers_journal(path: Path, prepared: str, monkeypatch: pytest.Monk
             db.execute("UPDATE entries SET crc = 0")
         choose(path, "", "a store")
         with open_journal(path) as journal:
-            assert journal.damaged is not None
+            assert journal.file.damaged is not None
             assert not journal.queues()
 
 
@@ -642,7 +642,7 @@ def test_damaged_index(path: Path) -> None:
     index = content[start : start + page_size].replace(b"btc", b"xtc")
     path.write_bytes(content[:start] + index + content[start + page_size :])
     with open_journal(path) as journal:
-        assert journal.damaged
+        assert journal.file.damaged
 
 
 def test_damage_while_in_use(path: Path) -> None:
@@ -714,7 +714,7 @@ def test_journal_of_the_first_version(path: Path) -> None:
         db.execute("PRAGMA user_version = 1")
     for _ in range(2):
         with open_journal(path) as journal:
-            assert journal.damaged is None
+            assert journal.file.damaged is None
             assert journal.queue("btc").head(10) == numbered(3, 7)
 
 
@@ -772,9 +772,9 @@ def test_file_that_is_gone(path: Path, journal: Journal, suffix: str) -> None:
 def test_facts(path: Path) -> None:
     """What the program notes down is there at the next start."""
     with open_journal(path) as journal:
-        assert journal.fact("end") == ""
-        journal.remember("end", "it was stopped")
-        journal.remember("end", "disk full")
+        assert journal.file.fact("end") == ""
+        journal.file.remember("end", "it was stopped")
+        journal.file.remember("end", "disk full")
     with open_journal(path) as journal:
-        assert journal.fact("end") == "disk full"
+        assert journal.file.fact("end") == "disk full"
         assert [queue.name for queue in journal.queues()] == []

@@ -204,13 +204,13 @@ class Reloads:
 
     async def read(self, **changes: Any) -> str:
         """Change the file and have it read; return what is said about it."""
-        before = self.recording.journal.fact(ANSWER)
+        before = self.recording.journal.file.fact(ANSWER)
         self.wanted = attrs.evolve(self.wanted, config=Path("settings.ini"), **changes)
         self.file.ask()
         with trio.fail_after(DEADLINE):
-            while self.recording.journal.fact(ANSWER) == before:
+            while self.recording.journal.file.fact(ANSWER) == before:
                 await trio.sleep(0.001)
-        return self.recording.journal.fact(ANSWER).split(" ", 1)[1]
+        return self.recording.journal.file.fact(ANSWER).split(" ", 1)[1]
 
 
 async def test_limits_change_while_the_table_and_what_needs_a_restart_stay(
