@@ -24,6 +24,7 @@ from mexc_trio.clickhouse import (
     preparing,
     repair,
     replicas,
+    rewriting,
     schema,
     views,
 )
@@ -192,23 +193,26 @@ class AsyncStore:
         """See `Store.inserts`."""
         return await self.run(lambda: self.store.inserts(table))
 
-    async def compact(self, table: str, least_free: int) -> compaction.Compacted:
+    async def compact(self, table: str, least_free: int) -> rewriting.Rewritten:
         """Rewrite a table; see `compaction.compact`. Ends soon when it is cancelled, as the above.
 
         It has a connection of its own, so that INSERTs into other tables do not wait for it.
         """
         return await self._long(
             lambda: compaction.compact(self.store, table, least_free),
-            lambda: compaction.stop(self.store, table),
+            lambda: rewriting.stop(self.store, table, compaction.copy_of(table)),
         )
 
     async def convert(
         self, table: str, engine: TableEngine, least_free: int
-    ) -> conversion.Converted | None:
-        """Move a table to another engine; see `conversion.convert`. As `compact` otherwise."""
+    ) -> rewriting.Rewritten | None:
+        """Move a table to another engine; see `conversion.convert`. As `compact` otherwise.
+
+        What has been moved when it is cancelled need not be moved again.
+        """
         return await self._long(
             lambda: conversion.convert(self.store, table, engine, least_free),
-            lambda: conversion.stop(self.store, table),
+            lambda: rewriting.stop(self.store, table, table + compaction.CONVERTING),
         )
 
     async def _long(self, call: Callable[[], T], stop: Callable[[], None]) -> T:

@@ -8,11 +8,8 @@ steps. What an attempt that died leaves beside the table is removed by the next 
 from contextlib import suppress
 from typing import Final
 
-import attrs
-
 from mexc_trio.clickhouse import repair
-from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, digest, size_of
-from mexc_trio.clickhouse.rewriting import stop as stop_rewriting
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Readable,
     Store,
@@ -24,7 +21,6 @@ from mexc_trio.clickhouse.schema import (
     quoted,
 )
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, TableDamaged, TableMissing
-from mexc_trio.texts import size
 
 BLOCK: Final = 65_536
 """Rows of a block, or so many as take `BLOCK_BYTES`. Larger ones take no less room on the disk
@@ -39,19 +35,6 @@ CONVERTING: Final = "_converting"
 """How the name of a table ends that is being filled beside another one, of another engine."""
 
 
-@attrs.frozen
-class Compacted:
-    """What became of a table."""
-
-    rows: int
-    before: int
-    """Bytes of its files."""
-    after: int
-
-    def __str__(self) -> str:
-        return f"{self.rows:,} rows rewritten, {size(self.before)} before, {size(self.after)} now"
-
-
 def copy_of(table: str) -> str:
     """Return in which table one is rewritten; when they have changed names, it is the old one."""
     return table + _COPY
@@ -62,7 +45,7 @@ def is_beside(name: str) -> bool:
     return name.endswith((_COPY, CONVERTING)) or repair.PUT_ASIDE.fullmatch(name) is not None
 
 
-def compact(store: Store, table: str, least_free: int) -> Compacted:
+def compact(store: Store, table: str, least_free: int) -> Rewritten:
     """Rewrite a table into which nobody inserts meanwhile, in a minute or more a GB. Blocks.
 
     `least_free` bytes of disk are left alone. After a StoreError the table is as it was, but for
@@ -95,7 +78,7 @@ def compact(store: Store, table: str, least_free: int) -> Compacted:
         raise
     step.exchange(rows)
     store.query(f"DROP TABLE {new}")
-    return Compacted(rows, before, after)
+    return Rewritten(rows, before, after)
 
 
 def remove_leftover(store: Store, table: str) -> bool:
@@ -114,11 +97,6 @@ def remove_leftover(store: Store, table: str) -> bool:
         )
     store.query(f"DROP TABLE {qualified(store, copy)}")
     return True
-
-
-def stop(store: Store, table: str) -> None:
-    """See `rewriting.stop`."""
-    stop_rewriting(store, table, copy_of(table))
 
 
 def _check_kind(store: Readable, table: str) -> None:

@@ -8,14 +8,11 @@ the first rows.
 import time
 from typing import Final
 
-import attrs
-
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
-from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, digest, size_of
-from mexc_trio.clickhouse.rewriting import stop as stop_rewriting
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Store,
     Table,
@@ -28,7 +25,6 @@ from mexc_trio.clickhouse.schema import (
     quoted,
 )
 from mexc_trio.clickhouse.tables import NUMBER, TableEngine, in_order
-from mexc_trio.texts import size
 
 _BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
@@ -36,22 +32,7 @@ _PAUSE: Final = 0.1
 """Seconds between two checks whether an earlier attempt's statement goes on."""
 
 
-@attrs.frozen
-class Converted:
-    """What became of a table."""
-
-    rows: int
-    before: int
-    """Bytes."""
-    after: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rows:,} rows, compared one by one; {size(self.before)}, now {size(self.after)}"
-        )
-
-
-def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Converted | None:
+def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Rewritten | None:
     """Move a table, whose lock the caller holds; return None if it is of that engine already.
 
     Raises StoreRejected if it has replicas, there is no room, or the new table is not what the old
@@ -95,12 +76,7 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> C
     after = size_of(store, copy)
     step.exchange(rows)
     _drop_the_old_one(store, table, copy)
-    return Converted(rows, before, after)
-
-
-def stop(store: Store, table: str) -> None:
-    """See `rewriting.stop`; what has been moved by then need not be moved again."""
-    stop_rewriting(store, table, table + CONVERTING)
+    return Rewritten(rows, before, after)
 
 
 def _begun(store: Store, copy: str, engine: TableEngine, rows: int) -> int:

@@ -18,6 +18,22 @@ INSERT: Final = "INSERT INTO {copy} ("
 
 
 @attrs.frozen
+class Rewritten:
+    """What became of a table."""
+
+    rows: int
+    before: int
+    """Bytes of its files."""
+    after: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows rewritten, compared one by one; {size(self.before)} before, "
+            f"{size(self.after)} now"
+        )
+
+
+@attrs.frozen
 class Rewriting:
     """One table, the one that is to take its place, and a word for what is done."""
 

@@ -153,7 +153,7 @@ def test_recording_goes_on_while_a_table_moves(
             done = recorder.asked("convert", "BTC_USDT", "--engine", engine)
             assert (done.returncode, done.stderr) == (0, "")
             assert f"table {TABLE}: " in done.stdout
-            assert "rows, compared one by one" in done.stdout
+            assert "rows rewritten, compared one by one" in done.stdout
             recorder.stores(1)  # in the table as it is now
             recorder.engine = engine
             assert engine_at(recorder, mortal_server).lower() == engine
