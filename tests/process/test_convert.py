@@ -67,7 +67,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     """Either engine becomes the other; a second time there is nothing to do."""
     fill(tmp_path)
     for engine in ("mergetree", "stripelog"):
-        for said in (f"{ROWS:,} rows, compared", f"is a {engine} already"):
+        for said in (f"{ROWS:,} rows rewritten, compared", f"is a {engine} already"):
             where = ["--engine", engine, "--store", str(tmp_path)]
             assert main(["convert", "BTC_USDT", *where]) == 0
             assert said in capsys.readouterr().out
