@@ -16,9 +16,7 @@ VIEWS = ("deals", "tickers", "depths", "candles")
 """A table `btc` may have views named `btc_deals`, `btc_tickers` and so on beside it."""
 EXACT_VIEWS = tuple(f"{view}_exact" for view in VIEWS)
 """And `btc_deals_exact` and so on."""
-ALL_VIEWS = (
-    *VIEWS, *OPTIONAL_VIEWS, *EXACT_VIEWS, *(f"{view}_exact" for view in OPTIONAL_VIEWS),
-)  # fmt: skip
+ALL_VIEWS = (*VIEWS, *OPTIONAL_VIEWS, *EXACT_VIEWS, *(f"{view}_exact" for view in OPTIONAL_VIEWS))
 """Those and the views of channels that are recorded on request."""
 
 LONGEST_TABLE = 150

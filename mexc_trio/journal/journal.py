@@ -59,10 +59,7 @@ class Journal:
         """Return the queue of a table, made if it is new."""
         if name not in self._queues:
             id_, state, end = self.file.table(name)
-            self._queues[name] = Queue(
-                name, state.acked, state.table_rows, end, state.engine, state.after_reboot,
-                state.base, state.sent, state.marks, id_, self.outbox,
-            )  # fmt: skip
+            self._queues[name] = Queue(*state, end, id_, self.outbox)
         return self._queues[name]
 
     def queues(self) -> list[Queue]:

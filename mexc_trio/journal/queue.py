@@ -24,15 +24,16 @@ heads from the file would take a quarter of the time that their INSERTs take."""
 class Queue:
     """The part of the journal that belongs to one table; `Journal.queue` returns it."""
 
+    # Down to `sent` the fields of `TableState`, in its order.
     name: str
     acked: int
     """Rows before this position are in the table."""
     table_rows: int | None
     """How many rows the table had when `acked` was set; None if no store ever said."""
-    end: int
-    """The position of the next row."""
     engine: str
     """The engine's `server_start_id` when the table was last read in full, or its fingerprint."""
+    stored_marks: bytes
+    """The ledger's marks as an earlier run wrote them; empty if there was none."""
     after_reboot: bool
     """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     base: int | None
@@ -40,8 +41,8 @@ class Queue:
     sent: int
     """The position up to which rows were sent to a table of numbered rows. Those between `acked`
     and this are one batch, which goes again as it is until the store has acknowledged it."""
-    stored_marks: bytes
-    """The ledger's marks as an earlier run wrote them; empty if there was none."""
+    end: int
+    """The position of the next row."""
     id: int
     _outbox: Outbox
     width: int = attrs.field(default=0, init=False)  # of the table's rows; 0 as they were appended
@@ -273,9 +274,7 @@ class Queue:
     def pending(self, at: int) -> Stored:
         """Return what was collected, as the file takes it."""
         rows = self._pending
-        return Stored(
-            self.id, self.end - len(rows), len(rows), at, self._version, encode(rows)
-        )  # fmt: skip
+        return Stored(self.id, self.end - len(rows), len(rows), at, self._version, encode(rows))
 
     def state(self) -> TableState:
         """Return what is remembered, as the file takes it."""
