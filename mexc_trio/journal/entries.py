@@ -44,10 +44,11 @@ class TableState(NamedTuple):
     @property
     def is_possible(self) -> bool:
         """Whether each value is of its kind, which a column's type does not see to."""
-        numbers = (self.acked, self.table_rows or 0, self.base or 0, self.sent)
+        numbers = (self.acked, self.table_rows or 0, self.sent)
         texts = (self.name, self.engine)
         return (
             all(isinstance(number, int) and number >= 0 for number in numbers)
+            and isinstance(self.base, int | None)  # below 0 where the table has lost rows before
             and all(isinstance(text, str) for text in texts)
             and isinstance(self.marks, bytes)
         )

@@ -595,6 +595,21 @@ def test_a_strangers_journal(path: Path, prepared: str, monkeypatch: pytest.Monk
             assert not journal.queues()
 
 
+def test_rows_numbered_from_below_0(path: Path) -> None:
+    """So they are in a table that has fewer rows than were journaled for it, as after `reset`."""
+    with open_journal(path) as journal:
+        queue = journal.queue("btc")
+        queue.append(numbered(0, 5))
+        queue.begin_anew()
+        queue.append(numbered(5, 1))
+        queue.base = -5
+        queue.send(1)
+    with open_journal(path) as journal:
+        assert journal.file.damaged is None
+        queue = journal.queue("btc")
+        assert (queue.number(queue.acked), queue.head(1)) == (0, numbered(5, 1))
+
+
 def test_rows_that_are_none(path: Path) -> None:
     """A stranger's checksum may be right. It is told; a start anew would find the same."""
     with open_journal(path) as journal:
