@@ -58,7 +58,7 @@ def read_manifest(directory: Path) -> Manifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{directory} is no backup: it has no {NAME}") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read: {error}") from error
     if manifest.version != _VERSION:
         raise FileError(f"{path} is of version {manifest.version}; this program reads {_VERSION}")

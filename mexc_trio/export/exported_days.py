@@ -99,7 +99,7 @@ def read_ledger(request: ExportRequest) -> ExportedDays:
         found = msgspec.json.decode(path.read_bytes(), type=_Contents)
     except FileNotFoundError:
         return ExportedDays(request, asked)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read ({error}); remove it to export anew") from error
     same = msgspec.structs.replace(asked, days=found.days)
     if found != same:

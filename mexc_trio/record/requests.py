@@ -50,7 +50,7 @@ class RewritingRequest(msgspec.Struct, frozen=True):
             return msgspec.json.decode(_path(journal).read_bytes(), type=cls)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("what %s asks for cannot be read: %s", _path(journal), error)
             with suppress(OSError):
                 _path(journal).unlink()

@@ -273,6 +273,17 @@ def rename(copy: Path) -> None:
     (copy / "manifest.json").write_text(text.replace('"btc"', r'"b\u001b[2J"'))
 
 
+def make_no_text(copy: Path) -> None:
+    """Write a manifest that is no UTF-8."""
+    text = (copy / "manifest.json").read_bytes()
+    (copy / "manifest.json").write_bytes(text.replace(b'"btc"', b'"\xff"'))
+
+
+def nest(copy: Path) -> None:
+    """Write a manifest that is deeper than anybody looks."""
+    (copy / "manifest.json").write_text('{"x":' + 100_000 * "[")
+
+
 def lead_outside(copy: Path) -> None:
     """Have a file of another directory read."""
     text = (copy / "manifest.json").read_text()
@@ -327,6 +338,8 @@ def test_a_backup_that_nobody_made_is_refused(
     fill(tmp_path / "a", {"btc": rows_of_market()})
     assert backup(tmp_path / "a", tmp_path / "made") == 0
     for harm, message in (
+        (make_no_text, "manifest.json cannot be read"),
+        (nest, "manifest.json cannot be read"),
         (rename, "has a table 'b\\x1b[2J', as no backup has"),
         (lead_outside, "has a table '../btc', as no backup has"),
         (narrow, "btc.parquet has other columns than table btc"),

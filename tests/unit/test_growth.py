@@ -1,6 +1,7 @@
 """Tables are rewritten as often as the engine's memory needs, and only when it is worth it."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
 from mexc_trio.errors import StoreRejected
 from mexc_trio.record.growth import FEW, PATIENCE, WORTH, Grown, Growth, worth_rewriting
+from mexc_trio.record.requests import RewritingRequest
 from mexc_trio.settings import Settings
 
 if TYPE_CHECKING:
@@ -250,3 +252,19 @@ async def test_much_memory_is_told_once_for_each_gibibyte(
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3
     assert "the engine keeps an index entry of every INSERT: about 1.1 GB of its memory" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b'{"id":"\xff","symbols":[]}', b'{"id":"a","symbols":[],"x":' + 100_000 * b"["]
+)
+def test_a_request_that_cannot_be_read(
+    tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told and thrown away; else no table would ever be rewritten again."""
+    journal = tmp_path / "journal.sqlite"
+    RewritingRequest("a", ()).leave(journal)
+    (place,) = tmp_path.iterdir()
+    place.write_bytes(text)
+    assert RewritingRequest.found(journal) is None
+    assert len(caplog.messages) == 1
+    assert not place.exists()
