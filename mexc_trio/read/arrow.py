@@ -51,13 +51,20 @@ def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]
 
 
 def of_values(rows: Sequence[tuple[Any, ...]], columns: Columns) -> "pa.Table":
-    """Return rows of Python's values as a table."""
+    """Return rows of the driver's values as a table; those without a type of Arrow's as text."""
     import pyarrow as pa
 
     schema = _schema(pa, columns)
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
-    arrays = [pa.array(c, field.type) for c, field in zip(values, schema, strict=True)]
+    arrays = [
+        pa.array([*map(_text, column)] if field.type == pa.string() else column, field.type)
+        for column, field in zip(values, schema, strict=True)
+    ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)  # an address, or the UUID of a statement
 
 
 def times(table: "pa.Table") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
