@@ -117,16 +117,18 @@ def refuse_others(directory: Path) -> None:
     What is not refused: a group that may write, which the owner chose; for root the directory of
     anybody, as in a container or to look after a service, unless anybody can have put it there; the
     top of a volume, which provisioners open to everybody; a file system on which owners and modes
-    mean nothing. Nor is one that is still to be made. A link to a directory is judged as one is:
-    whose it is can lead it elsewhere.
+    mean nothing. Nor is one that is still to be made. A link to a directory is judged as one is,
+    also further up its path: whose it is can lead it elsewhere.
 
     Raises:
         UsageError: it is refused, or may not be looked into; says whose it is, and what to do.
     """
     # Not Path's, which fails where links lead in a circle.
     place, user = Path(os.path.realpath(directory)), os.geteuid()
+    above = (directory.absolute(), *directory.absolute().parents)
     try:
-        link, found = directory.lstat(), place.stat()
+        links = {one: one.lstat() for one in above if one.is_symlink()}
+        found = place.stat()
     except PermissionError as error:
         raise UsageError(
             f"directory {directory} is where user {_name(user)} may not look; run it as whoever "
@@ -138,11 +140,13 @@ def refuse_others(directory: Path) -> None:
                 f"directory {directory}: links lead in a circle there; choose another"
             ) from error
         return
-    if stat.S_ISLNK(link.st_mode) and _is_foreign(directory.absolute(), link, user):
-        raise UsageError(
-            f"directory {directory} is a link of user {_name(link.st_uid)}, who can lead it "
-            f"elsewhere; name the directory itself, or choose another"
-        )
+    for link, status in links.items():
+        if _is_foreign(link, status, user):
+            what = "is" if link == directory.absolute() else f"is behind {link},"
+            raise UsageError(
+                f"directory {directory} {what} a link of user {_name(status.st_uid)}, who can lead "
+                f"it elsewhere; name the directory itself, or choose another"
+            )
     owner = _name(found.st_uid)
     mounted = os.path.ismount(place)
     everybody = found.st_mode & stat.S_IWOTH and not (mounted and not found.st_mode & stat.S_ISVTX)

@@ -184,19 +184,18 @@ def test_links_of_others(
 ) -> None:
     """It leads to a directory of the user's own today, and elsewhere when its owner likes."""
     place, link = above / "own", above / "link"
-    place.mkdir(mode=0o700)
-    os.chown(place, user, user)
+    for mine in (place, place / "inner"):
+        mine.mkdir(mode=0o700)
+        os.chown(mine, user, user)
     link.symlink_to(place)
     os.lchown(link, whose, whose)
     above.chmod(mode_above)
     with being(user):
         refuse_others(place)
-        with (
-            pytest.raises(UsageError, match=f"^directory {link} is a link of user {whose}, who")
-            if refused
-            else nullcontext()
-        ):
-            refuse_others(link)
+        for directory, what in ((link, "is"), (link / "inner", f"is behind {link},")):
+            words = f"^directory {directory} {what} a link of user {whose}, who"
+            with pytest.raises(UsageError, match=words) if refused else nullcontext():
+                refuse_others(directory)
 
 
 @pytest.mark.parametrize(
