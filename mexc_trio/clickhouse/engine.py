@@ -136,8 +136,11 @@ class Engine:
             if self._holds_or_takes():
                 return self._start()
             if time.monotonic() > deadline:
-                with hold_file(self.directory / "store.lock", self.name):
-                    pass  # for its error, which says who it is
+                try:
+                    with hold_file(self.directory / "store.lock", self.name):
+                        pass  # for its error, which says who it is
+                except StoreLocked as error:
+                    raise StoreLocked(f"no engine answers after {FIND:g} s: {error}") from error
         return access
 
     def _find(self) -> Access | None:

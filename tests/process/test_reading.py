@@ -287,7 +287,7 @@ def test_holder_that_does_not_answer(directory: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine, "FIND", 0.1)
     with (
         hold_file(directory / "store.lock", "x"),
-        pytest.raises(StoreLocked, match=r"is in use by process \d+"),
+        pytest.raises(StoreLocked, match=r"no engine answers .* is in use by process \d+"),
         open_reader(at(directory)),
     ):
         pass
