@@ -246,6 +246,11 @@ async def test_hours_of_attacks(
         chance = random.Random(SEED)
         attacker = Attacker(rig, market, chance)
         rig.nursery.start_soon(market.run)
+        await trio.sleep(2 * BEAT)
+        rig.exchange.handshake = "close"  # so that something is lost, whatever chance brings
+        await rig.exchange.drop()
+        await trio.sleep(60)
+        rig.exchange.handshake = "accept"
         while trio.current_time() - began < HOURS * 3600:
             await trio.sleep(chance.uniform(5, 120))
             await chance.choice(attacker.all)()
