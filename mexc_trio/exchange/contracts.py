@@ -27,12 +27,11 @@ MOST_CANDLES: Final = 2000
 """In one answer."""
 
 
-@attrs.frozen
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """A contract that the exchange lists."""
 
     symbol: str
-    state: int
+    state: int = ON
     """`ON`, or another number while it cannot be traded."""
 
     @property
@@ -52,11 +51,6 @@ class Candle:
     high: Decimal
     """Of the deals alone. A candle's own high and low count the close of the minute before too."""
     low: Decimal
-
-
-class _Detail(msgspec.Struct):
-    symbol: str
-    state: int = ON
 
 
 class _Columns(msgspec.Struct):
@@ -100,13 +94,13 @@ def _contracts(url: str, data: msgspec.Raw) -> tuple[dict[str, Contract], list[s
     odd: list[str] = []
     for detail in entries(url, data):
         try:
-            read = decode(detail, _Detail)
-            if parse_symbol(read.symbol) != read.symbol:
+            contract = decode(detail, Contract)
+            if parse_symbol(contract.symbol) != contract.symbol:
                 raise UsageError("not in upper case")
         except (msgspec.DecodeError, UsageError):
             odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
         else:
-            found[read.symbol] = Contract(read.symbol, read.state)
+            found[contract.symbol] = contract
     return found, odd
 
 

@@ -61,7 +61,7 @@ def read_last(settings: Settings) -> LastList | None:
         return None
     if kept.url != settings.rest_url:
         return None
-    contracts = [Contract(symbol, ON) for symbol in dict.fromkeys(kept.symbols)]
+    contracts = [Contract(symbol) for symbol in dict.fromkeys(kept.symbols)]
     return LastList(contracts, min(kept.asked, now()))
 
 
