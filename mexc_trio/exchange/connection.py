@@ -81,7 +81,7 @@ class Connection:
         """Take other ways: a new connection is made, and then the old one is broken."""
         self.ways = ways
         if self._session is not None:
-            self._session.wear(ExchangeError(why, Loss.RENEWED))
+            self._session.replace(ExchangeError(why, Loss.RENEWED))
 
     async def run(self) -> None:
         """Record until no subscriber is left; sessions end and begin meanwhile."""
@@ -93,10 +93,10 @@ class Connection:
                 session = self._begin(self.ways[number % len(self.ways)], feeds)
                 await self._changed(session)
                 while session.error is None:
-                    if session.worn is None:
+                    if session.why_replace is None:
                         session = await self._gone_back(session)
                     else:
-                        session = await self._replaced(session, session.worn, backoff)
+                        session = await self._replaced(session, session.why_replace, backoff)
                     await self._changed(session)
                 is_healthy = session.age >= HEALTHY
                 if is_healthy:
@@ -129,7 +129,7 @@ class Connection:
                     self.rate_limiter,
                     session.way.counters,
                     self.deals,
-                    session.wear,
+                    session.replace,
                 )
             except ExchangeError as error:
                 session.error = error
@@ -153,7 +153,7 @@ class Connection:
         return old
 
     async def _replaced(self, old: "_Running", why: ExchangeError, backoff: Backoff) -> "_Running":
-        """Make a new connection, if need be again and again, while a worn one lives; return one."""
+        """Make a new connection, trying while the old one lives; return the one that goes on."""
         place = 0
         async with self.renewing:
             while old.error is None:
@@ -215,8 +215,8 @@ class Connection:
         for feed in old.feeds:
             for pulse in feed.pulses.values():
                 pulse.connected(trio.current_time())
-        if new.worn is not None and new.worn.loss is Loss.RENEWED:
-            old.wear(new.worn)  # its ways were changed meanwhile
+        if new.why_replace is not None and new.why_replace.loss is Loss.RENEWED:
+            old.replace(new.why_replace)  # its ways were changed meanwhile
         self._session = old
 
     def _lost(self, session: "_Running", error: ExchangeError) -> bool:
@@ -263,10 +263,10 @@ class _Running:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     error: ExchangeError | None = attrs.field(default=None, init=False)
     """What has ended it."""
-    worn: ExchangeError | None = attrs.field(default=None, init=False)
+    why_replace: ExchangeError | None = attrs.field(default=None, init=False)
     """Why it is to be replaced although it works."""
     changed: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set when it is worn or has ended."""
+    """Set when it is to be replaced or has ended."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -274,8 +274,8 @@ class _Running:
         """Seconds since it began."""
         return trio.current_time() - self.began
 
-    def wear(self, error: ExchangeError) -> None:
+    def replace(self, error: ExchangeError) -> None:
         """Note that it is to be replaced."""
-        if self.worn is None:
-            self.worn = error
+        if self.why_replace is None:
+            self.why_replace = error
         self.changed.set()

@@ -47,7 +47,7 @@ async def converse(
     rate_limiter: RateLimiter | None = None,
     counters: LineCounters | None = None,
     deals: Deals | None = None,
-    worn: Callable[[ExchangeError], None] | None = None,
+    replace: Callable[[ExchangeError], None] | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
@@ -60,7 +60,7 @@ async def converse(
         rate_limiter: spaces out subscriptions. The caller has acquired it for the first symbol.
         counters: is told of the exchange's clock and of the subscriptions.
         deals: how deals are asked for.
-        worn: told, once, that the connection works and is to be replaced; None has it end then.
+        replace: told, once, that the connection works and is to be replaced; None has it end then.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.
@@ -75,7 +75,7 @@ async def converse(
                 socket, nursery, rate_limiter, deals or Deals(), subscribed
             )
             session = _Session(
-                socket, nursery, subscriptions, feeds, ping_interval, flush, counters, worn
+                socket, nursery, subscriptions, feeds, ping_interval, flush, counters, replace
             )
             nursery.start_soon(subscriptions.begin_all)
             nursery.start_soon(session.heartbeat)
@@ -93,7 +93,7 @@ class _Session:
     _ping_interval: float
     _flush: Callable[[], None]
     _counters: LineCounters
-    _worn: Callable[[ExchangeError], None] | None
+    _replace: Callable[[ExchangeError], None] | None
     # How many of them are known.
     _known: int = attrs.field(default=0, init=False)
     # The feeds that are to be heard. One that was stopped while others share the connection stays
@@ -145,10 +145,10 @@ class _Session:
             for feed in self._new():
                 self._nursery.start_soon(self._subscriptions.join, feed)
             if silence := self._answer_silence():
-                if self._worn is None:
+                if self._replace is None:
                     raise silence
-                self._worn(silence)
-                self._worn = lambda error: None  # it has been said
+                self._replace(silence)
+                self._replace = lambda error: None  # it has been said
 
     async def receive(self) -> NoReturn:
         """Decode every message for its symbol's feed, and flush what one read has brought."""
