@@ -106,8 +106,9 @@ class Known:
 def fall_into(gap: Span, known: Known, answer: Sequence[Deal]) -> Fill | None:
     """Return what of an answer, oldest deal first, falls into a gap.
 
-    The gap is from the last row before it to the first row after. None if the answer has none of
-    the deals that have come since: it is older than they are, or of something else.
+    The gap is from the last row before it to the first row after, in milliseconds since 1970.
+    `known` has the deals that are there. None if the answer has none of those that have come since
+    the gap: it is older than they are, or of something else.
     """
     start, end = gap
     once = Once(math.inf)

@@ -63,6 +63,7 @@ class Connection:
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a connection is replaced; lines that share it are so one at a time."""
     go_back: float = GO_BACK
+    """Seconds on another way after which the first one is tried again."""
     # The session that there is, and what it is called by.
     _session: "_Running | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)

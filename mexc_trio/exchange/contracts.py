@@ -78,7 +78,10 @@ async def contracts_of(client: Client) -> list[Contract]:
 
 
 def entries(url: str, data: msgspec.Raw) -> list[msgspec.Raw]:
-    """Return the entries of a list of contracts; RestError if it is none that an exchange has."""
+    """Return the entries of a list of contracts, as they came.
+
+    Raises RestError if it is no list, or longer than an exchange's can be.
+    """
     try:
         found = decode(data, list[msgspec.Raw])
     except msgspec.DecodeError as error:

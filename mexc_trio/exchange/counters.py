@@ -37,6 +37,7 @@ class LineCounters:
     clock: ClockSample | None = attrs.field(default=None, init=False)
     """The best of the latest samples of the exchange's clock; None before the first."""
     symbols: Counter[str] = attrs.field(factory=Counter, init=False)
+    """By symbol, how many connections are subscribed to it."""
 
     @contextmanager
     def serving(self) -> Iterator[Callable[[str], None]]:

@@ -79,7 +79,10 @@ def decode_any(frame: bytes, received: int) -> Message:
 
 
 def decode_deals(symbol: str, data: Raw) -> Data:
-    """Return deals that were asked for as if pushed; Malformed if they are none of this symbol."""
+    """Return deals that were asked for, in the form of a push.
+
+    Raises Malformed if this is no list of deals, or of another symbol's.
+    """
     try:
         if any(one.symbol not in ("", symbol) for one in _decode_named(data)):
             raise Malformed("it has deals of another symbol")

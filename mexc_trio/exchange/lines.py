@@ -135,7 +135,10 @@ class Merger:
         return [one for one in self.sources if channel not in one.mute]
 
     def silent(self, source: LineSource, channel: Channel) -> Sequence[Data]:
-        """Note that a channel is silent until its next message; return what is to be stored."""
+        """Note that a channel of a source has been silent for too long, until its next message.
+
+        Returns what is to be stored because another line takes over.
+        """
         source.mute.add(channel)
         if have := source.has.get(channel):
             self._ended(source, channel, have.last or have.since)

@@ -147,7 +147,7 @@ class Sampled:
     ) -> Sequence[Data]:
         """Take leave of a source; return what another takes over with.
 
-        Of the sources that are `left`, those are `heard` on which the channel is not silent.
+        `left` are the other sources, and `heard` those of them on which the channel is not silent.
         """
         self._buffered.pop(source, None)
         if not left:

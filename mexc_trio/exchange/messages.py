@@ -86,7 +86,8 @@ Message: TypeAlias = Data | Ack | Pong | Refusal | Skipped
 def subscribe(symbol: str, channel: Channel, *, merged: bool = False) -> str:
     """Return the frame that subscribes to one channel of one symbol; harmless if sent again.
 
-    Deals come one by one if not `merged`, as the exchange sends them unless told otherwise.
+    The exchange merges deals unless it is told not to: `merged` leaves it at that, and without it
+    the frame asks for every deal.
     """
     param: dict[str, str | int | bool] = {"symbol": symbol, **ALL[channel].parameters}
     if channel == "deal" and not merged:

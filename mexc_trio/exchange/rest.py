@@ -60,7 +60,10 @@ class RequestLimits(NamedTuple):
 
 
 class RestError(ExchangeError):
-    """There was no useful answer. After `first` seconds, up to `longest`, there may be one."""
+    """A request had no useful answer, but may have one later.
+
+    `first` are the seconds to wait before asking again, `longest` what that may grow to.
+    """
 
     def __init__(self, reason: str, first: float = 1.0, longest: float = 60.0) -> None:
         super().__init__(reason)
@@ -103,7 +106,8 @@ class Client:
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
         """Ask once for `/api/v1/contract/PATH`, when the limiter allows; return the answer's data.
 
-        RestError where there is no useful answer within the limits.
+        `query` has the parameters. Raises NoContract if the exchange does not list the contract
+        that is asked about, RestError where there is no useful answer within the limits.
         """
         await self._rate_limiter.acquire()
         seconds = self._bounds.seconds
@@ -181,7 +185,11 @@ async def open_client(
     rate_limiter: RateLimiter | None = None,
     limits: RequestLimits | None = None,
 ) -> AsyncIterator[Client]:
-    """Open a client of a REST interface; those on one route share a rate limiter."""
+    """Open a client of the REST interface at a URL such as https://contract.mexc.com.
+
+    The rate limiter spaces out requests; clients on the same route may share one. `limits` are for
+    each request; without them they are such as the list of contracts needs.
+    """
     proxy = (
         httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
         if route.proxy_url

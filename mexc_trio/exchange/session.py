@@ -53,14 +53,17 @@ async def converse(
 
     Args:
         url: the exchange's socket.
-        feeds: one for each symbol, at least one; more may be added, which `watch` looks for.
+        feeds: one for each symbol on this connection, at least one. Those that are added later are
+            subscribed to within `WATCH_INTERVAL`.
         ping_interval: seconds between pings.
         flush: called when the feeds have what one read has brought, before anything is waited for.
         dial: opens the connection.
-        rate_limiter: spaces out subscriptions. The caller has acquired it for the first symbol.
-        counters: is told of the exchange's clock and of the subscriptions.
-        deals: how deals are asked for.
-        replace: told, once, that the connection works and is to be replaced; None has it end then.
+        rate_limiter: spaces out subscriptions, by symbols; connections may share it. The caller has
+            acquired it for the first symbol. None is one of its own.
+        counters: is told of the exchange's clock and of the subscriptions. None is one of its own.
+        deals: how deals are asked for; connections may share it. None is unmerged, if possible.
+        replace: told, once, that the connection works and is to be replaced all the same. If None,
+            the connection ends then.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.

@@ -49,7 +49,10 @@ _KEYS: Final = {
 
 
 async def ask_terms(client: Client, symbols: Collection[str]) -> list[Terms]:
-    """Ask once for the terms of those that are listed; RestError without a useful answer."""
+    """Ask once for the terms of those of these contracts that are listed.
+
+    Raises RestError where there is no useful answer.
+    """
     if len(symbols) > FEW:
         data = await client.get("detail")
         return await read_apart(len(bytes(data)), _listed, client.url, data, symbols)

@@ -40,10 +40,11 @@ def _read_authorities(cafile: str | None, capath: str | None, changed: int) -> s
 
 
 async def open_tls(transport: trio.abc.Stream, host: str) -> "TlsStream":
-    """Shake hands over a stream, which is the caller's, with who can prove to be `host`.
+    """Shake hands over a stream with whoever can prove to be `host`.
 
     Raises BrokenResourceError if the connection broke or what came is not TLS, `ssl.SSLError` if
-    nobody vouches for the other side or there is no common ground.
+    nobody vouches for the other side or there is no common ground; then the caller closes the
+    stream.
     """
     received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = trusting().wrap_bio(received, to_send, server_hostname=host)
@@ -88,7 +89,10 @@ class TlsStream(trio.abc.Stream):
                 return
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return all that has come; nothing at the end. BrokenResourceError if it breaks."""
+        """Return all that has come, `max_bytes` (65,536) of it at the most; nothing at the end.
+
+        Raises BrokenResourceError if the connection broke, or what came is not TLS.
+        """
         if self._received.pending or self._tls.pending() or self._is_over:
             await trio.lowlevel.checkpoint()
         else:

@@ -86,7 +86,9 @@ async def dial(
 async def speak(
     stream: trio.abc.Stream, url: str, deadline: float, paused: AsyncBool | None = None
 ) -> AsyncIterator[Socket]:
-    """Open a WebSocket on a stream until a deadline, and close both at the end of the block.
+    """Open a WebSocket on a stream, and close both at the end of the block; see `dial`.
+
+    The handshake is to be done at the deadline, by Trio's clock.
 
     The stream is made by the caller and closed here. The library would leave its own open when a
     handshake fails or a connection ends without a close frame: in months of reconnects, many.

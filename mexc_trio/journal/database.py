@@ -144,7 +144,11 @@ def _code(error: sqlite3.Error) -> int:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the disk says into DiskFull, JournalBusy or JournalError."""
+    """Turn what SQLite or the disk says into an error of ours.
+
+    Raises DiskFull without space, JournalBusy if another program has the file locked, JournalError
+    for any other failure.
+    """
     try:
         yield
     except sqlite3.Error as error:

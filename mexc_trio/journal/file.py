@@ -78,6 +78,7 @@ class JournalFile:
     _ends: dict[int, int]
     """The position after each table's last row when the file was opened."""
     _next: int
+    """The number of the next entry."""
     retention: Retention = attrs.field(init=False)
     _index: EntryIndex = attrs.field(init=False)
     # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
@@ -130,7 +131,10 @@ class JournalFile:
         self._next += len(entries)
 
     def read(self, table: int, position: int, page: int = _PAGE) -> Iterator[Stored]:
-        """Yield a table's entries, from the one that holds a position; JournalError if damaged."""
+        """Yield a table's entries, from the one that holds a position on.
+
+        Raises JournalError if one is damaged, DiskFull without space to note where they are.
+        """
         while True:
             with translated(self.path):
                 self._index.note(self._next)
@@ -225,7 +229,10 @@ class JournalFile:
 
 
 def fact_of(path: Path, name: str) -> str:
-    """Return a fact that a journal remembers, whoever has it open; empty if it does not."""
+    """Return a fact that a journal remembers, whoever has it open; empty if it does not.
+
+    Raises JournalError if it cannot be read.
+    """
     with translated(path), closing(connect_to_read(path)) as db:
         row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return str(row[0]) if row else ""

@@ -59,7 +59,7 @@ def choose(usual: Path, store: str, spelt: str) -> Chosen:
     """Find the journal of a store.
 
     `usual` is the file that it is in if nothing else is known; `store` says what the store is,
-    empty if it cannot be asked, and `spelt` how the user wrote it. UsageError as of
+    empty if it cannot be asked, and `spelt` how the user wrote it. Raises UsageError as
     `refuse_others`.
     """
     refuse_others(usual.parent)

@@ -73,7 +73,8 @@ class Journal:
     async def keep_flushing(self) -> None:
         """Flush what comes with no read, at once, and what could not be written, when it can be.
 
-        Runs until cancelled, or until the journal fails: a lock is waited out.
+        Runs until cancelled. Waits while the file is locked; raises DiskFull and JournalError as
+        `Outbox.flush`.
         """
         while True:
             await self.outbox.something_collected()
@@ -140,7 +141,10 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
-    """Open a journal, made if it is missing, as `open_file` does; write what is left at the end."""
+    """Open a journal, made if it is missing; at the end, write what is left.
+
+    `retention` is in seconds. Raises as `open_file`.
+    """
     with open_file(path) as file:
         file.wait_for_locks(0)  # nobody else runs meanwhile: see `keep_flushing`
         journal = Journal(file, retention)

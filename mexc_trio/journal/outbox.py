@@ -41,6 +41,7 @@ class Outbox:
 
     file: JournalFile
     touched: list[Collecting] = attrs.field(factory=list, init=False)
+    """Queues with rows that are not yet written."""
     remembered: int = attrs.field(default=0, init=False)
     """How many rows the queues keep in memory besides."""
     locked: AsyncBool = attrs.field(factory=AsyncBool, init=False)
@@ -62,12 +63,19 @@ class Outbox:
             self.flush_if_unlocked()
 
     def changed(self, queue: Collecting) -> None:
-        """Note that what is remembered of a table changed. A restart would find it out again."""
+        """Note that what is remembered of a table changed.
+
+        It may be written later: after a restart the table's count tells the same again.
+        """
         self._changed[queue.name] = queue
         self.collected()
 
     def flush(self) -> None:
-        """Write all that was collected, in one transaction, or nothing if that fails."""
+        """Write all that was collected, in one transaction, or nothing if that fails.
+
+        Raises DiskFull without space, JournalBusy if another program has the file locked,
+        JournalError for any other failure.
+        """
         if not self.touched and not self._changed:
             return
         at = now()

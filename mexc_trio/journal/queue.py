@@ -44,6 +44,7 @@ class Queue:
     end: int
     """The position of the next row."""
     id: int
+    """The table's number in the file."""
     _outbox: Outbox
     width: int = attrs.field(default=0, init=False)  # of the table's rows; 0 as they were appended
     verified: bool = attrs.field(default=False, init=False)
@@ -92,10 +93,11 @@ class Queue:
     def append(
         self, rows: Sequence[RowTuple], version: int = 0, marks: Marks | None = None
     ) -> None:
-        """Put the rows of one frame at the end of the queue; a full group is written at once.
+        """Put the rows of one frame at the end of the queue; see the package's text.
 
         `version` is the highest depth version among them, 0 if there is none; `marks` is what the
-        gap ledger remembers from then on, None if nothing new.
+        gap ledger remembers from then on, None if nothing new. A full group is written at once, for
+        which DiskFull and JournalError are raised as by `Outbox.flush`.
         """
         if marks is not None:
             self.marks = marks
@@ -134,11 +136,14 @@ class Queue:
             self._version = version
 
     def head(self, limit: int) -> list[RowTuple]:
-        """Return the first rows from `acked` on, in the order of receipt, and leave them here."""
+        """Return up to `limit` rows from `acked` on; raises as `rows`."""
         return self.rows(self.acked, limit)
 
     def rows(self, position: int, limit: int) -> list[RowTuple]:
-        """Return up to `limit` rows from a position on."""
+        """Return up to `limit` rows from a position on, in the order of receipt, and leave them.
+
+        Raises JournalError if they cannot be written or read.
+        """
         self._outbox.flush()
         remembered = position - self._remembered_from
         if remembered >= 0:

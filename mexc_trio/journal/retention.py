@@ -49,8 +49,9 @@ class Retention:
     def sweep(self, acked: Mapping[int, int], since: int, until: int, most: int) -> bool:
         """Remove the oldest entries that are acknowledged, up to the first of a span of time.
 
-        `acked` has the tables of which entries may be removed, and up to which position; `since`
-        and `until` are in milliseconds. Looks at `most` entries; returns whether there may be more.
+        `acked` has the tables of which entries may be removed, and up to which position; the span
+        is from `since` to `until`, in milliseconds since 1970. Looks at `most` entries; returns
+        whether there may be more.
         """
         with translated(self._path):
             found = self._db.execute(
