@@ -7,10 +7,12 @@ from mexc_trio.settings.targets import EmbeddedTarget
 
 
 def open_store(settings: Settings, *, readers: bool = False) -> Store:
-    """Open the store that the settings name, for `readers`, too; a server at the first call only.
+    """Open the store that the settings name. A server is connected to at the first call.
 
-    Raises UsageError for a directory that cannot be used, StoreLocked if another process has it,
-    StoreRejected without the engine, StoreError if that does not open it.
+    With `readers` an embedded engine answers others, too, where the settings say. The caller closes
+    the store. Raises UsageError for a directory that cannot be used, StoreLocked if another process
+    has it, StoreRejected if the engine is not installed, StoreError if it does not open the
+    directory.
     """
     if isinstance(settings.store, EmbeddedTarget):
         if settings.cluster:

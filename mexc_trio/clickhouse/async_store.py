@@ -251,7 +251,7 @@ class AsyncStore:
             self._is_away.value = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Make a call in a thread, and note if the store is away."""
+        """Make a call in a thread, and note if it finds the store away; raises what it raises."""
         with self._noticing_outages():
             return await trio.to_thread.run_sync(call, limiter=self._limiter)
 

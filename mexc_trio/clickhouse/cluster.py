@@ -58,7 +58,8 @@ def over_all(store: Store) -> Iterator[list[ServerStore]]:
 def make(store: ReplicatedStore, tables: Sequence[Table]) -> None:
     """Make what is missing of tables on all hosts of the cluster, and wait until it is here.
 
-    Raises StoreRejected without such a cluster, or for hosts of more than one shard of it.
+    Raises StoreRejected if there is no such cluster, or `--store` names hosts of more than one
+    shard of it, StoreUnavailable if the tables are not there in time.
     """
     _see_that_it_is_one_shard(store)
     if not _lacking(store, tables):

@@ -46,10 +46,12 @@ def is_beside(name: str) -> bool:
 
 
 def compact(store: Store, table: str, least_free: int) -> Rewritten:
-    """Rewrite a table into which nobody inserts meanwhile, in a minute or more a GB. Blocks.
+    """Rewrite a table into which nobody inserts meanwhile. Blocks for a minute or more a GB.
 
-    `least_free` bytes of disk are left alone. After a StoreError the table is as it was, but for
-    StoreUnavailable, after which it is the old one or the new.
+    `least_free` bytes of disk are left free. Raises StoreRejected if it cannot be done,
+    TableDamaged if the table cannot be read in full, TableConflict if somebody inserts into it,
+    TableMissing if it is not there; then it is as it was. After StoreUnavailable it is the old one
+    or the new.
     """
     copy = copy_of(table)
     old, new = qualified(store, table), qualified(store, copy)
@@ -85,7 +87,8 @@ def remove_leftover(store: Store, table: str) -> bool:
     """Remove what a compaction that died has left beside a table; return whether there was any.
 
     It holds no row that the table lacks: it is a copy that was not finished, or, after the two have
-    changed names, the old table. StoreRejected if it has more rows, so it is something else.
+    changed names, the old table. Raises StoreRejected if it has more rows: then it is something
+    else.
     """
     copy = copy_of(table)
     if not engines(store, [copy]):

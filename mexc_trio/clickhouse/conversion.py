@@ -33,10 +33,12 @@ _PAUSE: Final = 0.1
 
 
 def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Rewritten | None:
-    """Move a table, whose lock the caller holds; return None if it is of that engine already.
+    """Move a table; return None if it is of that engine already.
 
-    Raises StoreRejected if it has replicas, there is no room, or the new table is not what the old
-    one is, TableConflict if somebody has written to it all the same; then it stays as it is.
+    Nobody may write to it meanwhile: the caller holds its lock. `least_free` bytes of disk are left
+    free. Raises TableMissing if it is not there, StoreRejected if it has replicas, there is no
+    room, or the new table is not what the old one is, TableConflict if somebody has written to it
+    all the same; then it stays as it is.
     """
     refuse_replicas(store, table, "is not moved to another engine")
     copy = table + CONVERTING

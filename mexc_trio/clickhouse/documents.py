@@ -32,7 +32,8 @@ def stream(
     """Run a statement and yield the bytes of its answer; closing the generator ends it.
 
     `name` is what the user knows the server by, `default_format` the answer's unless the statement
-    names one. Raises StoreUnavailable if it cannot be reached, or went away.
+    names one itself. Raises StoreUnavailable if the server cannot be reached, or went away,
+    StoreError if TLS cannot be set up or the statement failed, perhaps in the middle of the answer.
     """
     try:
         connection = _connection(target)

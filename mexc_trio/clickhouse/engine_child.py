@@ -48,7 +48,10 @@ class EngineChild:
 
     @classmethod
     def start(cls, name: str, directory: Path, home: Path, port: int, lock_fd: int) -> Self:
-        """Start it. It holds the directory's lock from now on, and ends when we do."""
+        """Start it. It holds the directory's lock from now on, and ends when we do.
+
+        Raises StoreRejected if the engine is not installed, OSError if it cannot be started.
+        """
         program = Path(__file__).with_name("engine_process.py")
         with open(open_own(home / "start.log", os.O_WRONLY | os.O_TRUNC), "wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program
@@ -78,7 +81,11 @@ class EngineChild:
         return self._process.poll()
 
     def wait_for_port(self) -> None:
-        """Wait until it answers its native protocol; PortTakenError if it found the port taken."""
+        """Wait until it answers its native protocol.
+
+        Raises PortTakenError if it found the port taken, StoreLocked if another program has the
+        directory open, StoreError if it ended, or does not answer in time.
+        """
         deadline = time.monotonic() + START
         while True:
             if self.exit_code is not None:
@@ -144,7 +151,10 @@ def _environment() -> dict[str, str]:
 
 
 def extension() -> Path:
-    """Return the file of chdb's extension module, without importing anything."""
+    """Return the file of chdb's extension module, without importing anything.
+
+    Raises StoreRejected if it is not installed.
+    """
     spec = importlib.util.find_spec("chdb")
     found = (
         [] if spec is None or spec.origin is None else Path(spec.origin).parent.glob("_chdb*.so")

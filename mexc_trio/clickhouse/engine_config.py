@@ -86,6 +86,7 @@ class StatementLimits:
     disk: int
     """Bytes of temporary files."""
     statements: int
+    """How many may run at the same time."""
     sessions: int
     """How many connections of the native protocol, and requests, it may have at the same time."""
 
@@ -137,8 +138,8 @@ def write(
 ) -> None:
     """Write an engine's configuration into `home`, its directory, which nobody else may read.
 
-    `start` is what its macro `START` says, by which we know that it is this one. Without `listen`
-    there are no readers.
+    `start` is what its macro `START` says, by which we know that it is this one. The ports are for
+    the native protocol and for HTTP. Readers may come from where `listen` says; None is none.
     """
     write_own(home / "config.xml", _config(home, start, tcp_port, http_port, listen))
     write_own(home / "users.xml", _users(listen, passwords))

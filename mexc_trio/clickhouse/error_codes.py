@@ -12,7 +12,7 @@ _NOT_LET_IN: Final = frozenset({192, 193, 194, 195, 516})
 
 
 def error_of(code: int, text: str, store: str) -> StoreError:
-    """Return an error of ClickHouse, by its code and its text, as one of ours."""
+    """Return an error of ClickHouse, by its code and text, as one of ours that names the store."""
     message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
     error: StoreError = StoreRejected(message)
     if code in _PASSING or code >= _FIRST_OF_LIBRARIES:

@@ -31,5 +31,8 @@ def inserts_by_file(table: Path) -> int:
 
 
 def inserts_of(store: Readable, source: str) -> int:
-    """Return how many INSERTs the rows behind FROM came with. Reads a column."""
+    """Return how many INSERTs the rows of a table came with. Reads a column.
+
+    `source` is the table, or its first rows, as they stand behind FROM.
+    """
     return int(store.query(f"SELECT uniqExact(blockNumber()) FROM {source}")[0][0])

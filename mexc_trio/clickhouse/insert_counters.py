@@ -30,6 +30,7 @@ class InsertCounters:
     rows: int = attrs.field(default=0, init=False)
     """Rows that the store has acknowledged."""
     seconds: float = attrs.field(default=0.0, init=False)
+    """How long all took together."""
     buckets: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1), init=False)
     """How many took at most so long, by `BOUNDS`, not adding up; the last one is for the rest."""
 

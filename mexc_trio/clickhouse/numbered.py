@@ -37,7 +37,10 @@ class MissingNumbers:
 
 
 def rows_between(store: Readable, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
-    """Return the rows with numbers from `first` on and below `end`, as appended, in no order."""
+    """Return the rows with numbers from `first` on and below `end`, each with its number.
+
+    They are in the form in which they were appended, in no particular order.
+    """
     whole = attrs.evolve(table, columns=(*table.columns, (NUMBER, "UInt64")))
     condition = f"WHERE {NUMBER} >= {max(0, first)} AND {NUMBER} < {max(0, end)}"
     return [(int(row[-1]), row[:-1]) for row in select(store, whole, condition)]

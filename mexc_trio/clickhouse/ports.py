@@ -14,7 +14,10 @@ _RANGE: Final = range(20_000, 32_000)
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return a free port of the loopback interface: the one that is wanted, if it can be had."""
+    """Return a free port of the loopback interface: the one that is wanted, if it can be had.
+
+    Raises StoreError if there is none.
+    """
     # Not what a program that seeds its random numbers would choose each time.
     for port in (wanted, *random.SystemRandom().sample(_RANGE, 200)):
         if port and is_free(LOOPBACK, port):

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     """Do what `prepare` does, on each host that answers; return the names of new tables.
 
-    Raises StoreRejected if the tables of two hosts are no replicas of each other.
+    Raises as `prepare`, and StoreRejected if the tables of two hosts are no replicas of each other.
     """
     if not store.hosts:
         return prepare(store, tables)

@@ -1,6 +1,6 @@
 """What the table `contracts` says of a symbol's table: contract size and tick, since when.
 
-Both may change, seldom. Rows from before those that were written down first have those, too.
+Both may change, seldom. Rows of a time before anything was written down have the first ones, too.
 """
 
 import math
@@ -28,7 +28,9 @@ class RecordedTerms:
     contract_size: float
     """How much of the base one contract of volume is; not a number if the exchange did not say."""
     tick: float
+    """The step of prices."""
     lot: float
+    """The step of volumes, in contracts."""
 
 
 def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:
@@ -49,7 +51,10 @@ def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Recorde
 
 
 def in_force(terms: Sequence[RecordedTerms], start: int, end: int) -> tuple[RecordedTerms, ...]:
-    """Return which of some terms, in order, hold in a range of milliseconds, each since when."""
+    """Return which terms hold in a range of milliseconds, each with since when within it.
+
+    `terms` are in the order of time.
+    """
     found: list[RecordedTerms] = []
     for one in terms:
         if not found or one.as_of <= start:
@@ -69,7 +74,11 @@ def digits(number: float) -> str:
 
 
 def sql(terms: Sequence[RecordedTerms], field: Field, ts: str, numbers: NumberSql) -> str:
-    """Return the SQL of a number at a row's time, by terms in order; NULL where it is not known."""
+    """Return the SQL of a number at a row's time; NULL where it is not known.
+
+    `terms` are in the order of time, `ts` is the SQL of the row's time, and `numbers` says what a
+    number becomes.
+    """
     changes: list[tuple[int, str]] = []
     for one in terms:
         text = digits(getattr(one, field))

@@ -55,7 +55,8 @@ def same_server_start(before: str, now: str) -> bool:
 def make_sound(store: Store, table: Table) -> Soundness:
     """Read a table in full. Where its tail cannot be read, replace it by the part that can.
 
-    The damaged table stays under another name, so nothing is thrown away.
+    The damaged table stays under another name, so nothing is thrown away. Raises StoreError also if
+    the repair itself failed.
     """
     rows, reason, repaired = _inspect(store, table)
     if not reason:
@@ -65,7 +66,11 @@ def make_sound(store: Store, table: Table) -> Soundness:
 
 
 def put_aside(store: Store, table: Table, good: int = 0) -> str:
-    """Put a new table with its `good` first rows in a table's place; return that one's new name."""
+    """Put a new table in the place of one, which stays under another name; return that name.
+
+    The new one gets the first `good` rows. Raises StoreError without the right to do this, or if
+    the rows were not copied.
+    """
     stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     aside, fresh = f"{table.name}_damaged_{stamp}", f"{table.name}_repaired_{stamp}"
     old, new = qualified(store, table.name), qualified(store, fresh)
@@ -84,7 +89,10 @@ def put_aside(store: Store, table: Table, good: int = 0) -> str:
 
 
 def _inspect(store: Store, table: Table) -> tuple[int | None, str, str]:
-    """Return rows, None if unknown, why not all can be read, and where a damaged index is kept."""
+    """Return rows, why they cannot all be read, and where a damaged index is kept.
+
+    The rows are None if not even they can be told.
+    """
     drop, repaired = 0, ""
     while True:
         try:
@@ -191,7 +199,10 @@ def newest(store: Store, table: Table) -> int | None:
 
 
 def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
-    """Return `n` rows of a table from number `first` on, as appended, in the order of insertion."""
+    """Return `n` rows of a table from number `first` on, in the order of insertion.
+
+    They are in the form in which they were appended: times in milliseconds.
+    """
     # One thread returns a StripeLog table's blocks in the order of insertion.
     return select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
 

@@ -106,7 +106,10 @@ class ReplicatedStore(ServerStore):
 
 
 def answering(target: ServerTarget) -> ServerTarget:
-    """Return the first of a store's hosts that answers, or the last, for who only reads."""
+    """Return the first of a store's hosts that answers, for who only reads.
+
+    If none of the others does it is the last one, whether that answers or not.
+    """
     *others, last = target.hosts
     for host in others:
         with closing(ServerStore(host, 1)) as store, suppress(StoreUnavailable):
@@ -119,9 +122,10 @@ _LAG: Final = "inserts_in_queue, log_max_index, log_pointer, zookeeper_path, rep
 
 
 def lag(store: Store, table: str) -> str:
-    """Return what a replica has not fetched yet, or has alone; empty if nothing, or it is none.
+    """Return what a replica has not fetched yet, or has alone; empty if it has what all have.
 
-    Raises StoreUnavailable if it is read-only, since it has no connection to Keeper.
+    Empty as well for a table that is no replica. Raises StoreUnavailable if the replica is
+    read-only, since it has no connection to Keeper.
     """
     if not engines(store, [table]).get(table, "").startswith(REPLICATED):
         return ""

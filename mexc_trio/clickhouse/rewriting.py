@@ -1,7 +1,8 @@
 """A table is replaced by another one with the same rows: what compaction and conversion share.
 
 The rows go into a second table beside the first. When that one has been compared with the first,
-row for row and in order, and lies on the disk, the two change names in one step.
+row for row and in order, and lies on the disk, the two change names in one step. So whatever dies
+in between leaves under the table's name one whole table with the same rows: the old or the new.
 """
 
 from typing import Final
@@ -73,7 +74,10 @@ class Rewriting:
             ) from error
 
     def exchange(self, rows: int) -> None:
-        """Have the two change names; TableConflict, and all back, if it had not so many rows."""
+        """Have the two change names.
+
+        Raises TableConflict if the table had other than so many rows; then they change back.
+        """
         change = (
             f"EXCHANGE TABLES {qualified(self.store, self.table)} "
             f"AND {qualified(self.store, self.copy)}"
@@ -95,7 +99,7 @@ class Rewriting:
 
 
 def stop(store: Store, table: str, copy: str) -> None:
-    """End the long statements of a rewriting under way; who waits for them gets an error."""
+    """End the long statements of a rewriting under way; who waits for them gets a StoreError."""
     insert = literal(INSERT.format(copy=qualified(store, copy)))
     store.query(f"KILL QUERY WHERE startsWith(query, {insert}) AND user = currentUser()")
     for read in (table, copy):
@@ -110,7 +114,8 @@ def size_of(store: Readable, table: str) -> int:
 def digest(store: Readable, source: str, rows: int, names: str) -> tuple[int, int, int]:
     """Return what tables with the same rows in the same order have in common, and no others.
 
-    `source` is a table's name, and how it is ordered. The first number is how many rows it has.
+    `source` is a table's name as SQL, and how it is ordered, `rows` how many of it are read, and
+    `names` its columns as SQL. The first number is how many rows there are.
     """
     if not rows:
         return 0, 0, 0

@@ -66,7 +66,10 @@ class InsertScheduler:
     _reckoned: float = attrs.field(default=-math.inf, init=False)
 
     async def scheduled(self, wait: float, queue: Backlogged) -> None:
-        """Wait until a table's rows are to go: for so many seconds they wait in any case."""
+        """Wait until the rows that a table's queue holds are to go.
+
+        They wait for company for `wait` seconds in any case.
+        """
         now = trio.current_time()
         slot = _Slot(queue, now, now + wait)
         self._waiting[slot] = None

@@ -14,7 +14,11 @@ from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 
 
 class Readable(Protocol):
-    """What can be asked: a `Store`, or a `Reader`."""
+    """What can be asked: a `Store`, or a `Reader`.
+
+    Every function that is given one raises StoreError as `query` does. Their texts tell only of
+    errors that have another cause.
+    """
 
     @property
     def name(self) -> str:
@@ -27,8 +31,8 @@ class Readable(Protocol):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows, if it has any.
 
-        Raises StoreUnavailable if it may work later, TableMissing without the table or database,
-        StoreRejected if it will not work without a change by the user.
+        Raises StoreUnavailable if it may work later, TableMissing if the table or database is not
+        there, StoreRejected if it will not work without a change by the user.
         """
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
@@ -36,7 +40,10 @@ class Readable(Protocol):
 
 
 class Store(Readable, Protocol):
-    """A ClickHouse engine, embedded or a server. Calls block, and up to `concurrency` may run."""
+    """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
+
+    Calls may come from several threads at once, up to `concurrency`.
+    """
 
     @property
     def concurrency(self) -> int:
@@ -69,13 +76,15 @@ class Store(Readable, Protocol):
     ) -> None:
         """Insert rows in their order. After any error some may be stored and some not.
 
-        Of no rows it is only seen whether they could be inserted.
+        Without rows it is only seen whether some could be inserted. `numbering` is for a table of
+        numbered rows. Raises StoreError as `query`.
         """
 
     def server_start_id(self) -> str:
         """Return what stays the same for as long as the engine runs, and only so long.
 
-        A server: the second of its start, from its uptime, so it may be off by one.
+        Of a server it is the second of its start, from its uptime, so it may be off by one. An
+        embedded engine has a value of its own for each start.
         """
 
     def fingerprint(self, table: str) -> str:
@@ -117,7 +126,8 @@ def qualified(store: Readable, table: str) -> str:
 def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     """Create what is missing of the database and the tables; return the names of new tables.
 
-    Raises ForeignTable if one of that name is not what it must be, see `suitability`.
+    Raises ForeignTable if one of that name is not what it must be, see `suitability`, StoreRejected
+    without the right to create.
     """
     found = columns(store, views=True, tables=[table.name for table in tables])
     present = found or {}
@@ -148,7 +158,10 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
 
 
 def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
-    """Return the engines of those tables that are there; of a MergeTree with keys and settings."""
+    """Return the engines of those of some tables, at least one, that are there.
+
+    A MergeTree's is given with all that belongs to it: keys and settings.
+    """
     return dict(
         store.query(
             f"SELECT name, if(engine IN ('{NUMBERED}', '{REPLICATED}'), engine_full, engine) "
@@ -170,7 +183,10 @@ def engine_of(store: Readable, table: str) -> TableEngine:
 def columns(
     store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
 ) -> dict[str, dict[str, str]] | None:
-    """Return the database's tables, or some, with columns and types; None without a database."""
+    """Return the tables of the database with their columns and types; None without a database.
+
+    Views are among them if `views`. With `tables` only those: of a thousand, one costs a tenth.
+    """
     database = literal(store.database)
     if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
         return None
@@ -189,7 +205,10 @@ def columns(
 
 
 def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
-    """Return what `columns` does; StoreRejected without a database: nothing was recorded."""
+    """Return what `columns` does, for those who only read.
+
+    Raises StoreRejected if there is no database, so that nothing was recorded.
+    """
     try:
         found = columns(store)
     except TableMissing:  # a reader of a server says so at once
@@ -205,7 +224,8 @@ def count(store: Readable, table: str) -> int:
     """Return the number of rows that the table claims to have, which proves nothing.
 
     From the engine's metadata where it tells; `SELECT count()` reads a column of a StripeLog table,
-    seconds after a month of recording, and fails on a damaged one.
+    seconds after a month of recording, and fails on a damaged one. Raises TableMissing if there is
+    no such table.
     """
     known = known_rows(store, table)
     if known is not None:
@@ -235,7 +255,8 @@ def inserting(store: Readable, table: str) -> bool:
 def known_rows(store: Readable, table: str) -> int | None:
     """Return the number of rows by what the engine knows of the table without reading its data.
 
-    None where it does not tell, as of views. It answers also for a table whose data is damaged.
+    None where it does not tell, as of views. It tells of a table whose data is damaged, too, where
+    `SELECT count()` fails. Raises TableMissing if there is no such table.
     """
     # Loads the index, without which the engine does not know.
     store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")

@@ -33,7 +33,10 @@ def needs_repair(table: Path) -> bool:
 
 
 def repair_what_would_not_open(tables: Path, aside: Path) -> None:
-    """Repair those of the tables in a directory that keep an engine from starting."""
+    """Repair those of the tables in a directory that keep an engine from starting.
+
+    `tables` has the tables' directories, and may be missing. For `aside` see `truncate_index`.
+    """
     for table in tables.glob("*"):
         if needs_repair(table):
             kept = truncate_index(table.resolve(), aside)
@@ -44,9 +47,11 @@ def repair_what_would_not_open(tables: Path, aside: Path) -> None:
 
 
 def truncate_index(table: Path, aside: Path, drop: int = 0) -> Path | None:
-    """Cut the index of a table that no engine has open back to its whole blocks, or `drop` less.
+    """Cut the index of a table that no engine has open back to its whole blocks.
 
-    Returns where in `aside` the files are kept as they were; None if nothing could be cut off.
+    `table` is the directory of its files. `drop` of the last whole blocks are cut off, too: their
+    checksums are not looked at. Returns the directory in `aside` in which the files are kept as
+    they were; None if there are not so many blocks.
     """
     index = table / "index.mrk"
     content = index.read_bytes()

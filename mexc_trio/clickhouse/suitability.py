@@ -55,8 +55,9 @@ def why_unsuitable(
 ) -> str:
     """Return why rows with these columns cannot be written into a table exactly; empty if they can.
 
-    `found` has the table's columns; `engine` is empty if it is not known. A table `of_all` symbols
-    has rows that are found again by what they say; of a `replicated` one several hosts keep it.
+    `found` has the table's columns with their types, and `engine` its engine, of a MergeTree with
+    all that belongs to it; empty if that is not known. A table `of_all` symbols has rows that are
+    found again by what they say. A `replicated` one is to be kept by several hosts.
     """
     missing = [name for name, _ in columns if name not in found]
     if missing:

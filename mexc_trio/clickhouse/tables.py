@@ -142,7 +142,10 @@ def market_table(
     wide: bool = False,
     recorded: Sequence[str] = channels.USUAL,
 ) -> Table:
-    """Return the table of one symbol; `engine` is one of `TableEngine`'s words."""
+    """Return the table of one symbol, with columns for the receipt of its rows if `wide`.
+
+    `engine`, one of `TableEngine`'s words, is what a new one is made with; `recorded` are channels.
+    """
     columns = (("ts", "DateTime64(3)"), ("mt", channels.enum()), ("m", "String"))
     return Table(
         name, columns + (WIDE if wide else ()), TableEngine(engine), channels=tuple(recorded)

@@ -126,8 +126,10 @@ def definitions(
     """Return the SELECT of each view, by its name in `COLUMNS`.
 
     `source` is the SQL for a table's rows, to stand behind FROM, and `ts_type` the type of their
-    column `ts`, Int64 in one made by hand. Columns of a `wide` table's receipt come behind the
-    others; `more`, the SQL of columns by a row's `ts`, comes last, in all but candles.
+    column `ts`; in a table made by hand that may be Int64. `numbers` says what their texts become.
+    Rows that are `numbered` bear their numbers. If the table is `wide`, the columns of the receipt
+    come behind the others. `more` is the SQL of columns that come last, made of a row's `ts`, in
+    all but candles.
     """
     ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
     # In the same SELECT: through one more around it the engine finds the last row of an indexed

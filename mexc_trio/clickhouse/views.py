@@ -1,9 +1,10 @@
 """Typed views beside each symbol's table: the same rows as columns of numbers.
 
-Beside `btc` stand `btc_tickers`, `btc_deals`, `btc_depths`, and `btc_candles(interval = 60)`, of so
-many seconds, with Float64; `btc_deals_exact` and so on have Decimals. They store nothing; see
-`view_sql` for what is in them. All but candles have the contract's size and tick as the table
-`contracts` has them, and are made anew when those change. Channels on request have a view each.
+Beside `btc` stand `btc_tickers`, `btc_deals`, `btc_depths`, and `btc_candles(interval = 60)`, whose
+parameter is the length of a candle in seconds. They have Float64; `btc_deals_exact` and so on have
+Decimals. They store nothing; see `view_sql` for what is in them. All but candles have the size and
+tick of the contract as the table `contracts` has them, and are made anew when those change.
+Channels that are recorded on request have a view each where they are, such as `btc_funding_rates`.
 """
 
 import hashlib
