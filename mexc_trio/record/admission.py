@@ -1,8 +1,8 @@
 """Which symbols can be recorded.
 
-Of one that the user has named that is told before anything begins. One that was found on the
-exchange's list nobody has chosen: if its table is somebody else's, or no table can have its name,
-that symbol alone is left out.
+If a symbol that the user has named cannot be recorded, the user is told before anything begins. A
+symbol that was found on the exchange's list nobody has chosen: if its table is somebody else's, or
+no table can have its name, that symbol alone is left out.
 """
 
 import logging
@@ -55,10 +55,10 @@ def refuse(symbol: str, error: Exception) -> None:
 def with_room(
     chosen: Sequence[SymbolSettings], found: Mapping[str, Mapping[str, str]]
 ) -> list[SymbolSettings]:
-    """Return the symbols as their tables, of which the columns are `found`, have room for.
+    """Return the symbols as their tables have room for: with those of their channels, wide or not.
 
-    A table that was made before a channel was known has no value for its rows, and the engine
-    cannot add one. Nor does one get wide or narrow.
+    `found` has the columns and types of the tables, as far as they are known. A table that was made
+    before a channel was known has no value for its rows, and the engine cannot add one.
     """
     admitted = []
     for one in chosen:

@@ -2,8 +2,8 @@
 
 The exchange tells only the last hundred deals of each contract, so a second counts; and it answers
 only so many requests a second from one address. So symbols with the same routes form one queue, and
-the one with the most deals a second comes next. Deals that a line may have lost while another lives
-are asked for after those of gaps.
+the one with the most deals a second comes next: of a quiet one nothing is lost meanwhile. Deals
+that a line may have lost while another lives are asked for in the same way, after those of gaps.
 
 A gap is filled once or, when that has failed a few times or for too long, written as it is. What
 the exchange says may lag behind its socket, and is then asked for again.
@@ -75,6 +75,7 @@ class Backfill:
     """Fills the gaps of all symbols."""
 
     url: str
+    """The REST interface."""
     _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
     _limiters: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
@@ -221,7 +222,10 @@ class Backfill:
 
 
 async def _deals(client: "Client", symbol: str) -> list[Deal]:
-    """Return a symbol's last deals, oldest first; RestError or Malformed if the answer has none."""
+    """Ask for a symbol's last deals; return them, oldest first.
+
+    Raises RestError where there is no useful answer, Malformed if it is no list of its deals.
+    """
     deals = decode_deals(symbol, await client.get(f"deals/{symbol}"))
     return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
 

@@ -74,7 +74,9 @@ class Collector:
     received: dict[Channel | None, int] = attrs.field(init=False)
     """Rows that came in this run, by channel; None has those of no channel."""
     frames: dict[Channel | None, int] = attrs.field(init=False)
+    """Frames with rows that came in this run, in the same way."""
     dead: int = attrs.field(default=0, init=False)
+    """Dead letters that came in this run."""
     latest: dict[Channel | None, Data] = attrs.field(factory=dict, init=False)
     """The last frame of each channel that has had one."""
     _errors: deque[float] = attrs.field(factory=deque, init=False)
@@ -186,7 +188,7 @@ class Collector:
     def connection_lost(self, error: ExchangeError, *, covered: bool = False) -> None:
         """Open the gap, count the error, and stop the symbol if it was one too many.
 
-        Where another line covers it, there is neither gap nor trouble.
+        If it is `covered`, another line has the symbol, and there is neither gap nor trouble.
         """
         if self.stopped:
             return
@@ -206,7 +208,10 @@ class Collector:
             self.stop(TooManyErrors(self.symbol, len(self._errors)))
 
     def refused(self, error: UnknownContract, *, covered: bool = False) -> float:
-        """Open the gap, unless another line covers it; return the seconds until the next try."""
+        """Open the gap; return the seconds until the exchange is asked for the symbol again.
+
+        If it is `covered`, another line has the symbol, and there is no gap.
+        """
         self.counts.errors += 1
         if trio.current_time() - self._refused_at > 2 * LONGEST_PAUSE:
             self._pauses.reset()

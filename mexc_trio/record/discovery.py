@@ -60,8 +60,8 @@ class Discovery:
 
         Without a list of contracts that of the last run does, or else the given ones begin alone;
         `change` finds the others later. Where there is neither it asks until there is a list.
-        Raises UsageError if a pattern, or all of them together, matches nothing, or our shard has
-        none.
+        Raises UsageError if a pattern, or all of them together, matches nothing, our shard has
+        none, or others may have put something into the state directory, see `refuse_others`.
         """
         named, last = self.settings.symbols, read_last(self.settings)
         if last and not self._matching(last.contracts):

@@ -37,9 +37,10 @@ class Space:
     _told: float | None = attrs.field(default=None, init=False)
 
     def check(self, free: int, least: int, now: float, place: object) -> None:
-        """Note how much is free at a steady clock's time; warn below twice the least.
+        """Note how many bytes are free; say so if that is less than twice the least.
 
-        Raises DiskFull for less than the least.
+        `now` is seconds of a steady clock, `place` whose disk it is, for the words. Raises DiskFull
+        if it is less than the least.
         """
         if free < least:
             raise DiskFull(
@@ -80,7 +81,7 @@ class JournalLog:
     _told: float | None = attrs.field(default=None, init=False)
 
     def check(self, journal: Path, now: float) -> None:
-        """Say so when it has grown, once an hour of a steady clock."""
+        """Say so when it has grown, once an hour; `now` is seconds of a steady clock."""
         size = bytes_of(wal(journal))
         if size < LOG_MOST:
             self._told = None
@@ -94,7 +95,10 @@ class JournalLog:
 
 
 async def watch(recording: Recording) -> None:
-    """Stop, by DiskFull, while there is still room for what has to be written on the way out."""
+    """Stop while there is still room for what has to be written on the way out.
+
+    Raises DiskFull if less than `min_free_mib` is free, JournalError if the journal was removed.
+    """
     space, journal_log, path = Space(), JournalLog(), recording.journal.path
     async with aclosing(periodic(INTERVAL)) as ticks:
         async for _ in ticks:

@@ -34,7 +34,10 @@ class Doubts:
             self._awaited = others
 
     def passed(self, source: LineSource, message: Data) -> Span | None:
-        """Return the time in doubt, from deal to deal, if with this all lines have passed it."""
+        """Return the time that was in doubt, if with this message all lines have passed it.
+
+        It is in milliseconds, and both ends are deals that have come.
+        """
         if not self.start or message.channel != "deal" or len(message.rows) == message.dead:
             return None
         start, end = self.start, message.rows[0].ts

@@ -43,6 +43,7 @@ class Ledger:
     _gaps: Queue
     _channels: Sequence[Channel] = CHANNELS
     fills: bool = False
+    """Whether deals can be fetched afterwards."""
     known: Known = attrs.field(factory=Known, init=False)
     """The last deals, if others can be fetched."""
     pending: list[Gap] = attrs.field(factory=list, init=False)
@@ -105,7 +106,10 @@ class Ledger:
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
-        """Open the gap of a symbol that comes while the program runs, not listed at `since`."""
+        """Open the gap of a symbol that comes while the program runs.
+
+        At `since`, in milliseconds, it was last known not to be listed.
+        """
         if not self._has_history:
             self._since = since
         self.lost(Cause.NEWLY_LISTED, detail)
@@ -119,7 +123,10 @@ class Ledger:
     def note_missed(
         self, cause: Cause, detail: str, channel: Channel, start: int, end: int | None
     ) -> None:
-        """Note what no line has of a channel, between two rows; without an end a gap is open."""
+        """Note what no line has of a channel, between two of its rows, in milliseconds.
+
+        Without an end no row has come since, and a gap is open, whose start the ledger knows.
+        """
         if end is None:
             self.lost(cause, detail, channel)
         else:
@@ -128,7 +135,10 @@ class Ledger:
             self._queue.remember(self._to_remember())
 
     def doubt(self, span: Span) -> None:
-        """Have deals asked for of a time that is no gap, and that the journal does not remember."""
+        """Have deals asked for of a time that is no gap: only those that are lacking are written.
+
+        The journal does not remember the request.
+        """
         if self.fills:
             was = self.doubtful or span
             self.doubtful = min(span[0], was[0]), max(span[1], was[1])
@@ -187,8 +197,8 @@ class Ledger:
     def fill(self, answer: Sequence[Deal]) -> int:
         """Journal what of the exchange's last deals was missed; return how many deals that were.
 
-        The gaps that they belong to are written; those that the answer says nothing of stay
-        pending.
+        `answer` has the oldest deal first. The gaps that the deals belong to are written; those of
+        which the answer says nothing stay pending.
         """
         missed: list[Deal] = []
         left: list[Gap] = []

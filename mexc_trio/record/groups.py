@@ -137,7 +137,8 @@ class Groups:
     def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> set[Collector]:
         """Let groups of which all symbols get the same other routes go on by those, without a gap.
 
-        Returns the symbols that go on; of the others the neighbours stay where they are.
+        `routes` are those of the symbols that get others, `why` a few words about it. Returns the
+        symbols that go on; of the others the neighbours stay where they are.
         """
         rerouted: set[Collector] = set()
         for group in self._all:

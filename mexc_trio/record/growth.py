@@ -53,7 +53,10 @@ class Grown:
 
 
 def worth_rewriting(tables: Sequence[Grown], bound: int) -> list[str]:
-    """Return which tables to rewrite, and in which order; none while the bound is kept, or is 0."""
+    """Return which of all tables to rewrite, and in which order; none while the bound is kept.
+
+    It is in bytes of the engine's memory for INSERTs; 0 is no bound.
+    """
     left = sum(one.inserts for one in tables) * WHILE_RUNNING
     chosen: list[str] = []
     if not bound or left <= bound:
@@ -83,7 +86,10 @@ class Growth:
     _said: int = attrs.field(default=0, init=False)
 
     async def due(self) -> list[Queue]:
-        """Look at the tables; return the queues of those that are to be rewritten now."""
+        """Look at the tables; return the queues of those that are to be rewritten now.
+
+        Raises StoreError if the store does not answer.
+        """
         # As it is now: while the store is asked, symbols come and go, and are verified.
         verified = [one for one in self.recording.collectors if one.queue.verified]
         for one in verified:

@@ -1,7 +1,8 @@
 """Whether a symbol exists, by the exchange's list, when the socket says that it does not.
 
 The socket may be wrong while the exchange is maintained. So a symbol is given up only if the list
-lacks it too, and nothing was ever recorded of it: then it is most likely misspelt.
+lacks it too, and nothing was ever recorded of it: then it is most likely misspelt. Where the list
+cannot be had, nothing is given up.
 """
 
 import logging

@@ -21,7 +21,8 @@ class Lag:
     def note(self, until: int, doubtful: Span | None, newest: int) -> bool:
         """Note how far deals are there for sure; return whether that is to be remembered.
 
-        No line can bring a deal from before `until`; those of `doubtful` are asked for.
+        All in milliseconds: no line can bring another deal from before `until`, deals of the time
+        `doubtful` are being asked for, and `newest` is the newest deal that is there.
         """
         before = self.sure
         sure = min(until, doubtful[0] if doubtful else LATEST)

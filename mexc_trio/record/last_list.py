@@ -1,7 +1,8 @@
 """The list of contracts of the last run, for a start at which the exchange does not give one.
 
-What is read from that file in the state directory is judged as an answer of the exchange is, so
-that nothing worse can come of it.
+It is a file in the state directory: which contracts were traded, by which exchange's word, and when
+that was asked. What is read there is judged as an answer of the exchange is, so that nothing worse
+can come of it.
 """
 
 import logging
@@ -42,7 +43,10 @@ class LastList:
 
 
 def read_last(settings: Settings) -> LastList | None:
-    """Return the last list of this exchange; None, with a line if it is broken, without one."""
+    """Return the last list of this exchange; None without one, and, with a line, for a broken one.
+
+    Raises UsageError if others may have put something into its directory, see `refuse_others`.
+    """
     path = settings.state_directory / FILE
     refuse_others(path.parent)
     if not os.path.lexists(path):
@@ -66,7 +70,7 @@ def read_last(settings: Settings) -> LastList | None:
 
 
 def keep_last(settings: Settings, last: LastList) -> None:
-    """Keep a list for the next start, unless nothing is traded."""
+    """Keep a list for the next start, unless nothing is traded; OSError if that cannot be."""
     symbols = [contract.symbol for contract in last.contracts if contract.state == ON]
     if symbols:
         kept = _Kept(settings.rest_url, last.asked, symbols)

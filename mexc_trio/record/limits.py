@@ -16,7 +16,8 @@ The embedded engine is a process of its own, with a limit of its own."""
 def allow_connections(connections: int, *, more: bool) -> None:
     """Raise the limit of open files if so many connections need it, as far as that is allowed.
 
-    With `more` later, all is taken that is allowed. UsageError if that is too little.
+    They are those to the exchange and to the store. If there may be `more` later, all is taken that
+    is allowed. Raises UsageError if this user may not open so many.
     """
     needed = connections + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

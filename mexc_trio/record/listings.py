@@ -1,6 +1,7 @@
 """Symbols that come and go while recording, as the exchange lists and delists them.
 
-The others notice nothing of it.
+Each new one gets a collector, a table and a connection; each that is gone has its nursery ended,
+with what was received written and its statistics shown. The others notice nothing of it.
 """
 
 import logging
@@ -23,7 +24,10 @@ DELISTED: Final = "the exchange lists it no longer"
 async def follow(
     recording: Recording, discovery: "Discovery", begin: Callable[[Sequence[Collector]], None]
 ) -> None:
-    """Do what the list of contracts says, whenever it changes. Runs until cancelled."""
+    """Do what the list of contracts says, whenever it changes. Runs until cancelled.
+
+    `discovery` has begun already; `begin` starts the nurseries of new collectors.
+    """
     while True:
         change = await discovery.change()
         for symbol in change.gone:

@@ -40,7 +40,8 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
     """Open store and journal and make ready all that is recorded. Blocks.
 
     Raises UsageError for what is set and cannot work (no access, no rights, a table that is not
-    ours), StoreLocked or JournalLocked if another recorder has the directory or a table.
+    ours), StoreLocked or JournalLocked if another recorder has the directory or a table, StoreError
+    or JournalError if they do not open.
     """
     wanted = [settings.for_symbol(symbol) for symbol in symbols]
     with ExitStack() as stack:
@@ -112,7 +113,10 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
 
 
 def has_journal(settings: Settings) -> bool:
-    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks."""
+    """Return whether an earlier run has left a journal; tell of those of other stores. Blocks.
+
+    Raises UsageError, StoreLocked or StoreError if the store does not open.
+    """
     usual = settings.journal_path
     refuse_others(usual.parent)
     if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):

@@ -74,10 +74,11 @@ class Reconciler:
         await self.store.append(self.table, rows)
 
     async def reconcile(self, *, created: bool = False) -> None:
-        """Find out what the table has, perhaps just created, and set the head of the queue by that.
+        """Find out what the table has, and set the head of the queue accordingly.
 
-        Raises TableConflict if something else writes to it, StoreError if the store does not
-        answer.
+        `created` says that the table was missing and was made for this. Raises TableConflict if
+        something else writes to it, StoreError if the store does not answer, or refuses,
+        JournalError if the journal cannot be read or written.
         """
         if created:
             self._cause = Cause.TABLE_DROPPED

@@ -54,9 +54,9 @@ async def record(
 ) -> int:
     """Record until stopped; return the exit code.
 
-    Without `file`, which is read again at SIGHUP, that signal ends the program. `companions` run
-    from the start to the end. Raises MexcTrioError if it cannot be started, or the disk or the
-    journal gives out.
+    `symbols` are what to record, unless the exchange's list says. `companions` run from the start
+    to the end. `file` is read again at SIGHUP; without one that signal ends the program. Raises
+    MexcTrioError if recording cannot be started, or the disk or the journal gives out.
     """
     async with AsyncExitStack() as stack:
         discovery = None
@@ -112,7 +112,10 @@ async def _record(
 
 
 async def drain(settings: Settings) -> int:
-    """Write what earlier runs left in the journal, without recording; return the exit code."""
+    """Write what earlier runs left in the journal, without recording; return the exit code.
+
+    Raises MexcTrioError if it cannot be started, or the store refuses the rows.
+    """
     if not await trio.to_thread.run_sync(has_journal, settings):
         log.info("nothing waits: there is no journal of this store in %s", settings.state_directory)
         return 0

@@ -82,8 +82,9 @@ class Recording:
     async def add(self, symbol: str) -> Collector:
         """Make ready a symbol that comes, or comes back, while recording.
 
-        Raises UsageError for a table's name that another symbol has, StoreLocked if another
-        recorder has it, StoreRejected if it is not ours, or cannot be made.
+        Raises UsageError if its table has a name that another symbol's table or view has,
+        StoreLocked if another recorder has the table, StoreRejected if a table of that name is not
+        ours, or cannot be made.
         """
         for number, before in enumerate(self.collectors):
             if before.symbol == symbol:
@@ -122,6 +123,7 @@ class Recording:
         """Return the ways to the exchange in the order in which a symbol's line takes them.
 
         Each line, of which 0 is the first, begins with a route of its own, as far as there are any.
+        For `throttled` see `dial`.
         """
         routes = collector.settings.route
         first = line % len(routes)

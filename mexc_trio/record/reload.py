@@ -68,7 +68,11 @@ class SettingsFile:
         self._asked = trio.Event()
 
     async def settings(self) -> Settings:
-        """Read a file that may be on a disk that hangs, or a pipe by now, for a while only."""
+        """Read the file, which may be on a disk that hangs, or a pipe by now.
+
+        Nobody waits for that: raises UsageError if the file is wrong, or not read within `PATIENCE`
+        seconds.
+        """
         with trio.move_on_after(PATIENCE):
             # The thread reads and changes nothing, so that it may be left behind; but one alone.
             return await trio.to_thread.run_sync(
@@ -85,7 +89,11 @@ async def follow_settings(
     begin: Do,
     make_views: Do,
 ) -> None:
-    """Read the settings again whenever somebody asks for it. Runs until cancelled."""
+    """Read the settings again whenever somebody asks for it. Runs until cancelled.
+
+    `discovery` is told of other wishes; None where no list of contracts is followed. `begin` starts
+    the nurseries of new collectors, `make_views` makes the views that their tables lack.
+    """
     journal, number = recording.journal, 0
     while True:
         await file.asked()

@@ -46,7 +46,10 @@ def write_pending(queue: Queue, gaps: Queue) -> None:
 
 
 def earlier_deals(queue: Queue) -> list[Deal]:
-    """Return the last deals of earlier runs that the journal still has; with numbers if wide."""
+    """Return the last deals of earlier runs, as far as the journal still has them.
+
+    The exchange's numbers of them are known where the table is wide.
+    """
     first = max(queue.first_kept(), queue.earlier - _LOOKED_THROUGH)
     rows = queue.rows(first, queue.earlier - first)
     return [

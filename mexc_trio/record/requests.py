@@ -31,7 +31,7 @@ class RewritingRequest(msgspec.Struct, frozen=True):
     """What they are moved to; if None they stay what they are, and are compacted."""
 
     def leave(self, journal: Path) -> None:
-        """Put it where the recorder looks."""
+        """Put it where the recorder looks; UsageError if it cannot be written there."""
         place = _path(journal)
         try:
             write_own(place, msgspec.json.encode(self).decode())
@@ -64,6 +64,7 @@ class RewritingProgress(msgspec.Struct):
     done: list[str] = []
     """A sentence for each table that was rewritten."""
     failed: list[str] = []
+    """A sentence for each that was not."""
     ended: bool = False
 
     @classmethod

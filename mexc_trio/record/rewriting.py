@@ -86,7 +86,10 @@ async def _answer(recording: Recording, growth: Growth, request: RewritingReques
 
 
 async def compact(recording: Recording, queue: Queue) -> str:
-    """Rewrite the table of a queue; return what was done, in a sentence."""
+    """Rewrite the table of a queue; return what was done, in a sentence.
+
+    Raises StoreError if it was not done, see `clickhouse.compaction.compact`.
+    """
     store, least_free = recording.store, recording.settings.min_free
     async with _in_sync(store, queue, "compacted"):
         log.info("table %s: rewriting it; what comes waits in the journal", queue.name)
@@ -98,7 +101,10 @@ async def compact(recording: Recording, queue: Queue) -> str:
 
 
 async def convert(recording: Recording, queue: Queue, engine: TableEngine) -> str:
-    """Move the table of a queue to another engine; return what was done, in a sentence."""
+    """Move the table of a queue to another engine; return what was done, in a sentence.
+
+    Raises StoreError if it was not done, or not to its end, see `clickhouse.conversion.convert`.
+    """
     store, least_free = recording.store, recording.settings.min_free
     async with _in_sync(store, queue, "moved"):
         if await store.engine(market_table(queue.name)) is not engine:

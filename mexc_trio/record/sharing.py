@@ -44,8 +44,9 @@ class Shares(NamedTuple):
 def share(symbols: Sequence[str], rates: Mapping[str, float], size: int, others: int = 0) -> Shares:
     """Return who is to share a connection with whom.
 
-    `rates` has the frames a second of those that were measured; `size` is the symbols of a
-    connection, 0 if nobody has decided; `others` have connections already.
+    `symbols` are those that are to have connections, and `others` how many have some already.
+    `rates` has the frames a second of those that were measured; `size` is the number of symbols of
+    a connection, 0 if nobody has decided.
     """
     if size == 1 or (not size and len(symbols) + others <= FEW):
         return Shares(list(symbols), [])

@@ -27,6 +27,7 @@ class Counts:
     )
     """Rows that the store has acknowledged, by message type; nothing else counts."""
     skipped: int = 0
+    """Frames that held nothing to record."""
     errors: int = 0
     """Errors of the connection; with several lines, of the last one that was left."""
     covered: int = 0
@@ -59,9 +60,11 @@ class SymbolStats:
     table: str
     counts: Counts
     backlog: int
+    """Rows in the journal that the store has not acknowledged."""
     waiting: float
     """Seconds since the oldest of them was received."""
     gaps: int
+    """Gaps written in this run."""
     lines: tuple[int, int] = (1, 1)
     """Its lines that are connected, and how many there are."""
     engine: TableEngine = TableEngine.STRIPELOG

@@ -1,7 +1,9 @@
 """Writes down what the exchange says of each recorded contract: at first, and when that changes.
 
-Recording itself does without it: whatever goes wrong here is told and tried again. No journal keeps
-these rows, since what the table `contracts` lacks is found by looking into it.
+Contract size and steps are what turns contracts into coins and money. They come from the REST
+interface, which recording itself does without: whatever goes wrong here is told and tried again. No
+journal keeps these rows, since the exchange can be asked again: what the table `contracts` lacks is
+found by looking into it.
 """
 
 import importlib

@@ -2,7 +2,8 @@
 
 The writer takes rows from the head of a table's queue, inserts them, and only then moves the head.
 When it does not know what became of an INSERT, at the start and after every error, it is not in
-sync, and compares the table before it writes again; see `reconcile`.
+sync, and compares the table before it writes again; see `reconcile`. In between it looks at the
+number of rows, soon after the start and later about once a minute.
 """
 
 import logging
@@ -80,7 +81,11 @@ class Writer:
         note_width(self.queue, self.table)
 
     async def run(self) -> None:
-        """Write, whatever the store says, until cancelled; then write what is left."""
+        """Write until cancelled, then write what is left.
+
+        Whatever the store says, this goes on: what is received waits in the journal meanwhile.
+        Raises JournalError if the journal cannot be read or written.
+        """
         self.store.writers += 1
         try:
             while True:
@@ -114,7 +119,11 @@ class Writer:
         await trio.sleep(min(LAST_HOLD, FIRST_HOLD * 2.0 ** min(self._refusals - 1, 10)))
 
     async def until_empty(self) -> None:
-        """Write until nothing is left, however long the store is away; StoreError if it refuses."""
+        """Write until nothing is left, however long the store is away.
+
+        Raises TableConflict if something else writes to the table, StoreError if the store refuses,
+        JournalError if the journal cannot be read or written.
+        """
         while self.queue.backlog:
             await self._step_or_wait()
         await self._note_fingerprint()
