@@ -90,7 +90,10 @@ def enum() -> str:
 
 
 def without_room(type_: str, names: Iterable[str]) -> list[str]:
-    """Return those of the channels whose rows a table whose column `mt` is this cannot have."""
+    """Return those of some channels whose rows a table cannot have.
+
+    `type_` is the type of its column `mt`.
+    """
     if not type_.startswith("Enum"):
         return []
     return [name for name in names if f"'{ALL[name].mt}' = " not in type_]

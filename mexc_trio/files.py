@@ -22,8 +22,9 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when the block has ended well.
 
     Until then it is `.NAME.part` in the same directory, which must exist. One that a killed process
-    left behind is written over by the next attempt. Raises UsageError if it is there already and
-    not to be replaced, FileError if it could not be written, or another process is at it.
+    left behind is written over by the next attempt. Raises UsageError if the file is there already
+    and not to be replaced, or its directory cannot be written to, FileError if it could not be
+    written, or another process is writing it.
     """
     part = path.with_name(f".{path.name}.part")
     refuse_existing(path, replace=replace)
@@ -58,7 +59,11 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Raise UsageError for what is there, unless it may be replaced, or is no file."""
+    """Refuse to write over what is there, unless told to.
+
+    Raises UsageError if it is there and not to be replaced, and in any case if it is no file, but a
+    directory, a device or a pipe.
+    """
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give a file's name")
     if path.exists() and not path.is_file():  # a link to one, such as /dev/stdout, is no better
@@ -68,7 +73,10 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those that it is in, unless it is there."""
+    """Make a directory, and those that it is in, unless it is there.
+
+    Raises UsageError if it cannot be made, or another user has put it where everybody may write.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if may_be_a_trap(path):
@@ -80,8 +88,8 @@ def make_directory(path: Path) -> None:
 def open_own(path: Path, flags: int) -> int:
     """Open a file of this program's, made if missing; others may not read it. Return a descriptor.
 
-    OSError if that cannot be, or what has its name is a link to something else, a device or a pipe,
-    as somebody prepares who wants that written to.
+    Raises OSError if that cannot be, or if what has its name is a link to something else, a device
+    or a pipe, as somebody prepares who wants that written to.
     """
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(path, flags, 0o600)
@@ -93,7 +101,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def write_own(path: Path, text: str) -> None:
-    """Write a file that only this user can read, and that is whole or not there."""
+    """Write a file that only this user can read, and that is whole or not there; else OSError."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     fd = open_own(new, os.O_WRONLY | os.O_EXCL)

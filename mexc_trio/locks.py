@@ -25,8 +25,9 @@ _OFFSET_BITS: Final = 62
 def hold_file(path: Path, what: str) -> Iterator[int]:
     """Hold a lock file, made if missing, for as long as the block runs; it names the holder.
 
-    Gives the file's descriptor: a child process that inherits it holds the lock, too. Raises
-    StoreLocked, about `what` it protects, if another process holds it.
+    Gives the file's descriptor: a child process that inherits it holds the lock, too. The file is
+    left in place. Raises StoreLocked if another process holds it, which names `what` it protects,
+    UsageError if the file cannot be made.
     """
     try:
         fd = open_own(path, os.O_RDWR)
@@ -129,9 +130,10 @@ def hold_tables(
 ) -> Iterator[TableLocks]:
     """Hold tables of a server for as long as the block runs; see `TableLocks`.
 
-    `store` is what the user knows it by, `names` what it is known by here, of which another process
-    may know only one, and `places` where the lock file may be. Raises StoreLocked if another
-    process records into one of them.
+    `store` is what the user knows the store by, `names` what it is known by here, of which another
+    process may know only one, `tables` are the first ones to hold, and `places` where the lock file
+    may be; None for the usual places. Raises StoreLocked if another process records into one of the
+    tables, UsageError if there is no place for the lock file.
     """
     fd = _open_lock_file(usual_places() if places is None else places)
     try:

@@ -31,7 +31,8 @@ _PRIORITIES: Final[Mapping[int, int]] = {
 def start_logging(level: str, form: str = TEXT, file: Path | None = None) -> None:
     """Begin to log, in `TEXT` for people or `JSON` for programs, to a file or to standard error.
 
-    Standard output is for the statistics. UsageError if the file cannot be written.
+    `level` says how much. Standard output is for the statistics. Raises UsageError if the file
+    cannot be written.
     """
     journal = file is None and _is_journal()
     formatter = JsonFormatter() if form == JSON else LineFormatter(dated=not journal)

@@ -1,9 +1,10 @@
 """Symbols as the exchange writes them, and the names of their tables.
 
-A symbol has one underscore: with `_USDT` it is recorded under its base (`BTC_USDT` in `btc`), else
-under its whole name, so no two share a table. Names that something else in the database has are
-left out: the tables `gaps` and `contracts`, and views such as `btc_deals` beside `btc`. So
-`GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever comes, in `btc__deals`.
+A symbol has one underscore: with `_USDT` it is recorded under its base (`BTC_USDT` in `btc`), which
+has none, else under its whole name, which has one. So no two share a table. Names that something
+else in the database has are left out: the tables `gaps` and `contracts`, and views such as
+`btc_deals` beside `btc`. So `GAPS_USDT` is recorded in `gaps_usdt`, and `BTC_DEALS`, if it ever
+comes, in `btc__deals`.
 """
 
 import re
@@ -111,8 +112,9 @@ def parse_table(text: str) -> str:
 def check_tables(tables: Mapping[str, str]) -> None:
     """Refuse a table, chosen in the settings, whose name another symbol's table or view has.
 
-    So is a name that is too long for a table. Case does not tell two names apart: some file
-    systems, where a table is a file, do not either.
+    A name that is too long for a table is refused as well, all by UsageError. `tables` maps symbols
+    to their tables. Case does not tell two names apart: some file systems, where a table is a file,
+    do not either.
     """
     owners: dict[str, str] = {}
     for symbol, table in tables.items():

@@ -119,8 +119,9 @@ def coverage(
 ) -> Coverage | None:
     """Put together what is known of a symbol; None if it has no rows.
 
-    `spans` are from each channel's first row to its last, `hours` has rows by hours since 1970, and
-    `pauses` the times of some length between two rows, None if they are not known.
+    `spans` are from each channel's first row to its last, in milliseconds, and `hours` has rows by
+    hours since 1970. `pauses` are times of some length between two rows of a channel; None if they
+    are not known. `ledger` has the symbol's gaps.
     """
     there = [span for span in spans.values() if span is not None]
     if not there:

@@ -80,10 +80,11 @@ class GapSummary:
 def read_gaps(
     store: Readable, types: Mapping[str, str], symbols: Sequence[str], directory: Path | None = None
 ) -> GapSummary:
-    """Read the ledger in full, of some symbols, or of all if none is named.
+    """Read the ledger in full; tell of the gaps of some symbols, or of all if none is named.
 
-    A gap that was found while the symbol was not recorded bears the name of the table. `directory`
-    is the embedded store's, where the files can be looked at.
+    A gap that was found while the symbol was not recorded bears the name of the table. `types` are
+    those of the ledger's columns there. `directory` is the embedded store's, where the files can be
+    looked at; None for a server.
     """
     whole = Table(GAPS.name, tuple(types.items()))
     table = survey(store, whole, "cause", ("from", "to"), directory)
@@ -115,7 +116,10 @@ def read_gaps(
 
 
 def ledger_names(store: Readable, source: str) -> list[str]:
-    """Return whose gaps the ledger has, behind FROM: symbols, and names of tables."""
+    """Return whose gaps the ledger has: symbols, and names of tables.
+
+    `source` is the SQL for the ledger, to stand behind FROM.
+    """
     found = store.query(f"SELECT DISTINCT symbol FROM {source} ORDER BY symbol")
     return [str(symbol) for (symbol,) in found]
 
@@ -123,7 +127,10 @@ def ledger_names(store: Readable, source: str) -> list[str]:
 def ledger_gaps(
     store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
 ) -> list[LedgerGap]:
-    """Return all gaps that the ledger, behind FROM, has under some names, oldest first."""
+    """Return all gaps of one symbol, oldest first, by the names that it goes under.
+
+    `source` is the SQL for the ledger, to stand behind FROM; `types` are those of its columns.
+    """
     start, end = _times(types)
     found = store.query(
         f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "

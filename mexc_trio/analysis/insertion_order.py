@@ -133,10 +133,11 @@ class OrderedRows:
 def read_order(
     store: Readable, source: OrderedRows, starts: Mapping[Channel, str], fills: str
 ) -> InsertionOrder:
-    """Read a table in the order of insertion; `why_not` has no objection.
+    """Read a table in the order of insertion, from a store to which `why_not` has no objection.
 
-    `starts` are, for each channel, the SELECT for the starts of its gaps in milliseconds; `fills`
-    is that for the first deals that were fetched for gaps.
+    `starts` has the SELECT of each channel for the starts of its gaps, in milliseconds; `fills` is
+    one for the times of the first deals that were fetched for gaps. Raises StoreError where there
+    is no answer.
     """
     none = "SELECT toInt64(0)"
     found = {

@@ -32,7 +32,10 @@ class Spread:
 
 @attrs.frozen
 class Price:
-    """What deals and tickers were at in one step, or the numbers of a channel on request."""
+    """What was traded at in one step, by deals and by the tickers' last price.
+
+    Or other numbers, of a channel that is recorded on request.
+    """
 
     last: Decimal
     """The one with the newest time."""
@@ -75,7 +78,8 @@ class Around:
 def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
     """Return what each channel with rows has on both sides of a range. Impossible times are none.
 
-    `source` stands behind FROM; `ts` is the SQL for a row's time in milliseconds.
+    `source` is the SQL for the table, to stand behind FROM, and `ts` that for a row's time in
+    milliseconds. The range is in milliseconds since 1970.
     """
     found = store.query(
         f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "

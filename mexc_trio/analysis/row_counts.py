@@ -60,9 +60,10 @@ class DealtMinute:
 
 
 def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Hours]:
-    """Count a table's rows by channel and hour; times outside the span are the exchange's mistakes.
+    """Count a table's rows by channel and hour.
 
-    `source` stands behind FROM; `ts` is the SQL for a row's time in milliseconds.
+    `source` is the SQL for the table, to stand behind FROM, and `ts` that for a row's time in
+    milliseconds. Times outside the span, in milliseconds since 1970, are the exchange's mistakes.
     """
     hour = f"if({within(ts, span)}, intDiv({ts}, {HOUR}), -1)"
     found = store.query(
@@ -112,7 +113,10 @@ def shapes(store: Readable, source: str) -> list[Shape]:
 
 
 def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtMinute]:
-    """Add up the deals of each minute, without rounding; by minutes counted from 1970."""
+    """Add up the deals of each minute, without rounding; by minutes counted from 1970.
+
+    Arguments as for `hours`; only deals in the span count.
+    """
     price, volume = (f"extract(f[{i}], {literal(f'^{FITS}$')})" for i in (1, 2))
     found = store.query(
         f"SELECT minute, toString(sum({decimal('v')})), toString(max({decimal('p')})), "

@@ -70,7 +70,7 @@ def survey(
 
     `table` has the columns and types that are there; rows are counted by the column `key`, and
     `times` are the columns of the oldest and the newest time. `directory` is the embedded store's,
-    where the files can be looked at; None for a server.
+    where the files can be looked at; None for a server. Raises StoreError without an answer.
     """
     before = counted = _count(store, table.name)
     source, damage = qualified(store, table.name), ""
@@ -108,7 +108,7 @@ def survey(
 def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
     """Return what the tables of the database take, as far as that is known.
 
-    `directory` is the embedded store's, where the files can be looked at.
+    `directory` is the embedded store's, where the files can be looked at; None for a server.
     """
     known = {name: Size(size) for name, size in known_sizes(store).items() if size is not None}
     if directory is None:
@@ -157,7 +157,10 @@ def _count(store: Readable, table: str) -> int | None:
 
 
 def _shortened(store: Readable, table: str, directory: Path | None) -> str:
-    """Return what is wrong with the length of the files, as of an index cut between two blocks."""
+    """Return what is wrong with the length of the table's files; empty if nothing is.
+
+    An index that was cut between two blocks hides the rows behind it without any error.
+    """
     if directory is not None:
         return _cut_short(directory / "data" / store.database / table)
     try:

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
     """Write the tables of these symbols (without any, all) into a new directory; return 0.
 
-    While a recorder goes on, what it adds after the start is left out. If it fails the directory is
-    not there.
+    While a recorder goes on, what it adds after the start is left out. If the backup fails there is
+    no such directory, and a MexcTrioError says why.
     """
     need_arrow()
     with open_reader(settings) as reader, _whole_directory(out) as directory:
@@ -113,7 +113,11 @@ def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress)
 
 @contextmanager
 def _whole_directory(path: Path) -> Iterator[Path]:
-    """Make a directory that appears under its name only when the block has ended well."""
+    """Make a directory that appears under its name only when the block has ended well.
+
+    Raises UsageError if it is there already, or cannot be made, FileError if writing failed, or
+    another process is at it.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} is there already; give --out a new directory")
     part = path.with_name(f".{path.name}.part")

@@ -29,6 +29,7 @@ class SavedTable(msgspec.Struct, frozen=True):
     checksum: str
     """See `Checksum`; empty if there are no rows."""
     wide: bool = False
+    """Whether its rows have their receipt."""
 
     @property
     def file(self) -> str:
@@ -52,7 +53,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read a backup's manifest; UsageError without one, FileError if it is not to be read."""
+    """Read a backup's manifest.
+
+    Raises UsageError if the directory is no backup, FileError if the manifest cannot be read, or is
+    a later version's.
+    """
     path = directory / NAME
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)

@@ -58,7 +58,10 @@ class _Move:
 
 
 def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append: bool) -> int:
-    """Put the tables of these symbols (without any, all of the backup) into the store; return 0."""
+    """Put the tables of these symbols (without any, all of the backup) into the store; return 0.
+
+    Raises a MexcTrioError if it could not be done.
+    """
     need_arrow()
     manifest = read_manifest(source)
     entries = _choose(settings, symbols, manifest.tables, source)

@@ -24,8 +24,9 @@ def select_rows(
     """Return a SELECT of whole numbers and texts, in the order of insertion.
 
     `limit` says which rows, as in SQL: `10` are the first ten, `5, 10` the ten after the fifth. The
-    columns are those of `as_table`, if the table has another name for now; `only` are the symbols
-    whose rows of the ledger of gaps are wanted.
+    columns, of which `types` has the types, are those of `as_table`, if the table has another name
+    for now. If `wide`, the receipt of rows is wanted. `only` are the symbols whose rows of the
+    ledger of gaps are wanted. Of the reader only the names are used.
     """
     # Named apart from the columns, which a WHERE may be about.
     wanted = ", ".join(

@@ -1,7 +1,7 @@
 """What records and what looks after that: each command's options, help and the way to its module.
 
 Whatever a command does is in a module of its own, imported when the command runs, so that `--help`
-and a wrong argument are answered at once.
+and a wrong argument are answered at once. What cannot be done is raised there as a `MexcTrioError`.
 """
 
 import difflib

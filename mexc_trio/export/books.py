@@ -43,7 +43,7 @@ class Books:
     """The book of one symbol as a backtest has it by now."""
 
     def __init__(self, gaps: Sequence[int] = ()) -> None:
-        """Begin without a book; `gaps` are when gaps in the books begin, in order."""
+        """Begin without a book; `gaps` in them begin at these milliseconds, in order."""
         self._gaps = deque(gaps)
         self._sides: tuple[dict[str, str], dict[str, str]] | None = None
 

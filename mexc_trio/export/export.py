@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def export(settings: Settings, requests: Sequence[ExportRequest]) -> int:
     """Write the requests' file, or their days' files; return the exit code.
 
-    A file of several symbols has one after the other, each in the order of time. One that is not
-    whole has no final name.
+    A file of several symbols has one after the other, each in the order of time. Raises a
+    MexcTrioError if it could not be done; a file that is not whole has no final name.
     """
     need_arrow()
     first = requests[0]

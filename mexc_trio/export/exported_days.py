@@ -70,12 +70,15 @@ class ExportedDays:
         )
 
     def begin(self, parts: Sequence[Part]) -> None:
-        """Note whose files are about to be written: a run may end between a file and its note."""
+        """Note whose files are about to be written, so that they are known as ours from then on.
+
+        A run may end between a file and its note. Raises FileError if the ledger cannot be written.
+        """
         days = [day_name(part.day) for part in parts if part.day is not None]
         self._write({name: _UNWRITTEN for name in days if name not in self._contents.days})
 
     def add(self, part: Part) -> None:
-        """Note a day's file that is whole."""
+        """Note a day's file that is whole; FileError if the ledger cannot be written."""
         assert part.day is not None  # noqa: S101 - only days are noted
         self._write({day_name(part.day): _Day.of(part)})
 
@@ -89,7 +92,10 @@ class ExportedDays:
 
 
 def read_ledger(request: ExportRequest) -> ExportedDays:
-    """Read the ledger of the request's directory, or begin one; UsageError for another export's."""
+    """Read the ledger of the request's directory; begin one where there is none.
+
+    Raises FileError if it cannot be read, UsageError if the directory has another export.
+    """
     asked = _Contents(
         request.symbol, request.kinds, request.format, request.interval, {}, request.numbers,
         request.flat, request.latency or 0, VERSION, request.amounts,

@@ -20,7 +20,10 @@ _COMMA: Final = ", ',', "
 
 
 def line(form: str, names: Sequence[str], *, numbers: str) -> str:
-    """Return the SQL for a line of csv or jsonl with these columns, numbers perhaps as `text`."""
+    """Return the SQL for a line with these columns of the typed views, or of a table.
+
+    `form` is csv or jsonl. `numbers` is `text` where JSON is to have numbers as texts.
+    """
     if form == "csv":
         return f"concat({_COMMA.join(map(_csv, names))})"
     fields = (f"'\"{name}\":', {_json(name, as_texts=numbers == 'text')}" for name in names)

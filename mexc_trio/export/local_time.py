@@ -18,10 +18,10 @@ class LocalClock:
     """Tells the local time of one event after another, in the order of the exchange's times."""
 
     def __init__(self, latency: int | None, earliest: int = 0) -> None:
-        """Begin, no earlier than at some nanoseconds.
+        """Begin.
 
         `latency` is milliseconds from the exchange's time to the local one; None for the time of
-        receipt, where it is known.
+        receipt, where it is known. Nothing is told to be before `earliest`, in nanoseconds.
         """
         self._latency = latency
         self._latest = self._said = earliest

@@ -60,7 +60,8 @@ def export_catalog(
 ) -> Path:
     """Write one kind of one symbol; return the file.
 
-    Raises UsageError if the catalog has such rows already, or the format cannot hold them.
+    Raises UsageError if the catalog has such rows of that time already, or the format cannot hold
+    them, StoreError where the store gives no answer.
     """
     request = source.request
     facts = _facts(source, start, end)
@@ -127,7 +128,10 @@ class _File:
 
     @classmethod
     def of(cls, path: Path) -> "_File":
-        """Look at a file: its name says when rows were known, a column when they happened."""
+        """Look at a file: its name says when rows were known, its columns when they happened.
+
+        Raises UsageError if it is none of a catalog.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 

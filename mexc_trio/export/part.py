@@ -1,8 +1,8 @@
 """What one file of an export is made of: its rows, and what else tells what is written of them.
 
 For a backtest that is where books are missing, what the contract is, and when the rows before it
-were known. All of it may become known after a day's file was written, so a directory of days
-remembers it in short, as a fingerprint.
+were known; for amounts in coins, what the contract is. All of it may become known after the file of
+a day was written, so a directory of days remembers it in short, as a fingerprint.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ class Part:
     end: int
     """Milliseconds; the end is not part of it."""
     rows: int
+    """Rows of the table that it is made of."""
     gaps: tuple[int, ...] = ()
     """For hftbacktest, when gaps in the books begin."""
     terms: tuple[RecordedTerms, ...] = ()

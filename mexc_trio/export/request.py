@@ -43,6 +43,7 @@ class ExportRequest:
     numbers: str
     """One of `NUMBERS`: the nearest double, exact Decimals, or the exchange's digits as texts."""
     amounts: str
+    """One of `AMOUNTS`: contracts, or coins."""
     out: Path
     """The file; by day, the directory."""
     start: int | None
@@ -89,7 +90,10 @@ def parse_requests(
     latency_ms: int | None,
     force: bool,
 ) -> list[ExportRequest]:
-    """Turn the command line's texts into requests, one a symbol; they may share a file."""
+    """Turn the command line's texts into requests, one a symbol; they may share a file.
+
+    Raises UsageError, which names the text that is wrong.
+    """
     chosen = _choice("--format", format or _format(out, by_day=by_day), FORMATS)
     kinds = _kinds(kind, chosen)
     if str(out).startswith("-") and out != STANDARD_OUTPUT:

@@ -1,7 +1,8 @@
 """Rows out of a store for an export: counted first, then read in the order of time.
 
-A first pass over the times tells how many rows there are, and how far they are out of order.
-Both passes read the rows that the table had at the start, so a recorder may go on meanwhile.
+A first pass over the times tells how many rows there are, and how far they are out of order. The
+second reads the rows; see `time_order` for how those are put in order. Both read the rows that the
+table had at the start, so a recorder may go on meanwhile.
 """
 
 from collections import Counter
@@ -55,7 +56,10 @@ class Plan:
 
 @attrs.frozen
 class ExportSource:
-    """The rows of one table that an export is made of; StoreError where the store gives none."""
+    """The rows of one table that an export is made of.
+
+    What asks the store raises StoreError where there is no answer, or an error.
+    """
 
     prefix: Prefix
     request: ExportRequest
@@ -167,7 +171,8 @@ class ExportSource:
 def find_source(reader: Reader, request: ExportRequest, table: str) -> ExportSource:
     """Look at the table of the request's symbol.
 
-    Raises UsageError if nothing was recorded under that name, or what a contract is is not known.
+    Raises UsageError if nothing was recorded under that name, or it is not known how much one
+    contract is, StoreRejected if the table is not one of ours.
     """
     prefix = find(reader, request.symbol, table)
     if request.amounts == "coins":

@@ -29,8 +29,8 @@ _PIECE: Final = 2**24
 def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[pa.Table]":
     """Yield the rows of batches in the order of their first column, a time.
 
-    They are in the order of insertion; a row's time is at most `lateness` milliseconds before an
-    earlier row's.
+    The batches are in the order of insertion. A row's time is at most `lateness` milliseconds
+    before an earlier row's.
     """
     import numpy as np
     import pyarrow as pa
@@ -57,7 +57,11 @@ def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
 
 
 def by_hour(batches: "Iterator[pa.RecordBatch]", directory: Path) -> "Iterator[pa.Table]":
-    """Yield the rows of batches in the order of their first column, by a file without a name."""
+    """Yield the rows of batches in the order of their first column, however far out of it.
+
+    The batches are in the order of insertion. All rows go through a file without a name in the
+    directory; raises FileError if there is no room for that.
+    """
     import pyarrow as pa
 
     try:

@@ -32,7 +32,10 @@ class Command:
     _trouble: bool = attrs.field(default=False, init=False)
 
     async def run(self, words: Sequence[str], line: bytes, longest: float = LONGEST) -> None:
-        """Run a command with a line on its standard input to its end, or to its end by force."""
+        """Run a command to its end, or to its end by force after `longest` seconds.
+
+        `words` are the program and its arguments; `line` is on its standard input.
+        """
         trouble = await _run(words, line, longest)
         if trouble and not self._trouble:
             log.warning("--on-event: %s %s", words[0], trouble)

@@ -61,11 +61,15 @@ class Snapshot:
     frames: Counter[Channel | None] = attrs.field(factory=Counter)
     rows: Counter[Channel | None] = attrs.field(factory=Counter)
     stored: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(MESSAGE_TYPES, 0)))
+    """Rows that the store has acknowledged, by message type."""
     dead: int = 0
     covered: int = 0
+    """Losses of a line while another had the symbol."""
     gaps: Counter[str] = attrs.field(factory=Counter)
+    """Gaps written in this run, by cause."""
     gap_milliseconds: Counter[str] = attrs.field(factory=Counter)
     filled: Counter[str] = attrs.field(factory=Counter)
+    """See `Ledger.filled`."""
     last: dict[Channel, float] = attrs.field(factory=dict)
     """When the last frame of any symbol came, in seconds since 1970, by channel."""
     delays: dict[Channel, list[float]] = attrs.field(
@@ -85,6 +89,7 @@ class Snapshot:
     backlog_age: float = 0.0
     """Seconds since the oldest of them was received."""
     journal: int
+    """Bytes of the journal's files."""
     disk_free: int
     disk_bound: int
     """Bytes of disk with less than which recording stops."""

@@ -24,7 +24,8 @@ def ask_recorder(
 ) -> int | None:
     """Have the recorder of a store rewrite tables, and tell what it does; return the exit code.
 
-    None if no recorder runs; MexcTrioError if the one that was asked has ended.
+    None if no recorder runs. For `engine` see `RewritingRequest`. Raises StoreError if the store
+    does not answer, MexcTrioError if the recorder that was asked has ended.
     """
     with closing(open_store(settings)) as store:
         journal = journal_of(settings, store)

@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def compact(settings: Settings, symbols: Sequence[str]) -> int:
-    """Rewrite the tables of some symbols, or of all if none is named; return the exit code."""
+    """Rewrite the tables of some symbols, or of all if none is named; return the exit code.
+
+    Raises as `ask_recorder` and `exclusive`.
+    """
     asked = ask_recorder(settings, symbols)
     return _do(settings, symbols) if asked is None else asked
 

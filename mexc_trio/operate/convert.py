@@ -14,7 +14,10 @@ from mexc_trio.settings import Settings
 
 
 def convert(settings: Settings, symbols: Sequence[str]) -> int:
-    """Move the tables of symbols to the engine that the settings name; return the exit code."""
+    """Move the tables of symbols to the engine that the settings name; return the exit code.
+
+    Raises as `ask_recorder` and `exclusive`, and StoreError if the store refuses.
+    """
     engine = TableEngine(settings.engine)
     asked = ask_recorder(settings, symbols, engine)
     if asked is not None:

@@ -23,7 +23,8 @@ def exclusive(
 ) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
     """Open store and journal against recorders; give also what holds tables against others.
 
-    Raises StoreLocked or JournalLocked if a recorder runs.
+    Raises StoreLocked or JournalLocked if a recorder runs, StoreError or JournalError if they do
+    not open.
     """
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings)))
@@ -59,8 +60,8 @@ def check_ours(
 ) -> None:
     """See that no recorder on another machine writes to a server's table: this one's did.
 
-    `what` is to be done with it, as in a sentence: `compact`. Raises StoreRejected if it was
-    another, or rows are to be written first.
+    `what` is to be done with it, as in a sentence: `compact`. Raises StoreRejected if another one
+    did, or rows are to be written first.
     """
     if isinstance(settings.store, EmbeddedTarget):
         return

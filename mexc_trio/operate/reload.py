@@ -22,7 +22,11 @@ PATIENCE: Final = 60.0
 
 
 def reload(settings: Settings) -> int:
-    """Have the recorder read its settings again; return the exit code."""
+    """Have the recorder read its settings again; return the exit code.
+
+    Raises UsageError if there is no settings file, or no recorder that runs with it, MexcTrioError
+    if that did not answer.
+    """
     if settings.config is None:
         raise UsageError("there is no settings file; name the recorder's with --config")
     journal, pid = _recorder(settings.state_directory, settings.config.resolve())

@@ -51,8 +51,9 @@ class _Doomed:
 def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bool) -> int:
     """Remove tables, their views and what the journal knows of them; return the exit code.
 
-    `all_data` are all tables that are ours, and the ledger of gaps. Raises UsageError if nothing is
-    named, or nobody can be asked, StoreLocked or JournalLocked if a recorder runs.
+    With `all_data` these are all tables that are ours, and the ledger of gaps; with `yes` nobody is
+    asked. Raises UsageError if nothing is named, or nobody can be asked, StoreLocked or
+    JournalLocked if a recorder runs, StoreError if the store does not answer, or refuses.
     """
     if bool(symbols) == all_data:
         raise UsageError("name symbols, or give --all-data")

@@ -24,8 +24,9 @@ _CONTROLS: Final = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa: A002
     """Run a statement and write its answer; return the exit code.
 
-    Without a format it is a table on a terminal and tab-separated values elsewhere, as
-    clickhouse-client does it.
+    The statement is SELECT, SHOW, DESCRIBE, EXISTS or EXPLAIN. Without a format of ClickHouse the
+    answer is a table on a terminal and tab-separated values elsewhere, as of clickhouse-client.
+    Raises UsageError if there is no such store, StoreError if the statement failed.
     """
     people = sys.stdout.isatty()
     name = format or (FOR_PEOPLE if people else FOR_PROGRAMS)

@@ -132,7 +132,10 @@ class RecordedStore:
         *,
         numbers: Numbers = "float",
     ) -> "pa.Table":
-        """Return the rows of any channel, also of those on request: `funding`, `index` ..."""
+        """Return the rows of any channel, also of those that are recorded on request.
+
+        `name` is as `--channels` has it: `funding`, `index`, `fair` ...
+        """
         if name not in ALL:
             raise UsageError(f"channel {name!r}: choose from {', '.join(ALL)}")
         return self._typed(ALL[name].view, symbol, start, end, numbers, "contracts")

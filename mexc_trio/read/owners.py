@@ -30,7 +30,10 @@ class Owners:
 
 
 def find_owners(settings: Settings, ledger: Iterable[str]) -> Owners:
-    """Find out whose tables there are, by the settings and by the names that the ledger has."""
+    """Find out whose tables there are, by the settings and by the names in the ledger of gaps.
+
+    Some of those may be tables' names.
+    """
     by_table: dict[str, list[str]] = {}
     for symbol in dict.fromkeys([*settings.overrides, *settings.symbols, *ledger]):
         if is_symbol(symbol):

@@ -49,7 +49,11 @@ class Reader:
         return self._store.database
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows, all of them in memory."""
+        """Run one statement and return its rows, all of them in memory.
+
+        Values are clickhouse-driver's: ask for numbers and texts, since what it makes of times
+        depends on where the server is.
+        """
         return self._store.answer(sql, self._settings)[0]
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
@@ -101,8 +105,8 @@ class Reader:
 def open_reader(settings: Settings) -> Iterator[Reader]:
     """Open the store that the settings name for reading. Creates nothing.
 
-    Raises UsageError without a store in that directory, StoreLocked if something else has it, and
-    cannot be asked, StoreError if the engine does not open it.
+    Raises UsageError if there is no store in that directory, StoreLocked if something else has the
+    directory, and cannot be asked, StoreError if the engine does not open it.
     """
     with ExitStack() as stack:
         if isinstance(settings.store, EmbeddedTarget):

@@ -69,7 +69,10 @@ class Prefix:
     wide: bool = False
 
     def between(self, start: int, end: int, types: Sequence[str] = ()) -> str:
-        """Return the SQL for a symbol's rows of a range, of some types or all, behind FROM."""
+        """Return the SQL for the rows of a range, to stand behind FROM.
+
+        It is in milliseconds since 1970, its end not part of it. Without types of rows it is all.
+        """
         at = milliseconds("ts", self.ts_type)
         bounds = f"{at} >= {start} AND {at} < {end}"
         if types:
@@ -130,7 +133,10 @@ class Typed:
         return (TYPES[self.kind],)
 
     def select(self, rows: str, prefix: Prefix) -> str:
-        """Return the SELECT of the columns; `rows`, of the prefix, stand behind FROM."""
+        """Return the SELECT of the columns.
+
+        `rows` is the SQL for the rows, to stand behind FROM, and the prefix where they are from.
+        """
         select = view_sql.definitions(
             rows, prefix.ts_type, NUMBERS[self.numbers], numbered=prefix.numbered, wide=prefix.wide
         )[self.kind]

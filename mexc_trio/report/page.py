@@ -36,7 +36,11 @@ def head(
     summaries: Sequence[Summary],
     link: Callable[[str], str] = "#{}".format,
 ) -> str:
-    """Return the page up to its first symbol; `link` returns where a symbol's part is."""
+    """Return the page of a range, by its name, up to its first symbol.
+
+    `store` is what the user knows the store by, `made` when the page was made. The summaries are in
+    the page's order; `link` returns where a symbol's part is.
+    """
     rows = sum(one.rows for one in summaries)
     recorded = sum(one.covered.recorded for one in summaries if one.covered)
     live = sum(one.covered.live for one in summaries if one.covered)
@@ -67,7 +71,10 @@ def head(
 
 
 def alone(name: str, symbol: str, around: Mapping[str, str]) -> str:
-    """Return the head of a page that has one symbol; `around` has other pages by their titles."""
+    """Return the head of a page that has one symbol.
+
+    `name` is the range's; `around` has other pages, by what their links say.
+    """
     links = "".join(
         f'<a href="{escape(to)}">{escape(text)}</a>' for text, to in around.items() if to
     )
@@ -79,7 +86,10 @@ def alone(name: str, symbol: str, around: Mapping[str, str]) -> str:
 
 
 def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
-    """Return one symbol's part of the page; `draw` returns a plot's SVG, for a phone or not."""
+    """Return one symbol's part of the page.
+
+    `draw` returns the SVG of one of `plots_of`, by its name, for a phone or not.
+    """
     symbol = escape(part.symbol)
     parts = [f'<section id="{symbol}">\n<h2>{symbol}</h2>\n{_figures(part)}']
     if not part.rows:
@@ -207,9 +217,10 @@ def _table(
     texts: Sequence[int] = (),
     extra: Sequence[int] = (),
 ) -> str:
-    """Return a table of cells, which are HTML.
+    """Return a table of lines of cells, which are HTML.
 
-    The columns `texts` stand to the left, as the first one does; a phone has no room for `extra`.
+    The columns `texts` stand to the left, as the first one does; for those of `extra` a phone has
+    no room.
     """
     kinds = []
     for number in range(len(titles)):

@@ -35,11 +35,14 @@ class Summary:
     symbol: str
     covered: Covered | None
     channels: Mapping[Channel, int]
+    """Rows."""
     dead: int
+    """Dead letters."""
     gaps: int
     longest: int | None
     """Milliseconds of the longest gap; None without any."""
     silences: int
+    """Those that no gap accounts for."""
 
     @property
     def rows(self) -> int:

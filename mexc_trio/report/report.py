@@ -50,7 +50,10 @@ class Asked:
 
 
 def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
-    """Return the range that the command line names; without a name it is yesterday in UTC."""
+    """Return the range that the command line names; without a name it is yesterday in UTC.
+
+    Raises UsageError if it is none.
+    """
     if day is not None and (start or end):
         raise UsageError("--day is a range of its own; give it, or --from and --to")
     if start is None and end is None:
@@ -75,7 +78,10 @@ def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
 
 
 def parse_day(text: str | None) -> date:
-    """Return the day that the command line names; without a name, yesterday in UTC."""
+    """Return the day that the command line names; without a name, yesterday in UTC.
+
+    Raises UsageError if it is none.
+    """
     if text is None:
         return datetime.now(UTC).date() - timedelta(days=1)
     try:
@@ -99,8 +105,9 @@ def report(
     """Write the page of a range, or of many symbols an index and a page each; return the exit code.
 
     Without symbols, all that the store has. Pages of many symbols are in a directory beside `out`,
-    of the same name; `pictures` is a directory for the plots as PNG files. A file that is not whole
-    has no final name.
+    of the same name; `pictures` is a directory for the plots as PNG files, None for no such files.
+    With `force` files may be written over. Raises a MexcTrioError if it could not be done; a file
+    that is not whole has no final name.
     """
     plots.need_plots()
     refuse_existing(out, replace=force)

@@ -99,7 +99,10 @@ class RangeReader:
 
 
 def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> RangeReader:
-    """Find the tables of these symbols; without any, all that there are."""
+    """Find the tables of these symbols; without any, all that there are.
+
+    Raises UsageError if a symbol was never recorded in this store, or nothing at all was.
+    """
     found = recorded_columns(reader)
     ours = {name: types for name, types in found.items() if types.keys() >= MARKET_COLUMNS}
     ledger = ledger_names(reader, qualified(reader, GAPS.name)) if GAPS.name in found else []

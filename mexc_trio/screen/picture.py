@@ -34,9 +34,13 @@ class SymbolPicture:
     delay: float | None
     """Seconds since the exchange's time of the newest row; None before the first."""
     backlog: int
+    """Rows that the store has not acknowledged."""
     gaps: int
+    """Gaps written in this run."""
     errors: int
+    """Errors of the connection in this run."""
     stopped: bool
+    """Whether it is recorded no longer."""
     files: Path | None = None
     """The directory of the table's files, where they are on this machine."""
     size: int | None = None
@@ -58,6 +62,7 @@ class Picture:
     connected: int
     """Symbols whose rows are coming."""
     lines: int = 1
+    """Connections that each symbol is to have."""
     short: int = 0
     """Symbols that have fewer at the moment."""
 
@@ -109,7 +114,10 @@ class Painter:
     _seen: dict[str, _Seen] = attrs.field(factory=dict, init=False)
 
     def sample(self, now: float, wall: float) -> Picture:
-        """Return the picture at a steady clock's time and Unix time. Asks no store and no file."""
+        """Return the picture as it is now. Asks neither the store nor the journal's file.
+
+        `now` is seconds of a clock that never jumps, `wall` Unix seconds.
+        """
         recording = self._recording
         store = recording.store
         recorded = [one for one in recording.collectors if not one.stopped]

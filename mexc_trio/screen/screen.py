@@ -1,7 +1,8 @@
 """The live screen's layout, and the terminal while it is shown.
 
 It is drawn on the terminal's alternate screen, as an editor does: nothing of it stays behind. What
-others write meanwhile is shown at the bottom as far as there is room, and written when it has gone.
+others write meanwhile is held back, shown at the bottom as far as there is room, and written when
+the screen has gone.
 """
 
 import os
@@ -65,7 +66,10 @@ def usable() -> bool:
 
 
 def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> RenderableType:
-    """Return what fills a terminal of a size, with the last lines that others have written."""
+    """Return what fills a terminal of so many signs a line and lines.
+
+    `log` has the last lines that others have written.
+    """
     many = len(picture.symbols) > 1
     # Beside the symbols there are a blank line, the titles, the sum, and a part of the log.
     lines_of_log = min(_LOG, (height - _HEAD) // 4) if log else -1

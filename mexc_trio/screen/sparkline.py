@@ -8,10 +8,10 @@ _NOTHING: Final = "·"
 
 
 def sparkline(numbers: Sequence[float], width: int, most: int) -> str:
-    """Return numbers as bars from zero, a dot, to their greatest, oldest first.
+    """Return numbers, none below zero and the oldest first, as bars from zero to their greatest.
 
-    `most` numbers fill the width; while there are fewer, the left stays empty. Where the width has
-    fewer signs than that, a sign is the mean of several numbers.
+    Zero is a dot. `most` numbers fill the width; while there are fewer, the left stays empty. Where
+    the width has fewer signs than that, a sign is the mean of several numbers.
     """
     cells = min(width, most)
     known = numbers[-most:]

@@ -50,7 +50,10 @@ def load(
     symbols: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Return the settings that hold, with those of the command line; UsageError in one line."""
+    """Return the settings that hold; `options` and `symbols` are those of the command line.
+
+    Raises UsageError, which says in one line what is wrong.
+    """
     typed = {
         key: _Given(text, "command line", "--" + key.replace("_", "-"))
         for key, text in (options or {}).items()

@@ -2,8 +2,9 @@
 
 A minute is compared if the symbol was recorded from `EARLY` before it to `LATE` after it, and the
 exchange still has its candle: it keeps those for about a month. Volume, highest and lowest price
-must be the same; of numbers with fifteen digits or more, which the exchange's doubles do not hold,
-it is enough that thirteen agree. A minute that a gap of the ledger touches is told apart.
+must be the same, exactly; of numbers with fifteen digits or more, which the exchange's doubles do
+not hold, it is enough that thirteen agree. A minute that a gap of the ledger touches is told apart:
+there something is known to be missing.
 """
 
 import logging
@@ -57,7 +58,9 @@ class Different:
     in_gap: bool
     """Whether a gap of the ledger touches it."""
     recorded: DealtMinute | None
+    """None if no deal was recorded."""
     candle: Candle | None
+    """None if the exchange has none."""
 
 
 @attrs.frozen
@@ -66,6 +69,7 @@ class Completeness:
 
     table: str
     minutes: int
+    """How many were compared."""
     first: int | None
     """The first of them, in milliseconds since 1970."""
     last: int | None
@@ -76,7 +80,11 @@ class Completeness:
 
 
 async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completeness]:
-    """Compare symbol after symbol with the exchange at a URL, whose failures are in the result."""
+    """Compare symbol after symbol with the exchange, whose REST interface is at a URL.
+
+    What goes wrong with the exchange is in the result. Raises StoreError if the store gives no
+    answer.
+    """
     done = []
     gone = ""
     async with open_client(url) as client:

@@ -37,6 +37,7 @@ class JournalFacts:
 
     path: Path
     waiting: Mapping[str, int]
+    """Rows by table that are not yet in the store."""
     holder: str
     """Who has it open, in which case nothing else is known; empty if nobody."""
     damage: str
@@ -72,7 +73,9 @@ class Facts:
     store: str
     database: str
     tables: Sequence[Survey]
+    """The tables of symbols."""
     gaps: GapSummary | None
+    """None if there is no ledger."""
     missing: Sequence[str]
     """One sentence for each symbol whose table is not there or not ours."""
     put_aside: Sequence[str]
@@ -82,10 +85,11 @@ class Facts:
     volume: int | None
     """Bytes of the embedded store's whole directory, or of all tables of a server's database."""
     journal: JournalFacts | None
+    """None if there is none."""
     symbols: Sequence[SymbolFacts] = ()
     """The same tables as in `tables`, as `inspection` finds them."""
     not_in_order: str = ""
-    """Why nobody looked for silences, repeated rows and times that run backwards; empty if so."""
+    """Why nobody looked for silences, repeated rows and times that run backwards; else empty."""
     disk: Disk = Disk(None, {})
     other_journals: Sequence[Found] = ()
     """Journals in the same directory with rows that wait for other stores."""

@@ -28,6 +28,7 @@ class SymbolFacts:
     backwards: Mapping[Channel, Backwards] | None
     """None if nobody looked."""
     repeated: Repeated | None
+    """None if nobody looked."""
     shapes: Sequence[Shape]
     """The commonest among the dead letters."""
     impossible: int
@@ -43,6 +44,7 @@ class Finding:
     kind: str
     wrong: bool
     table: str
+    """Empty if it is no table's."""
     text: str
 
 

@@ -47,7 +47,8 @@ def verify(
 ) -> int:
     """Print what is stored of the symbols, or of all if none is named; return the exit code.
 
-    `json` is for machines; `compare` compares with the exchange, if somebody wants that.
+    `json` is for machines; `compare` compares with the exchange, None if nobody wants that. Raises
+    a MexcTrioError if the store cannot be opened, or went away.
     """
     facts = gather(settings, symbols, compare)
     sys.stdout.write((as_json(facts) if json else report(facts)) + "\n")
@@ -55,7 +56,10 @@ def verify(
 
 
 def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None = None) -> Facts:
-    """Ask the store and the journal for everything, and the exchange if that is wanted."""
+    """Ask the store and the journal for everything, and the exchange if that is wanted.
+
+    Raises a MexcTrioError if the store cannot be opened, or went away.
+    """
     directory = settings.store.directory
     if directory is not None:
         refuse_no_store(directory)
