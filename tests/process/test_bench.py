@@ -91,7 +91,7 @@ def test_latency() -> None:
 @pytest.mark.usefixtures("clickhouse_server")
 def test_storage() -> None:
     """An hour of virtual time passes in the engine's own time, and batches take less space."""
-    report = storage(minutes=0.5)
+    report = storage(minutes=0.2)
     assert names(report) >= {
         f"{store}: {what}"
         for store in ("server", "embedded")
@@ -158,7 +158,7 @@ def test_command_prints_one_json_document_and_shows_progress() -> None:
             "-m",
             "tools.bench",
             "storage",
-            "--minutes=0.2",
+            "--minutes=0.1",
             "--stores=server",
             "--wide",
             "--json",

@@ -35,8 +35,8 @@ from tests.support.faults import (
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import DATABASE, ClickHouseServer
 
-ROWS = 300_000
-"""Five of the blocks in which they are moved."""
+ROWS = 150_000
+"""Three of the blocks in which they are moved."""
 
 
 def fill(directory: Path) -> None:

@@ -5,7 +5,7 @@ in the order of receipt by accident.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
@@ -133,15 +133,15 @@ def test_backup_and_restore(
     of: TableEngine,
     into: TableEngine,
     stores: dict[TableEngine, Path],
+    kept: Callable[[str], Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A backup has no engine: it goes into either, also behind rows that are there."""
-    where, new = tmp_path / "backup", tmp_path / "new"
+    where, new = tmp_path / "backup", kept("new")
     said(capsys, 0, "backup", "--store", stores[of], "--out", where)
     monkeypatch.setenv("MEXC_TRIO_ENGINE", into)
-    new.mkdir()
     for more in ((), ("--append",)):
         said(capsys, 0, "restore", "--store", new, "--in", where, *more)
     order = "ORDER BY n " if into is TableEngine.MERGETREE else ""

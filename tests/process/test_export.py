@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -978,6 +978,13 @@ def test_a_full_disk(tmp_path: Path, form: str) -> None:
     assert list(out.iterdir()) == []
 
 
+def begun(out: Path) -> bool:
+    """Return whether something is written into a directory."""
+    with suppress(FileNotFoundError):  # it has its other name now
+        return any(path.stat().st_size for path in out.iterdir())
+    return False
+
+
 def test_ctrl_c(tmp_path: Path) -> None:
     """In the middle of a file: one line, exit code 130, and nothing is left behind.
 
@@ -991,20 +998,20 @@ def test_ctrl_c(tmp_path: Path) -> None:
         )
     out = tmp_path / "out"
     out.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "own",
-         "--kind", "deals", "--format", "csv", "--out", out / "x"],
-        env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    with process:
-        deadline = time.monotonic() + DEADLINE
-        while not any(path.stat().st_size for path in out.iterdir()):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 130, error
+    code = 0
+    while not code:
+        (out / "x").unlink(missing_ok=True)  # it was done before we had the processor again
+        with subprocess.Popen(
+            [sys.executable, "-m", "mexc_trio", "export", "BTC_USDT", "--store", tmp_path / "own",
+             "--kind", "deals", "--format", "csv", "--out", out / "x"],
+            env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        ) as process:  # fmt: skip
+            while process.poll() is None and not begun(out):
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=DEADLINE)
+        code = process.returncode
+    assert code == 130, error
     assert error.splitlines()[-1] == "mexc-trio: error: interrupted"
     assert "Traceback" not in error
     assert list(out.iterdir()) == []
@@ -1066,11 +1073,12 @@ def test_a_server_that_goes_away(
 async def test_while_a_recorder_runs(tmp_path: Path) -> None:
     """An export and a backup of a store that is being recorded have the rows that were there."""
     async with (
-        open_exchange(rate=400) as exchange,
+        open_exchange(rate=100) as exchange,
         running(tmp_path, "BTC_USDT", "--url", exchange.url, "--linger", "0.1") as program,
     ):
-        await program.until(lambda: len(exchange.rows("BTC_USDT")) > 1000)
+        await program.until(lambda: len(exchange.rows("BTC_USDT")) > 300)
         before = len(exchange.rows("BTC_USDT"))
+        await program.acknowledged(before)
         commands = (
             ["export", "BTC_USDT", "--kind", "raw", "--out", "raw.parquet"],
             ["export", "BTC_USDT", "--kind", "candles", "--format", "csv", "--out", "candles.csv"],
@@ -1086,7 +1094,7 @@ async def test_while_a_recorder_runs(tmp_path: Path) -> None:
         assert await program.stop() == 0
         sent = exchange.rows("BTC_USDT")
         found = parquet_rows(tmp_path / "raw.parquet")
-        assert before - 500 < len(found) < len(sent)
+        assert before <= len(found) < len(sent)
         assert found == by_time(sent[: len(found)])
         copied = pq.read_table(tmp_path / "copy" / "btc.parquet").to_pydict().values()
         kept = list(zip(*copied, strict=True))

@@ -48,7 +48,7 @@ async def serve(stream: trio.abc.Stream, pieces: Iterable[bytes], *, hang_up: bo
 
 async def talk(stream: trio.abc.Stream, take: Take) -> None:
     """Be the recorder."""
-    async with speak(stream, URL, trio.current_time() + 5) as socket:
+    async with speak(stream, URL, trio.current_time() + DEADLINE) as socket:
         await socket.receive(take)
 
 

@@ -87,10 +87,11 @@ async def test_a_handshake_that_fails(
     exchange: Exchange, handshake: Handshake, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each failure by its name; a second try works."""
-    if handshake == "stall":
-        monkeypatch.setattr(websocket, "CONNECT_TIMEOUT", 0.2)
     exchange.handshake = handshake
-    assert (await reason_of(exchange.url)).startswith(reason.format(exchange.url))
+    with monkeypatch.context() as patch:
+        if handshake == "stall":
+            patch.setattr(websocket, "CONNECT_TIMEOUT", 0.2)
+        assert (await reason_of(exchange.url)).startswith(reason.format(exchange.url))
     exchange.handshake = "accept"
     async with dial(exchange.url) as socket:
         await socket.send_message('{"method":"ping"}')
