@@ -26,7 +26,7 @@ from mexc_trio.clickhouse.schema import RowTuple, Store, columns, count, prepare
 from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
 from mexc_trio.errors import FileError, StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.finding import choose
+from mexc_trio.journal.ownership import choose
 from mexc_trio.locks import hold_tables
 from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow

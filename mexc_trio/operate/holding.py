@@ -11,7 +11,7 @@ from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.clickhouse.tables import OF_ALL
 from mexc_trio.errors import StoreRejected
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.finding import choose
+from mexc_trio.journal.ownership import choose
 from mexc_trio.locks import hold_tables
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget

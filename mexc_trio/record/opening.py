@@ -18,7 +18,7 @@ from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.finding import SPELT, STORE, Found, choose
+from mexc_trio.journal.ownership import SPELT, STORE, Found, choose
 from mexc_trio.locks import hold_tables
 from mexc_trio.record.admission import admit, with_room
 from mexc_trio.record.backfill import Backfill

@@ -21,7 +21,7 @@ import attrs
 from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
 from mexc_trio.clickhouse.index_memory import MUCH, WHEN_LOADED
-from mexc_trio.journal.finding import Found
+from mexc_trio.journal.ownership import Found
 from mexc_trio.texts import size
 from mexc_trio.verify.findings import Finding, SymbolFacts, of_symbol
 

@@ -27,7 +27,7 @@ from mexc_trio.clickhouse.stripelog import needs_repair
 from mexc_trio.clickhouse.tables import MARKET_COLUMNS
 from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
 from mexc_trio.journal import open_journal
-from mexc_trio.journal.finding import choose
+from mexc_trio.journal.ownership import choose
 from mexc_trio.read.reading import open_reader, refuse_no_store
 from mexc_trio.settings import Settings
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts, as_json

@@ -23,9 +23,9 @@ from mexc_trio.errors import DiskFull, JournalError, JournalLocked
 from mexc_trio.journal import Journal, database, open_journal, opening
 from mexc_trio.journal.entries import Stored, TableState
 from mexc_trio.journal.file import JournalFile
-from mexc_trio.journal.finding import choose
 from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
+from mexc_trio.journal.ownership import choose
 from mexc_trio.journal.queue import REMEMBERED
 from mexc_trio.spans import now
 from tests.support.faults import chance

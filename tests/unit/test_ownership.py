@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.journal import open_journal
-from mexc_trio.journal.finding import SPELT, STORE, choose
+from mexc_trio.journal.ownership import SPELT, STORE, choose
 
 
 def journal(path: Path, store: str = "", spelt: str = "", rows: int = 0) -> Path:
