@@ -4,6 +4,7 @@
 """
 
 import importlib.metadata
+import os
 import statistics
 import tempfile
 import time
@@ -42,9 +43,20 @@ def engine_mib() -> float:
 
 
 def insert(store: EmbeddedStore, table: Table) -> dict[int, list[float]]:
-    """Insert what a busy contract sends; return the seconds of each INSERT, by its rows."""
-    took: dict[int, list[float]] = {rows: [] for rows in INSERTS}
+    """Insert what a busy contract sends; return the seconds of each INSERT, by its rows.
+
+    For no rows: of replacing a small file and syncing it, as the engine does with each INSERT.
+    """
+    took: dict[int, list[float]] = {rows: [] for rows in (0, *INSERTS)}
     for _ in range(TURNS):
+        for _ in range(20):
+            began = time.perf_counter()
+            with (new := store.directory / "new").open("wb") as file:
+                file.write(bytes(100))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(store.directory / "file")
+            took[0].append(time.perf_counter() - began)
         for rows, times in INSERTS.items():
             batch = [
                 (1_700_000_000_000 + n, "d", f"775{n}.1|{n}|1")
@@ -78,10 +90,8 @@ def main() -> None:
         store.close()
     for rows, seconds in inserts.items():
         median, slow = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
-        print(
-            f"ClickHouse {version}: an INSERT of {rows} rows takes {1000 * median:.1f} ms, "
-            f"one of twenty {1000 * slow:.1f} or more"
-        )
+        what = f"ClickHouse {version}: an INSERT of {rows} rows" if rows else "a synced file"
+        print(f"{what} takes {1000 * median:.1f} ms, one of twenty {1000 * slow:.1f} or more")
     print(f"its memory afterwards: {memory:.0f} MiB")
 
 

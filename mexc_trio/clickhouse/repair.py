@@ -146,7 +146,7 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
     `rows` is how many the engine believes there are; None if it cannot tell.
     """
     good = 0
-    for _ in range(3):  # it may fall short; then asking again is cheaper than halving
+    for _ in range(4):  # it may fall short; then asking again is cheaper than halving
         good = max(good, _readable_in_one_go(store, table))
         if unreadable(store, table, good + 1):
             return good
