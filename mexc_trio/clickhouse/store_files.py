@@ -32,6 +32,9 @@ _TOP: Final = frozenset(
 )
 """What the engine knows of the directory itself; what else lies there is nobody's business."""
 
+_LONGEST: Final = 2**18
+"""Signs of a definition: ours have some thousands."""
+
 # No quotation mark, sign of a comment or backslash outside of a text: what is read here is what the
 # engine reads. Brackets four deep, as in the key of a MergeTree.
 _PLAIN: Final = r"(?:[\w, .=]|-(?=\d)|'[\w /:.+\-]*')"
@@ -43,7 +46,7 @@ def _brackets(depth: int) -> str:
 
 
 _TYPE: Final = rf"\w+(?:{_brackets(3)})?"
-_COLUMN: Final = rf"    (?:`\w+` {_TYPE}(?: CODEC{_brackets(1)})?|INDEX \w+ \w+ TYPE \w+[\w ()]*),?"
+_COLUMN: Final = rf"    (?:`\w+` {_TYPE}(?: CODEC{_brackets(1)})?|INDEX \w+ \w+ TYPE \w[\w ()]*),?"
 _COLUMNS: Final = rf"\n\((?:\n{_COLUMN})+\n\)"
 _KEY: Final = rf"(?:\w+{_brackets(4)}|\w+|\([\w, `]+\)|tuple\(\))"
 _TREE: Final = (
@@ -96,9 +99,11 @@ def _leads_into(link: str, top: str) -> bool:
 def _is_ours(path: str) -> bool:
     try:
         with open(path, "rb", opener=_at_once) as file:
-            text = file.read().decode("utf-8", "replace")
+            text = file.read(_LONGEST + 1).decode("utf-8", "replace")
     except OSError:  # nor can the engine
         return True
+    if len(text) > _LONGEST:
+        return False
     return not text or _OURS.fullmatch(text) is not None  # an empty one it removes
 
 

@@ -68,6 +68,11 @@ def test_what_a_recorder_makes(tmp_path: Path, text: str) -> None:
         f"ATTACH MATERIALIZED VIEW {UUID} TO a{COLUMNS}\nAS SELECT 1\n",
         f"ATTACH VIEW {UUID}{COLUMNS}\nDEFINER = recorder SQL SECURITY DEFINER\nAS SELECT 1\n",
         "CREATE FUNCTION f AS x -> x\n",
+        # To judge these would take hours, or all memory.
+        pytest.param(
+            f"{TABLE}\n(\n    INDEX i a TYPE {200_000 * 'a'}!\n)\nENGINE = Log\n", id="a long word"
+        ),
+        pytest.param(f"{TABLE}{COLUMNS}\nENGINE = Log{300_000 * ' '}", id="a long text"),
     ],
 )
 def test_what_a_stranger_makes(tmp_path: Path, text: str) -> None:
