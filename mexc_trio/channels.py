@@ -6,6 +6,7 @@ Python interface and plot. Its type of message is one that no other has; tables 
 have room for it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -97,3 +98,14 @@ def without_room(type_: str, names: Iterable[str]) -> list[str]:
     if not type_.startswith("Enum"):
         return []
     return [name for name in names if f"'{ALL[name].mt}' = " not in type_]
+
+
+def with_room(type_: str) -> str:
+    """Return the type of a column `mt` that has all values of another one, and room for all rows.
+
+    A type of somebody else's, whose values are not among ours, is returned as it is.
+    """
+    ours = enum()
+    values = re.findall(r"'\w+' = -?\d+", type_)
+    known = {*values} <= {*re.findall(r"'\w+' = -?\d+", ours)}
+    return ours if known and type_ == f"Enum8({', '.join(values)})" else type_

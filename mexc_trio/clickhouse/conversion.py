@@ -1,13 +1,18 @@
 """A table of a symbol is moved to another engine: the same rows, in the same order.
 
+The new table has room for the rows of every channel, which one from before a channel was known has
+not. So one that lacks room is moved even if it is of the wanted engine already.
+
 See `rewriting` for its steps. Whatever dies in between leaves one whole table under the name. The
 next attempt goes on where the last one ended: a table is filled from its start, so what it has are
 the first rows.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
+from mexc_trio.channels import with_room
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
@@ -33,7 +38,7 @@ _PAUSE: Final = 0.1
 
 
 def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> Rewritten | None:
-    """Move a table; return None if it is of that engine already.
+    """Move a table; return None if that is done already.
 
     Nobody may write to it meanwhile: the caller holds its lock. `least_free` bytes of disk are left
     free. Raises TableMissing if it is not there, StoreRejected if it has replicas, there is no
@@ -45,16 +50,14 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     old, new = qualified(store, table), qualified(store, copy)
     while inserting(store, copy):  # the server may not have noticed that a client was killed
         time.sleep(_PAUSE)
-    now = engine_of(store, table)
-    if now is engine:
+    if not is_due(store, table, engine):
         _drop_the_old_one(store, table, copy)
         return None
+    now, types = engine_of(store, table), _roomy(_types(store, table))
     step = Rewriting(store, table, copy, "moved")
-    types = (columns(store, tables=[table]) or {})[table]
-    types = {name: type_ for name, type_ in types.items() if name != NUMBER}
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
-    done = _begun(store, copy, engine, rows)
+    done = _begun(store, copy, engine, types, rows)
     if not done:
         store.query(f"DROP TABLE IF EXISTS {new} SYNC")
         store.query(f"CREATE TABLE {new} {Table(copy, tuple(types.items()), engine).definition}")
@@ -81,9 +84,34 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     return Rewritten(rows, before, after)
 
 
-def _begun(store: Store, copy: str, engine: TableEngine, rows: int) -> int:
+def is_due(store: Store, table: str, engine: TableEngine) -> bool:
+    """Whether a table is of another engine, or has no room for some channel's rows.
+
+    Raises TableMissing if there is no such table.
+    """
+    if engine_of(store, table) is not engine:
+        return True
+    types = _types(store, table)
+    return types != _roomy(types)
+
+
+def _types(store: Store, table: str) -> dict[str, str]:
+    """Return the columns of a table and their types, but for the rows' numbers."""
+    types = (columns(store, tables=[table]) or {}).get(table, {})
+    return {name: type_ for name, type_ in types.items() if name != NUMBER}
+
+
+def _roomy(types: Mapping[str, str]) -> dict[str, str]:
+    return {name: with_room(type_) if name == "mt" else type_ for name, type_ in types.items()}
+
+
+def _begun(
+    store: Store, copy: str, engine: TableEngine, types: Mapping[str, str], rows: int
+) -> int:
     """Return how many of the first rows an earlier attempt has moved."""
     if not engines(store, [copy]) or engine_of(store, copy) is not engine:
+        return 0
+    if _types(store, copy) != types:
         return 0
     there = count(store, copy)
     if engine is TableEngine.MERGETREE and end_of(store, copy) != there:

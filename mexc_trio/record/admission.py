@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from mexc_trio.channels import without_room
-from mexc_trio.clickhouse.tables import is_wide
+from mexc_trio.clickhouse.tables import TableEngine, is_numbered, is_wide
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.settings import SymbolSettings
 
@@ -65,11 +65,11 @@ def with_room(
         types = found.get(one.table, {})
         lacking = without_room(types.get("mt", ""), one.channels)
         if lacking:
+            engine = TableEngine.MERGETREE if is_numbered(types) else TableEngine.STRIPELOG
             log.warning(
-                "%s: table %s is older than %s and has no room for it, so it is not recorded. A "
-                "new table has: stop, mexc-trio backup %s --out DIR, drop the table, mexc-trio "
-                "restore --in DIR",
-                one.symbol, one.table, ", ".join(lacking), one.symbol,
+                "%s: table %s is older than %s and has no room for it, so it is not recorded; "
+                "mexc-trio convert %s --engine %s makes room, for the next start",
+                one.symbol, one.table, ", ".join(lacking), one.symbol, engine,
             )  # fmt: skip
             left = tuple(name for name in one.channels if name not in lacking)
             one = attrs.evolve(one, channels=left)

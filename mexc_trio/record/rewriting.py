@@ -15,6 +15,7 @@ from trio_util import periodic
 
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import ENGINE
+from mexc_trio.clickhouse.conversion import is_due
 from mexc_trio.clickhouse.schema import market_table
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
@@ -107,7 +108,7 @@ async def convert(recording: Recording, queue: Queue, engine: TableEngine) -> st
     """
     store, least_free = recording.store, recording.settings.min_free
     async with _in_sync(store, queue, "moved"):
-        if await store.engine(market_table(queue.name)) is not engine:
+        if await store.run(lambda: is_due(store.store, queue.name, engine)):
             log.info("table %s: moving it to %s; what comes waits", queue.name, engine)
             # Before anything happens: a recorder after a kill is to look anew at what it finds.
             queue.base, queue.verified = None, False

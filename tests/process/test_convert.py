@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from mexc_trio import channels
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import engine_of, engines, market_table, prepare
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.schema import columns, engine_of, engines, prepare
+from mexc_trio.clickhouse.tables import Table, TableEngine
 from mexc_trio.record.requests import RewritingRequest
 from tests.support.faults import (
     ROOT,
@@ -35,14 +36,17 @@ from tests.support.faults import (
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import DATABASE, ClickHouseServer
 
+OLD = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"
+"""What types of rows there were before channels on request."""
 ROWS = 150_000
 """Three of the blocks in which they are moved."""
 
 
 def fill(directory: Path) -> None:
-    """Make a table of rows of which no two are equal, over three months."""
+    """Make a table as of old, with rows of which no two are equal, over three months."""
     with closing(EmbeddedStore(directory)) as store:
-        prepare(store, [market_table("btc")])
+        of_old = (("ts", "DateTime64(3)"), ("mt", OLD), ("m", "String"))
+        prepare(store, [Table("btc", of_old)])
         store.query(
             f"INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli(1788335243000 + number * "
             f"10000 - number % 7 * 15000), ['t', 'd', 'dp'][number % 3 + 1], toString(number) "
@@ -51,8 +55,9 @@ def fill(directory: Path) -> None:
 
 
 def is_whole(directory: Path) -> None:
-    """See that the rows are those, in their order, under the table's name alone."""
+    """See that the rows are those, in their order, under the table's name alone; with room."""
     with closing(EmbeddedStore(directory)) as store:
+        assert (columns(store) or {})["btc"]["mt"] == channels.enum()
         order = "ORDER BY n" if engine_of(store, "btc") is TableEngine.MERGETREE else ""
         found = store.query(
             f"SELECT count(), min(m = toString(place)) FROM (SELECT m, rowNumberInAllBlocks() AS "
@@ -64,9 +69,12 @@ def is_whole(directory: Path) -> None:
 
 
 def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Either engine becomes the other; a second time there is nothing to do."""
+    """Either engine becomes the other; a second time there is nothing to do.
+
+    But for a table from before a channel was known, which gets room for its rows.
+    """
     fill(tmp_path)
-    for engine in ("mergetree", "stripelog"):
+    for engine in ("stripelog", "mergetree", "stripelog"):
         for said in (f"{ROWS:,} rows rewritten, compared", f"is a {engine} already"):
             where = ["--engine", engine, "--store", str(tmp_path)]
             assert main(["convert", "BTC_USDT", *where]) == 0

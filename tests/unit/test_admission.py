@@ -55,7 +55,18 @@ def test_an_older_table_records_what_it_has_room_for(caplog: pytest.LogCaptureFi
     assert [one.channels for one in chosen] == [channels.USUAL, eth.channels, sol.channels]
     (line,) = caplog.messages
     assert line.startswith("BTC_USDT: table btc is older than funding, index, fair and has no room")
-    assert "mexc-trio backup BTC_USDT --out DIR" in line
+    assert "mexc-trio convert BTC_USDT --engine stripelog makes room" in line
+
+
+def test_room_is_made_where_values_keep_their_numbers() -> None:
+    """A table of somebody else's stays as it is: a value of another number would be another one."""
+    assert channels.with_room("Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)") == channels.enum()
+    for type_ in (
+        channels.enum(), "String", "Enum8('t' = 1, 'd' = 2, 'dp' = 4, 'dl' = 3)",
+        "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'x' = 5)",
+        "Enum16('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)",
+    ):  # fmt: skip
+        assert channels.with_room(type_) == type_
 
 
 def test_the_table_of_channels_gives_each_a_type_of_its_own() -> None:
