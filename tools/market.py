@@ -48,7 +48,7 @@ OPTIONAL: Final[tuple[Channel, ...]] = ("funding.rate", "index.price", "fair.pri
 MIX: Final[Mapping[Channel, float]] = {"ticker": 0.04, "deal": 0.69, "depth.full": 0.27}
 """Share of each channel among the frames of a busy contract such as BTC_USDT."""
 
-_NUMBER_ODDITIES: Final = ("exponent", "padded", "trailing-zeros", "tiny")
+_NUMBER_ODDITIES: Final = ("exponent", "padded", "trailing-zeros", "decimals")
 ODDITIES: Final[Mapping[Channel, tuple[str, ...]]] = {
     "ticker": (*_NUMBER_ODDITIES, "old-envelope", "missing", "no-ts", "negative-funding"),
     "deal": (*_NUMBER_ODDITIES, "old-envelope", "single", "batch", "no-id"),
@@ -62,7 +62,8 @@ _KNOWN_PRICES: Final = {
     "ETH_USDT": (238460, 2),
     "SOL_USDT": (14235, 2),
 }
-_TINY_PRICE: Final = (15036, 10)  # 0.0000015036
+_DECIMALS: Final = 10
+_FINE_PRICE: Final = 15036  # 0.0000015036
 _FIRST_TRADE_ID: Final = 16_005_949_690
 
 
@@ -241,7 +242,11 @@ def _writer(contract: _Contract, oddity: str) -> Callable[[str], str]:
 
 
 def _price_scale(contract: _Contract, oddity: str) -> tuple[int, int]:
-    return _TINY_PRICE if oddity == "tiny" else (contract.price, contract.decimals)
+    """Return the units and the decimals in which one frame's prices are written."""
+    if oddity != "decimals" or contract.decimals >= _DECIMALS:
+        return contract.price, contract.decimals
+    # Many more than usual, of the same price: whoever looks at it finds a market that can be.
+    return contract.price * 10 ** (_DECIMALS - contract.decimals) + _FINE_PRICE, _DECIMALS
 
 
 def _deals(contract: _Contract, now: int, oddity: str, *, merged: bool) -> tuple[int, str]:
