@@ -27,6 +27,7 @@ from mexc_trio.read.reading import open_reader
 from mexc_trio.read.selecting import FOREVER, find_gaps
 from mexc_trio.settings import Settings
 from mexc_trio.spans import EARLIEST, HOUR, LATEST
+from mexc_trio.texts import number_of
 from mexc_trio.times import time_name
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def _export_catalog(full: Sequence[tuple[ExportSource, Plan]], start: int, end: 
         for source, plan in full:
             gaps = clearable(book_gaps(source), end)
             path = export_catalog(source, plan, start, end, gaps, bar)
-            say(f"{path}: {_what([source.request])} from {plan.rows:,} rows, {_size(path)}")
+            rows = number_of(plan.rows, "row")
+            say(f"{path}: {_what([source.request])} from {rows}, {_size(path)}")
 
 
 def _export_file(
@@ -109,9 +111,9 @@ def _export_file(
                 _copy(source, Part(None, start, end, plan.rows), tables, writer, bar)
     _write_beside(request.out, writer, replace=request.force)
     if request.out == STANDARD_OUTPUT:
-        sys.stderr.write(f"{what} from {total:,} rows\n")
+        sys.stderr.write(f"{what} from {number_of(total, 'row')}\n")
     else:
-        say(f"{request.out}: {what} from {total:,} rows, {_size(request.out)}")
+        say(f"{request.out}: {what} from {number_of(total, 'row')}, {_size(request.out)}")
 
 
 @contextmanager
@@ -162,8 +164,8 @@ def _export_days(source: ExportSource, plan: Plan, start: int, end: int) -> None
                 ledger.add(part)
     complete = len(parts) - len(todo)
     say(
-        f"{request.out}: {len(todo)} days of {_what([request])} from {rows:,} rows"
-        + (f"; {complete} were complete" if complete else "")
+        f"{request.out}: {number_of(len(todo), 'day')} of {_what([request])} from "
+        f"{number_of(rows, 'row')}" + (f"; {complete} were complete" if complete else "")
     )
 
 

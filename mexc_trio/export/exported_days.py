@@ -1,8 +1,8 @@
 """Which days of an export by day are written already.
 
 A directory has one file a day and `_export.json`, which says how many rows each was made of, and
-the fingerprint of what else. Tables only grow, so as many rows are the same rows. A day that has
-got more since, or of which more is known, is written again.
+the fingerprint of those and of what else. A day that has got more since, or others, or of which
+more is known, is written again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,8 @@
 
 For a backtest that is where books are missing, what the contract is, and when the rows before it
 were known; for amounts in coins, what the contract is. All of it may become known after the file of
-a day was written, so a directory of days remembers it in short, as a fingerprint.
+a day was written, and as many rows may be others after a table was removed and recorded anew. So a
+directory of days remembers what there was in short, as a fingerprint.
 """
 
 import hashlib
@@ -41,13 +42,13 @@ class Part:
 
     In nanoseconds of the local machine, else 0.
     """
+    times: int = 0
+    """The checksum of its day's times."""
 
     @property
     def fingerprint(self) -> str:
-        """Tells whether as many rows make the same file; empty if rows are all that it is of."""
-        if not (self.gaps or self.terms or self.known):
-            return ""
-        text = repr((self.gaps, self.terms, self.known))
+        """Tells whether as many rows make the same file."""
+        text = repr((self.gaps, self.terms, self.known, self.times))
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
@@ -68,7 +69,8 @@ def days(source: ExportSource, plan: Plan, start: int, end: int) -> list[Part]:
         if day in with_rows:
             span = max(start, day), min(end, day + DAY)
             rows = plan.between(day, day + DAY)
-            found.append(_part(source, day, span, rows, gaps, latest))
+            part = _part(source, day, span, rows, gaps, latest)
+            found.append(attrs.evolve(part, times=plan.checksums[day]))
         # The day's last clear is a step after that, too.
         latest = max(latest + STEP, known.get(day, 0))
     return found

@@ -5,6 +5,7 @@ second reads the rows; see `time_order` for how those are put in order. Both rea
 table had at the start, so a recorder may go on meanwhile.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -43,6 +44,8 @@ class Plan:
     """Rows of the range by hour, the hour's start in milliseconds."""
     lateness: int
     """The most milliseconds by which a row's time is before an earlier row's."""
+    checksums: Mapping[int, int] = attrs.field(factory=dict)
+    """Of the times of each day's rows, in the order of receipt; by the day's start."""
 
     @property
     def rows(self) -> int:
@@ -83,6 +86,7 @@ class ExportSource:
         import numpy as np
 
         hours: Counter[int] = Counter()
+        checksums: Counter[int] = Counter()
         newest, lateness = 0, 0
         times = milliseconds("ts", self.prefix.ts_type)
         sql = f"SELECT {times} AS ts FROM {self._rows(start, end)} {IN_ORDER}"
@@ -96,7 +100,9 @@ class ExportSource:
                 newest = int(highest[-1])
                 for hour, rows in zip(*np.unique(ts // HOUR, return_counts=True), strict=True):
                     hours[int(hour) * HOUR] += int(rows)
-        return Plan(dict(sorted(hours.items())), lateness)
+                for day in np.unique(of_day := ts // DAY * DAY).tolist():
+                    checksums[day] = zlib.crc32(ts[of_day == day].tobytes(), checksums[day])
+        return Plan(dict(sorted(hours.items())), lateness, checksums)
 
     def tables(self, plan: Plan, start: int, end: int) -> "Generator[pa.Table, None, None]":
         """Yield the rows of a range in the order of their first column, which is a time."""

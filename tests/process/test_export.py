@@ -739,6 +739,18 @@ def test_by_day_a_complete_day_is_not_written_again(tmp_path: Path) -> None:
     first = [*rows[:201], late, *rows[201:400]]
     assert parquet_rows(out / names[0]) == expected(first, "deals", FLOAT)
 
+    # The second day is recorded anew after a reset, and has got as many rows.
+    second = (FRIDAY + DAY) // DAY
+    anew = [(ts + (ts // DAY == second), mt, m) for ts, mt, m in [*rows, late]]
+    with closing(EmbeddedStore(tmp_path / "data")) as store:
+        store.query("DROP TABLE mexc_data.btc")
+    fill(tmp_path / "data", anew)
+    before = {name: (out / name).stat().st_mtime_ns for name in names}
+    assert run(tmp_path / "data", *command) == 0
+    changed = [name for name in names if (out / name).stat().st_mtime_ns != before[name]]
+    assert changed == names[1:2]
+    assert parquet_rows(out / names[1]) == expected(anew[400:800], "deals", FLOAT)
+
 
 def test_by_day_an_interrupted_run_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
