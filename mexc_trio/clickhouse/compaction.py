@@ -40,6 +40,11 @@ def copy_of(table: str) -> str:
     return table + _COPY
 
 
+def leftovers_of(table: str) -> tuple[str, str]:
+    """Return what a rewriting of a table may leave beside it that died."""
+    return copy_of(table), table + CONVERTING
+
+
 def is_beside(name: str) -> bool:
     """Return whether a table of this name stands beside a symbol's, by a compaction or a repair."""
     return name.endswith((_COPY, CONVERTING)) or repair.PUT_ASIDE.fullmatch(name) is not None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from mexc_trio.clickhouse.compaction import leftovers_of
 from mexc_trio.clickhouse.schema import (
     Store,
     columns,
@@ -64,6 +65,8 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
             else [settings.for_symbol(one).table for one in symbols]
         )
         hold([name for name in names if name not in OF_ALL])
+        if not all_data:  # beside a new table they would be taken for somebody else's
+            names += [left for name in names for left in leftovers_of(name)]
         doomed = _inspect(store, journal, names)
         if not doomed:
             say(f"{store.name}: nothing of that is there")
@@ -82,7 +85,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
                     host.query(f"DROP VIEW IF EXISTS {qualified(store, view)}")
                 # At once, or Keeper knows the replica for minutes in which it cannot be made anew.
                 host.query(f"DROP TABLE IF EXISTS {qualified(store, table.name)} SYNC")
-            if journal is not None:
+            if journal is not None and table.name in journal.file.names():
                 journal.queue(table.name).begin_anew()
                 journal.flush()
         say("Removed; the next recording begins anew.")

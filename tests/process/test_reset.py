@@ -4,12 +4,15 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from mexc_trio.clickhouse.embedded import EmbeddedStore
+from mexc_trio.clickhouse.schema import engines
 from tests.support.running import BTC, Embedded, Served, Store, command, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import Exchange, open_exchange
@@ -112,6 +115,9 @@ async def test_whoever_is_asked_decides(tmp_path: Path, word: str, left: int) ->
     """On a terminal the answer is awaited, and only `yes` is one."""
     async with open_exchange() as exchange:
         await record(exchange, tmp_path, "mexc-data")
+    with closing(EmbeddedStore(tmp_path / "mexc-data")) as store:  # as a kill may leave it
+        store.query("CREATE TABLE mexc_data.btc_compacting AS mexc_data.btc")
+        store.query("INSERT INTO mexc_data.btc_compacting SELECT * FROM mexc_data.btc")
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{word}\n".encode())
@@ -127,3 +133,5 @@ async def test_whoever_is_asked_decides(tmp_path: Path, word: str, left: int) ->
         assert Embedded(tmp_path).rows("btc") == exchange.rows(BTC)
     else:
         assert b"Removed; the next recording begins anew." in done.stdout
+        with closing(EmbeddedStore(tmp_path / "mexc-data")) as store:
+            assert not engines(store, ["btc", "btc_compacting"])
