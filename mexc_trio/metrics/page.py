@@ -24,11 +24,12 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from mexc_trio import __version__
+from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.insert_counters import BOUNDS, Outcome
 from mexc_trio.errors import Loss
 from mexc_trio.metrics.snapshot import Snapshot, SymbolState, pieces
 from mexc_trio.record.collector import Collector
-from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Cause
+from mexc_trio.rows import MESSAGE_TYPES, OPTIONAL_TYPES, Cause
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PIECE: Final = 100
@@ -104,7 +105,7 @@ def _exchange(snapshot: Snapshot) -> Iterator[Metric]:
         ["line", "route", "reason"],
         [((*line, why.value), one.losses[why]) for line, one in line_counters for why in Loss],
     )  # fmt: skip
-    every = (*CHANNELS, None)
+    every = (*ALL, None)
     frames = [((channel or _OTHER,), snapshot.frames[channel]) for channel in every]
     yield _counters("frames", "Frames with rows that came.", ["channel"], frames)
     rows = [((channel or _OTHER,), snapshot.rows[channel]) for channel in every]
@@ -120,7 +121,7 @@ def _exchange(snapshot: Snapshot) -> Iterator[Metric]:
     )  # fmt: skip
     yield _gauges(
         "silent_symbols", "Symbols whose channel is silent for longer than is usual for it.",
-        ["channel"], [((channel,), snapshot.silent[channel]) for channel in CHANNELS],
+        ["channel"], [((channel,), snapshot.silent[channel]) for channel in ALL],
     )  # fmt: skip
     heard = [(channel, delays) for channel, delays in snapshot.delays.items() if delays]
     yield _gauges(
@@ -167,7 +168,7 @@ def _store(snapshot: Snapshot) -> Iterator[Metric]:
     inserts = snapshot.inserts
     yield _gauge("store_up", "Whether the store answers.", snapshot.away is None)
     yield _gauge("store_away_seconds", "Since when it does not; else 0.", snapshot.away or 0.0)
-    stored = [((mt,), snapshot.stored[mt]) for mt in MESSAGE_TYPES]
+    stored = [((mt,), snapshot.stored[mt]) for mt in (*MESSAGE_TYPES, *OPTIONAL_TYPES)]
     yield _counters("stored_rows", "Rows that the store has acknowledged.", ["type"], stored)
     yield _counters(
         "inserts", "INSERTs by how they ended; unavailable means that nobody answered.",
@@ -229,13 +230,13 @@ def _ready(collector: Collector, snapshot: Snapshot) -> _Samples:
 
 
 def _rows(collector: Collector, _: Snapshot) -> _Samples:
-    for channel in CHANNELS:
+    for channel in collector.pulses:
         yield f',channel="{channel}"', collector.received[channel]
 
 
 def _last(collector: Collector, _: Snapshot) -> _Samples:
     to_wall = time.time() - trio.current_time()
-    for channel in CHANNELS:
+    for channel in collector.pulses:
         if (heard := collector.heard(channel)) is not None:
             yield f',channel="{channel}"', f"{heard + to_wall:.3f}"
 

@@ -22,7 +22,7 @@ from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.files import bytes_of
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
-from mexc_trio.rows import CHANNELS, MESSAGE_TYPES, Channel
+from mexc_trio.rows import Channel
 
 PIECE: Final = 50
 """Symbols that are looked at in one piece: a millisecond."""
@@ -60,7 +60,7 @@ class Snapshot:
     """Symbols whose channel has been silent for longer than is usual for it."""
     frames: Counter[Channel | None] = attrs.field(factory=Counter)
     rows: Counter[Channel | None] = attrs.field(factory=Counter)
-    stored: Counter[str] = attrs.field(factory=lambda: Counter(dict.fromkeys(MESSAGE_TYPES, 0)))
+    stored: Counter[str] = attrs.field(factory=Counter)
     """Rows that the store has acknowledged, by message type."""
     dead: int = 0
     covered: int = 0
@@ -72,9 +72,7 @@ class Snapshot:
     """See `Ledger.filled`."""
     last: dict[Channel, float] = attrs.field(factory=dict)
     """When the last frame of any symbol came, in seconds since 1970, by channel."""
-    delays: dict[Channel, list[float]] = attrs.field(
-        factory=lambda: {channel: [] for channel in CHANNELS}
-    )
+    delays: dict[Channel, list[float]] = attrs.field(factory=dict)
     """Seconds between the exchange's time and receipt, of the last frame of each symbol that had
     one lately."""
     connected: Counter[LineCounters] = attrs.field(factory=Counter)
@@ -170,12 +168,13 @@ def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> N
         found.connected.update(
             one for one in found.line_counters if one.symbols[collector.symbol] > 0
         )
-    for channel in CHANNELS:
+    for channel in collector.pulses:
         if (heard := collector.heard(channel)) is not None:
             at = heard + to_wall
             found.last[channel] = max(found.last.get(channel, 0.0), at)
             if now - heard < LATELY:
-                found.delays[channel].append(at - collector.latest[channel].rows[-1].ts / 1000)
+                delays = found.delays.setdefault(channel, [])
+                delays.append(at - collector.latest[channel].rows[-1].ts / 1000)
     _sum(found.frames, collector.frames)
     _sum(found.rows, collector.received)
     _sum(found.stored, collector.counts.appended)

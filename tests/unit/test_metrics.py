@@ -14,6 +14,7 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, open_stream_to_socket_listener
 
+from mexc_trio import channels
 from mexc_trio.clickhouse.insert_counters import Outcome
 from mexc_trio.errors import Loss, StoreRejected
 from mexc_trio.exchange.messages import Data
@@ -71,6 +72,8 @@ async def test_every_counter_is_there_from_the_start(recording: Recording) -> No
         assert value(samples, "symbols", state=state) == (
             3 if state is SymbolState.RECORDING else 0
         )
+    for channel in (*channels.ALL, "other"):
+        assert value(samples, "frames_total", channel=channel) == (channel in channels.USUAL) * 3
     assert value(samples, "dead_letters_total") == 0
     assert value(samples, "insert_seconds_count") == 0
 
@@ -94,6 +97,23 @@ async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> N
     assert last == pytest.approx(time.time(), abs=60)
     assert value(samples, "journal_bytes") > 1000
     assert value(samples, "disk_free_bytes") > value(samples, "disk_bound_bytes") > 0
+
+
+async def test_a_channel_on_request_is_counted_as_the_others(recording: Recording) -> None:
+    """Whoever records that alone is not told that nothing comes."""
+    collector = recording.collectors[1]
+    collector.record_channels(("deal", "funding"))
+    collector.pulses["funding"].beat(trio.current_time())
+    row = Row(time.time_ns() // 1_000_000 - 2000, "fr", "0.0001")
+    collector.data(Data("S1_USDT", "funding", [row], 0, 0))
+    samples = await scrape(recording)
+    for name in ("frames_total", "rows_total"):
+        assert value(samples, name, channel="funding") == 1
+    assert value(samples, "symbol_rows_total", symbol="S1_USDT", channel="funding") == 1
+    last = value(samples, "last_frame_timestamp_seconds", channel="funding")
+    assert last == pytest.approx(time.time(), abs=5)
+    assert value(samples, "exchange_delay_max_seconds", channel="funding") > 1
+    assert value(samples, "stored_rows_total", type="fr") == 0
 
 
 async def test_inserts_are_a_histogram(recording: Recording) -> None:
