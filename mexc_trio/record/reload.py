@@ -268,6 +268,7 @@ def _told(
     if left:
         log.warning("settings: %s changed, which takes a restart", ", ".join(left))
         parts.append(f"{', '.join(left)} takes a restart")
+    parts += [f"{key} stays as the {new.sources[key]} says" for key in sorted(new.hidden)]
     return "; ".join(parts) or "nothing new"
 
 

@@ -9,6 +9,7 @@ import configparser
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -65,7 +66,9 @@ def load(
     if config is not None:
         sections = _from_file(config)
 
-    main = sections.pop(SECTION, {}) | given
+    in_file = sections.pop(SECTION, {})
+    main = in_file | given
+    hidden = given.keys() & {*in_file, *chain.from_iterable(sections.values())}
     values: dict[str, Any] = {
         key: text.read(SETTINGS[key].metadata["parse"]) for key, text in main.items()
     }
@@ -76,6 +79,7 @@ def load(
     if typed_symbols := tuple(symbols):
         values["symbols"] = parse_symbols(typed_symbols)
         sources["symbols"] = "command line"
+        hidden |= in_file.keys() & {"symbols"}
         if "all" not in typed:  # as with the symbols, what is typed comes in place of the rest
             values.pop("all", None)
             sources.pop("all", None)
@@ -94,7 +98,7 @@ def load(
         }
         for symbol, section in sections.items()
     }
-    settings = Settings(**values, overrides=overrides, sources=sources)
+    settings = Settings(**values, overrides=overrides, sources=sources, hidden=frozenset(hidden))
     used = dict.fromkeys((*settings.symbols, *overrides))
     try:
         check_tables({symbol: settings.for_symbol(symbol).table for symbol in used})

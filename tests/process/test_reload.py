@@ -68,20 +68,26 @@ async def test_symbols_come_and_go_while_hundreds_of_messages_a_second_flow(tmp_
 
 
 async def test_what_nohup_has_started_is_reloaded_as_well(tmp_path: Path) -> None:
-    """SIGHUP is ignored there because of the terminal, not because of who asks for a reload."""
+    """SIGHUP is ignored there because of the terminal, not because of who asks for a reload.
+
+    He is told what he has changed in vain.
+    """
     async with open_exchange(rate=50.0) as exchange:
         write(tmp_path, exchange.url, BTC)
         with (tmp_path / "log.txt").open("w") as log, (tmp_path / "output.txt").open("w") as out:
             process = await trio.lowlevel.open_process(
                 ["/bin/sh", "-c", "trap '' HUP; exec \"$0\" -m mexc_trio", sys.executable],
-                cwd=tmp_path, env=environment(), stdout=out, stderr=log, stdin=subprocess.DEVNULL,
+                cwd=tmp_path, env=environment(MEXC_TRIO_STATS_INTERVAL="20"), stdout=out,
+                stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         program = Program(process, tmp_path)
         try:
             await program.journaled(10)
-            write(tmp_path, exchange.url, BTC, linger=0.3)
+            write(tmp_path, exchange.url, BTC, linger=0.3, stats_interval=7)
             done = await reload(tmp_path)
-            assert done.stdout.decode().endswith(": linger = 0.3\n"), done.stderr
+            assert done.stdout.decode().endswith(
+                ": linger = 0.3; stats_interval stays as the environment says\n"
+            ), done.stderr
             assert await program.stop(signal.SIGTERM) == 0
         finally:
             if process.poll() is None:
