@@ -1,5 +1,6 @@
 """Numbers, times and tables as texts for people, in the terminal's plain letters."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -125,3 +126,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_CONTROLS: Final = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+
+
+def shown(data: bytes) -> bytes:
+    """Return lines of bytes as a terminal may have them; what is no UTF-8 is left as it is.
+
+    Whoever answers in the exchange's place chooses what is in a dead letter. It moves no cursor and
+    sets no title.
+    """
+    return _CONTROLS.sub(lambda control: printable(control[0].decode()).encode(), data)

@@ -15,6 +15,7 @@ from mexc_trio.export.local_time import LocalClock
 from mexc_trio.export.part import Part
 from mexc_trio.export.source import ExportSource
 from mexc_trio.parquet import Parquet
+from mexc_trio.texts import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,12 +84,13 @@ class LineWriter:
 
 
 class Piped(io.RawIOBase, BinaryIO):
-    """Standard output as a file that can tell how much was written."""
+    """Standard output as a file that can tell how much was written, and does a terminal no harm."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
         self._file = file
         self._written = 0
+        self._for_people = file.isatty()
 
     def writable(self) -> bool:
         """It is for nothing else."""
@@ -96,7 +98,7 @@ class Piped(io.RawIOBase, BinaryIO):
 
     def write(self, data: Any) -> int:
         """Pass all of it on."""
-        self._file.write(data)
+        self._file.write(shown(bytes(data)) if self._for_people else data)
         self._written += len(data)
         return len(data)
 

@@ -1,7 +1,6 @@
 """The command `sql`: one statement, and its answer on standard output."""
 
 import os
-import re
 import signal
 import sys
 from contextlib import closing
@@ -11,14 +10,10 @@ from mexc_trio.errors import StoreRejected, TableMissing
 from mexc_trio.query.hints import hint
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
-from mexc_trio.texts import printable
+from mexc_trio.texts import shown
 
 FOR_PEOPLE: Final = "PrettyCompact"
 FOR_PROGRAMS: Final = "TabSeparated"
-
-# Whoever answers in the exchange's place chooses what is in a dead letter. On a terminal it moves
-# no cursor and sets no title.
-_CONTROLS: Final = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa: A002
@@ -37,9 +32,7 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
     with open_reader(settings) as reader, closing(reader.stream(statement, name)) as pieces:
         try:
             for piece in pieces:
-                if people:
-                    piece = _CONTROLS.sub(lambda sign: printable(sign[0].decode()).encode(), piece)
-                out.write(piece)
+                out.write(shown(piece) if people else piece)
                 # A slow answer is seen as it comes.
                 out.flush()
         except (StoreRejected, TableMissing) as error:

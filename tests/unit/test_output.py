@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from mexc_trio.export.formats import Piped
 from mexc_trio.output import LAST_WAIT, SteadyOutput, say
 
 Pipe = tuple[int, io.TextIOWrapper]
@@ -110,3 +111,16 @@ def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> Non
     """A server's table may have any name."""
     say("table \x1b[2Jb\ntc: 1 row → gone")
     assert capsys.readouterr().out == "table \\x1b[2Jb\\ntc: 1 row → gone\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_export_moves_no_cursor_either(terminal: bool) -> None:
+    """A dead letter in a terminal is shown; in a pipe each byte stays as it is."""
+
+    class Out(io.BytesIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    out, line = Out(), b"1,dl,\x1b[2J\xc2\x9b\xe2\x82\xac\xff\n"
+    assert Piped(out).write(line) == len(line)
+    assert out.getvalue() == (b"1,dl,\\x1b[2J\\x9b\xe2\x82\xac\xff\n" if terminal else line)
