@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from mexc_trio.clickhouse.schema import Readable, columns, literal, milliseconds, qualified
+from mexc_trio.clickhouse.suitability import can_be_read
 from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.clickhouse.view_sql import NumberSql
 
@@ -36,7 +37,7 @@ class RecordedTerms:
 def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:
     """Return what is known of some symbols' tables, by table and in the order of time."""
     types = (columns(store, tables=[CONTRACTS.name]) or {}).get(CONTRACTS.name)
-    if types is None or not set(CONTRACTS.column_names) <= types.keys() or not tables:
+    if types is None or not can_be_read(CONTRACTS.columns, types) or not tables:
         return {}
     found: dict[str, list[RecordedTerms]] = {}
     for table, *terms in store.query(

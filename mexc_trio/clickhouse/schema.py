@@ -1,10 +1,16 @@
 """The tables, and the SQL about them that the embedded engine and a server share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from mexc_trio.clickhouse.suitability import NUMBERED, REPLICATED, kept_by, why_unsuitable
+from mexc_trio.clickhouse.suitability import (
+    NUMBERED,
+    REPLICATED,
+    can_be_read,
+    kept_by,
+    why_unsuitable,
+)
 from mexc_trio.clickhouse.tables import GAPS as GAPS
 from mexc_trio.clickhouse.tables import OF_ALL, WIDE, Numbering, TableEngine
 from mexc_trio.clickhouse.tables import RowTuple as RowTuple
@@ -205,7 +211,7 @@ def columns(
 
 
 def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
-    """Return what `columns` does, for those who only read.
+    """Return what `columns` does, but for tables that only seem to be ours.
 
     Raises StoreRejected if there is no database, so that nothing was recorded.
     """
@@ -217,7 +223,12 @@ def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
         raise StoreRejected(
             f"{store.name} has no database {store.database}: nothing was recorded there"
         )
-    return found
+    return {name: types for name, types in found.items() if not _seems_ours(name, types)}
+
+
+def _seems_ours(name: str, types: Mapping[str, str]) -> bool:
+    table = OF_ALL.get(name) or market_table(name)
+    return types.keys() >= set(table.column_names) and not can_be_read(table.columns, types)
 
 
 def count(store: Readable, table: str) -> int:

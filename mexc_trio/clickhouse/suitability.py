@@ -97,6 +97,22 @@ def _why_no_numbers(found: Mapping[str, str], engine: str, kind: str) -> str:
     return ""
 
 
+def can_be_read(columns: Sequence[tuple[str, str]], found: Mapping[str, str]) -> bool:
+    """Whether a table has these columns, each of a type that can be read as one of ours.
+
+    A server may have a table of somebody else's with a name of ours, and names of columns, too.
+    """
+    kinds = {"DateTime64": ("DateTime64", "Int64"), "Enum8": _LIKE_TEXT, "String": _LIKE_TEXT}
+    return all(
+        found.get(name, "").startswith(kinds.get(type_.split("(")[0], _LIKE_NUMBERS))
+        for name, type_ in columns
+    )
+
+
+_LIKE_TEXT: Final = ("String", "Enum", "LowCardinality(String)", "FixedString")
+_LIKE_NUMBERS: Final = ("Int", "UInt", "Float")
+
+
 def _takes(found: str, type_: str) -> bool:
     """Whether a column of one type takes the values of another one."""
     if type_.startswith("DateTime64"):

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mexc_trio.clickhouse.schema import GAPS, columns, literal, milliseconds, qualified, quoted
+from mexc_trio.clickhouse.schema import (
+    GAPS,
+    literal,
+    milliseconds,
+    qualified,
+    quoted,
+    recorded_columns,
+)
 from mexc_trio.export.lines import line
 from mexc_trio.export.source import LINES, ExportSource, Plan
 from mexc_trio.read.selecting import GAP_COLUMNS
@@ -63,7 +70,7 @@ def clearable(gaps: Iterable[int], end: int) -> list[int]:
 def book_gaps(source: ExportSource) -> list[int]:
     """Return when gaps in the books of a source's symbol begin, in order, in milliseconds."""
     reader = source.reader
-    types = (columns(reader) or {}).get(GAPS.name)
+    types = recorded_columns(reader).get(GAPS.name)
     if types is None:
         return []
     names = ", ".join(map(literal, (source.request.symbol, source.prefix.table)))

@@ -16,7 +16,6 @@ from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
     GAPS,
-    columns,
     count,
     literal,
     milliseconds,
@@ -213,7 +212,7 @@ def find_terms(reader: Reader, symbol: str, table: str) -> list[RecordedTerms]:
 
 def find_gaps(reader: Reader) -> Prefix:
     """Look at the ledger of gaps; StoreRejected without one."""
-    types = (columns(reader) or {}).get(GAPS.name)
+    types = recorded_columns(reader).get(GAPS.name)
     if types is None:
         raise StoreRejected(f"{reader.name} has no table {GAPS.name}")
     return Prefix(reader, GAPS.name, types["from"], count(reader, GAPS.name))

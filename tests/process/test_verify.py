@@ -243,6 +243,24 @@ def test_a_store_that_does_not_exist_is_not_made(
     assert list((tmp_path / "pictures").iterdir()) == []
 
 
+def test_tables_that_only_seem_to_be_ours(tmp_path: Path) -> None:
+    """Whose server it is may have any tables; what has our columns, of other types, is not read."""
+    with closing(EmbeddedStore(tmp_path)) as store:
+        for name, columns, values in (
+            ("btc", "ts String, mt UInt8, m Array(String)", "'x', 1, ['a']"),
+            ("eth", "ts Nullable(DateTime64(3)), mt String, m String", "NULL, 'd', '1|2|1'"),
+            (GAPS.name, ", ".join(f"`{one}` Date" for one in GAPS.column_names), ""),
+        ):
+            table = f"{store.database}.{name}"
+            store.query(f"CREATE TABLE {table} ({columns}) ENGINE = StripeLog")
+            if values:
+                store.query(f"INSERT INTO {table} SELECT {values}")
+    settings = Settings(store=EmbeddedTarget(tmp_path))
+    facts = gather(settings, ())
+    assert (facts.tables, facts.gaps) == ([], None)
+    assert gather(settings, ("BTC_USDT",)).missing
+
+
 def test_while_a_recorder_has_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

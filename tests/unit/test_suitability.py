@@ -3,7 +3,7 @@
 import pytest
 
 from mexc_trio.clickhouse.schema import GAPS, market_table
-from mexc_trio.clickhouse.suitability import why_unsuitable
+from mexc_trio.clickhouse.suitability import can_be_read, why_unsuitable
 
 OURS = dict(market_table("btc").columns)
 
@@ -74,3 +74,12 @@ def test_a_mergetree_needs_numbers_and_a_memory() -> None:
 def test_what_is_no_place_for_rows_is_told_why(engine: str, why: str) -> None:
     """Who gave it is to know what to give instead."""
     assert why in why_unsuitable(market_table("btc").columns, OURS, engine)
+
+
+def test_what_can_be_read_though_it_was_made_by_hand() -> None:
+    """Types that are like ours will do for readers; what is none is somebody else's table."""
+    columns = [("ts", "DateTime64(3)"), ("mt", "Enum8('t'=1)"), ("n", "UInt64")]
+    alike = {"ts": "DateTime64(6, 'UTC')", "mt": "LowCardinality(String)", "n": "Int32", "x": "Map"}
+    assert can_be_read(columns, alike)
+    for name, type_ in (("ts", "Nullable(DateTime64(3))"), ("mt", "UInt8"), ("n", "String")):
+        assert not can_be_read(columns, {**alike, name: type_})
