@@ -223,10 +223,10 @@ def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
         raise StoreRejected(
             f"{store.name} has no database {store.database}: nothing was recorded there"
         )
-    return {name: types for name, types in found.items() if not _seems_ours(name, types)}
+    return {name: types for name, types in found.items() if not _only_seems_ours(name, types)}
 
 
-def _seems_ours(name: str, types: Mapping[str, str]) -> bool:
+def _only_seems_ours(name: str, types: Mapping[str, str]) -> bool:
     table = OF_ALL.get(name) or market_table(name)
     return types.keys() >= set(table.column_names) and not can_be_read(table.columns, types)
 
