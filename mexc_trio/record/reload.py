@@ -268,7 +268,7 @@ def _told(
     if left:
         log.warning("settings: %s changed, which takes a restart", ", ".join(left))
         parts.append(f"{', '.join(left)} takes a restart")
-    parts += [f"{key} stays as the {new.sources[key]} says" for key in sorted(new.hidden)]
+    parts += [f"{key} stays as the {said} says" for key, said in sorted(new.hidden.items())]
     return "; ".join(parts) or "nothing new"
 
 

@@ -216,8 +216,8 @@ class Settings:
     """Per symbol, what its section of the file gives it: some of `SYMBOL_SETTINGS`."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Where each value came from that is no default; for `describe`."""
-    hidden: frozenset[str] = attrs.field(default=frozenset(), eq=False, repr=False)
-    """What the file sets in vain, since the command line or the environment does so, too."""
+    hidden: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    """What the file sets in vain, and what comes before it: the command line or the environment."""
 
     @property
     def finds(self) -> bool:

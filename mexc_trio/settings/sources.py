@@ -68,7 +68,8 @@ def load(
 
     in_file = sections.pop(SECTION, {})
     main = in_file | given
-    hidden = given.keys() & {*in_file, *chain.from_iterable(sections.values())}
+    set_there = {*in_file, *chain.from_iterable(sections.values())}
+    hidden = {key: text.source for key, text in given.items() if key in set_there}
     values: dict[str, Any] = {
         key: text.read(SETTINGS[key].metadata["parse"]) for key, text in main.items()
     }
@@ -79,7 +80,7 @@ def load(
     if typed_symbols := tuple(symbols):
         values["symbols"] = parse_symbols(typed_symbols)
         sources["symbols"] = "command line"
-        hidden |= in_file.keys() & {"symbols"}
+        hidden |= dict.fromkeys(in_file.keys() & {"symbols", "all"}, "command line")
         if "all" not in typed:  # as with the symbols, what is typed comes in place of the rest
             values.pop("all", None)
             sources.pop("all", None)
@@ -98,7 +99,7 @@ def load(
         }
         for symbol, section in sections.items()
     }
-    settings = Settings(**values, overrides=overrides, sources=sources, hidden=frozenset(hidden))
+    settings = Settings(**values, overrides=overrides, sources=sources, hidden=hidden)
     used = dict.fromkeys((*settings.symbols, *overrides))
     try:
         check_tables({symbol: settings.for_symbol(symbol).table for symbol in used})
