@@ -23,7 +23,13 @@ from mexc_trio.errors import (
 from mexc_trio.exchange.connection import Connection, Way
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.record.collector import ERROR_WINDOW, FIRST_PAUSE, LONGEST_PAUSE, Collector
+from mexc_trio.record.collector import (
+    DEAD_LETTER_PAUSE,
+    ERROR_WINDOW,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Collector,
+)
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Gap
@@ -84,6 +90,21 @@ async def rigged(directory: Path) -> AsyncIterator[Rig]:
                 nursery.cancel_scope.cancel()
                 exchanges.cancel_scope.cancel()
             services.cancel_scope.cancel()
+
+
+async def test_dead_letters_are_a_line_of_the_log_a_minute(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exchange that has changed its messages fills the table, and not the log as well."""
+    async with rigged(tmp_path) as rig:
+        rig.start(rig.collector())
+        await rig.exchange.subscribed(BTC)
+        for _ in range(3):
+            for _ in range(5):
+                await rig.exchange.send(BTC, '{"channel":"push.deal","symbol":"BTC_USDT","data":7}')
+            await trio.sleep(DEAD_LETTER_PAUSE + 1)
+    told = [text for text in caplog.messages if "kept as a dead letter" in text]
+    assert [text.partition("(")[2].partition(" ")[0] for text in told] == ["1", "6", "11"]
 
 
 async def test_what_is_sent_is_stored_to_the_last_digit_and_in_order(
