@@ -7,15 +7,13 @@ silences that are unaccounted or open. The symbol is live while none of its thre
 gap: a minute without books is no complete minute, even if deals came. The part of a gap in deals
 that was filled afterwards does not count as a gap.
 
-A silence is the time between two rows of a channel, or from the symbol's first row to the channel's
-own. It is *unaccounted* if a part of it that is in no gap lasts longer than `PATIENCE` and longer
-than `FACTOR` times the longest pause shortly before, or longer than `MOST`. A recorder that was
-there would have written a gap: it loses patience sooner (see `mexc_trio.exchange.liveness`). The
-silence after a channel's last row is *open*: its gap is written when it ends, or when the recorder
-stops.
+A silence is the time between two rows of a channel. It is *unaccounted* if `mexc_trio.rhythm` says
+so; a recorder that was there has written a gap for it, since it judges by the same rule. What comes
+after a channel's last row is *open*: its gap is written when it ends, or when the recorder stops.
+A channel whose first row comes long after the symbol's is *late*: a recorder that was to hear it
+has written a gap, but which channels it was to record no row says.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
@@ -23,20 +21,10 @@ from typing import Final
 import attrs
 
 from mexc_trio.analysis.gaps import LedgerGap, gaps_of, missed, near
+from mexc_trio.rhythm import FACTOR, PATIENCE, Rhythm
 from mexc_trio.rows import CHANNELS, Cause, Channel
 from mexc_trio.spans import DAY, HOUR, SECOND, Span, cut, length, union, without
 
-PATIENCE: Final[Mapping[Channel, int]] = {"ticker": 90_000, "deal": 1_350_000, "depth": 270_000}
-"""Milliseconds of silence that need no account: half as much again as the patience that a recorder
-has with a channel whose rhythm it does not know."""
-FACTOR: Final = 7.5
-"""How many times the longest pause before it a silence may be. A recorder asks again after five."""
-MOST: Final = 9 * HOUR
-"""Milliseconds of silence that always need an account."""
-BEFORE: Final = 6 * HOUR
-"""Milliseconds in which pauses before a silence tell the rhythm of the channel."""
-LEAST_BEFORE: Final = 50
-"""So many of them tell it in any case, however long ago, because some contracts are very quiet."""
 RECENT: Final = 7
 """Days, the last ones, by which growth is told."""
 _SLOW: Final = 5
@@ -99,6 +87,8 @@ class Coverage:
     """Oldest first; None if nobody looked."""
     open: Mapping[Channel, int]
     """Since when a channel has had no row though others had, where that is unusual; 0 is never."""
+    late: Mapping[Channel, int]
+    """When a channel had its first row though others had had some for long."""
     rates: Mapping[Channel, Rate]
     rows_a_day: float
     """By the last `RECENT` days, as far as they are live."""
@@ -128,10 +118,12 @@ def coverage(
         return None
     start, end = min(span[0] for span in there), max(span[1] for span in there)
     gaps = {name: gaps_of(ledger, name) for name in CHANNELS}
-    silences: dict[Channel, list[Span]] = {
-        name: [] if pauses is None else _unaccounted(name, start, spans[name], pauses[name], ledger)
-        for name in CHANNELS
-    }
+    silences: dict[Channel, list[Span]] = {name: [] for name in CHANNELS}
+    late: dict[Channel, int] = {}
+    for name, span in spans.items():
+        if pauses is not None and span is not None:
+            is_late, silences[name] = _unaccounted(name, (start, span[0]), pauses[name], ledger)
+            late |= {name: span[0]} if is_late else {}
     open_ = _open(end, spans, gaps, pauses or {})
     missing = {
         name: union(
@@ -139,6 +131,7 @@ def coverage(
                 *missed(ledger, name),
                 *silences[name],
                 *([(max(open_[name], start), end)] if name in open_ else []),
+                *([(start, late[name])] if name in late else []),
             ]
         )
         for name in CHANNELS
@@ -155,6 +148,7 @@ def coverage(
         days,
         None if pauses is None else _together(silences),
         open_,
+        late,
         {name: _rate(hours[name], live[name]) for name in CHANNELS},
         _rows_a_day(days, hours, live),
         throughout,
@@ -162,33 +156,21 @@ def coverage(
 
 
 def _unaccounted(
-    channel: Channel,
-    start: int,
-    span: Span | None,
-    pauses: Sequence[Span],
-    ledger: Sequence[LedgerGap],
-) -> list[Span]:
-    if span is None:
-        return []  # open from the first row on
+    channel: Channel, first: Span, pauses: Sequence[Span], ledger: Sequence[LedgerGap]
+) -> tuple[bool, list[Span]]:
+    """Return whether the time before a channel's first row needs an account, and silences that do.
+
+    They have none.
+    """
     known = gaps_of(ledger, channel)
     # An outage says nothing about a channel's rhythm.
     outages = gaps_of((gap for gap in ledger if gap.cause != Cause.CHANNEL_SILENT), channel)
-    rhythm: list[Span] = []
-    found = []
-    for pause in sorted([*pauses, (start, span[0])]):
-        allowed = min(max(PATIENCE[channel], FACTOR * _longest(rhythm, pause[0])), MOST)
-        left = max(without(pause, near(known, pause)), key=_length, default=None)
-        if left is not None and _length(left) > allowed:
-            found.append(left)
-        elif without(pause, near(outages, pause)):
-            rhythm.append(pause)
-    return found
-
-
-def _longest(rhythm: Sequence[Span], at: int) -> int:
-    """Return the longest pause of those, in order, that tell a channel's rhythm at a time."""
-    first = bisect_left(rhythm, at - BEFORE, key=lambda pause: pause[1])
-    return max(map(_length, rhythm[min(first, max(len(rhythm) - LEAST_BEFORE, 0)) :]), default=0)
+    rhythm = Rhythm(channel)
+    found = [
+        rhythm.unaccounted(pause, near(known, pause), near(outages, pause))
+        for pause in (first, *sorted(pauses))
+    ]
+    return found[0] is not None, [silence for silence in found[1:] if silence is not None]
 
 
 def _length(span: Span) -> int:

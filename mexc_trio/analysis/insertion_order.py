@@ -10,7 +10,8 @@ rows like those at the steps, and only around steps that have one is each row co
 What counts as what:
 
 - Time may run *backwards* by `TOLERANCE` between two rows of a type. Deals of one moment come from
-  several machines of the exchange, in frames that may overtake one another. A step back from the
+  several machines of the exchange, in frames that may overtake one another; and a line that was
+  stalled brings late, until its ping is overdue, what another one lacked. A step back from the
   last row before a gap of the ledger is no fault: a new connection may begin with what was sent
   last. Nor is one to the first of the deals that were fetched for a gap afterwards.
 - A ticker or a book is *repeated* if a row with its time and its text stands before it: the
@@ -31,13 +32,12 @@ from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.errors import StoreError
+from mexc_trio.rhythm import PAUSE
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, DEPTH, TICKER, Channel
 from mexc_trio.spans import Span, union
 
-TOLERANCE: Final[Mapping[Channel, int]] = {"ticker": 2_000, "deal": 10_000, "depth": 2_000}
+TOLERANCE: Final[Mapping[Channel, int]] = {"ticker": 2_000, "deal": 60_000, "depth": 2_000}
 """Milliseconds by which time may run backwards between two rows of a type."""
-PAUSE: Final[Mapping[Channel, int]] = {"ticker": 12_000, "deal": 180_000, "depth": 36_000}
-"""Milliseconds; longer pauses between two rows of a type are told one by one."""
 MOST_PAUSES: Final = 500_000
 """Of a channel; later ones are not told."""
 

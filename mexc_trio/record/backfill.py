@@ -68,6 +68,7 @@ class _Wish:
 class _GivenUp(NamedTuple):
     symbol: str
     start: int
+    is_gap: bool
 
 
 @attrs.define(eq=False)
@@ -83,7 +84,7 @@ class Backfill:
 
     def want(self, collector: Collector) -> None:
         """Fill the gaps that a symbol holds; may be called again and again."""
-        now, gaps = trio.current_time(), collector.ledger.wanted
+        now, gaps = trio.current_time(), collector.ledger.pending.wanted
         wish = self._wishes.get(collector.symbol)
         if wish is None or wish.collector is not collector:
             wish = _Wish(collector, now + LONGEST, now, now + DELAY, gaps)
@@ -150,8 +151,8 @@ class Backfill:
             waiting = [wish for wish in wishes if not wish.is_asked]
             ready = [wish for wish in waiting if wish.due <= now]
             if ready:
-                ledgers = ((one.collector.ledger, one) for one in ready)
-                return max(ledgers, key=lambda pair: (bool(pair[0].pending), pair[0].known.rate))[1]
+                pending = ((one.collector.ledger.pending, one) for one in ready)
+                return max(pending, key=lambda pair: (bool(pair[0].gaps), pair[0].known.rate))[1]
             with trio.move_on_at(min((wish.due for wish in waiting), default=now + LONGEST)):
                 await self._changed.wait()
         return None
@@ -161,10 +162,10 @@ class Backfill:
         await trio.sleep_until(wish.complete)
         collector = wish.collector
         ledger = collector.ledger
-        before = len(ledger.pending)
-        deals = ledger.fill(answer) if ledger.wanted else 0
+        before = len(ledger.pending.gaps)
+        deals = ledger.fill(answer) if ledger.pending.wanted else 0
         collector.received["deal"] += deals
-        left = len(ledger.pending)
+        left = len(ledger.pending.gaps)
         if deals and not before:
             text = "%s: %s fetched that no line had brought"
             log.info(text, collector.symbol, number_of(deals, "deal"))
@@ -173,7 +174,7 @@ class Backfill:
                 "%s: %s of %s fetched afterwards",
                 collector.symbol, number_of(deals, "deal"), number_of(before - left, "gap"),
             )  # fmt: skip
-        if ledger.wanted:
+        if ledger.pending.wanted:
             self._again(wish, _later(wish), _LAGS)
         else:
             self._forget(wish)
@@ -210,8 +211,8 @@ class Backfill:
                 if now >= wish.until:
                     late += _give_up(collector)
                 else:
-                    past += _give_up(collector, until=collector.ledger.known.oldest)
-                if not collector.ledger.wanted:
+                    past += _give_up(collector, until=collector.ledger.pending.known.oldest)
+                if not collector.ledger.pending.wanted:
                     self._forget(wish)
             _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
             _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
@@ -235,17 +236,26 @@ def _later(wish: _Wish) -> float:
 
 
 def _give_up(collector: Collector, until: int | None = None) -> list[_GivenUp]:
-    gaps = collector.ledger.give_up(until=until)
-    return [_GivenUp(collector.symbol, gap.start) for gap in gaps]
+    gaps, doubtful = collector.ledger.give_up(until=until)
+    given_up = [_GivenUp(collector.symbol, gap.start, is_gap=True) for gap in gaps]
+    if doubtful:
+        given_up.append(_GivenUp(collector.symbol, doubtful[0], is_gap=False))
+    return given_up
 
 
 def _tell(given_up: Sequence[_GivenUp], why: str, level: int = logging.WARNING) -> None:
-    """Say in one line which gaps are not filled."""
-    if not given_up:
-        return
-    which = f"{given_up[0].symbol}: the gap in deals from {time_text(given_up[0].start)} is"
-    if len(given_up) > 1:
-        symbols = dict.fromkeys(one.symbol for one in given_up)
-        few = ", ".join(list(symbols)[:3]) + (" ..." if len(symbols) > 3 else "")
-        which = f"{number_of(len(given_up), 'gap')} in deals ({few}) are"
-    log.log(level, "%s not filled: %s", which, why)
+    """Say in a line each which gaps are not filled, and what else stays in doubt."""
+    gaps = [one for one in given_up if one.is_gap]
+    doubts = [one for one in given_up if not one.is_gap]
+    for those, one, several, end in (
+        (gaps, "gap in deals", "gaps in deals", "not filled"),
+        (doubts, "time of a lost line", "times of lost lines", "not looked through for more deals"),
+    ):
+        if not those:
+            continue
+        which = f"{those[0].symbol}: the {one} from {time_text(those[0].start)} is"
+        if len(those) > 1:
+            symbols = dict.fromkeys(given.symbol for given in those)
+            few = ", ".join(list(symbols)[:3]) + (" ..." if len(symbols) > 3 else "")
+            which = f"{number_of(len(those), one, several)} ({few}) are"
+        log.log(level, "%s %s: %s", which, end, why)

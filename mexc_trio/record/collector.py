@@ -142,7 +142,7 @@ class Collector:
             self.latest[channel] = message
             kept = widened(message) if self.settings.wide else rows
             self.queue.append(kept, message.version, self.ledger.received(message, until))
-            if self.ledger.wanted:
+            if self.ledger.pending.wanted:
                 self.wants_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's

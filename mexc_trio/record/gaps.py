@@ -8,26 +8,26 @@ journal, which lets the next start of the program write the gap since then.
 Where deals can be fetched afterwards, a gap in them that has ended is pending until they are, or
 until that has proved impossible. The journal knows of it from the row on that ended it, and has the
 fetched deals, the gap's row and that it is pending no longer in one transaction.
+
+What nobody has told of shows in the rows: one that comes after too long a pause has been missed,
+whatever the connections were like (`mexc_trio.rhythm`).
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 import attrs
 
-from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
+from mexc_trio.exchange.backfill import Deal
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
 from mexc_trio.record.lag import Lag
 from mexc_trio.record.mark import Mark, OpenGap
+from mexc_trio.record.pending import Pending
 from mexc_trio.record.remembered import earlier_deals, possible, remembered
 from mexc_trio.record.wide import fetched
-from mexc_trio.rows import CHANNELS, Cause, Channel, Gap
-from mexc_trio.spans import LATEST, Span, now, steady
-
-_KEPT_TO_FILL: Final = 20 * MOST_DEALS
-"""Deals that are known while some are fetched; seconds of the busiest contract."""
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
+from mexc_trio.spans import LATEST, SECOND, Span, now, steady
 
 
 @attrs.define(eq=False)
@@ -44,16 +44,11 @@ class Ledger:
     _channels: Sequence[Channel] = CHANNELS
     fills: bool = False
     """Whether deals can be fetched afterwards."""
-    known: Known = attrs.field(factory=Known, init=False)
-    """The last deals, if others can be fetched."""
-    pending: list[Gap] = attrs.field(factory=list, init=False)
-    """Gaps in deals that have ended and are to be filled before they are written."""
-    doubtful: Span | None = attrs.field(default=None, init=False)
-    """Time that lines had, but may have lost deals of which are to be asked for."""
-    filled: Counter[str] = attrs.field(factory=Counter, init=False)
-    """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
+    pending: Pending = attrs.field(init=False)
+    """What of deals is to be asked for before it is written, if others can be fetched."""
     _marks: dict[Channel, Mark] = attrs.field(init=False)
-    # Time and version of each: one object, kept up to date, as to make one takes a microsecond.
+    # Time and version of each, also of those that were recorded once: one object, kept up to date,
+    # as to make one takes a microsecond.
     _last: dict[Channel, tuple[int, int]] = attrs.field(init=False)
     # Where a gap begins in a channel that has had no row: when the program was last known to
     # listen. 0 is the start of this run, whose time the machine's clock may not know yet.
@@ -66,12 +61,15 @@ class Ledger:
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: Mark(channel) for channel in self._channels}
-        last, pending, self._lag = remembered(self._queue, self._channels)
-        self._set_pending(pending)
-        for name, (ts, version) in last.items():
-            self._marks[name].ts, self._marks[name].version = ts, version
+        self._last, pending, self._lag = remembered(self._queue)
+        self.pending = Pending(self.symbol)
+        self.pending.hold(pending)
+        for name, mark in self._marks.items():
+            mark.ts, mark.version = self._last.get(name, (0, 0))
         self._since = self.newest
         self._has_history = self.newest > 0
+        for mark in self._marks.values():
+            mark.heard = mark.ts or self.newest
         self._begin_to_remember()
         if not self.fills:
             self.give_up()  # an earlier run would have filled them
@@ -81,22 +79,26 @@ class Ledger:
         """Milliseconds: the last row of any channel; 0 if there was none yet."""
         return max(mark.ts for mark in self._marks.values())
 
-    @property
-    def wanted(self) -> int:
-        """Of how many spans of time deals are to be asked for."""
-        return len(self.pending) + (self.doubtful is not None)
-
     def record_channels(self, channels: Sequence[Channel]) -> None:
-        """Go on with other channels. One that is new has no past in which it was missed."""
+        """Go on with other channels.
+
+        One that is new has no past in which it was missed; one that was recorded once has.
+        """
         for name in self._marks.keys() - set(channels):
             self._end_gap(self._marks[name], now(), 0)
             if name == "deal":
                 self._end_lag(Cause.SYMBOL_STOPPED, "deals are not recorded any more")
-        self._marks = {name: self._marks.get(name) or Mark(name, now()) for name in channels}
+        for name in channels:
+            if name not in self._marks:
+                ts, version = self._last.get(name, (0, 0))
+                self._marks[name] = Mark(name, ts or now(), version)
+                if ts:
+                    self.lost(Cause.SYMBOL_STOPPED, "the settings did not name this channel", name)
+        self._marks = {name: self._marks[name] for name in channels}
         self._begin_to_remember()
 
     def _begin_to_remember(self) -> None:
-        self._last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
+        self._last |= {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
         self._queue.marks = self._to_remember()
 
     def program_started(self, cause: Cause, detail: str) -> None:
@@ -140,9 +142,7 @@ class Ledger:
         The journal does not remember the request.
         """
         if self.fills:
-            was = self.doubtful or span
-            self.doubtful = min(span[0], was[0]), max(span[1], was[1])
-            self._set_pending(self.pending)
+            self.pending.doubt(span)
 
     def received(self, message: Data, until: int = LATEST) -> Marks:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
@@ -154,7 +154,7 @@ class Ledger:
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
         mark = self._marks.get(channel or "") if good else None
-        pending, lags = len(self.pending), False
+        pending, lags = len(self.pending.gaps), False
         if mark is not None and mark.gap is not None:
             self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
@@ -162,17 +162,22 @@ class Ledger:
             text = "a message could not be read; see the dead letters"
             self.lost(Cause.DECODE_ERRORS, text, missed)
         if mark is not None:
-            last = possible(rows[good - 1].ts)
+            ts = rows[good - 1].ts
+            last = possible(ts)
+            if last - mark.heard > mark.pause:
+                self._look_back(mark, rows[:good], message.version)
+            elif last == ts:
+                mark.heard = ts
             # A line that lags brings older ones than are there.
             mark.ts = max(mark.ts, last) if until < LATEST else last
             mark.version = message.version
             self._last[mark.channel] = mark.ts, mark.version
             if channel == "deal":
-                lags = self._lag.note(until, self.doubtful, mark.ts)
+                lags = self._lag.note(until, self.pending.doubtful, mark.ts)
                 if self.fills:
-                    self.known.note(message, merged=until < LATEST)
+                    self.pending.known.note(message, merged=until < LATEST)
         marks = self._to_remember(len(rows))
-        if lags or len(self.pending) > pending:
+        if lags or len(self.pending.gaps) > pending:
             self._queue.remember(marks)
         return marks
 
@@ -200,41 +205,27 @@ class Ledger:
         `answer` has the oldest deal first. The gaps that the deals belong to are written; those of
         which the answer says nothing stay pending.
         """
-        missed: list[Deal] = []
-        left: list[Gap] = []
-        for gap in self.pending:
-            if (fill := fall_into((gap.start, gap.end), self.known, answer)) is None:
-                left.append(gap)
-                continue
-            detail = gap.detail
-            if fill.filled is not None:
-                detail += fill.filled.text()
-                self.filled.update(gaps=1, whole=fill.filled.whole, deals=fill.filled.deals)
-            self._put(gap._replace(detail=detail))
-            self.known.note_fetched(fill.deals)
-            missed += fill.deals
-        if self.doubtful and (fill := fall_into(self.doubtful, self.known, answer)) is not None:
-            self.doubtful = None
-            self.known.note_fetched(fill.deals)
-            missed += fill.deals
-        self._set_pending(left)
+        gaps, missed = self.pending.fill(answer)
+        for gap in gaps:
+            self._put(gap)
+        if missed and (mark := self._marks.get("deal")):
+            mark.were((missed[0][0].ts, missed[-1][0].ts + 1))
         marks = self._to_remember(len(missed))
         self._queue.remember(marks)
         self._queue.append([*map(fetched, missed)], 0, marks)
         return len(missed)
 
-    def give_up(self, *, until: int | None = None) -> list[Gap]:
-        """Write pending gaps as they are, those that ended by then or all; return them."""
-        if self.doubtful and (until is None or self.doubtful[1] <= until):
-            self.doubtful = None
-            self._set_pending(self.pending)
-        given_up = [gap for gap in self.pending if until is None or gap.end <= until]
+    def give_up(self, *, until: int | None = None) -> tuple[list[Gap], Span | None]:
+        """Write pending gaps as they are, those that ended by then or all.
+
+        Returns them, and the time that was in doubt and is asked for no longer.
+        """
+        given_up, doubtful = self.pending.give_up(until)
+        for gap in given_up:
+            self._put(gap)
         if given_up:
-            self._set_pending([gap for gap in self.pending if gap not in given_up])
-            for gap in given_up:
-                self._put(gap)
             self._queue.remember(self._to_remember())
-        return given_up
+        return given_up, doubtful
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
@@ -258,25 +249,39 @@ class Ledger:
         row = Gap(self.symbol, mark.channel, start, end, cause, detail, gap.version, version)
         (self._ended if ended else self._put)(row)
 
+    def _look_back(self, mark: Mark, rows: Sequence[Row], version: int) -> None:
+        """Write down the silence before a row, if there was one that nobody has told of."""
+        if not self._has_history and not mark.heard:
+            # The first row of the symbol begins the time of all channels.
+            for one in self._marks.values():
+                one.heard = one.heard or possible(rows[0].ts)
+        for start, end in mark.unaccounted(rows):
+            seconds = (end - start) / SECOND
+            detail = f"no {mark.channel} for {seconds:.0f} s, which is longer than is usual"
+            cause = Cause.CHANNEL_SILENT.value
+            before = mark.version, version
+            self._ended(Gap(self.symbol, mark.channel, start, end, cause, detail, *before))
+
     def _ended(self, gap: Gap) -> None:
         """Write a gap whose end is a row, or hold it if it may be filled."""
-        if not self.fills or gap.channel != "deal":
+        mark = self._marks.get(gap.channel)
+        if mark is None or not self.fills or gap.channel != "deal":
             self._put(gap)
             return
+        mark.missed(gap)
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
-            self.known.note_earlier(earlier_deals(self._queue))
-        self._set_pending([*self.pending, gap])
-
-    def _set_pending(self, gaps: list[Gap]) -> None:
-        self.pending = gaps
-        self.known.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)
+            self.pending.known.note_earlier(earlier_deals(self._queue))
+        self.pending.hold([gap])
 
     def _put(self, gap: Gap) -> None:
+        for name, mark in self._marks.items():
+            if gap.channel in (name, "all"):
+                mark.missed(gap)
         self._gaps.collect([gap])
         self.written[gap.cause] += 1
         self.missed[gap.cause] += gap.end - gap.start
 
     def _to_remember(self, new: int = 0) -> Marks:
         """Return what is to be remembered once so many new rows are in the queue."""
-        return Marks(self._last, self._queue.end + new, self.pending, self._lag.sure)
+        return Marks(self._last, self._queue.end + new, self.pending.gaps, self._lag.sure)

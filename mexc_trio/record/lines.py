@@ -90,7 +90,7 @@ class Lines:
         """Hand on what is new of a message."""
         if self.merger is None or self.collector.stopped:
             return
-        now, fetched = trio.current_time(), self.collector.ledger.known.fetched
+        now, fetched = trio.current_time(), self.collector.ledger.pending.known.fetched
         try:
             if fetched:
                 self.merger.know(tuple(fetched), now)

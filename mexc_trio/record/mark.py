@@ -1,8 +1,12 @@
 """Where one channel of a symbol has come to, as its ledger of gaps knows it."""
 
+from collections.abc import Sequence
+
 import attrs
 
-from mexc_trio.rows import Cause, Channel
+from mexc_trio.rhythm import PAUSE, RECORDER, Rhythm
+from mexc_trio.rows import Cause, Channel, Gap, Row
+from mexc_trio.spans import EARLIEST, LATEST, Span, union
 
 
 @attrs.define
@@ -25,3 +29,47 @@ class Mark:
     """Milliseconds; 0 if there was none yet."""
     version: int = 0
     gap: OpenGap | None = None
+    pause: int = attrs.field(init=False)
+    """Milliseconds after `heard` within which the next row may come and nobody asks."""
+    heard: int = attrs.field(init=False)
+    """The row that is the last one in the order of insertion, if its time is possible; else the
+    last such one. 0 if there is none."""
+    _rhythm: Rhythm = attrs.field(init=False)
+    # Those that may touch the next pause.
+    _gaps: list[Gap] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.pause = PAUSE[self.channel]
+        self.heard = self.ts
+        self._rhythm = Rhythm(self.channel, RECORDER)
+
+    def missed(self, gap: Gap) -> None:
+        """Note a gap in this channel."""
+        self._gaps = [*(one for one in self._gaps if one.end > self.heard), gap]
+
+    def were(self, span: Span) -> None:
+        """Note that there were rows in a time in which none had come."""
+        self._rhythm.forget(span)
+
+    def unaccounted(self, rows: Sequence[Row]) -> list[Span]:
+        """Note rows, some of which come after a pause; return the silences that are in no gap.
+
+        They are to be noted as gaps.
+        """
+        found = []
+        for ts, _, _ in rows:
+            if not EARLIEST <= ts < LATEST:
+                continue
+            pause = self.heard, ts
+            if self.heard and pause[1] - pause[0] > self.pause:
+                gaps = union((gap.start, gap.end) for gap in self._gaps)
+                outages = union(
+                    (gap.start, gap.end) for gap in self._gaps if gap.cause != Cause.CHANNEL_SILENT
+                )
+                if silence := self._rhythm.unaccounted(pause, gaps, outages):
+                    found.append(silence)
+                    # Now that it is told of, it tells the rhythm.
+                    self._rhythm.unaccounted(pause, union([*gaps, silence]), outages)
+            self.heard = ts
+        self._gaps = [gap for gap in self._gaps if gap.end > self.heard]
+        return found

@@ -275,7 +275,7 @@ def _open_gaps(recording: Recording) -> None:
     detail = "it was killed, or the machine stopped" if end == _RUNNING else end
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
-        if collector.ledger.wanted:
+        if collector.ledger.pending.wanted:
             recording.backfill.want(collector)
     recording.journal.file.remember(_END, _RUNNING)
 

@@ -1,9 +1,8 @@
 """What the journal remembers of a symbol from earlier runs, for its ledger of gaps."""
 
-from collections.abc import Sequence
 from typing import Final
 
-from mexc_trio.channels import BY_TYPE
+from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue, decode_marks
 from mexc_trio.record.lag import Lag
@@ -14,24 +13,24 @@ _LOOKED_THROUGH: Final = 10 * MOST_DEALS
 """Rows in which the last deals are looked for."""
 
 
-def remembered(
-    queue: Queue, channels: Sequence[Channel]
-) -> tuple[dict[Channel, tuple[int, int]], list[Gap], Lag]:
-    """Return time and version of channels' last rows, gaps that are not yet written, the lag."""
+def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap], Lag]:
+    """Return time and version of channels' last rows, gaps that are not yet written, the lag.
+
+    Of channels that are not recorded any more as well: they may be again.
+    """
     last: dict[Channel, tuple[int, int]] = {}
     pending: list[Gap] = []
     until, sure = queue.acked, 0
     if queue.stored_marks:
         marks = decode_marks(queue.stored_marks)
-        # One that is not recorded any more is left out.
-        last = {name: one for name, one in marks.last.items() if name in channels}
+        last = {name: one for name, one in marks.last.items() if name in ALL}
         pending = [Gap(*gap) for gap in marks.pending]
         until, sure = max(until, marks.until), marks.sure
     # They are written whenever `acked` is, and what came later is still in the queue.
     for entry in queue.since(until):
         for ts, mt, *_ in entry.rows:
             known = BY_TYPE.get(str(mt))
-            if known is not None and known in channels:
+            if known is not None:
                 last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from mexc_trio.analysis.coverage import BEFORE, Silence, coverage
+from mexc_trio.analysis.coverage import Silence, coverage
 from mexc_trio.analysis.gaps import LedgerGap, ledger_gaps, ledger_names
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
@@ -17,6 +17,7 @@ from mexc_trio.read.owners import Owners, find_owners
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import not_recorded
 from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded
+from mexc_trio.rhythm import BEFORE
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.settings import Settings
 from mexc_trio.spans import MINUTE, Span

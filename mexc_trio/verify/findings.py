@@ -83,6 +83,12 @@ def _silences(symbol: SymbolFacts) -> list[Finding]:
             ago = duration(covered.end - since)
             text = f"{symbol.symbol}: no {channel} since {time_text(since)}, {ago} before the end"
         found.append(Finding("silent", False, symbol.table, text))
+    for channel, at in covered.late.items():
+        text = (
+            f"{symbol.symbol}: no {channel} before {time_text(at)}, "
+            f"{duration(at - covered.start)} after the beginning"
+        )
+        found.append(Finding("late", False, symbol.table, text))
     return found
 
 

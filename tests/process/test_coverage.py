@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_trio.analysis.coverage import FACTOR, PATIENCE, Coverage, Silence, coverage
+from mexc_trio.analysis.coverage import Coverage, Silence, coverage
 from mexc_trio.analysis.gaps import FilledGaps, LedgerGap, missed
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
 from mexc_trio.filled import Filled
+from mexc_trio.rhythm import FACTOR, PATIENCE
 from mexc_trio.rows import CHANNELS, Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -362,6 +363,19 @@ def test_the_rhythm_allows_for_silences() -> None:
     assert looked_at([pause, silence]) == []
     assert looked_at([silence]) != []
     assert looked_at([silence, (2 * HOUR, 2 * HOUR + SHORT)]) != []
+
+
+def test_a_channel_that_begins_late_is_no_fault() -> None:
+    """Which channels were to be recorded no row says; but the time does not count as recorded."""
+    late = {**dict.fromkeys(CHANNELS, (0, DAY)), "deal": (HOUR, DAY)}
+    nothing: dict[str, list[Span]] = {name: [] for name in CHANNELS}
+    found = coverage(late, {name: {} for name in CHANNELS}, nothing, [])
+    assert found is not None
+    assert (found.unaccounted, found.late, found.live) == ([], {"deal": HOUR}, DAY - HOUR)
+    known = LedgerGap("deal", 0, HOUR, cause=Cause.CHANNEL_SILENT)
+    found = coverage(late, {name: {} for name in CHANNELS}, nothing, [known])
+    assert found is not None
+    assert (found.unaccounted, found.late, found.live) == ([], {}, DAY - HOUR)
 
 
 def test_two_outages_do_not_excuse_each_other() -> None:

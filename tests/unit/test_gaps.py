@@ -17,6 +17,7 @@ from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.remembered import write_pending
+from mexc_trio.rhythm import PATIENCE, RECORDER
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.spans import LATEST
 
@@ -192,6 +193,57 @@ async def test_one_silent_channel_is_one_gap(journal_path: Path) -> None:
         for channel in CHANNELS:
             recorder.frame(channel, 20, version=3)
         assert recorder.written == [gap("depth", 10, 20, Cause.CHANNEL_SILENT, versions=(0, 3))]
+
+
+async def test_a_pause_that_nobody_has_told_of_is_a_gap_if_it_is_too_long(
+    journal_path: Path,
+) -> None:
+    """By the rule that `verify` has, whatever lines and connections were like meanwhile."""
+    least = int(PATIENCE["ticker"] * RECORDER)
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("deal", 1000)
+        recorder.frame("ticker", 1000 + least)
+        recorder.frame("ticker", 0, 9 * 10**12)  # neither can be, and so they end no silence
+        recorder.frame("ticker", 2001 + 8 * least)
+        assert recorder.written == [
+            gap("ticker", 1000 + least, 2001 + 8 * least, Cause.CHANNEL_SILENT,
+                f"no ticker for {(1001 + 7 * least) / 1000:.0f} s, which is longer than is usual")
+        ], "seven times the pause before it is"  # fmt: skip
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "why", "ticker")
+        recorder.frame("ticker", 3000 + 90 * least)
+        assert len(recorder.written) == 2, "the gap of the connection has told of it"
+        recorder.frame("ticker", 3000 + 97 * least)
+        assert len(recorder.written) == 2, "a silence before that was as long"
+
+
+async def test_a_channel_that_is_recorded_again_has_a_gap_since_it_was_left(
+    journal_path: Path,
+) -> None:
+    """Whether that is done by a reload or a restart; one that is new has none."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.frame("ticker", 10)
+        recorder.frame("depth", 11, version=7)
+        recorder.ledger.record_channels(["deal", "ticker"])
+        recorder.ledger.record_channels(["deal", "ticker", "depth", "funding"])
+        recorder.frame("depth", 50, version=9)
+        recorder.frame("deal", 50)
+        named = "the settings did not name this channel"
+        again = gap("depth", 11, 50, Cause.SYMBOL_STOPPED, named, versions=(7, 9))
+        assert recorder.written == [again]
+        recorder.ledger.record_channels(["deal"])
+        recorder.frame("deal", 60)
+    with open_journal(journal_path) as journal:
+        queue = journal.queue("btc")
+        ledger = Ledger("BTC_USDT", queue, journal.queue("gaps"), ["deal"])
+        message = Data("BTC_USDT", "deal", [Row(full(90), "d", "90")])
+        queue.append(message.rows, 0, ledger.received(message))
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal)
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        recorder.frame("ticker", 100)
+        assert recorder.written[-1] == gap("ticker", 10, 100, Cause.PROGRAM_STOPPED)
 
 
 DECODE = "a message could not be read; see the dead letters"
@@ -431,7 +483,7 @@ def test_a_gap_in_deals_is_filled_before_it_is_written(journal_path: Path) -> No
     with open_journal(journal_path) as journal:
         recorder = with_a_held_gap(journal)
         assert [gap.channel for gap in recorder.written] == ["ticker"]
-        assert len(recorder.ledger.pending) == 1
+        assert len(recorder.ledger.pending.gaps) == 1
         recorder.frame("deal", 210)
         assert recorder.ledger.fill(told(80, 90, 100, 110, 150, 200, 210, 220)) == 2
         assert rows_of(recorder.queue)[-2:] == [row for row, _ in told(110, 150)]
@@ -443,7 +495,7 @@ def test_a_gap_in_deals_is_filled_before_it_is_written(journal_path: Path) -> No
         # The next gap begins where the newest deal was, and not at one that was fetched.
         recorder.ledger.lost(Cause.CONNECTION_LOST, "again", "deal")
         recorder.frame("deal", 300)
-        assert recorder.ledger.pending[0].start == full(210)
+        assert recorder.ledger.pending.gaps[0].start == full(210)
         assert recorder.ledger.fill(told(110, 150, 200, 210, 250, 300)) == 1
         assert recorder.written[2].detail.startswith("again; filled whole: 1 deal from ")
 
@@ -454,30 +506,38 @@ def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path)
         recorder = with_a_held_gap(journal)
         assert recorder.ledger.fill(told(90, 100, 110)) == 0
         assert recorder.ledger.fill([]) == 0
-        assert len(recorder.ledger.pending) == 1
-        assert recorder.ledger.give_up(until=full(199)) == []
-        assert len(recorder.ledger.give_up(until=full(200))) == 1
-        assert recorder.ledger.give_up() == []
+        assert len(recorder.ledger.pending.gaps) == 1
+        assert recorder.ledger.give_up(until=full(199)) == ([], None)
+        assert len(recorder.ledger.give_up(until=full(200))[0]) == 1
+        assert recorder.ledger.give_up() == ([], None)
         assert [gap.detail for gap in recorder.written] == ["closed", "closed"]
         assert recorder.ledger.fill(told(100, 150, 200)) == 0, "nothing is to be filled"
 
 
-def test_of_a_time_in_doubt_deals_are_stored_and_no_gap_is_written(journal_path: Path) -> None:
-    """What lines had may lack a deal; that it was looked for is nothing to write down."""
+def test_of_a_time_in_doubt_only_deals_that_were_lacking_are_a_gap(journal_path: Path) -> None:
+    """They stand behind later ones, and the ledger says why; to have looked is no row."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
         recorder.frame("deal", 90, 100, 130, 200)
         recorder.ledger.doubt((full(100), full(130)))
         recorder.ledger.doubt((full(130), full(200)))
         assert recorder.ledger.fill(told(90, 100, 110)) == 0, "older than what has come since"
-        assert recorder.ledger.wanted == 1
+        assert recorder.ledger.pending.wanted == 1
         assert recorder.ledger.fill(told(80, 90, 100, 110, 130, 150, 200, 220)) == 2
         assert rows_of(recorder.queue)[-2:] == [row for row, _ in told(110, 150)]
-        assert recorder.ledger.wanted == 0
+        assert recorder.ledger.pending.wanted == 0
+        (written,) = recorder.written
+        assert written[1:5] == ("deal", full(100), full(200), "connection lost")
+        assert written.detail.endswith("; filled whole: 2 deals from 2026-09-15T18:46:40.110Z")
+        recorder.frame("deal", 210, 220)
         recorder.ledger.doubt((full(200), full(210)))
-        assert recorder.ledger.give_up() == []
-        assert recorder.ledger.wanted == 0
-        assert recorder.written == []
+        assert recorder.ledger.fill(told(200, 210, 220)) == 0
+        recorder.ledger.doubt((full(200), full(210)))
+        assert recorder.ledger.fill(told(220)) == 0, "it does not reach back so far"
+        recorder.ledger.doubt((full(200), full(210)))
+        assert recorder.ledger.give_up() == ([], (full(200), full(210)))
+        assert recorder.ledger.pending.wanted == 0
+        assert len(recorder.written) == 1
 
 
 def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
@@ -491,7 +551,7 @@ def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
         written = len(recorder.written)
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.pending == []
+        assert recorder.ledger.pending.gaps == []
         assert len(recorder.written) == written
 
 
@@ -512,7 +572,7 @@ def test_a_held_gap_outlives_the_program(
         journal.flush()
     with open_journal(killed / journal_path.name) as journal:
         recorder = Recorder(journal, fills=fills)
-        assert len(recorder.ledger.pending) == fills
+        assert len(recorder.ledger.pending.gaps) == fills
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "killed")
         recorder.frame("deal", 400)
         deals = recorder.ledger.fill(told(90, 100, 150, 200, 300, 400))
@@ -525,11 +585,11 @@ def test_a_held_gap_outlives_the_program(
         assert all("; filled whole: 1 deal from" in gap.detail for gap in gaps) == fills
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.pending == [], "it was filled"
+        assert recorder.ledger.pending.gaps == [], "it was filled"
         # The last row is not the newest; the gap since begins at the newest all the same.
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
         recorder.frame("deal", 400)
-        assert recorder.ledger.pending[0].start == full(200)
+        assert recorder.ledger.pending.gaps[0].start == full(200)
         assert recorder.ledger.fill(told(100, 150, 200, 300, 400)) == 1, "150 is known"
 
 
@@ -558,7 +618,7 @@ def test_a_held_gap_of_a_symbol_that_is_recorded_no_more_is_written(journal_path
             ("ticker", full(100), full(200)), ("deal", full(100), full(200))
         ]  # fmt: skip
         recorder = Recorder(journal, fills=True)
-        assert recorder.ledger.pending == []
+        assert recorder.ledger.pending.gaps == []
         assert recorder.ledger.newest == full(200)
 
 

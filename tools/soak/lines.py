@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from mexc_trio.filled import Filled
 from tools.exchange import Exchange, open_exchange
 from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
+    from mexc_trio.rows import Gap
     from tools.market import Row
 
 PAUSE: Final = 0.3
@@ -67,7 +69,8 @@ class Result:
     """Deals that are stored more often than they were made."""
     strange: int
     """Stored rows that nobody sent."""
-    gaps: Sequence[Sequence[object]]
+    gaps: Sequence[Gap]
+    """In the ledger, but for those in deals that both lines had lost and that are there now."""
     books: int
     books_back: int
     """Stored books that are not newer than the one before."""
@@ -122,7 +125,7 @@ async def try_lines(trial: Trial) -> Result:
         finally:
             await kill(recorder)
         stored = await trio.to_thread.run_sync(trial.rows)
-        gaps = await trio.to_thread.run_sync(trial.ask, "SELECT * FROM gaps")
+        gaps = [gap for gap in await trio.to_thread.run_sync(trial.ledger) if not _is_whole(gap)]
         return _compared(exchange, trial, stored, gaps, seconds, exit_code)
 
 
@@ -190,7 +193,7 @@ def _compared(
     exchange: Exchange,
     trial: Trial,
     stored: Sequence[Row],
-    gaps: Sequence[Sequence[object]],
+    gaps: Sequence[Gap],
     seconds: float,
     exit_code: int,
 ) -> Result:
@@ -224,6 +227,11 @@ def _compared(
         longest_pause=max(0, _pause(order) - _pause(sorted(versions))) / 1000,
         exit_code=exit_code,
     )
+
+
+def _is_whole(gap: Gap) -> bool:
+    filled = Filled.of(gap.detail)
+    return filled is not None and filled.whole
 
 
 def _pause(books: Sequence[Row]) -> int:

@@ -1,0 +1,102 @@
+"""What of a symbol's deals is to be asked for: gaps that have ended, and time that is in doubt.
+
+A gap is a row of the ledger in any case, once it is known how far it was filled. A time in doubt,
+which lines had but may have lost deals of, is one only if the answer shows that some were lacking:
+the loss of one line alone leaves no row.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
+from mexc_trio.rows import Cause, Gap
+from mexc_trio.spans import Span
+
+_KEPT_TO_FILL: Final = 20 * MOST_DEALS
+"""Deals that are known while some are fetched; seconds of the busiest contract."""
+_LACKING: Final = "a line broke, and no other had these deals"
+
+
+@attrs.define(eq=False)
+class Pending:
+    """The same of one symbol."""
+
+    symbol: str
+    known: Known = attrs.field(factory=Known, init=False)
+    """The last deals that are there."""
+    gaps: list[Gap] = attrs.field(factory=list, init=False)
+    """Those that have ended and are to be filled before they are written."""
+    doubtful: Span | None = attrs.field(default=None, init=False)
+    """Time that lines had."""
+    filled: Counter[str] = attrs.field(factory=Counter, init=False)
+    """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
+
+    @property
+    def wanted(self) -> int:
+        """Of how many spans of time deals are to be asked for."""
+        return len(self.gaps) + (self.doubtful is not None)
+
+    def hold(self, gaps: Sequence[Gap]) -> None:
+        """Hold these, beside those that are held."""
+        self.gaps = [*self.gaps, *gaps]
+        self._keep()
+
+    def doubt(self, span: Span) -> None:
+        """Hold a time of which only deals that are lacking are written."""
+        was = self.doubtful or span
+        self.doubtful = min(span[0], was[0]), max(span[1], was[1])
+        self._keep()
+
+    def fill(self, answer: Sequence[Deal]) -> tuple[list[Gap], list[Deal]]:
+        """Return the gaps that are to be written now, and the deals that fall into them.
+
+        What the answer says nothing of stays.
+
+        Args:
+            answer: the exchange's last deals, oldest first.
+        """
+        gaps: list[Gap] = []
+        missed: list[Deal] = []
+        left: list[Gap] = []
+        held = self.gaps
+        if self.doubtful:
+            start, end = self.doubtful
+            cause = Cause.CONNECTION_LOST.value
+            held = [*held, Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)]
+        for gap in held:
+            is_doubt = gap not in self.gaps
+            if (fill := fall_into((gap.start, gap.end), self.known, answer)) is None:
+                left += [] if is_doubt else [gap]
+                continue
+            if is_doubt:
+                self.doubtful = None
+                if not fill.deals:
+                    continue
+            if fill.filled is not None:
+                gap = gap._replace(detail=gap.detail + fill.filled.text())
+                self.filled.update(gaps=1, whole=fill.filled.whole, deals=fill.filled.deals)
+            gaps.append(gap)
+            self.known.note_fetched(fill.deals)
+            missed += fill.deals
+        self.gaps = left
+        self._keep()
+        return gaps, missed
+
+    def give_up(self, until: int | None) -> tuple[list[Gap], Span | None]:
+        """Return the gaps that ended by then, or all, and the time that was in doubt.
+
+        They are held no longer.
+        """
+        doubtful = self.doubtful
+        if doubtful and (until is None or doubtful[1] <= until):
+            self.doubtful = None
+        given_up = [gap for gap in self.gaps if until is None or gap.end <= until]
+        self.gaps = [gap for gap in self.gaps if gap not in given_up]
+        self._keep()
+        return given_up, None if self.doubtful else doubtful
+
+    def _keep(self) -> None:
+        self.known.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)
