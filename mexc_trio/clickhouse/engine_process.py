@@ -16,6 +16,7 @@ once, and the last rows have to be written still.
 import ctypes
 import importlib.machinery
 import importlib.util
+import mmap
 import os
 import shutil
 import signal
@@ -27,9 +28,9 @@ from typing import Any
 
 # The server of readers is started by the recorder, once nothing is left open that it must not see.
 # The last statement never ends.
-# Before anybody is let in, nothing is left to read files with (see _close_files).
+# Before anybody is let in, nothing is left to read files with (see _started).
 _SERVE = """\
-SELECT close_files('');
+SELECT started('');
 SYSTEM START LISTEN TCP;
 SELECT sleepEachRow(1) FROM numbers(1000000000000) SETTINGS max_block_size = 1,
     function_sleep_max_microseconds_per_block = 0 FORMAT Null"""
@@ -52,7 +53,7 @@ def main() -> None:
     os.chdir(start)
     chdb.set_signal_handlers_enabled(0)
     text = chdb._sqltypes.STRING  # noqa: SLF001 - there is no other way to name a type
-    chdb.create_function("close_files", _close_files, [text], text)
+    chdb.create_function("started", _started, [text], text)
     # The format is what the whole server answers in if nothing else is asked for.
     answer = chdb.query(_SERVE, "TabSeparated", path=sys.argv[2])
     sys.exit(f"engine: {answer.error_message() if answer is not None else 'it ended'}")
@@ -65,7 +66,14 @@ def _end_with_the_parent() -> None:
     os._exit(0)
 
 
-def _close_files(_: str) -> str:
+def _started(_: str) -> str:
+    """Put away what only the start needed. It is called more than once for one statement."""
+    _close_files()
+    _let_go_of_code()
+    return ""
+
+
+def _close_files() -> None:
     """Take away the directory that clickhouse-local started in.
 
     It lets the function `file` read any file, whatever rights a user has. That looks for the
@@ -73,9 +81,27 @@ def _close_files(_: str) -> str:
     A function of ours with the same name would not do: a query that says it comes from an old
     server is read by the old analyzer, and that one finds the engine's own.
     """
-    with suppress(FileNotFoundError):  # it is called more than once for one statement
+    with suppress(FileNotFoundError):
         shutil.rmtree(Path.cwd())
-    return ""
+
+
+def _let_go_of_code() -> None:
+    """Unmap the pages of the extension that were read so far, some 130 MB.
+
+    What is run again comes back by itself, from the file or the kernel's cache of it. Only what
+    cannot be written to, and never was, may be let go of so.
+    """
+    if sys.platform != "linux":
+        return
+    madvise = ctypes.CDLL(None).madvise
+    extension, place, rights, name = os.path.realpath(sys.argv[1]), "", "", ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        word, *words = line.split(maxsplit=5)
+        if not word.endswith(":"):
+            place, rights, name = word, words[0], words[4] if len(words) > 4 else ""
+        elif word == "Anonymous:" and words[0] == "0" and name == extension and "w" not in rights:
+            start, end = (int(one, 16) for one in place.split("-"))
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def _load(extension: Path) -> Any:
