@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+from mexc_trio import open_store
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
@@ -125,6 +126,23 @@ def test_verify(stores: dict[TableEngine, Path], capsys: pytest.CaptureFixture[s
     assert inserts[1] == 0, "the engine keeps nothing in memory for them"
     sizes = [one["sizes"]["btc"]["total"] for one in facts]
     assert all(size > 10_000 for size in sizes)
+
+
+def test_python(stores: dict[TableEngine, Path]) -> None:
+    """Tables of Arrow are equal, rows of one millisecond in their order included."""
+    answers = []
+    for directory in stores.values():
+        with open_store(directory) as store:
+            answers.append(
+                (
+                    store.deals("BTC_USDT", numbers="exact"),
+                    store.depths("BTC_USDT"),
+                    store.tickers("BTC_USDT", 1_788_335_243_000, 1_788_335_300_000),
+                    store.candles("BTC_USDT", seconds=1),
+                )
+            )
+    assert answers[0] == answers[1]
+    assert all(table.num_rows for table in answers[0])
 
 
 @pytest.mark.parametrize("into", ENGINES)

@@ -26,11 +26,13 @@ from tests.support.inmemory import MemoryStore, as_async
 
 BTC = market_table("btc", TableEngine.MERGETREE)
 
-Outcome = Literal["stored", "lost", "unheard", "late", "partly", "forgotten", "dropped", "emptied"]
+Outcome = Literal[
+    "stored", "lost", "unheard", "late", "partly", "forgotten", "swallowed", "dropped", "emptied"
+]
 """What becomes of an INSERT: all well; not stored; stored, and nobody hears of it; stored a while
 after the writer was told that it failed; only the rows of one partition stored; not stored, but its
-token is known from then on, as after a kill at the wrong moment; the table is dropped with it; or
-emptied."""
+token is known from then on, as after a kill at the wrong moment; the same, and it is acknowledged;
+the table is dropped with it; or emptied."""
 
 
 @attrs.define(eq=False)
@@ -86,8 +88,10 @@ class TreeStore(MemoryStore):
                 self.put(rows, numbering, (0,))
             case "late":
                 self.late.append((trio.current_time() + 3, rows, numbering))
-            case "forgotten":
+            case "forgotten" | "swallowed":
                 self.tokens |= {(numbering.token, 0), (numbering.token, 1)}
+                if outcome == "swallowed":
+                    return
             case "dropped":
                 self.rows, self.tokens = None, set()
                 raise TableMissing("no table")
@@ -172,14 +176,17 @@ class Bench:
     store: TreeStore
     gaps: list[tuple[Cause, str, int, int]]
 
+    def writer(self) -> Writer:
+        """Return one that writes the queue into the table."""
+        gap = self.gaps.append
+        return Writer(
+            BTC, self.queue, as_async(self.store), 0.0, lambda rows: None, lambda *one: gap(one)
+        )
+
     async def write(self, seconds: float = 1e9) -> None:
         """Run a writer until nothing is left, or for so long."""
         async with trio.open_nursery() as nursery:
-            gap = self.gaps.append
-            writer = Writer(
-                BTC, self.queue, as_async(self.store), 0.0, lambda rows: None, lambda *one: gap(one)
-            )
-            nursery.start_soon(writer.run)
+            nursery.start_soon(self.writer().run)
             with trio.move_on_after(min(seconds, 600)):
                 await trio.sleep(5)
                 while self.queue.backlog:
@@ -238,6 +245,28 @@ def test_exactly_once(
 
     with tempfile.TemporaryDirectory() as directory:
         trio.run(main, Path(directory), clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_an_insert_that_was_deduplicated_away_is_found(
+    times: int, tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was acknowledged, and its rows are new: an audit misses them, and they go again.
+
+    Also when the same happens to those that go again.
+    """
+    swallowed: list[Outcome] = ["swallowed"]
+    store = TreeStore(outcomes=["stored", *(times * swallowed)])
+    with bench(tmp_path, store) as parts:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parts.writer().run)
+            for first in range(0, 300, 10):
+                parts.queue.append(made(first, 10))
+                await trio.sleep(4)
+            nursery.cancel_scope.cancel()
+        assert not parts.gaps
+    whole(store, 300)
+    assert "10 rows are appended again from the journal" in caplog.text
 
 
 @settings(max_examples=50)
