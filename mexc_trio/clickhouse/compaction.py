@@ -66,7 +66,7 @@ def compact(store: Store, table: str, least_free: int) -> Rewritten:
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
     names = ", ".join(map(quoted, (columns(store, tables=[table]) or {})[table]))
-    whole = _digest_of_all(store, table, rows, names)
+    whole = _digest_of_all(step, rows, names)
     try:
         store.query(f"CREATE TABLE {new} AS {old}")
         store.query(
@@ -123,15 +123,12 @@ def _check_kind(store: Readable, table: str) -> None:
         )
 
 
-def _digest_of_all(store: Store, table: str, rows: int, names: str) -> tuple[int, int, int]:
+def _digest_of_all(step: Rewriting, rows: int, names: str) -> tuple[int, int, int]:
     try:
-        whole = digest(store, qualified(store, table), rows, names)
+        whole = digest(step.store, qualified(step.store, step.table), rows, names)
         damage = "" if whole[0] == rows else f"{whole[0]} of {rows} rows are there"
     except (TableDamaged, StoreUnavailable) as error:
         damage = repair.damage(error)
     if damage:
-        raise TableDamaged(
-            f"table {table} cannot be read in full, and is not compacted: {damage}; a "
-            f"recording puts it right, as far as that can be done"
-        )
+        raise step.damaged(damage)
     return whole

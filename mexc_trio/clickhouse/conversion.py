@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mexc_trio.channels import with_room
-from mexc_trio.clickhouse import views
+from mexc_trio.clickhouse import repair, views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
@@ -30,6 +30,7 @@ from mexc_trio.clickhouse.schema import (
     quoted,
 )
 from mexc_trio.clickhouse.tables import NUMBER, TableEngine, in_order
+from mexc_trio.errors import StoreUnavailable, TableDamaged
 
 _BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
@@ -41,9 +42,9 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     """Move a table; return None if that is done already.
 
     Nobody may write to it meanwhile: the caller holds its lock. `least_free` bytes of disk are left
-    free. Raises TableMissing if it is not there, StoreRejected if it has replicas, there is no
-    room, or the new table is not what the old one is, TableConflict if somebody has written to it
-    all the same; then it stays as it is.
+    free. Raises TableMissing if it is not there, TableDamaged if it cannot be read in full,
+    StoreRejected if it has replicas, there is no room, or the new table is not what the old one is,
+    TableConflict if somebody has written to it all the same; then it stays as it is.
     """
     refuse_replicas(store, table, "is not moved to another engine")
     copy = table + CONVERTING
@@ -66,15 +67,20 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     into, number = names, ""
     if engine is TableEngine.MERGETREE:
         into, number = f"{names}, {NUMBER}", f", rowNumberInAllBlocks() + {done}"
-    store.query(
-        f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
-        f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
-        f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
-        f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
-    )
+    try:
+        store.query(
+            f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
+            f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
+            f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
+            f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
+        )
+        whole = digest(store, source, rows, names)
+    except (TableDamaged, StoreUnavailable) as error:
+        damage = repair.damage(error)
+        store.query(f"DROP TABLE {new}")
+        raise step.damaged(damage) from error
     target = f"{new}{in_order(engine is TableEngine.MERGETREE)}"
-    there = digest(store, target, rows, names) if count(store, copy) == rows else None
-    if there != digest(store, source, rows, names):
+    if count(store, copy) != rows or digest(store, target, rows, names) != whole:
         store.query(f"DROP TABLE {new}")
         raise step.differs()
     step.sync()

@@ -11,7 +11,7 @@ import attrs
 
 from mexc_trio.clickhouse import repair
 from mexc_trio.clickhouse.schema import Readable, Store, count, known_sizes, literal, qualified
-from mexc_trio.errors import StoreRejected, TableConflict
+from mexc_trio.errors import StoreRejected, TableConflict, TableDamaged
 from mexc_trio.texts import size
 
 INSERT: Final = "INSERT INTO {copy} ("
@@ -59,6 +59,13 @@ class Rewriting:
         return StoreRejected(
             f"{self.store.name}: the copy of table {self.table} is not what was copied; the table "
             f"stays as it is"
+        )
+
+    def damaged(self, damage: str) -> TableDamaged:
+        """Return the error of a table that cannot be read in full, for a reason."""
+        return TableDamaged(
+            f"table {self.table} cannot be read in full, and is not {self.done}: {damage}; a "
+            f"recording puts it right, as far as that can be done"
         )
 
     def sync(self) -> None:

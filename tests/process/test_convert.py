@@ -14,9 +14,11 @@ import pytest
 
 from mexc_trio import channels
 from mexc_trio.cli.main import main
+from mexc_trio.clickhouse.conversion import convert
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import columns, engine_of, engines, prepare
 from mexc_trio.clickhouse.tables import Table, TableEngine
+from mexc_trio.errors import StoreRejected
 from mexc_trio.record.requests import RewritingRequest
 from tests.support.faults import (
     ROOT,
@@ -82,6 +84,25 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         with closing(EmbeddedStore(tmp_path)) as store:
             assert engine_of(store, "btc") == engine
         is_whole(tmp_path)
+
+
+def test_what_cannot_be_moved_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a full disk nothing is begun; of a table that is damaged nothing is left beside it."""
+    fill(tmp_path)
+    data = tmp_path / "data" / DATABASE / "btc" / "data.bin"
+    sound = data.read_bytes()
+    with closing(EmbeddedStore(tmp_path)) as store:
+        with pytest.raises(
+            StoreRejected, match=r"table btc is not moved: its copy may take .* kB, and"
+        ):
+            convert(store, "btc", TableEngine.MERGETREE, 2**50)
+        assert not engines(store, ["btc_converting"])
+    data.write_bytes(sound[:-400] + bytes(400))
+    assert main(["convert", "BTC_USDT", "--engine", "mergetree", "--store", str(tmp_path)]) == 1
+    assert "btc cannot be read in full, and is not moved: " in capsys.readouterr().err
+    data.write_bytes(sound)
+    assert main(["convert", "BTC_USDT", "--engine", "mergetree", "--store", str(tmp_path)]) == 0
+    is_whole(tmp_path)
 
 
 def test_kill_9_at_any_instant(tmp_path: Path) -> None:
