@@ -6,8 +6,9 @@ What the engine keeps in memory of such a table is an entry for each block in it
 are made with as many blocks as the time leaves: those of compactions, nearly all of them with fewer
 rows than real ones to save time, and those of INSERTs since, which are 242,000 on average after a
 year (see `mexc_trio.record.growth`). Then a recorder, `sql` and `verify` run with them, each with
-an engine of its own, and with an empty store for comparison. What is printed is the most that all
-their processes ever took, with the pages of libraries (180 MB of an engine).
+an engine of its own, and with an empty store for comparison: a recorder with a journal that knows
+nothing of the tables, one after a clean stop, and one after a kill, which reads them in full. What
+is printed is the most that all their processes ever took, with the pages of libraries.
 """
 
 import argparse
@@ -63,8 +64,17 @@ def memory(pid: int) -> int:
     return 0
 
 
-async def watch(directory: Path, *arguments: str, seconds: float = 0.0) -> None:
-    """Run a command to its end, or for some seconds; print what it took."""
+async def watch(
+    directory: Path, *arguments: str, seconds: float = 0.0, end: int = signal.SIGINT
+) -> None:
+    """Run a command to its end, or for some seconds; print what it took.
+
+    Args:
+        directory: the store.
+        arguments: the command's.
+        seconds: after which it is ended; 0 for never.
+        end: the signal that does it.
+    """
     most = last = 0
     began = trio.current_time()
     command = [sys.executable, "-m", "mexc_trio", *arguments, "--store", str(directory)]
@@ -75,7 +85,7 @@ async def watch(directory: Path, *arguments: str, seconds: float = 0.0) -> None:
         last = memory(process.pid) or last
         most = max(most, last)
         if seconds and trio.current_time() > began + seconds:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(end)
             seconds = 0.0
         await trio.sleep(POLL)
     name = arguments[0] if arguments[0] not in RATES else "recording"
@@ -92,7 +102,8 @@ async def measure(directory: Path, empty: Path) -> None:
         recorder = (*RATES, "--url", exchange.url, "--metrics", "off")
         for place in (empty, directory):
             print("an empty store:" if place is empty else "after that time:", flush=True)
-            await watch(place, *recorder, seconds=RECORDING)
+            for end in (signal.SIGINT, signal.SIGKILL, signal.SIGINT):
+                await watch(place, *recorder, seconds=RECORDING, end=end)
             await watch(place, "sql", "SELECT max(price) FROM btc_deals")
             await watch(place, "verify")
 

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -76,6 +76,8 @@ class AsyncStore:
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     # For calls that `_limiter` counts already, or that must not wait for others.
     _unlimited: trio.CapacityLimiter = attrs.field(init=False)
+    # Held by who reads a whole table of an engine of ours, which copies the table's index for that.
+    _reading: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _coalescer: Coalescer = attrs.field(init=False)
     scheduler: InsertScheduler = attrs.field(init=False)
     """Tells writers when to `append`, as long as its `run` runs."""
@@ -183,7 +185,8 @@ class AsyncStore:
 
         Whoever is cancelled does not wait for the end of it: the read is ended in the engine.
         """
-        async with self._limiter:
+        alone = self._reading if self.store.one_thread else nullcontext()
+        async with alone, self._limiter:
             return await self._long(
                 lambda: repair.make_sound(self.store, table),
                 lambda: repair.stop_reading(self.store, table.name),

@@ -234,14 +234,11 @@ def _only_seems_ours(name: str, types: Mapping[str, str]) -> bool:
 def count(store: Readable, table: str) -> int:
     """Return the number of rows that the table claims to have, which proves nothing.
 
-    From the engine's metadata where it tells; `SELECT count()` reads a column of a StripeLog table,
-    seconds after a month of recording, and fails on a damaged one. Raises TableMissing if there is
-    no such table.
+    From the engine's metadata where it tells: `SELECT count()` of a StripeLog reads a column, and
+    fails on a damaged one. Raises TableMissing if there is no such table.
     """
-    known = known_rows(store, table)
-    if known is not None:
-        return known
-    return int(store.query(f"SELECT count() FROM {qualified(store, table)}")[0][0])
+    known, sql = known_rows(store, table), f"SELECT count() FROM {qualified(store, table)}"
+    return int(store.query(sql)[0][0]) if known is None else known
 
 
 def inserting(store: Readable, table: str) -> bool:
@@ -269,19 +266,23 @@ def known_rows(store: Readable, table: str) -> int | None:
     None where it does not tell, as of views. It tells of a table whose data is damaged, too, where
     `SELECT count()` fails. Raises TableMissing if there is no such table.
     """
-    # Loads the index, without which the engine does not know.
-    store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
-    return _of_system_tables(store, "total_rows", f"AND name = {literal(table)}").get(table)
+    known = _of_system_tables(store, "total_rows", table).get(table)
+    if known is None:
+        # Loads the index, without which the engine does not know. A loaded one it would copy.
+        store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
+        known = _of_system_tables(store, "total_rows", table).get(table)
+    return known
 
 
 def known_sizes(store: Readable) -> dict[str, int | None]:
     """Return the bytes that each table of the database takes."""
-    return _of_system_tables(store, "total_bytes", "")
+    return _of_system_tables(store, "total_bytes")
 
 
-def _of_system_tables(store: Readable, column: str, condition: str) -> dict[str, int | None]:
-    database = literal(store.database)
-    sql = f"SELECT name, {column} FROM system.tables WHERE database = {database} {condition}"
+def _of_system_tables(store: Readable, column: str, table: str = "") -> dict[str, int | None]:
+    one = f"AND name = {literal(table)}" if table else ""
+    where = f"WHERE database = {literal(store.database)} {one}"
+    sql = f"SELECT name, {column} FROM system.tables {where}"
     return {str(name): None if n is None else int(n) for name, n in store.query(sql)}
 
 
