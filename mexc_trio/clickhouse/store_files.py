@@ -16,12 +16,11 @@ from typing import Final
 from mexc_trio.errors import StoreRejected
 
 _EMPTY: Final = (
-    "engine/config.d",
-    "user_scripts",
-    "user_defined",
+    "engine/*.d", "access", "named_collections", "user_scripts", "user_defined", "workload",
     "dynamic_user_defined_executable_functions",
-)
-"""Directories in which the engine would find what it obeys, and has nothing of ours."""
+)  # fmt: skip
+"""Directories in which the engine would find what it obeys, users among it, and has nothing of
+ours."""
 _PLACES: Final = (
     "engine", "data", "data/*", "metadata", "metadata/*", "metadata_dropped", "store", "store/*",
     "store/*/*",
@@ -75,7 +74,7 @@ def refuse_strange_files(directory: Path, name: str) -> None:
 
 def _found(directory: Path) -> Iterator[tuple[str, str]]:
     for place in _EMPTY:
-        for path in (directory / place).glob("*"):
+        for path in directory.glob(f"{place}/*"):
             yield str(path), "could have the engine run a program"
     top = os.path.realpath(directory)
     # Of 1,200 symbols there are thirteen thousand files, so not by Path's slower means, nor twice.

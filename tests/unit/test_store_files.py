@@ -83,6 +83,19 @@ def test_what_a_stranger_makes(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "place", ["engine/conf.d", "engine/users.d", "engine/config.d", "user_defined", "access"]
+)
+def test_configuration_beside_ours(tmp_path: Path, place: str) -> None:
+    """The engine reads what lies there too: a user without a password, who may do anything."""
+    (tmp_path / place).mkdir(parents=True)
+    refuse_strange_files(tmp_path, "store")
+    path = tmp_path / place / "x.xml"
+    path.touch()
+    with pytest.raises(StoreRejected, match=f"{path} could have the engine run a program"):
+        refuse_strange_files(tmp_path, "store")
+
+
+@pytest.mark.parametrize(
     "place", ["status", "engine/engine.log", "store", "store/7e4/7e46b928/data.bin", "metadata/x"]
 )
 def test_a_link_to_a_file_of_ours(tmp_path: Path, place: str) -> None:
