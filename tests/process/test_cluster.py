@@ -39,7 +39,9 @@ def two_shards(directory: Path, *, old: bool) -> Iterator[list[ClickHouseServer]
         for number, port in enumerate(ports, 1):
             config_d = directory / str(number)
             config_d.mkdir()
-            (config_d / "shard.xml").write_text(replica_config(keeper.port, number, ports))
+            (config_d / "shard.xml").write_text(
+                replica_config(keeper.port, number, ports, patient=not old)
+            )
             more: Any = {"command": OLD_SERVER, "users_d": directory / "users"} if old else {}
             server = ClickHouseServer(port, config_d=config_d, **more)
             stack.callback(server.close)

@@ -149,7 +149,8 @@ def test_kill_9_of_both_at_once(tmp_path: Path) -> None:
 
 def test_frozen_engine(tmp_path: Path) -> None:
     """It is the database away: rows wait in the journal, and a stop does not wait for it."""
-    with recording(tmp_path) as (exchange, recorder):
+    shorter = {"mexc_trio.clickhouse.engine_child.STOP": 1.0}
+    with recording(tmp_path, constants=shorter) as (exchange, recorder):
         recorder.start()
         recorder.stores(100)
         pid = engine_of(recorder)

@@ -109,7 +109,8 @@ def test_long_lock_costs_the_connection(tmp_path: Path) -> None:
 
 def test_stop_while_locked(tmp_path: Path) -> None:
     """It ends within its bound and says what is missing; the next start writes that gap."""
-    with recording(tmp_path, linger="0") as (exchange, recorder):
+    shorter = {"mexc_trio.journal.database.PATIENCE": 1.0}
+    with recording(tmp_path, linger="0", constants=shorter) as (exchange, recorder):
         recorder.start()
         recorder.stores(500)
         with locked(recorder.journal):

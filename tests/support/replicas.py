@@ -298,14 +298,18 @@ def replicated_pair() -> Iterator[Pair]:
         yield Pair((first, second), keeper, way)
 
 
-def replica_config(keeper: int, number: int, shards: Sequence[int] = ()) -> str:
+def replica_config(
+    keeper: int, number: int, shards: Sequence[int] = (), *, patient: bool = False
+) -> str:
     """Return the configuration of a server that is one of a shard's replicas.
 
     Args:
         keeper: the port of its ZooKeeper.
         number: which of the replicas it is, or if there are shards, which shard.
         shards: ports of the servers of a cluster `main`, each a shard of its own.
+        patient: whether Keeper may take long to answer; an old server knows no word for it.
     """
+    patience = "<connection_timeout_ms>60000</connection_timeout_ms>" if patient else ""
     cluster = "".join(
         f"<shard><replica><host>{HOST}</host><port>{port}</port><user>{USER}</user>"
         f"<password>{PASSWORD}</password></replica></shard>"
@@ -314,7 +318,7 @@ def replica_config(keeper: int, number: int, shards: Sequence[int] = ()) -> str:
     return f"""<clickhouse>
     <zookeeper>
         <node><host>{HOST}</host><port>{keeper}</port></node>
-        <session_timeout_ms>1000</session_timeout_ms>
+        <session_timeout_ms>{60_000 if patient else 1000}</session_timeout_ms>{patience}
     </zookeeper>
     <macros><shard>0{number if shards else 1}</shard><replica>replica-{number}</replica></macros>
     <interserver_http_host>{HOST}</interserver_http_host>

@@ -22,7 +22,7 @@ from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.settings.targets import ServerTarget, parse_store
-from tests.support.forks import Fork, fork
+from tests.support.forks import HASTY, Constants, Fork, fork
 from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.market import Row
 
@@ -152,10 +152,12 @@ async def running(
     *arguments: str,
     variables: Mapping[str, str] | None = None,
     forked: bool = True,
+    constants: Constants | None = None,
 ) -> AsyncIterator[Program]:
     """Run the program in a directory; whatever happens, it has ended afterwards.
 
-    Unless it is `forked` it imports all by itself, as where a test is about its start: see `forks`.
+    Unless it is `forked` it imports all by itself, as where a test is about its start: see `forks`,
+    also for what may be other in it, besides `HASTY`.
     """
     env = environment(**(variables or {}))
     with (
@@ -165,7 +167,10 @@ async def running(
         process: trio.Process | Fork
         if forked:
             out, err = output.fileno(), log.fileno()
-            process = fork("mexc_trio", arguments, cwd=directory, env=env, stdout=out, stderr=err)
+            process = fork(
+                "mexc_trio", arguments, cwd=directory, env=env, stdout=out, stderr=err,
+                constants={**HASTY, **(constants or {})},
+            )  # fmt: skip
         else:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "mexc_trio", *arguments],

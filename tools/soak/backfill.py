@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from mexc_trio.rows import Gap
 
 SETTLED: Final = 4.0
-"""Seconds after the last cut in which its deals are fetched."""
+"""Seconds after the last kill in which what it interrupted is fetched."""
+_LOOK: Final = 0.2
 _DEALS_A_FRAME: Final = 1.6  # as the market makes them, on average
 
 
@@ -145,7 +146,7 @@ async def try_backfill(trial: Cuts) -> Result:
                     await recorder.wait()
                     await exchange.until(lambda: not exchange.opened)
                     recorder = await _start(trial, exchange)
-            await trio.sleep(SETTLED + 2 * trial.lag)
+            await _settled(trial)
             it.cancel_scope.cancel()
             seconds = trio.current_time() - began
             with trio.CancelScope(shield=True), trio.fail_after(2 * LONGEST_WAIT):
@@ -156,6 +157,16 @@ async def try_backfill(trial: Cuts) -> Result:
         finally:
             await kill(recorder)
     return _compared(trial, market, seconds, exit_code)
+
+
+async def _settled(trial: Cuts) -> None:
+    """Wait until all that was cut is in the ledger, which it is when it was fetched."""
+    if trial.kill:  # whose own gap comes besides
+        await trio.sleep(SETTLED + 2 * trial.lag)
+    there = "SELECT count() FROM gaps WHERE channel = 'deal'"
+    with trio.move_on_after(LONGEST_WAIT):
+        while await trio.to_thread.run_sync(trial.ask, there) < [[trial.cuts]]:  # noqa: ASYNC110 - files
+            await trio.sleep(_LOOK)
 
 
 async def _start(trial: Cuts, exchange: Exchange) -> trio.Process:
