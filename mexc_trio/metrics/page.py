@@ -96,6 +96,10 @@ def _exchange(snapshot: Snapshot) -> Iterator[Metric]:
     line_counters = [((one.line, one.route), one) for one in snapshot.line_counters]
     states = [((state.value,), snapshot.states[state]) for state in SymbolState]
     yield _gauges("symbols", "Symbols by what they do.", ["state"], states)
+    yield _gauge(
+        "recorded_channels", "Channels that are recorded, of all symbols together.",
+        snapshot.channels,
+    )  # fmt: skip
     yield _gauges(
         "connected_symbols", "Symbols whose data is coming, by line and route.",
         ["line", "route"], [(line, snapshot.connected[one]) for line, one in line_counters],

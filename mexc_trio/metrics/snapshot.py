@@ -58,6 +58,8 @@ class Snapshot:
     states: Counter[SymbolState] = attrs.field(factory=Counter)
     silent: Counter[Channel] = attrs.field(factory=Counter)
     """Symbols whose channel has been silent for longer than is usual for it."""
+    channels: int = 0
+    """Those that are recorded, of all symbols together."""
     frames: Counter[Channel | None] = attrs.field(factory=Counter)
     rows: Counter[Channel | None] = attrs.field(factory=Counter)
     stored: Counter[str] = attrs.field(factory=Counter)
@@ -160,6 +162,8 @@ def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> N
     """Look at one symbol; `to_wall` makes a time of the day of one of Trio's."""
     state, trouble = state_of(collector, now)
     found.states[state] += 1
+    if state is not SymbolState.LEFT:
+        found.channels += len(collector.pulses)
     if trouble:
         found.troubled[collector.symbol] = trouble
     if state is SymbolState.SILENT:

@@ -107,6 +107,7 @@ async def test_a_channel_on_request_is_counted_as_the_others(recording: Recordin
     row = Row(time.time_ns() // 1_000_000 - 2000, "fr", "0.0001")
     collector.data(Data("S1_USDT", "funding", [row], 0, 0))
     samples = await scrape(recording)
+    assert value(samples, "recorded_channels") == 3 + 2 + 3
     for name in ("frames_total", "rows_total"):
         assert value(samples, name, channel="funding") == 1
     assert value(samples, "symbol_rows_total", symbol="S1_USDT", channel="funding") == 1
