@@ -318,7 +318,7 @@ def replica_config(
     return f"""<clickhouse>
     <zookeeper>
         <node><host>{HOST}</host><port>{keeper}</port></node>
-        <session_timeout_ms>{60_000 if patient else 1000}</session_timeout_ms>{patience}
+        <session_timeout_ms>{60_000 if patient or shards else 1000}</session_timeout_ms>{patience}
     </zookeeper>
     <macros><shard>0{number if shards else 1}</shard><replica>replica-{number}</replica></macros>
     <interserver_http_host>{HOST}</interserver_http_host>
