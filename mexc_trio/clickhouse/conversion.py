@@ -61,7 +61,8 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     done = _begun(store, copy, engine, types, rows)
     if not done:
         store.query(f"DROP TABLE IF EXISTS {new} SYNC")
-        store.query(f"CREATE TABLE {new} {Table(copy, tuple(types.items()), engine).definition}")
+        made = Table(copy, tuple(types.items()), engine).definition(of_ours=store.one_thread)
+        store.query(f"CREATE TABLE {new} {made}")
     names = ", ".join(map(quoted, types))
     source = f"{old}{in_order(now is TableEngine.MERGETREE)}"
     into, number = names, ""

@@ -158,7 +158,9 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
         name = qualified(store, table.name)
-        kind = table.replicated(store.database) if store.replicated else table.definition
+        kind = table.definition(of_ours=store.one_thread)
+        if store.replicated:
+            kind = table.replicated(store.database)
         store.query(f"CREATE TABLE IF NOT EXISTS {name} {kind}")
     return [table.name for table in absent]
 

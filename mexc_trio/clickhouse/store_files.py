@@ -48,8 +48,10 @@ _TYPE: Final = rf"\w+(?:{_brackets(3)})?"
 _COLUMN: Final = rf"    (?:`\w+` {_TYPE}(?: CODEC{_brackets(1)})?|INDEX \w+ \w+ TYPE \w[\w ()]*),?"
 _COLUMNS: Final = rf"\n\((?:\n{_COLUMN})+\n\)"
 _KEY: Final = rf"(?:\w+{_brackets(4)}|\w+|\([\w, `]+\)|tuple\(\))"
+_TTL: Final = r"TTL toDateTime\(ts\) \+ toIntervalHour\(\d+\) RECOMPRESS CODEC\(ZSTD\(\d+\)\)"
 _TREE: Final = (
-    rf"MergeTree(?:\n(?:PARTITION BY|PRIMARY KEY|ORDER BY) {_KEY})*(?:\nSETTINGS [\w, =]+)?"
+    rf"MergeTree(?:\n(?:PARTITION BY|PRIMARY KEY|ORDER BY) {_KEY})*(?:\n{_TTL})?"
+    rf"(?:\nSETTINGS (?:[\w, =]|'ZSTD\(\d+\)')+)?"
 )
 _COMMENT: Final = r"(?:\nCOMMENT '[^'\\\n]*')?"
 _UUID: Final = r"_ UUID '[0-9a-f-]{36}'"

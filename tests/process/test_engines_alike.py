@@ -5,6 +5,7 @@ in the order of receipt by accident.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
 from mexc_trio.clickhouse.tables import Numbering, TableEngine
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
+from tests.support.faults import wait_until
 from tools.market import Row
 from tools.typed import market_rows
 
@@ -186,6 +188,26 @@ def test_report(
         assert " 0.0 % covered" not in capsys.readouterr().out
     assert pages[0] == pages[1]
     assert pages[0] > 1
+
+
+def test_texts_are_packed_again_when_they_are_old(tmp_path: Path) -> None:
+    """An INSERT is not the dearer for it; the engine takes its directory again afterwards."""
+    ours = [market_table(name, TableEngine.MERGETREE) for name in ("btc", "eth")]
+    codec = "SELECT DISTINCT default_compression_codec FROM system.parts WHERE active AND table = "
+    with closing(EmbeddedStore(tmp_path)) as store:
+        prepare(store, ours)
+        now = int(1000 * time.time())
+        for table, ts in zip(ours, (now, now - 7_200_000), strict=True):
+            store.append(table, [(ts, "d", "1|1|1")], Numbering([0], "one"))
+        assert store.query(f"{codec}'btc'") == [("ZSTD(3)",)]
+
+        def is_packed() -> bool:
+            store.query("OPTIMIZE TABLE mexc_data.eth FINAL")
+            return store.query(f"{codec}'eth'") == [("ZSTD(11)",)]
+
+        wait_until("merges have done it", is_packed)
+    with closing(EmbeddedStore(tmp_path)) as store:
+        assert store.query("SELECT m, n FROM mexc_data.eth") == [("1|1|1", 0)]
 
 
 def test_reset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

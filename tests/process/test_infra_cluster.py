@@ -91,7 +91,7 @@ def test_a_server_takes_the_files_and_moves_what_is_old(
         )
         assert found == [(n, host) for n, hosts in enumerate(SHARDS, 1) for host in hosts]
         table = market_table("btc", TableEngine.MERGETREE)
-        server.execute(f"CREATE TABLE mexc_data.btc {table.definition}")
+        server.execute(f"CREATE TABLE mexc_data.btc {table.definition()}")
         lines = [
             line
             for line in (CLUSTER / "ttl.sql").read_text().splitlines()

@@ -149,7 +149,7 @@ def test_the_table_of_replicas() -> None:
     sql = BTC.replicated("mexc_data")
     path = "'/clickhouse/tables/{shard}/mexc_data/btc', '{replica}'"
     as_one = sql.replace(f"ReplicatedMergeTree({path})", "MergeTree").split(" SETTINGS ")[0]
-    assert as_one == BTC.definition.split(" SETTINGS ")[0]
+    assert as_one == BTC.definition().split(" SETTINGS ")[0]
     assert "replicated_deduplication_window_seconds = 604800" in sql
 
 
