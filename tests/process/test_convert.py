@@ -195,7 +195,12 @@ def test_recording_goes_on_while_a_table_moves(
         assert len(found.segments) == 1
 
 
-@pytest.mark.parametrize("victim", ["recorder", "engine"])
+# In test_faults_compaction each victim has the other store; the way of a table is the same.
+@pytest.mark.parametrize(
+    ("victim", "mortal_server"),
+    [("recorder", "server"), ("engine", "embedded")],
+    indirect=["mortal_server"],
+)
 def test_kill_9_while_a_table_moves_and_is_recorded(
     victim: str, tmp_path: Path, mortal_server: ClickHouseServer | None
 ) -> None:

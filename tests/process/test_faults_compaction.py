@@ -67,7 +67,12 @@ def test_recording_goes_on_while_tables_are_rewritten(
         compare(exchange.connections(), stored(recorder, mortal_server))
 
 
-@pytest.mark.parametrize("victim", ["recorder", "engine"])
+# In test_convert each victim has the other store.
+@pytest.mark.parametrize(
+    ("victim", "mortal_server"),
+    [("recorder", "embedded"), ("engine", "server")],
+    indirect=["mortal_server"],
+)
 def test_kill_9_while_a_table_is_rewritten(
     victim: str, tmp_path: Path, mortal_server: ClickHouseServer | None
 ) -> None:

@@ -44,7 +44,11 @@ async def acknowledged_more(program: Program, rows: int) -> None:
     await program.acknowledged(program.acked() + rows)
 
 
-@pytest.mark.parametrize("engine", ["stripelog", "mergetree"])
+@pytest.mark.parametrize(
+    ("store", "engine"),
+    [("embedded", "stripelog"), ("server", "mergetree")],
+    indirect=["store"],
+)
 async def test_each_row_bears_its_receipt_and_number(
     tmp_path: Path, store: Store, engine: str
 ) -> None:
