@@ -25,7 +25,7 @@ from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 from tests.support.questions import ANSWERS, CONTRACT, Raw, market
 from tools.market import Row
-from tools.questions import by_numpy, day, same
+from tools.questions import by_numpy, day, rows_of, same
 from tools.questions.by_pandas import PANDAS, Files, Frames
 from tools.questions.statements import CAST, QUESTIONS, shown
 
@@ -79,7 +79,7 @@ def test_the_readme_asks_what_is_answered_here() -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_sql(reader: Reader, raw: tuple[Raw, Raw], question: str) -> None:
     """The statement gives what the raw texts say."""
-    answer: Any = reader.query(QUESTIONS[question])
+    answer: Any = rows_of(reader.table(QUESTIONS[question]))
     wanted = ANSWERS[question](*raw)
     if not isinstance(wanted, list) or not isinstance(wanted[0], tuple):
         ((answer,),) = answer  # one value, or one array

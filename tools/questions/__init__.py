@@ -11,6 +11,11 @@ class WrongAnswerError(AssertionError):
     """An answer is not what the raw texts say."""
 
 
+def rows_of(table: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of an Arrow table as Python has them, which is how people get answers."""
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
 def same(answer: Any, wanted: Any) -> None:
     """Compare to nine digits, which is what a difference of two prices leaves.
 

@@ -21,11 +21,11 @@ from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import market_table, prepare
 from mexc_trio.clickhouse.tables import CONTRACTS, Numbering, TableEngine
-from mexc_trio.read.reading import open_reader
+from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 from tools.market import Row
-from tools.questions import WrongAnswerError, same
+from tools.questions import WrongAnswerError, rows_of, same
 from tools.questions.by_numpy import ANSWERS, SIZE, Arrays
 from tools.questions.by_pandas import PANDAS, Files, Frames
 from tools.questions.statements import CAST, QUESTIONS
@@ -116,6 +116,10 @@ def _export(directory: Path) -> Files:
     return Files(*files)
 
 
+def _rows_in_sql(reader: Reader, sql: str) -> list[tuple[Any, ...]]:
+    return rows_of(reader.table(sql))
+
+
 def _verdict(how: str, question: str, ask: Callable[[], Any], wanted: Any) -> bool:
     """Ask a question, print how soon it was answered, and return whether the answer is right."""
     began = time.perf_counter()
@@ -147,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verdicts = [not CAST.search(sql) for sql in QUESTIONS.values()]
         with open_reader(Settings(store=EmbeddedTarget(directory / "data"))) as reader:
             for question, sql in QUESTIONS.items():
-                ask = functools.partial(reader.query, sql)
+                ask = functools.partial(_rows_in_sql, reader, sql)
                 verdicts.append(_verdict("SQL", question, ask, wanted[question]))
         import pandas as pd
 
