@@ -173,7 +173,7 @@ async def test_network_breaks_inside_an_insert(
             recorder.start()
             await more_rows(server)
             kinds = [Kind.CUT, Kind.CLOSE, Kind.HALF_CLOSE, Kind.STALL, Kind.DELAY, Kind.SWALLOW]
-            for number in range(repetitions(12)):
+            for number in range(repetitions(6)):
                 kind = kinds[number % len(kinds)]
                 if kind is Kind.SWALLOW:
                     await swallow_an_answer(proxy, recorder)
