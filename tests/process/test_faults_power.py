@@ -58,7 +58,7 @@ def damage(directory: Path, instants: random.Random) -> str:
     return f"the last {lost} bytes of {name} cut off"
 
 
-@pytest.mark.parametrize(("kind", "losses"), [("embedded", 4), ("server", 3)])
+@pytest.mark.parametrize(("kind", "losses"), [("embedded", 4), ("server", 2)])
 def test_power_loss(
     kind: str, losses: int, tmp_path: Path, clickhouse_server: ClickHouseServer
 ) -> None:

@@ -52,7 +52,7 @@ def test_two_stores_that_share_a_state_directory(tmp_path: Path) -> None:
         told = f"{waiting} rows wait in {first.state / 'journal.sqlite'} for {tmp_path / 'first'}"
         second.says(told)
         wait_until("a second journal", (second.state / "journal-2.sqlite").exists)
-        second.run_for(2)
+        second.run_for(1)
         second.stop()
         second.run("verify", "--state-dir", str(second.state))
         second.wait()
