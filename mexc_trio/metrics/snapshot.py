@@ -71,7 +71,7 @@ class Snapshot:
     """Gaps written in this run, by cause."""
     gap_milliseconds: Counter[str] = attrs.field(factory=Counter)
     filled: Counter[str] = attrs.field(factory=Counter)
-    """See `Ledger.filled`."""
+    """See `Pending.filled`."""
     last: dict[Channel, float] = attrs.field(factory=dict)
     """When the last frame of any symbol came, in seconds since 1970, by channel."""
     delays: dict[Channel, list[float]] = attrs.field(factory=dict)

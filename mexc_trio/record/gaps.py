@@ -209,7 +209,8 @@ class Ledger:
         for gap in gaps:
             self._put(gap)
         if missed and (mark := self._marks.get("deal")):
-            mark.were((missed[0][0].ts, missed[-1][0].ts + 1))
+            times = [row.ts for row, _ in missed]
+            mark.were((min(times), max(times) + 1))
         marks = self._to_remember(len(missed))
         self._queue.remember(marks)
         self._queue.append([*map(fetched, missed)], 0, marks)

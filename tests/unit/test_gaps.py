@@ -540,6 +540,25 @@ def test_of_a_time_in_doubt_only_deals_that_were_lacking_are_a_gap(journal_path:
         assert len(recorder.written) == 1
 
 
+def test_deals_that_were_fetched_in_any_order_shorten_the_pauses_that_are_usual(
+    journal_path: Path,
+) -> None:
+    """Those of a time in doubt come last, and may be older than those of a gap."""
+    with open_journal(journal_path) as journal:
+        recorder = Recorder(journal, fills=True)
+        recorder.frame("deal", 1_000)
+        recorder.frame("deal", 201_000)
+        recorder.ledger.doubt((full(1_000), full(201_000)))
+        recorder.frame("deal", 230_000)
+        recorder.ledger.lost(Cause.CONNECTION_LOST, "closed", "deal")
+        recorder.frame("deal", 240_000)
+        every = (1_000, 101_000, 201_000, 230_000, 235_000, 240_000)
+        assert recorder.ledger.fill(told(*every)) == 2
+        recorder.frame("deal", BASE + 1_540_000)  # too long where no pause was long
+        (silence,) = recorder.ledger.pending.gaps
+        assert silence.cause == Cause.CHANNEL_SILENT
+
+
 def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
     """Nobody fills it any more; the next run does not write it again."""
     with open_journal(journal_path) as journal:
