@@ -65,8 +65,6 @@ class Collector:
     pulses: dict[Channel, Pulse] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
     """Why the symbol was stopped; None while it is recorded or when all were stopped."""
-    has_successor: bool = attrs.field(default=False, init=False)
-    """Whether another one goes on for this symbol, with other settings."""
     stopped: bool = attrs.field(default=False, init=False)
     """Whether it is recorded no longer; its scope, which knows, looks at the clock each time."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -236,11 +234,6 @@ class Collector:
         if self.stopped:
             return
         log.info("%s: %s; it is recorded no longer", self.symbol, why)
-        self._end(why)
-
-    def step_down(self, why: str) -> None:
-        """Stop, for a successor to go on with other settings."""
-        self.has_successor = True
         self._end(why)
 
     def _end(self, why: str) -> None:

@@ -11,10 +11,12 @@ from functools import partial
 import attrs
 import trio
 
-from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.exchange.connection import WARM_UP, Connection, Way
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.lines import Lines
+from mexc_trio.record.line_feed import new_lines
+from mexc_trio.record.lines import OneLine
+from mexc_trio.record.moving import heirs_of, hold
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
 from mexc_trio.record.stats import final_report
@@ -35,21 +37,35 @@ class Group:
     """So many may share it; with 1 nobody ever joins."""
     _connections: list[Connection] = attrs.field(factory=list, init=False)
     """One for each line; none before the group runs."""
+    _everybody: trio.Nursery | None = attrs.field(default=None, init=False)
+    _first: Collector = attrs.field(init=False)
+    # Waits for the end of each symbol here; None before the group has connections.
     _symbols: trio.Nursery | None = attrs.field(default=None, init=False)
+    # One for each symbol here; see `OneLine.moved`.
+    _moved: set[trio.Event] = attrs.field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._first = self.collectors[0]
 
     @property
     def living(self) -> list[Collector]:
         """Those of the symbols that are recorded."""
         return [one for one in self.collectors if not one.stopped]
 
-    async def run(self) -> None:
-        """Record until all symbols are stopped."""
+    async def run(self, everybody: trio.Nursery) -> None:
+        """Have connections until all symbols are stopped or have moved to others.
+
+        `everybody` is where the symbols run, which may outlive the group.
+        """
         settings, renewing = self._recording.settings, trio.Lock()
-        of_symbols = [self._lines_of(one) for one in self.collectors]
+        self._everybody, collectors = everybody, [*self.collectors]
+        of_symbols = [self._feeds_of(one) for one in collectors]
+        if any(feeds[0].is_heir for feeds in of_symbols):
+            await trio.sleep(WARM_UP)
         self._connections = [
             Connection(
                 self._ways(line),
-                [lines.feeds[line] for lines in of_symbols],
+                [feeds[line] for feeds in of_symbols],
                 settings.ping_interval,
                 self._recording.journal.outbox.flush_if_unlocked,
                 self._recording.rate_limiter,
@@ -59,14 +75,14 @@ class Group:
             )
             for line in range(settings.lines)
         ]
-        who = self.collectors[0].symbol if self.most == 1 else "several symbols"
+        who = collectors[0].symbol if self.most == 1 else "several symbols"
         async with trio.open_nursery() as nursery:
             for line, connection in enumerate(self._connections):
                 name = f"{who}: connection of line {line + 1}"
                 nursery.start_soon(supervise, name, connection.run, partial(self._broken, line))
             async with trio.open_nursery() as symbols:
-                for collector in self.collectors:
-                    symbols.start_soon(self._record_symbol, collector)
+                for collector, feeds in zip(collectors, of_symbols, strict=True):
+                    symbols.start_soon(self._hold, collector, feeds[0].moved)
                 self._symbols = symbols
             nursery.cancel_scope.cancel()
 
@@ -76,12 +92,19 @@ class Group:
         if self._symbols is None or not 0 < len(living) < self.most:
             return False
         self.collectors[:] = [*living, collector]
-        for connection, feed in zip(
-            self._connections, self._lines_of(collector).feeds, strict=True
-        ):
-            connection.join(feed)
-        self._symbols.start_soon(self._record_symbol, collector)
+        feeds = self._feeds_of(collector)
+        self._symbols.start_soon(self._hold, collector, feeds[0].moved)
+        self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].is_heir else 0.0)
         return True
+
+    async def _hold(self, collector: Collector, moved: trio.Event) -> None:
+        await hold(self._recording.lines[collector.symbol], moved)
+        self._moved.discard(moved)
+
+    async def _connect(self, feeds: Sequence[OneLine], after: float) -> None:
+        await trio.sleep(after)
+        for connection, feed in zip(self._connections, feeds, strict=True):
+            connection.join(feed)
 
     def renew(self, why: str) -> None:
         """Make the connections anew, by the symbols' routes as they are now, then break the old."""
@@ -89,26 +112,34 @@ class Group:
             connection.renew(self._ways(line), why)
 
     def _ways(self, line: int) -> list[Way]:
-        one = (self.living or self.collectors)[0]
+        one = next(iter(self.living), self._first)
         return self._recording.ways(line, one, throttled=self.most > 1)
 
-    def _lines_of(self, collector: Collector) -> Lines:
+    def _feeds_of(self, collector: Collector) -> list[OneLine]:
+        """Return a feed for each line of a symbol that begins, or that moves to here."""
         recording, settings = self._recording, self._recording.settings
-        lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
-        recording.lines[collector.symbol] = lines
-        return lines
+        if (lines := recording.lines_of(collector)) is not None:
+            feeds = heirs_of(lines)
+        else:
+            parts = settings.lines, settings.ping_interval, recording.deals
+            lines, new = new_lines(collector, *parts)
+            feeds = [*new]
+            recording.lines[collector.symbol] = lines
+            assert self._everybody is not None  # noqa: S101 - the group runs
+            self._everybody.start_soon(self._record_symbol, collector)
+        self._moved.add(feeds[0].moved)
+        return feeds
 
     def _broken(self, line: int, error: Exception) -> None:
-        for collector in self.collectors:
-            for feed in list(self._recording.lines[collector.symbol].feeds):
-                if feed.name == str(line + 1):
+        for lines in self._recording.lines.values():
+            for feed in list(lines.feeds):
+                if feed.name == str(line + 1) and feed.moved in self._moved:
                     feed.broken(error)
 
     async def _record_symbol(self, collector: Collector) -> None:
         await collector.run()
         # It was stopped by its errors. If it was the last one, the program's end says the same.
-        others = any(not other.stopped for other in self._recording.collectors)
-        if others and not collector.has_successor:
+        if any(not other.stopped for other in self._recording.collectors):
             recording = self._recording
             watch.show(final_report([recording.stats_of(collector)], recording.seconds))
 
@@ -134,22 +165,25 @@ class Groups:
         self._all += new
         return new
 
-    def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> set[Collector]:
+    def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> list[Collector]:
         """Let groups of which all symbols get the same other routes go on by those, without a gap.
 
-        `routes` are those of the symbols that get others, `why` a few words about it. Returns the
-        symbols that go on; of the others the neighbours stay where they are.
+        `routes` are those of the symbols that get others, `why` a few words about it. Returns
+        those of them that are in no group now: they are to be assigned to one, to which they move,
+        and their neighbours stay where they are.
         """
-        rerouted: set[Collector] = set()
+        moving: list[Collector] = []
+        for one, route in routes.items():
+            one.settings = attrs.evolve(one.settings, route=route)
         for group in self._all:
             living = group.living
-            new = {routes.get(one) for one in living}
-            if len(new) == 1 and (route := new.pop()) is not None:
-                for one in living:
-                    one.settings = attrs.evolve(one.settings, route=route)
+            changed = [one for one in living if one in routes]
+            if changed and len({routes.get(one) for one in living}) == 1:
                 group.renew(why)
-                rerouted.update(living)
-        return rerouted
+            elif changed:
+                group.collectors[:] = [one for one in living if one not in routes]
+                moving += changed
+        return moving
 
     def _assigned(
         self, groups: Sequence[Group], those: Sequence[Collector], rates: Mapping[str, float]

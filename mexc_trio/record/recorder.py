@@ -191,10 +191,11 @@ async def _run(
 def _begin(
     recording: Recording, groups: Groups, nursery: trio.Nursery, collectors: Sequence[Collector]
 ) -> None:
-    """Start the nurseries of symbols, a group for each connection; their views come later."""
+    """Start the nurseries of symbols that are new, and the connections of all; views come later."""
+    new = [one for one in collectors if recording.lines_of(one) is None]
     for group in groups.assign(collectors):
         nursery.start_soon(_record_group, recording, nursery, group)
-    _make_views(recording, nursery, collectors)
+    _make_views(recording, nursery, new)
 
 
 def _make_views(recording: Recording, nursery: trio.Nursery, of: Sequence[Collector]) -> None:
@@ -204,7 +205,7 @@ def _make_views(recording: Recording, nursery: trio.Nursery, of: Sequence[Collec
 
 async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
     """Record the symbols of one connection; when no symbol at all is left, end everything."""
-    await group.run()
+    await group.run(everybody)
     if recording.has_failed:
         everybody.cancel_scope.cancel()  # there may be a list to follow still
 

@@ -154,6 +154,11 @@ class Recording:
             collector.writer.engine if collector.writer else TableEngine.STRIPELOG,
         )
 
+    def lines_of(self, collector: Collector) -> Lines | None:
+        """Return the lines of a symbol, if it has begun."""
+        lines = self.lines.get(collector.symbol)
+        return lines if lines is not None and lines.collector is collector else None
+
     def connected_lines(self, collector: Collector) -> int:
         """Return how many of a symbol's lines are connected."""
         lines = self.lines.get(collector.symbol)

@@ -147,11 +147,7 @@ async def _apply(
     for collector in gone:
         collector.let_go(WITHOUT)
     before = [one for one in recording.collectors if one not in added]
-    routes = _changed("route", before, old, new)
-    rerouted = groups.reroute(routes, _ANEW)
-    anew = [one for one in routes if one not in rerouted]
-    for collector in anew:
-        collector.step_down(_ANEW)
+    moving = groups.reroute(_changed("route", before, old, new), _ANEW)
     for collector in recording.collectors:
         if collector.symbol in unwanted:
             collector.failure = None  # whatever it was stopped by is nobody's concern any more
@@ -162,11 +158,8 @@ async def _apply(
         discovery.settings = new
         for symbol in new.symbols:
             discovery.forget(symbol)  # it is not on the list's account any more
-    begin(added)
+    begin([*added, *moving])
     await _change_channels(recording, _changed("channels", before, old, new), make_views)
-    for collector in anew:
-        await collector.ended.wait()  # it writes to the same table
-    begin([await _successor(recording, collector) for collector in anew])
     return _told(recording, old, new, changed, added, gone)
 
 
@@ -189,18 +182,11 @@ async def _change_channels(
     wanted = [attrs.evolve(one.settings, channels=names) for one, names in changed.items()]
     admitted = await recording.with_room(wanted) if wanted else []
     for collector, settings in zip(changed, admitted, strict=True):
-        lines = recording.lines.get(collector.symbol)
-        if lines is not None and lines.collector is collector:
+        if lines := recording.lines_of(collector):
             lines.record_channels(settings.channels)
         else:  # it has no connection yet
             collector.record_channels(settings.channels)
     make_views([*changed])
-
-
-async def _successor(recording: Recording, collector: Collector) -> Collector:
-    successor = await recording.add(collector.symbol)
-    successor.ledger.lost(Cause.SYMBOL_STOPPED, _ANEW)
-    return successor
 
 
 async def _add(recording: Recording, new: Settings) -> list[Collector]:

@@ -142,19 +142,21 @@ async def test_routes_and_channels_change_and_who_keeps_them_is_not_touched(
 
 
 async def test_who_shares_connections_goes_on_without_a_gap(tmp_path: Path) -> None:
-    """By other routes, with other channels, beside one that comes and goes."""
+    """By other routes, all at once or some of them, with other channels, beside a new one."""
     shared: dict[str, Any] = {"lines": 2, "symbols_per_connection": 4, "linger": 0.2}
     names = f"{BTC} {ETH} {SOL}"
     async with open_exchange(rate=20.0, shared=True) as exchange:
 
-        async def are_subscribed(symbols: str, *channels: Channel, accepted: int) -> None:
-            """Wait until two connections, of so many that there ever were, have all this."""
+        async def are_subscribed(
+            symbols: str, *channels: Channel, accepted: int, connections: int = 2
+        ) -> None:
+            """Wait until so many connections, of so many that there ever were, have all this."""
             wanted = {symbol: [{*channels}] * 2 for symbol in symbols.split()}
             with trio.fail_after(DEADLINE):
                 await exchange.until(
                     lambda: (
                         exchange.accepted >= accepted
-                        and exchange.connections == 2
+                        and exchange.connections == connections
                         and {one: channels_of(exchange, one) for one in exchange.symbols} == wanted
                     )
                 )
@@ -162,13 +164,20 @@ async def test_who_shares_connections_goes_on_without_a_gap(tmp_path: Path) -> N
         write(tmp_path, exchange.url, names, **shared)
         async with running(tmp_path) as program:
             await are_subscribed(names, *CHANNELS, accepted=2)
+            apart = ""
+            for symbol in (SOL, ETH):  # the one to connections of its own, the other to those
+                apart += f"[{symbol}]\nroute = from:127.0.0.2\n"
+                write(tmp_path, exchange.url, names, apart, **shared)
+                program.process.send_signal(signal.SIGHUP)
+                await are_subscribed(names, *CHANNELS, accepted=4, connections=4)
+                await says(program, f"{symbol}: new connections have replaced the old ones")
             more = f"{names} {ADA}"
             write(tmp_path, exchange.url, more, **shared, route="from:127.0.0.1")
             program.process.send_signal(signal.SIGHUP)
-            await are_subscribed(more, *CHANNELS, accepted=4)
+            await are_subscribed(more, *CHANNELS, accepted=8, connections=4)
             write(tmp_path, exchange.url, names, **shared, channels="deal,funding")
             program.process.send_signal(signal.SIGHUP)
-            await are_subscribed(names, "deal", "funding.rate", accepted=6)
+            await are_subscribed(names, "deal", "funding.rate", accepted=12, connections=4)
             exchange.silence()
             for symbol in (BTC, ETH, SOL):
                 await last_deal(program, exchange, symbol)

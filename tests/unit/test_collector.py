@@ -31,7 +31,7 @@ from mexc_trio.record.collector import (
     Collector,
 )
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.lines import Lines
+from mexc_trio.record.line_feed import new_lines
 from mexc_trio.rows import CHANNELS, Gap
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -67,7 +67,7 @@ class Rig:
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
-        feeds = [Lines(one, 1, 15).feeds[0] for one in collectors]
+        feeds = [new_lines(one, 1, 15)[1][0] for one in collectors]
         connection = Connection([Way(URL, dial_of(self.line))], feeds, 15, self.journal.flush)
         self.nursery.start_soon(connection.run)
         for collector in collectors:

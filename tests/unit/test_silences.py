@@ -28,7 +28,7 @@ from mexc_trio.filled import Filled
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.lines import LineFeed, Lines
+from mexc_trio.record.line_feed import LineFeed, new_lines
 from mexc_trio.rhythm import PAUSE
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
@@ -95,11 +95,10 @@ class Day:
         ledger = Ledger(BTC, queue, journal.queue("gaps"))
         ledger.program_started(Cause.PROGRAM_STOPPED, "killed")
         chosen = SymbolSettings(symbol=BTC, table="btc", max_errors=10**9, linger=1.0)
-        lines = Lines(
-            Collector(chosen, queue, ledger, as_async(MemoryStore())), self.world.lines, 15.0
-        )
+        collector = Collector(chosen, queue, ledger, as_async(MemoryStore()))
+        _, feeds = new_lines(collector, self.world.lines, 15.0)
         cut = self.now + self.pause(self.world.cuts)
-        self._turns = {feed.name: self.now + 1 for feed in lines.feeds}
+        self._turns = {feed.name: self.now + 1 for feed in feeds}
         self._due = {channel: self._next(channel) for channel in CHANNELS}
         watched = self.now
         while self.now < until:
@@ -108,19 +107,19 @@ class Day:
             self.now = at
             if at == cut:
                 cut = at + self.pause(self.world.cuts)
-                for feed in lines.feeds:
+                for feed in feeds:
                     self._lose(feed)
-            for feed in lines.feeds:
+            for feed in feeds:
                 if self._turns[feed.name] <= at:
                     self._turn(feed)
             if at >= watched + WATCH_INTERVAL:
                 watched = at
-                for feed in lines.feeds:
+                for feed in feeds:
                     self._watch(feed)
             for channel in CHANNELS:
                 if self._due[channel] <= at:
                     self._due[channel] = self._next(channel)
-                    self._bring(channel, lines.feeds)
+                    self._bring(channel, feeds)
 
     def pause(self, mean: float) -> float:
         """Return some seconds."""

@@ -12,13 +12,15 @@ from trio.testing import MockClock
 
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import connection as connection_module
-from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.exchange.connection import WARM_UP, Connection, Way
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.line_feed import new_lines
 from mexc_trio.record.lines import Lines
+from mexc_trio.record.moving import heirs_of, hold
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -100,13 +102,14 @@ async def rigged(
                 )
                 queue = journal.queue("btc")
                 ledger = Ledger(BTC, queue, journal.queue("gaps"))
-                lines = Lines(Collector(settings, queue, ledger, as_async(store)), number, 15)
+                collector = Collector(settings, queue, ledger, as_async(store))
+                lines, feeds = new_lines(collector, number, 15)
                 nursery.start_soon(lines.collector.run)
                 connections = []
                 dead = Line(exchanges, exchange, refusals=10**6)
-                for feed in lines.feeds:
+                for feed in feeds:
                     ways = [Way(URL, dial_of(Line(exchanges, exchange)))]
-                    if last_is_dead and feed is lines.feeds[-1]:
+                    if last_is_dead and feed is feeds[-1]:
                         ways.insert(0, Way(URL, dial_of(dead)))
                     connection = Connection(
                         ways, [feed], 15, journal.flush, name=feed.name, go_back=GO_BACK
@@ -459,14 +462,14 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_e
         queue = journal.queue("btc")
         ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=True)
         settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
-        lines = Lines(Collector(settings, queue, ledger, as_async(MemoryStore())), 1, 15)
+        collector = Collector(settings, queue, ledger, as_async(MemoryStore()))
+        lines, (old,) = new_lines(collector, 1, 15)
         began = wall_clock_ms()
 
         def message(channel: Channel, mt: str) -> Data:
             ts = began + int(trio.current_time() * 1000)
             return Data(BTC, channel, [Row(ts, mt, f"{ts}|1|1")])
 
-        old = lines.feeds[0]
         for channel in CHANNELS:
             old.subscribed(channel)
         heir = old.heir()
@@ -494,3 +497,31 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_e
         heir.data(message("deal", "d"))
         assert queue.marks.sure == 0
         assert last in lines.feeds
+
+
+async def test_a_symbol_moves_to_another_connection_once_that_has_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """For as long as nobody answers there, it is heard where it was; then there, without a gap."""
+    async with rigged(tmp_path, 1) as rig:
+        await rig.connected(1)
+        await trio.sleep(3)
+        feeds = heirs_of(rig.lines)
+        rig.dead.refusals = 4
+        await trio.sleep(WARM_UP)
+        other = Connection([Way(URL, dial_of(rig.dead))], feeds, 15, rig.journal.flush)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.run)
+            nursery.start_soon(hold, rig.lines, feeds[0].moved)
+            await trio.sleep(5)
+            assert len(rig.dead.dialled) > 1
+            (old,) = rig.exchange.opened
+            assert old.subscriptions[BTC]
+            await rig.exchange.until(lambda: rig.exchange.accepted == 2)
+            await rig.exchange.until(lambda: not old.subscriptions.get(BTC))
+            assert rig.lines.feeds == feeds
+            await trio.sleep(5)
+            await rig.has_each_deal_once()
+            assert rig.gaps() == []
+            assert rig.collector.counts.errors == 0
+            nursery.cancel_scope.cancel()
