@@ -171,7 +171,7 @@ def test_damage_anywhere_is_found(tmp_path: Path) -> None:
     file = data(tmp_path / "data")
     sound = file.read_bytes()
     chance = random.Random(1)
-    for position in chance.sample(range(len(sound)), 12):
+    for position in chance.sample(range(len(sound)), 8):
         wrong = bytearray(sound)
         wrong[position] ^= 0x10
         file.write_bytes(wrong)
@@ -529,7 +529,7 @@ def test_a_table_that_grows_meanwhile(server: ClickHouseServer, tmp_path: Path) 
     thread = threading.Thread(target=grow)
     thread.start()
     try:
-        for _ in range(10):
+        for _ in range(5):
             assert gather(settings, ()).problems == []
     finally:
         stop.set()
