@@ -53,7 +53,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
 
     class Silent:
         name, database, concurrency = "nowhere", "mexc_data", 1
-        replicated, hosts, quorum = False, (), 0
+        replicated, hosts, quorum, one_thread = False, (), 0, False
 
         def query(self, sql: str) -> list[tuple[str, ...]]:
             """Answer as an empty server of today."""
