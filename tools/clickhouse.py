@@ -277,7 +277,14 @@ class ClickHouseServer:
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            try:
+                self.start()
+            except DriverError as error:
+                if "already in use" not in str(error):
+                    raise
+                # Somebody has taken it since it was looked for; nobody knows of ours yet.
+                self.http_port = free_port()
+                self.start()
         except BaseException:
             self.close()
             raise
