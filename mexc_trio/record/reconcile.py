@@ -145,7 +145,8 @@ class Reconciler:
                 detail += ", those that could be read"
             self.gap(Cause.JOURNAL_LOST, detail, end if newest is None else newest, end)
         if not rows:
-            queue.began = now()
+            # Rows may have come before the store answered.
+            queue.began = min(queue.first_time(queue.acked) or now(), now())
         queue.move_head(queue.acked, rows)
 
     async def _watch(self, rows: int) -> None:

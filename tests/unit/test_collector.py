@@ -32,7 +32,7 @@ from mexc_trio.record.collector import (
 )
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.line_feed import new_lines
-from mexc_trio.rows import CHANNELS, Gap
+from mexc_trio.rows import CHANNELS, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
 from tools.exchange import Exchange, open_exchange
@@ -131,6 +131,20 @@ async def test_what_is_sent_is_stored_to_the_last_digit_and_in_order(
         assert collector.counts.appended["dl"] == 1
         assert collector.counts.skipped == 1
         assert rig.gaps() == []
+
+
+async def test_a_table_begins_with_the_first_row_that_waits_for_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Not when the store answers: if the table is lost, its gap leaves out no row of it."""
+    async with rigged(tmp_path) as rig:
+        collector = rig.collector()
+        at = 1_000
+        collector.data(Data(BTC, "deal", [Row(at, "d", "109170|12|2")]))
+        rig.start(collector)
+        await trio.sleep(5)
+        assert rig.store.tables["btc"]
+        assert rig.journal.queue("btc").began == at
 
 
 @pytest.mark.parametrize("linger", [0.0, 1.0, 30.0])
