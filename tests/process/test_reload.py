@@ -108,6 +108,7 @@ async def test_routes_and_channels_change_and_who_keeps_them_is_not_touched(
         async with running(tmp_path) as program:
             for symbol in (BTC, ETH, SOL):
                 await exchange.subscribed(symbol)
+            await exchange.push(ETH, "ticker")  # of which there are few
             await program.journaled(300)
             write(tmp_path, exchange.url, names, linger=0.2, sections=section(
                 BTC, route="from:127.0.0.1", max_errors="7"
