@@ -158,9 +158,10 @@ def coverage(
 def _unaccounted(
     channel: Channel, first: Span, pauses: Sequence[Span], ledger: Sequence[LedgerGap]
 ) -> tuple[bool, list[Span]]:
-    """Return whether the time before a channel's first row needs an account, and silences that do.
+    """Return which silences need an account and have none.
 
-    They have none.
+    The first of the pair says whether the time before the channel's first row, `first`, is one; the
+    second has those between two rows.
     """
     known = gaps_of(ledger, channel)
     # An outage says nothing about a channel's rhythm.

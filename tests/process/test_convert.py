@@ -29,6 +29,7 @@ from tests.support.faults import (
     chance,
     compare,
     compare_all,
+    kill_in_rewriting,
     opened,
     recording,
     repetitions,
@@ -208,22 +209,9 @@ def test_kill_9_while_a_table_moves_and_is_recorded(
     instants = chance(f"conversion-{victim}-{mortal_server is not None}")
     kills = repetitions(1)
     with recording(tmp_path, mortal_server, linger="0") as (exchange, recorder):
-        for number in range(kills):
-            if not recorder.is_running:
-                recorder.start()
-            recorder.stores(50)
-            engine = (TableEngine.MERGETREE, TableEngine.STRIPELOG)[number % 2]
-            RewritingRequest(str(number), ("BTC_USDT",), engine).leave(recorder.journal)
-            recorder.run_for(instants.uniform(0, 0.5))
-            if victim == "recorder":
-                recorder.kill()
-            elif mortal_server is not None:
-                mortal_server.kill()
-                mortal_server.start()
-            else:
-                recorder.kill_engine()
-        if not recorder.is_running:
-            recorder.start()
+        both = (TableEngine.MERGETREE, TableEngine.STRIPELOG)
+        requests = [RewritingRequest(str(n), ("BTC_USDT",), both[n % 2]) for n in range(kills)]
+        kill_in_rewriting(victim, recorder, mortal_server, requests, instants)
         asked = recorder.journal.with_suffix(".request")
         wait_until("nothing is asked for any more", lambda: not asked.exists())
         recorder.stores(50)

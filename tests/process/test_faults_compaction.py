@@ -14,6 +14,7 @@ from tests.support.faults import (
     chance,
     compare,
     compare_gaps,
+    kill_in_rewriting,
     make_tables,
     opened,
     recording,
@@ -80,21 +81,8 @@ def test_kill_9_while_a_table_is_rewritten(
     instants = chance(f"compaction-{victim}-{mortal_server is not None}")
     kills = repetitions(2)
     with recording(tmp_path, mortal_server, linger="0") as (exchange, recorder):
-        for _ in range(kills):
-            if not recorder.is_running:
-                recorder.start()
-            recorder.stores(50)
-            RewritingRequest("a", ()).leave(recorder.journal)
-            recorder.run_for(instants.uniform(0, 0.5))
-            if victim == "recorder":
-                recorder.kill()
-            elif mortal_server is not None:
-                mortal_server.kill()
-                mortal_server.start()
-            else:
-                recorder.kill_engine()
-        if not recorder.is_running:
-            recorder.start()
+        requests = [RewritingRequest("a", ())] * kills
+        kill_in_rewriting(victim, recorder, mortal_server, requests, instants)
         recorder.stores(50)
         done = recorder.asked("compact")
         assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.journal import open_journal
+from mexc_trio.record.requests import RewritingRequest
 from mexc_trio.rows import Gap
 from tests.support.forks import HASTY, Constants, Fork, fork
 from tests.support.running import (
@@ -551,6 +552,34 @@ def compare_all(
     found = compare(exchange.connections(), rows)
     compare_gaps(found.segments, [Gap(*row) for row in gaps])
     return found
+
+
+def kill_in_rewriting(
+    victim: str,
+    recorder: Recorder,
+    server: ClickHouseServer | None,
+    requests: Iterable[RewritingRequest],
+    instants: random.Random,
+) -> None:
+    """Ask for rewritings while rows come, and kill the recorder or the engine within each.
+
+    In the end the recorder runs.
+    """
+    for request in requests:
+        if not recorder.is_running:
+            recorder.start()
+        recorder.stores(50)
+        request.leave(recorder.journal)
+        recorder.run_for(instants.uniform(0, 0.5))
+        if victim == "recorder":
+            recorder.kill()
+        elif server is not None:
+            server.kill()
+            server.start()
+        else:
+            recorder.kill_engine()
+    if not recorder.is_running:
+        recorder.start()
 
 
 @contextmanager
