@@ -16,7 +16,7 @@ import trio
 from mexc_trio.clickhouse.insert_counters import InsertCounters
 from mexc_trio.clickhouse.schema import RowTuple, Store, Table
 from mexc_trio.clickhouse.tables import Numbering
-from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.errors import StoreUnavailable
 
 LONGEST: Final = 16
 """INSERTs that go together at the most. With the rest, other connections are kept busy."""
@@ -27,7 +27,7 @@ class _Insert:
     table: Table
     rows: Sequence[RowTuple]
     numbering: Numbering | None
-    error: StoreError | None = attrs.field(
+    error: Exception | None = attrs.field(
         factory=lambda: StoreUnavailable("this INSERT was not tried")
     )
     """What it ended with; None once it is acknowledged, and not a moment earlier."""
@@ -76,8 +76,8 @@ class Coalescer:
     ) -> None:
         """Insert rows. Once begun it runs to its end, whatever is cancelled.
 
-        After a StoreError the outcome is unknown. With `StoreUnavailable`, it may not have been
-        tried, since another one had met with that in the meantime.
+        After any error the outcome is unknown. With `StoreUnavailable`, it may not have been tried,
+        since another one had met with that in the meantime.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         insert = _Insert(table, rows, numbering)
@@ -154,12 +154,12 @@ class Coalescer:
                 self._outage = error
                 _fail(inserts[number:], error)
                 return
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a bug, too, is nobody else's
                 insert.error = error
             finally:
                 insert.seconds = time.monotonic() - began
 
 
-def _fail(inserts: Sequence[_Insert], error: StoreError | None) -> None:
+def _fail(inserts: Sequence[_Insert], error: StoreUnavailable | None) -> None:
     for insert in inserts:
         insert.error = error

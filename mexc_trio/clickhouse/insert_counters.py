@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.errors import StoreUnavailable
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds up to which INSERTs are counted together."""
@@ -34,7 +34,7 @@ class InsertCounters:
     buckets: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1), init=False)
     """How many took at most so long, by `BOUNDS`, not adding up; the last one is for the rest."""
 
-    def note(self, rows: int, seconds: float, error: StoreError | None) -> None:
+    def note(self, rows: int, seconds: float, error: Exception | None) -> None:
         """Count one."""
         if error is None:
             outcome = Outcome.STORED

@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeAlias
@@ -13,13 +14,13 @@ import attrs
 # what the start of a command takes, and 30 MB. With any value it looks up a day when one is read.
 os.environ["CLICKHOUSE_DRIVER_LASY_DATE_LUT"] = "lazy"
 from clickhouse_driver import Client
-from clickhouse_driver.errors import Error, ServerException
+from clickhouse_driver.errors import Error, LogicalError, ServerException, TypeMismatchError
 
 from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import RowTuple, Table, qualified, quoted
 from mexc_trio.clickhouse.tables import NUMBER, Numbering
-from mexc_trio.errors import MexcTrioError, StoreError, StoreRejected, StoreUnavailable
+from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 from mexc_trio.texts import one_line
 
@@ -270,17 +271,32 @@ class ServerStore:
         )
 
     def _mapped(self, error: BaseException) -> Exception | None:
+        """Return what the server or the driver says as one of our errors; None for any other."""
         if isinstance(error, ServerException):
             refused = not_let_in(error.code, self.name, self.target)
             if refused is not None:
                 return refused
             return error_of(error.code, error.message, self.name)
         text = one_line(str(error).strip() or type(error).__name__, 300)
-        # The driver does not map what a server causes that closes in the middle of an answer, or
-        # whose answer is nonsense, such as an error's text that is no UTF-8.
+        if isinstance(error, (TypeMismatchError, LogicalError)):
+            return StoreRejected(f"{self.name}: the rows do not fit their table: {text}")
+        # The driver does not map what a server causes that closes in the middle of an answer.
         if isinstance(error, (Error, OSError, EOFError)):
             return StoreUnavailable(f"{self.name} cannot be reached: {text}")
-        if isinstance(error, Exception) and not isinstance(error, MexcTrioError):
+        if isinstance(error, Exception) and _was_reading_an_answer(error):
             log.debug("%s", self.name, exc_info=error)
             return StoreUnavailable(f"{self.name} answers what cannot be understood: {text}")
         return None
+
+
+def _was_reading_an_answer(error: Exception) -> bool:
+    """Whether the driver failed at what a server sent, such as an error's text that is no UTF-8.
+
+    It may raise anything then. What is raised elsewhere is an error of this program, which would be
+    tried again for ever if it were taken for an outage.
+    """
+    return any(
+        frame.f_code.co_name.startswith("receive_")
+        and frame.f_globals.get("__name__", "").startswith("clickhouse_driver.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -285,6 +286,19 @@ def test_an_answer_that_is_nonsense(hello: bytes) -> None:
             store.query("SELECT 1")
         assert "answers what cannot be understood" in str(caught.value)
         thread.join(DEADLINE)
+
+
+def test_an_error_of_this_program_is_no_outage(store: Store) -> None:
+    """Else it would be tried again for ever, with all tables waiting; the next call works."""
+    with pytest.raises(ValueError, match="zip"):
+        store.append(BTC, [(1, "d", "1|1|1"), (2, "d")])
+    with pytest.raises(AttributeError):
+        store.append(BTC, [(1, "d", cast("str", None))])
+    for odd in ((1, "no such type", "1|1|1"), (2**64, "d", "1|1|1")):
+        with pytest.raises(StoreRejected, match="do not fit their table"):
+            store.append(BTC, [odd])
+    store.append(BTC, numbered(0, 1))
+    assert schema.count(store, "btc") == 1
 
 
 def test_server_restart_between_two_calls(clickhouse_server: ClickHouseServer) -> None:
