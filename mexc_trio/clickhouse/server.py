@@ -273,10 +273,8 @@ class ServerStore:
     def _mapped(self, error: BaseException) -> Exception | None:
         """Return what the server or the driver says as one of our errors; None for any other."""
         if isinstance(error, ServerException):
-            refused = not_let_in(error.code, self.name, self.target)
-            if refused is not None:
-                return refused
-            return error_of(error.code, error.message, self.name)
+            code, name = error.code, self.name
+            return not_let_in(code, name, self.target) or error_of(code, error.message, name)
         text = one_line(str(error).strip() or type(error).__name__, 300)
         if isinstance(error, (TypeMismatchError, LogicalError)):
             return StoreRejected(f"{self.name}: the rows do not fit their table: {text}")
