@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import Table, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import Table, market_table
 
 DISTRIBUTIONS = ("chdb", "chdb-core")
 COMPANIONS = ("pandas", "pyarrow", "numpy", "python-dateutil", "tzdata", "six", "pytz")

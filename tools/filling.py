@@ -1,6 +1,8 @@
 """Tables as months of recording leave them, made by the engine in minutes."""
 
-from mexc_trio.clickhouse.schema import RowTuple, Store, market_table, prepare
+from mexc_trio.clickhouse.schema import Store, prepare
+from mexc_trio.clickhouse.tables import market_table
+from mexc_trio.rows import RowTuple
 from tools.market import Market, truth
 
 START = 1_735_689_600_000  # 2025-01-01

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import attrs
 import cyclopts
 import trio
 
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.schema import GAPS, Store
+from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
@@ -32,6 +32,9 @@ from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, Row
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
+
+if TYPE_CHECKING:
+    from mexc_trio.clickhouse.schema import Store
 
 
 @attrs.define(eq=False)

@@ -12,11 +12,16 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import RowTuple, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import market_table
 from tools.market import Market, truth
+
+if TYPE_CHECKING:
+    from mexc_trio.rows import RowTuple
 
 SYMBOL = "BTC_USDT"
 START = 1_788_307_200_000

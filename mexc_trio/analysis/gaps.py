@@ -11,7 +11,8 @@ from typing import Final
 import attrs
 
 from mexc_trio.analysis.survey import Survey, survey, time_sql
-from mexc_trio.clickhouse.schema import GAPS, Readable, Table, literal
+from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.tables import GAPS, Table
 from mexc_trio.filled import DEALS_SQL, FILLED_SQL, FIRST_SQL, WHOLE_SQL, Filled
 from mexc_trio.rows import Channel
 from mexc_trio.spans import Span, union, without

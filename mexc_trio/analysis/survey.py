@@ -17,7 +17,6 @@ from mexc_trio.clickhouse import repair
 from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import (
     Readable,
-    Table,
     count,
     known_rows,
     known_sizes,
@@ -25,7 +24,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.clickhouse.tables import in_order, is_numbered
+from mexc_trio.clickhouse.tables import Table, in_order, is_numbered
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 
 

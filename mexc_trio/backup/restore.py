@@ -22,7 +22,7 @@ from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
-from mexc_trio.clickhouse.schema import RowTuple, Store, columns, count, prepare, qualified
+from mexc_trio.clickhouse.schema import Store, columns, count, prepare, qualified
 from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
 from mexc_trio.errors import FileError, StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
@@ -36,6 +36,8 @@ from mexc_trio.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mexc_trio.rows import RowTuple
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mexc_trio.cli import commands as commands
-from mexc_trio.cli import files as files
+# Imported for the commands that they add to the app.
+from mexc_trio.cli import commands, files  # noqa: F401
 from mexc_trio.cli.app import app
 from mexc_trio.errors import INTERRUPTED, MexcTrioError, UsageError, leaves
 from mexc_trio.logs import end_with

@@ -33,9 +33,10 @@ from mexc_trio.clickhouse.insert_counters import InsertCounters
 from mexc_trio.clickhouse.interruptible import interruptible
 from mexc_trio.clickhouse.refusals import SAY_AGAIN, Refusals
 from mexc_trio.clickhouse.scheduler import Backlogged, InsertScheduler
-from mexc_trio.clickhouse.schema import RowTuple, Store, Table
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.schema import Store
+from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable
+from mexc_trio.rows import RowTuple
 
 log = logging.getLogger(__name__)
 

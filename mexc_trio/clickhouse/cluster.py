@@ -13,8 +13,9 @@ from typing import Any, Final
 import attrs
 
 from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import Store, Table, literal, quoted
+from mexc_trio.clickhouse.schema import Store, literal, quoted
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
 OVER_ALL: Final = "_all"

@@ -14,9 +14,10 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.insert_counters import InsertCounters
-from mexc_trio.clickhouse.schema import RowTuple, Store, Table
-from mexc_trio.clickhouse.tables import Numbering
+from mexc_trio.clickhouse.schema import Store
+from mexc_trio.clickhouse.tables import Numbering, Table
 from mexc_trio.errors import StoreUnavailable
+from mexc_trio.rows import RowTuple
 
 LONGEST: Final = 16
 """INSERTs that go together at the most. With the rest, other connections are kept busy."""

@@ -20,7 +20,6 @@ from mexc_trio.clickhouse.replicas import refuse_replicas
 from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, digest, size_of
 from mexc_trio.clickhouse.schema import (
     Store,
-    Table,
     columns,
     count,
     engine_of,
@@ -29,7 +28,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.clickhouse.tables import NUMBER, TableEngine, in_order
+from mexc_trio.clickhouse.tables import NUMBER, Table, TableEngine, in_order
 from mexc_trio.errors import StoreUnavailable, TableDamaged
 
 _BLOCK: Final = 65_536

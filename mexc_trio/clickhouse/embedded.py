@@ -13,8 +13,7 @@ import attrs
 
 from mexc_trio.clickhouse import stripelog
 from mexc_trio.clickhouse.engine import Engine
-from mexc_trio.clickhouse.engine_config import DATABASE as DATABASE
-from mexc_trio.clickhouse.engine_config import RECORDER
+from mexc_trio.clickhouse.engine_config import DATABASE, RECORDER
 from mexc_trio.clickhouse.index_memory import inserts_by_file
 from mexc_trio.clickhouse.schema import qualified
 from mexc_trio.clickhouse.server import ServerStore

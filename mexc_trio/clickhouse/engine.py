@@ -21,7 +21,7 @@ from urllib.parse import quote
 import attrs
 
 from mexc_trio.clickhouse import engine_config, stripelog
-from mexc_trio.clickhouse.engine_access import Access as Access
+from mexc_trio.clickhouse.engine_access import Access
 from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
 from mexc_trio.clickhouse.ports import free_port, is_free

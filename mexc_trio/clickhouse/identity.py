@@ -7,7 +7,8 @@ the database that no other on that machine has.
 
 import attrs
 
-from mexc_trio.clickhouse.schema import GAPS, Readable, literal
+from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.errors import StoreError
 
 _NO_UUID = "00000000-0000-0000-0000-000000000000"

@@ -7,7 +7,8 @@ import attrs
 
 from mexc_trio.clickhouse.repair import select
 from mexc_trio.clickhouse.schema import Readable, columns, milliseconds, qualified
-from mexc_trio.clickhouse.tables import NUMBER, RowTuple, Table
+from mexc_trio.clickhouse.tables import NUMBER, Table
+from mexc_trio.rows import RowTuple
 
 MOST_MISSING: Final = 100
 """Places without rows that are told of a table at once."""

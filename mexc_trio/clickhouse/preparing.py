@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from mexc_trio.clickhouse import cluster
 from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import Store, Table, literal, prepare
+from mexc_trio.clickhouse.schema import Store, literal, prepare
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
 log = logging.getLogger(__name__)

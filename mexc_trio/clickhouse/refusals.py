@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.clickhouse.schema import Table
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreError
 
 log = logging.getLogger(__name__)

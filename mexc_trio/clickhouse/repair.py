@@ -15,9 +15,7 @@ import attrs
 
 from mexc_trio.clickhouse.schema import (
     Readable,
-    RowTuple,
     Store,
-    Table,
     columns,
     count,
     literal,
@@ -25,7 +23,9 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreError, StoreRejected, TableDamaged
+from mexc_trio.rows import RowTuple
 from mexc_trio.spans import EARLIEST, LATEST
 
 PUT_ASIDE: Final = re.compile(r".+_(damaged|repaired)_\d{8}_\d{6}")

@@ -11,12 +11,16 @@ from mexc_trio.clickhouse.suitability import (
     kept_by,
     why_unsuitable,
 )
-from mexc_trio.clickhouse.tables import GAPS as GAPS
-from mexc_trio.clickhouse.tables import OF_ALL, WIDE, Numbering, TableEngine
-from mexc_trio.clickhouse.tables import RowTuple as RowTuple
-from mexc_trio.clickhouse.tables import Table as Table
-from mexc_trio.clickhouse.tables import market_table as market_table
+from mexc_trio.clickhouse.tables import (
+    OF_ALL,
+    WIDE,
+    Numbering,
+    Table,
+    TableEngine,
+    market_table,
+)
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
+from mexc_trio.rows import RowTuple
 
 
 class Readable(Protocol):

@@ -18,9 +18,10 @@ from clickhouse_driver.errors import Error, LogicalError, ServerException, TypeM
 
 from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.clickhouse.index_memory import inserts_of
-from mexc_trio.clickhouse.schema import RowTuple, Table, qualified, quoted
-from mexc_trio.clickhouse.tables import NUMBER, Numbering
+from mexc_trio.clickhouse.schema import qualified, quoted
+from mexc_trio.clickhouse.tables import NUMBER, Numbering, Table
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings.targets import ServerTarget
 from mexc_trio.texts import one_line
 
@@ -290,8 +291,7 @@ class ServerStore:
 def _was_reading_an_answer(error: Exception) -> bool:
     """Whether the driver failed at what a server sent, such as an error's text that is no UTF-8.
 
-    It may raise anything then. What is raised elsewhere is an error of this program, which would be
-    tried again for ever if it were taken for an outage.
+    It may raise anything then. Raised elsewhere, it is a bug of ours, and no outage to wait for.
     """
     return any(
         frame.f_code.co_name.startswith("receive_")

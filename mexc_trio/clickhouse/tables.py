@@ -7,7 +7,6 @@ from typing import Final
 import attrs
 
 from mexc_trio import channels
-from mexc_trio.rows import RowTuple as RowTuple
 
 NUMBER: Final = "n"
 """The column of a row's number, of engines that keep no order of their own."""

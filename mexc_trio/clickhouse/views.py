@@ -15,16 +15,8 @@ from typing import Final
 from mexc_trio.channels import ALL, BY_TYPE, OPTIONAL, USUAL
 from mexc_trio.clickhouse.cluster import over_all
 from mexc_trio.clickhouse.recorded_terms import FIELDS, RecordedTerms, read_terms, sql
-from mexc_trio.clickhouse.schema import (
-    Store,
-    Table,
-    columns,
-    literal,
-    market_table,
-    prepare,
-    qualified,
-)
-from mexc_trio.clickhouse.tables import is_numbered, is_wide
+from mexc_trio.clickhouse.schema import Store, columns, literal, prepare, qualified
+from mexc_trio.clickhouse.tables import Table, is_numbered, is_wide, market_table
 from mexc_trio.clickhouse.view_sql import EXACT, FLOATS, NumberSql, definitions
 from mexc_trio.errors import StoreError
 from mexc_trio.symbols import ALL_VIEWS, VIEWS

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mexc_trio.clickhouse.schema import (
-    GAPS,
-    literal,
-    milliseconds,
-    qualified,
-    quoted,
-    recorded_columns,
-)
+from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, quoted, recorded_columns
+from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.export.lines import line
 from mexc_trio.export.source import LINES, ExportSource, Plan
 from mexc_trio.read.selecting import GAP_COLUMNS

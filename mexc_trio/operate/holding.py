@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.identity import identity_of
-from mexc_trio.clickhouse.schema import Readable, Store, columns, count, engines, market_table
+from mexc_trio.clickhouse.schema import Readable, Store, columns, count, engines
 from mexc_trio.clickhouse.suitability import why_unsuitable
-from mexc_trio.clickhouse.tables import OF_ALL
+from mexc_trio.clickhouse.tables import OF_ALL, market_table
 from mexc_trio.errors import StoreRejected
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.ownership import choose

@@ -10,17 +10,9 @@ from collections.abc import Sequence
 import attrs
 
 from mexc_trio.clickhouse.compaction import leftovers_of
-from mexc_trio.clickhouse.schema import (
-    Store,
-    columns,
-    count,
-    engines,
-    known_sizes,
-    market_table,
-    qualified,
-)
+from mexc_trio.clickhouse.schema import Store, columns, count, engines, known_sizes, qualified
 from mexc_trio.clickhouse.suitability import why_unsuitable
-from mexc_trio.clickhouse.tables import OF_ALL
+from mexc_trio.clickhouse.tables import OF_ALL, market_table
 from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.journal import Journal

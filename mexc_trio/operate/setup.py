@@ -6,8 +6,9 @@ from typing import Final
 
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.preparing import prepare_all
-from mexc_trio.clickhouse.schema import GAPS, Store, engines, quoted
+from mexc_trio.clickhouse.schema import Store, engines, quoted
 from mexc_trio.clickhouse.suitability import kept_by
+from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.output import say
 from mexc_trio.record.stats import data_file

@@ -15,7 +15,6 @@ from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
-    GAPS,
     count,
     literal,
     milliseconds,
@@ -23,7 +22,7 @@ from mexc_trio.clickhouse.schema import (
     quoted,
     recorded_columns,
 )
-from mexc_trio.clickhouse.tables import MARKET_COLUMNS, NUMBER, is_numbered, is_wide
+from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, NUMBER, is_numbered, is_wide
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
 from mexc_trio.read.reading import Reader

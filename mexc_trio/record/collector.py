@@ -13,7 +13,6 @@ from trio_util import RepeatedEvent
 from mexc_trio.backoff import Backoff
 from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import (
     ExchangeError,
     Loss,
@@ -31,7 +30,7 @@ from mexc_trio.record.known_contracts import Exists, nobody_knows
 from mexc_trio.record.stats import Counts
 from mexc_trio.record.wide import table_of, widened
 from mexc_trio.record.writer import Writer
-from mexc_trio.rows import Cause, Channel
+from mexc_trio.rows import Cause, Channel, RowTuple
 from mexc_trio.settings import SymbolSettings
 from mexc_trio.spans import LATEST
 from mexc_trio.supervise import supervise

@@ -25,10 +25,10 @@ import attrs
 
 from mexc_trio.clickhouse.numbered import MissingNumbers
 from mexc_trio.clickhouse.repair import same_server_start
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.clickhouse.tables import Numbering
 from mexc_trio.errors import StoreRejected, TableDamaged
 from mexc_trio.record.reconcile import BATCH, OR_AN_OLD_JOURNAL, Reconciler
+from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.identity import NOBODY, Identity, identity_of
 from mexc_trio.clickhouse.preparing import prepare_all
-from mexc_trio.clickhouse.schema import GAPS, Store, Table, columns
+from mexc_trio.clickhouse.schema import Store, columns
+from mexc_trio.clickhouse.tables import GAPS, Table
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.journal import Journal, open_journal

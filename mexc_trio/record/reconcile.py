@@ -15,10 +15,10 @@ import trio
 
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.repair import same_server_start
-from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, TableConflict
 from mexc_trio.journal import Queue
-from mexc_trio.rows import Cause
+from mexc_trio.rows import Cause, RowTuple
 from mexc_trio.spans import now
 
 log = logging.getLogger(__name__)

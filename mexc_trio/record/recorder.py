@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from mexc_trio.clickhouse.schema import GAPS, market_table
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch

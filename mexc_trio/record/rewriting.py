@@ -16,8 +16,7 @@ from trio_util import periodic
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import ENGINE
 from mexc_trio.clickhouse.conversion import is_due
-from mexc_trio.clickhouse.schema import market_table
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import TableEngine, market_table
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.journal import Queue
 from mexc_trio.record.growth import INTERVAL, Growth

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.clickhouse.tables import CONTRACTS
 from mexc_trio.errors import ForeignTable, StoreError
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.wide import table_of
+from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import RowTuple, Table, market_table
-from mexc_trio.clickhouse.tables import OF_ALL, is_wide
+from mexc_trio.clickhouse.tables import OF_ALL, Table, is_wide, market_table
 from mexc_trio.exchange.backfill import Deal
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings import SymbolSettings
 
 _COLUMNS: Final = "columns"

@@ -14,13 +14,13 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.schema import RowTuple, Table
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import Table, TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
 from mexc_trio.record.numbered import NumberedReconciler
 from mexc_trio.record.reconcile import BATCH, GapRecorder, Reconciler, SharedReconciler
 from mexc_trio.record.wide import note_width
+from mexc_trio.rows import RowTuple
 
 log = logging.getLogger(__name__)
 

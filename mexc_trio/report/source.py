@@ -10,8 +10,8 @@ from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
 from mexc_trio.analysis.survey import sizes, time_sql
 from mexc_trio.clickhouse.compaction import is_beside
-from mexc_trio.clickhouse.schema import GAPS, count, qualified, recorded_columns
-from mexc_trio.clickhouse.tables import MARKET_COLUMNS, is_numbered
+from mexc_trio.clickhouse.schema import count, qualified, recorded_columns
+from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, is_numbered
 from mexc_trio.errors import StoreRejected
 from mexc_trio.read.owners import Owners, find_owners
 from mexc_trio.read.reading import Reader

@@ -16,7 +16,7 @@ from mexc_trio.channels import ALL, USUAL
 from mexc_trio.settings.address import Address, parse_address
 from mexc_trio.settings.routes import Route, parse_routes
 from mexc_trio.settings.shards import Shard, parse_shard
-from mexc_trio.settings.symbol import SymbolSettings as SymbolSettings
+from mexc_trio.settings.symbol import SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
     automatic,

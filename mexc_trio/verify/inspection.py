@@ -19,8 +19,8 @@ from mexc_trio.analysis.gaps import (
 from mexc_trio.analysis.insertion_order import OrderedRows, read_order
 from mexc_trio.analysis.row_counts import dealt, hours, only, shapes
 from mexc_trio.analysis.survey import Survey, time_sql
-from mexc_trio.clickhouse.schema import GAPS, Readable
-from mexc_trio.clickhouse.tables import is_numbered
+from mexc_trio.clickhouse.schema import Readable
+from mexc_trio.clickhouse.tables import GAPS, is_numbered
 from mexc_trio.read.owners import Owners, find_owners
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
 from mexc_trio.settings import Settings

@@ -19,12 +19,12 @@ from mexc_trio.analysis.gaps import read_gaps
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.survey import Size, Survey, sizes, survey
 from mexc_trio.clickhouse.compaction import is_beside
-from mexc_trio.clickhouse.embedded import DATABASE
+from mexc_trio.clickhouse.engine_config import DATABASE
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.repair import PUT_ASIDE
-from mexc_trio.clickhouse.schema import GAPS, Readable, Table, recorded_columns
+from mexc_trio.clickhouse.schema import Readable, recorded_columns
 from mexc_trio.clickhouse.stripelog import needs_repair
-from mexc_trio.clickhouse.tables import MARKET_COLUMNS
+from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, Table
 from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
 from mexc_trio.journal import open_journal
 from mexc_trio.journal.ownership import choose

@@ -23,9 +23,11 @@ from mexc_trio.backup.checksum import Checksum
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.repair import rows_at
-from mexc_trio.clickhouse.schema import GAPS, RowTuple, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.journal import open_journal
+from mexc_trio.rows import RowTuple
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tests.support.running import DEADLINE, Embedded, environment, running
 from tools.clickhouse import ClickHouseServer

@@ -10,9 +10,8 @@ import pytest
 
 from mexc_trio.clickhouse import cluster, views
 from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.clickhouse.tables import CONTRACTS, TableEngine
+from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, TableEngine, market_table
 from mexc_trio.errors import StoreRejected
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.replicas import (

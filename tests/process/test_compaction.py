@@ -16,7 +16,8 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import compact, copy_of
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.index_memory import WHILE_RUNNING
-from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
+from mexc_trio.clickhouse.schema import Store
+from mexc_trio.clickhouse.tables import Table, market_table
 from mexc_trio.errors import (
     StoreError,
     StoreRejected,
@@ -27,6 +28,7 @@ from mexc_trio.errors import (
 )
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.record.rewriting import keep_rewriting
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings import Settings
 from tests.support.faults import TALLY, until
 from tests.support.running import server_store

@@ -6,7 +6,8 @@ from pathlib import Path
 import trio
 
 from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.rows import Gap, Row
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget

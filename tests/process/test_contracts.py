@@ -19,8 +19,8 @@ from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
-from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import CONTRACTS, market_table
 from mexc_trio.errors import UsageError
 from mexc_trio.record import terms
 from mexc_trio.record.recording import Recording

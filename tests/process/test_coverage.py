@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mexc_trio.analysis.coverage import Coverage, Silence, coverage
 from mexc_trio.analysis.gaps import FilledGaps, LedgerGap, missed
 from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
+from mexc_trio.clickhouse.schema import Store, prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.filled import Filled
 from mexc_trio.rhythm import FACTOR, PATIENCE
 from mexc_trio.rows import CHANNELS, Cause, Gap

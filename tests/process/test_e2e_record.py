@@ -13,7 +13,8 @@ import trio
 
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import open_store
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.journal import open_journal
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget

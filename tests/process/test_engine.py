@@ -20,14 +20,16 @@ import pytest
 from mexc_trio.clickhouse import engine as engine_module
 from mexc_trio.clickhouse import engine_child, engine_config, ports
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.engine import ADDRESS, Access, Engine
+from mexc_trio.clickhouse.engine import ADDRESS, Engine
+from mexc_trio.clickhouse.engine_access import Access
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
 from mexc_trio.clickhouse.ports import free_port, is_free
-from mexc_trio.clickhouse.schema import RowTuple, count, market_table, prepare
+from mexc_trio.clickhouse.schema import count, prepare
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.journal import open_journal
-from mexc_trio.rows import Row
+from mexc_trio.rows import Row, RowTuple
 from mexc_trio.settings.address import LOOPBACK, Address
 from tests.support.faults import repetitions
 from tests.support.running import DEADLINE, engine_pid, environment

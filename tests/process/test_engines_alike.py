@@ -17,8 +17,8 @@ from mexc_trio import open_store
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, Numbering, TableEngine, market_table
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tests.support.faults import wait_until
 from tools.market import Row

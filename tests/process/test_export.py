@@ -24,8 +24,8 @@ import trio
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
-from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, market_table
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.export import export as export_module
 from mexc_trio.export import formats, source

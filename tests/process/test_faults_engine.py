@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mexc_trio.clickhouse.engine import Access
+from mexc_trio.clickhouse.engine_access import Access
 from mexc_trio.clickhouse.engine_config import RECORDER
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.locks import holder
@@ -35,7 +35,8 @@ APPENDER = f"""
 import sys
 from pathlib import Path
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare, count
+from mexc_trio.clickhouse.schema import prepare, count
+from mexc_trio.clickhouse.tables import market_table
 
 store, table, size = EmbeddedStore(Path(sys.argv[1])), market_table("{TABLE}"), int(sys.argv[2])
 prepare(store, [table])

@@ -9,8 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from mexc_trio.clickhouse.schema import market_table
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import TableEngine, market_table
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tools.clickhouse import ClickHouseServer
 

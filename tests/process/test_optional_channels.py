@@ -15,7 +15,8 @@ from mexc_trio.channels import ALL, OPTIONAL, USUAL
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, columns, market_table, prepare
+from mexc_trio.clickhouse.schema import columns, prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import UsageError
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import plots, series

@@ -17,8 +17,8 @@ import trio
 from mexc_trio import RecordedStore, open_store
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
-from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.schema import Store, prepare
+from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, market_table
 from mexc_trio.errors import StoreRejected, UsageError
 from tests.support.questions import ANSWERS, CONTRACT, Raw, market
 from tests.support.running import DEADLINE, environment, running, server_store

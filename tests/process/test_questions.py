@@ -18,8 +18,8 @@ import pytest
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
-from mexc_trio.clickhouse.tables import CONTRACTS
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import CONTRACTS, market_table
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget

@@ -31,7 +31,8 @@ from mexc_trio.clickhouse import engine_config, open_store
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER
-from mexc_trio.clickhouse.schema import count, market_table, prepare
+from mexc_trio.clickhouse.schema import count, prepare
+from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import StoreUnavailable, UsageError
 from mexc_trio.settings import Settings
 from mexc_trio.settings.address import Address

@@ -15,7 +15,8 @@ import trio
 
 from mexc_trio.clickhouse import documents, engine
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import columns, count, market_table, prepare
+from mexc_trio.clickhouse.schema import columns, count, prepare
+from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.clickhouse.types import parse
 from mexc_trio.errors import StoreError, StoreLocked, StoreUnavailable, TableMissing, UsageError
 from mexc_trio.locks import hold_file

@@ -11,8 +11,7 @@ import trio
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import replicas
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.schema import market_table
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import TableEngine, market_table
 from mexc_trio.journal import Queue, open_journal
 from mexc_trio.record.writer import Writer
 from mexc_trio.rows import Gap

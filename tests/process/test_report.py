@@ -19,7 +19,8 @@ import trio
 from mexc_trio.channels import ALL
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import plots, series

@@ -15,7 +15,8 @@ import pytest
 
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare, qualified
+from mexc_trio.clickhouse.schema import prepare, qualified
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from tests.support import running
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import ClickHouseServer

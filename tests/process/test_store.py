@@ -22,8 +22,9 @@ from mexc_trio.clickhouse import server as server_module
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.error_codes import error_of
-from mexc_trio.clickhouse.schema import GAPS, RowTuple, Store, market_table
+from mexc_trio.clickhouse.schema import Store
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import (
     ForeignTable,
     StoreError,
@@ -32,6 +33,7 @@ from mexc_trio.errors import (
     TableDamaged,
     TableMissing,
 )
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.faults import make_tables, wait_until
 from tests.support.running import DEADLINE

@@ -15,7 +15,8 @@ from mexc_trio.analysis.survey import Size, Survey, sizes
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, Store, market_table, prepare
+from mexc_trio.clickhouse.schema import Store, prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import UsageError
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import hold_file

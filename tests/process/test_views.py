@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mexc_trio.clickhouse import view_sql, views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import StoreError
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
 from tools.market import Row

@@ -18,7 +18,8 @@ from mexc_trio import open_store
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.export.hftbacktest import DEPTH_CLEAR_EVENT
 from tests.support.running import Embedded, Program, Served, Store, running
 from tools.exchange import open_exchange

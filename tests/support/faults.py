@@ -24,10 +24,10 @@ import trio
 
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.engine import Engine
-from mexc_trio.clickhouse.schema import RowTuple
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.journal import open_journal
 from mexc_trio.record.requests import RewritingRequest
-from mexc_trio.rows import Gap
+from mexc_trio.rows import Gap, RowTuple
 from tests.support.forks import HASTY, Constants, Fork, fork
 from tests.support.running import (
     DEADLINE,
@@ -392,8 +392,8 @@ class Recorder:
 def make_tables(server: ClickHouseServer, *tables: str, engine: str = "stripelog") -> None:
     """Make the tables on a server."""
     with closing(server_store(server.url)) as store:
-        made = [schema.market_table(table, engine) for table in tables or (TABLE,)]
-        schema.prepare(store, [*made, schema.GAPS])
+        made = [market_table(table, engine) for table in tables or (TABLE,)]
+        schema.prepare(store, [*made, GAPS])
 
 
 def ask(recorder: Recorder, server: ClickHouseServer | None, sql: str) -> list[tuple[Any, ...]]:

@@ -12,14 +12,13 @@ from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
-from mexc_trio.clickhouse.schema import RowTuple, Table
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
 from mexc_trio.exchange.liveness import Pulse
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import Dial
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket, speak
-from mexc_trio.rows import CHANNELS, Channel
+from mexc_trio.rows import CHANNELS, Channel, RowTuple
 from tools.exchange import Exchange
 
 URL = "ws://exchange/edge"

@@ -23,8 +23,9 @@ import pytest
 
 from mexc_trio.clickhouse import server as server_module
 from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, quoted
-from mexc_trio.clickhouse.tables import CONTRACTS, NUMBER, Numbering
+from mexc_trio.clickhouse.schema import quoted
+from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, NUMBER, Numbering, Table
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tools.clickhouse import (
     DATABASE,

@@ -21,6 +21,7 @@ from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.forks import HASTY, Constants, Fork, fork
 from tools.clickhouse import DATABASE, ClickHouseServer
@@ -250,7 +251,7 @@ class Served:
         for table in (*tables, "gaps"):
             self.server.execute(f"DROP TABLE IF EXISTS {self.database}.`{table}`")
         with closing(server_store(self.url)) as store:
-            schema.prepare(store, [*map(schema.market_table, tables), schema.GAPS])
+            schema.prepare(store, [*map(market_table, tables), GAPS])
 
     def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
         """Read a table in the order of insertion."""

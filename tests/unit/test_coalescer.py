@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
@@ -11,10 +11,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from mexc_trio.clickhouse.coalescer import LONGEST, Coalescer
 from mexc_trio.clickhouse.insert_counters import InsertCounters, Outcome
-from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
-from mexc_trio.clickhouse.tables import Numbering
+from mexc_trio.clickhouse.tables import Numbering, Table, market_table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.rows import RowTuple
 from tests.support.running import DEADLINE
+
+if TYPE_CHECKING:
+    from mexc_trio.clickhouse.schema import Store
 
 ROWS: list[RowTuple] = [(1000, "d", "1|2|1")]
 

@@ -11,14 +11,13 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.remembered import write_pending
 from mexc_trio.rhythm import PATIENCE, RECORDER
-from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
+from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row, RowTuple
 from mexc_trio.spans import LATEST
 
 MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}

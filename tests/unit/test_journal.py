@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from mexc_trio.clickhouse.schema import RowTuple
 from mexc_trio.errors import DiskFull, JournalError, JournalLocked
 from mexc_trio.journal import Journal, database, open_journal, opening
 from mexc_trio.journal.entries import Stored, TableState
@@ -27,6 +26,7 @@ from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.ownership import choose
 from mexc_trio.journal.queue import REMEMBERED
+from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 from tests.support.faults import chance
 from tests.support.running import DEADLINE

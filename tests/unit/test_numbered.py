@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
-from mexc_trio.clickhouse.schema import RowTuple, Table, market_table
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine, market_table
 from mexc_trio.errors import StoreError, StoreUnavailable, TableConflict, TableMissing
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.record.writer import Writer
-from mexc_trio.rows import Cause
+from mexc_trio.rows import Cause, RowTuple
 from tests.support.inmemory import MemoryStore, as_async
 
 BTC = market_table("btc", TableEngine.MERGETREE)

@@ -9,9 +9,10 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.error_codes import error_of
-from mexc_trio.clickhouse.schema import RowTuple, Table
+from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreError, StoreUnavailable, UsageError
 from mexc_trio.record import opening
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import ServerTarget
 from tests.support.running import BTC

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.repair import longest_readable
-from mexc_trio.clickhouse.schema import market_table
+from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import TableDamaged
 
 GOOD, ROWS = 300, 2300

@@ -9,8 +9,7 @@ import pytest
 from mexc_trio.clickhouse.preparing import refuse_strangers
 from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.replicas import ReplicatedStore, lag
-from mexc_trio.clickhouse.schema import market_table
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import TableEngine, market_table
 from mexc_trio.errors import StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.settings.targets import ServerTarget, parse_store
 

@@ -3,17 +3,20 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import trio
 
 from mexc_trio.clickhouse.coalescer import Coalescer
-from mexc_trio.clickhouse.schema import RowTuple, Store, Table, market_table
-from mexc_trio.clickhouse.tables import Numbering
+from mexc_trio.clickhouse.tables import Numbering, Table, market_table
 from mexc_trio.journal import open_journal
 from mexc_trio.record.writer import Writer
+from mexc_trio.rows import RowTuple
 from tests.support.inmemory import MemoryStore, as_async
+
+if TYPE_CHECKING:
+    from mexc_trio.clickhouse.schema import Store
 
 TABLES = 160
 AN_INSERT = 0.25

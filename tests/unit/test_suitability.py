@@ -2,8 +2,8 @@
 
 import pytest
 
-from mexc_trio.clickhouse.schema import GAPS, market_table
 from mexc_trio.clickhouse.suitability import can_be_read, why_unsuitable
+from mexc_trio.clickhouse.tables import GAPS, market_table
 
 OURS = dict(market_table("btc").columns)
 

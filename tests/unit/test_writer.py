@@ -18,8 +18,7 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
-from mexc_trio.clickhouse.schema import GAPS, RowTuple, Table, market_table
-from mexc_trio.clickhouse.tables import Numbering, TableEngine
+from mexc_trio.clickhouse.tables import GAPS, Numbering, Table, TableEngine, market_table
 from mexc_trio.errors import (
     StoreError,
     StoreRejected,
@@ -37,7 +36,7 @@ from mexc_trio.record.writer import (
     SharedWriter,
     Writer,
 )
-from mexc_trio.rows import Cause
+from mexc_trio.rows import Cause, RowTuple
 from tests.support.inmemory import as_async
 
 BTC = market_table("btc")

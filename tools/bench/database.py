@@ -12,8 +12,9 @@ import attrs
 from clickhouse_driver import Client
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import GAPS, market_table, prepare
+from mexc_trio.clickhouse.schema import prepare
 from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from mexc_trio.symbols import table_name
 from tools.bench.frames import Fingerprint, fingerprint

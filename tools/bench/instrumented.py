@@ -19,12 +19,12 @@ import trio
 
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import schema
-from mexc_trio.clickhouse.schema import RowTuple, Table
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.clickhouse.tables import Numbering
+from mexc_trio.clickhouse.tables import Numbering, Table
 from mexc_trio.exchange.tls import TlsStream
 from mexc_trio.journal import Queue
 from mexc_trio.journal.outbox import Outbox
+from mexc_trio.rows import RowTuple
 
 PROVED: Final = 50
 """INSERTs that are followed by a SELECT."""

@@ -9,8 +9,8 @@ from typing import Final
 
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import Store, market_table, prepare
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.schema import Store, prepare
+from mexc_trio.clickhouse.tables import TableEngine, market_table
 from tools.bench.report import Goal, Report, say
 from tools.clickhouse import DATABASE
 

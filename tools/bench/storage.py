@@ -16,20 +16,14 @@ from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.compaction import compact
 from mexc_trio.clickhouse.rewriting import size_of
-from mexc_trio.clickhouse.schema import (
-    RowTuple,
-    Store,
-    Table,
-    market_table,
-    prepare,
-    qualified,
-)
-from mexc_trio.clickhouse.tables import Numbering, TableEngine, is_wide
+from mexc_trio.clickhouse.schema import Store, prepare, qualified
+from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine, is_wide, market_table
 from mexc_trio.exchange.decoding import decode
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue, open_journal
 from mexc_trio.record.wide import widened
 from mexc_trio.record.writer import Writer
+from mexc_trio.rows import RowTuple
 from mexc_trio.settings.sources import load
 from mexc_trio.symbols import table_name
 from tools.bench.database import BOTH, StoreName, databases

@@ -19,8 +19,8 @@ from typing import Any, Final
 from mexc_trio.cli.main import main as program
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import market_table, prepare
-from mexc_trio.clickhouse.tables import CONTRACTS, Numbering, TableEngine
+from mexc_trio.clickhouse.schema import prepare
+from mexc_trio.clickhouse.tables import CONTRACTS, Numbering, TableEngine, market_table
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
