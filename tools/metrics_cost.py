@@ -83,7 +83,7 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
             for channel in CHANNELS:
                 if age is None:
                     break
-                collector.pulses[channel].connected(trio.current_time())
+                collector.liveness[channel].connected(trio.current_time())
                 row = Row(int((time.time() - age) * 1000), "t", "1|1|1|1|0.00000000")
                 collector.data(Data(chosen.symbol, channel, [row], 0, 0))
             made.append(collector)

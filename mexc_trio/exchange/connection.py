@@ -214,8 +214,8 @@ class Connection:
             heir.replaced(new.error)
         old.feeds += new.feeds[number:]  # those that have joined meanwhile
         for feed in old.feeds:
-            for pulse in feed.pulses.values():
-                pulse.connected(trio.current_time())
+            for liveness in feed.liveness.values():
+                liveness.connected(trio.current_time())
         if new.why_replace is not None and new.why_replace.loss is Loss.RENEWED:
             old.replace(new.why_replace)  # its ways were changed meanwhile
         self._session = old

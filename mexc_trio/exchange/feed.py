@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mexc_trio.errors import ExchangeError, UnknownContract
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import Channel
 
@@ -17,8 +17,8 @@ class Feed(Protocol):
         """The contract, as the exchange writes it."""
 
     @property
-    def pulses(self) -> Mapping[Channel, Pulse]:
-        """The rhythm of each channel that is to be subscribed to."""
+    def liveness(self) -> Mapping[Channel, Liveness]:
+        """Of each channel that is to be subscribed to, whether it is alive."""
 
     @property
     def stopped(self) -> bool:

@@ -22,23 +22,23 @@ MOST: Final = 6 * 3600.0
 """Seconds of silence that always do."""
 FACTOR: Final = 5.0
 """How many times its longest pause a channel may be silent."""
-BEATS_TO_LEARN: Final = 20
+FRAMES_TO_LEARN: Final = 20
 """Frames on one connection after which a channel's rhythm is known."""
 
-# The longest pause halves in a quarter of an hour, or in 34 beats if those take longer.
+# The longest pause halves in a quarter of an hour, or in 34 frames if those take longer.
 _FADE_SECONDS: Final = 1300.0
-_FADE_PER_BEAT: Final = 0.98
+_FADE_PER_FRAME: Final = 0.98
 
 
 @attrs.define
-class Pulse:
-    """The rhythm of one channel of one symbol, over all its connections. Times are Trio's."""
+class Liveness:
+    """Whether one channel of one symbol is alive, over all its connections. Times are Trio's."""
 
     channel: Channel
     heard: float | None = attrs.field(default=None, init=False)
     """When the last frame came; None before the first."""
     _last: float = attrs.field(default=0.0, init=False)
-    _beats: int = attrs.field(default=0, init=False)  # on this connection
+    _frames: int = attrs.field(default=0, init=False)  # on this connection
     _known: bool = attrs.field(default=False, init=False)
     _longest: float = attrs.field(default=0.0, init=False)
     _leniency: float = attrs.field(default=1.0, init=False)
@@ -63,20 +63,20 @@ class Pulse:
         if self._asked:
             self._leniency *= 2
         self._last = now
-        self._beats = 0
+        self._frames = 0
         self._asked = False
 
-    def beat(self, now: float) -> None:
+    def note_frame(self, now: float) -> None:
         """Note a frame of this channel."""
         pause = now - self._last
         if pause > 0:  # neither in the same read as the one before, nor not asked for yet
             fade = 1 - pause / _FADE_SECONDS
-            faded = self._longest * (fade if fade > _FADE_PER_BEAT else _FADE_PER_BEAT)
+            faded = self._longest * (fade if fade > _FADE_PER_FRAME else _FADE_PER_FRAME)
             self._longest = pause if pause > faded else faded
         self._last = self.heard = now
         self._asked = False
-        self._beats += 1
-        if self._beats == BEATS_TO_LEARN:
+        self._frames += 1
+        if self._frames == FRAMES_TO_LEARN:
             self._known = True
             self._leniency = 1.0
 
@@ -96,11 +96,11 @@ class Pulse:
         return self._asked and self.silence(now) >= 1.5 * self.patience
 
 
-def keep_rhythms(pulses: dict[Channel, Pulse], channels: Sequence[Channel]) -> None:
-    """Have the rhythms of these channels and of no others; one that is new is not awaited yet."""
-    for gone in pulses.keys() - set(channels):
-        del pulses[gone]
+def keep_channels(liveness: dict[Channel, Liveness], channels: Sequence[Channel]) -> None:
+    """Watch these channels and no others; one that is new is not awaited yet."""
+    for gone in liveness.keys() - set(channels):
+        del liveness[gone]
     for channel in channels:
-        if channel not in pulses:
-            pulses[channel] = pulse = Pulse(channel)
-            pulse.connected(math.inf)
+        if channel not in liveness:
+            liveness[channel] = new = Liveness(channel)
+            new.connected(math.inf)

@@ -214,22 +214,22 @@ class _Session:
         for symbol, feed in list(self._live.items()):
             if feed.stopped:
                 del self._live[symbol]
-                for channel in [*feed.pulses]:
+                for channel in [*feed.liveness]:
                     await self._socket.send_message(unsubscribe(symbol, channel))
 
     def _answer_silence(self) -> ExchangeError | None:
         """Subscribe again to what has gone silent; return why to give up if that did not help."""
         now, why = trio.current_time(), None
         for symbol, feed in list(self._live.items()):
-            for channel, pulse in feed.pulses.items():
-                if pulse.give_up(now):
+            for channel, liveness in feed.liveness.items():
+                if liveness.give_up(now):
                     why = why or ExchangeError(
-                        f"{channel} of {symbol} silent for {pulse.silence(now):.0f} s, "
+                        f"{channel} of {symbol} silent for {liveness.silence(now):.0f} s, "
                         f"and subscribing again did not help",
                         Loss.SILENT,
                     )
-                if pulse.subscribe_again(now):
-                    feed.silent(channel, pulse.silence(now))
+                if liveness.subscribe_again(now):
+                    feed.silent(channel, liveness.silence(now))
                     self._nursery.start_soon(self._subscriptions.ask, feed, (channel,))
         return why
 
@@ -243,9 +243,9 @@ def _dead(message: Data, letter: Data) -> Data:
 def _give(feed: Feed, message: Data, now: float) -> None:
     """Give a feed what is for it: rows, unless they are of a channel that it has not asked for."""
     channel = message.channel
-    if not message.rows or (channel is not None and channel not in feed.pulses):
+    if not message.rows or (channel is not None and channel not in feed.liveness):
         feed.skipped()
         return
     if channel is not None:
-        feed.pulses[channel].beat(now)
+        feed.liveness[channel].note_frame(now)
     feed.data(message)

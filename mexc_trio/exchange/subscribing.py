@@ -119,27 +119,27 @@ class Subscriptions:
         if feed.stopped:
             return
         _expect(feed, trio.current_time())
-        self._asked[feed.symbol] = {*feed.pulses}
-        await self.ask(feed, tuple(feed.pulses))
+        self._asked[feed.symbol] = {*feed.liveness}
+        await self.ask(feed, tuple(feed.liveness))
 
     async def keep_up(self, feed: Feed) -> None:
         """Subscribe to channels that a symbol has got since, and leave those that are gone."""
         asked = self._asked.get(feed.symbol)
         if asked is None:
             return  # its turn is to come
-        for channel in asked - feed.pulses.keys():
+        for channel in asked - feed.liveness.keys():
             asked.discard(channel)
             await self._socket.send_message(unsubscribe(feed.symbol, channel))
-        if new := [channel for channel in feed.pulses if channel not in asked]:
+        if new := [channel for channel in feed.liveness if channel not in asked]:
             asked.update(new)
             for channel in new:
-                feed.pulses[channel].connected(trio.current_time())
+                feed.liveness[channel].connected(trio.current_time())
             self._nursery.start_soon(self.ask, feed, new)
 
     async def ask(self, feed: Feed, channels: Sequence[Channel]) -> None:
         """Subscribe to channels of one symbol and see to it that each is answered."""
         async with self._asking:
-            wanted = [channel for channel in channels if channel in feed.pulses]
+            wanted = [channel for channel in channels if channel in feed.liveness]
             request = _Request(feed.symbol, wanted, self._deals.merged)
             with trio.move_on_after(ACK_TIMEOUT):
                 # Deals alone that are not answered, or refused, are asked for in the plain way.
@@ -179,7 +179,7 @@ class Subscriptions:
             request.channels.remove(channel)
             request.answered()
             self._subscribed(request.symbol)
-            if channel in (feed := self.feeds[request.symbol]).pulses:  # it is still wanted
+            if channel in (feed := self.feeds[request.symbol]).liveness:  # it is still wanted
                 feed.subscribed(channel)
             level = logging.DEBUG if len(self.feeds) > 1 else logging.INFO
             log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
@@ -217,5 +217,5 @@ class Subscriptions:
 
 def _expect(feed: Feed, since: float) -> None:
     """Let a symbol's channels be awaited from then on; never, if that is infinite."""
-    for pulse in feed.pulses.values():
-        pulse.connected(since)
+    for liveness in feed.liveness.values():
+        liveness.connected(since)

@@ -234,13 +234,13 @@ def _ready(collector: Collector, snapshot: Snapshot) -> _Samples:
 
 
 def _rows(collector: Collector, _: Snapshot) -> _Samples:
-    for channel in collector.pulses:
+    for channel in collector.liveness:
         yield f',channel="{channel}"', collector.received[channel]
 
 
 def _last(collector: Collector, _: Snapshot) -> _Samples:
     to_wall = time.time() - trio.current_time()
-    for channel in collector.pulses:
+    for channel in collector.liveness:
         if (heard := collector.heard(channel)) is not None:
             yield f',channel="{channel}"', f"{heard + to_wall:.3f}"
 

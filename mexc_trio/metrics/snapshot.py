@@ -154,7 +154,7 @@ def state_of(collector: Collector, now: float) -> tuple[SymbolState, str]:
 
 def _silent(collector: Collector, now: float) -> dict[Channel, float]:
     """Return the channels that are silent for longer than is usual for them, and for how long."""
-    silences = ((channel, p.silence(now), p.patience) for channel, p in collector.pulses.items())
+    silences = ((channel, p.silence(now), p.patience) for channel, p in collector.liveness.items())
     return {channel: seconds for channel, seconds, patience in silences if seconds >= patience}
 
 
@@ -163,7 +163,7 @@ def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> N
     state, trouble = state_of(collector, now)
     found.states[state] += 1
     if state is not SymbolState.LEFT:
-        found.channels += len(collector.pulses)
+        found.channels += len(collector.liveness)
     if trouble:
         found.troubled[collector.symbol] = trouble
     if state is SymbolState.SILENT:
@@ -172,7 +172,7 @@ def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> N
         found.connected.update(
             one for one in found.line_counters if one.symbols[collector.symbol] > 0
         )
-    for channel in collector.pulses:
+    for channel in collector.liveness:
         if (heard := collector.heard(channel)) is not None:
             at = heard + to_wall
             found.last[channel] = max(found.last.get(channel, 0.0), at)

@@ -21,7 +21,7 @@ from mexc_trio.errors import (
     TooManyErrors,
     UnknownContract,
 )
-from mexc_trio.exchange.liveness import Pulse, keep_rhythms
+from mexc_trio.exchange.liveness import Liveness, keep_channels
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
 from mexc_trio.record.causes import cause_of, detail_of
@@ -61,7 +61,7 @@ class Collector:
     wants_deals: "Callable[[Collector], None]" = lambda collector: None
     """Called when gaps in deals are pending, to be filled."""
     counts: Counts = attrs.field(factory=Counts, init=False)
-    pulses: dict[Channel, Pulse] = attrs.field(init=False)
+    liveness: dict[Channel, Liveness] = attrs.field(init=False)
     failure: MexcTrioError | None = attrs.field(default=None, init=False)
     """Why the symbol was stopped; None while it is recorded or when all were stopped."""
     stopped: bool = attrs.field(default=False, init=False)
@@ -91,7 +91,7 @@ class Collector:
     _deaf_until: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pulses = {channel: Pulse(channel) for channel in self.settings.channels}
+        self.liveness = {channel: Liveness(channel) for channel in self.settings.channels}
         self.received, self.frames = (dict.fromkeys((*ALL, None), 0) for _ in range(2))
         self._lost_at = self.queue.end
         self._pauses = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -103,7 +103,7 @@ class Collector:
 
     def heard(self, channel: Channel) -> float | None:
         """Return when the last frame of a channel came that was taken; None if none has."""
-        return self.pulses[channel].heard if channel in self.latest else None
+        return self.liveness[channel].heard if channel in self.latest else None
 
     @property
     def refusal(self) -> StoreError | None:
@@ -252,7 +252,7 @@ class Collector:
     def record_channels(self, channels: Sequence[Channel]) -> None:
         """Go on with other channels."""
         self.settings = attrs.evolve(self.settings, channels=tuple(channels))
-        keep_rhythms(self.pulses, channels)
+        keep_channels(self.liveness, channels)
         for gone in self.latest.keys() - {*channels, None}:
             del self.latest[gone]
         self.ledger.record_channels(channels)

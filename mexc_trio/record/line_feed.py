@@ -7,7 +7,7 @@ import trio
 
 from mexc_trio.errors import ExchangeError, UnknownContract
 from mexc_trio.exchange.lines import LineSource, Merger
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.subscribing import Deals
 from mexc_trio.record.causes import cause_of, detail_of
@@ -35,7 +35,7 @@ class LineFeed:
 
     _lines: Lines
     name: str
-    pulses: dict[Channel, Pulse] = attrs.field(init=False)
+    liveness: dict[Channel, Liveness] = attrs.field(init=False)
     is_subscribed: bool = attrs.field(default=False, init=False)
     """Whether its connection is subscribed to something of the symbol."""
     _before: "LineFeed | None" = None
@@ -53,13 +53,13 @@ class LineFeed:
 
     def __attrs_post_init__(self) -> None:
         self._collector = self._lines.collector
-        pulses = self._collector.pulses
+        liveness = self._collector.liveness
         if self._before is not None:
-            self.pulses = self._before.pulses
+            self.liveness = self._before.liveness
         elif self._lines.number == 1:
-            self.pulses = pulses
+            self.liveness = liveness
         else:
-            self.pulses = {channel: Pulse(channel) for channel in pulses}
+            self.liveness = {channel: Liveness(channel) for channel in liveness}
 
     @property
     def is_heir(self) -> bool:
@@ -85,7 +85,7 @@ class LineFeed:
         if (merger := self._lines.merger) is None:
             return
         if not merger.is_had(channel):
-            self._collector.pulses[channel].connected(trio.current_time())
+            self._collector.liveness[channel].connected(trio.current_time())
         merger.subscribed(self._joined(merger), channel)
 
     def data(self, message: Data) -> None:
@@ -172,9 +172,9 @@ class LineFeed:
         """Have what comes from now on merged."""
         if self.is_subscribed:
             source = self._joined(merger)
-            for channel in self._silent & self.pulses.keys():
+            for channel in self._silent & self.liveness.keys():
                 merger.silent(source, channel)
-            for channel in self._confirmed & self.pulses.keys():
+            for channel in self._confirmed & self.liveness.keys():
                 merger.subscribed(source, channel)
 
     def leave_merger(self) -> None:

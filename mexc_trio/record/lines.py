@@ -13,7 +13,7 @@ import trio
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.feed import Subscriber
 from mexc_trio.exchange.lines import LineSource, Merger
-from mexc_trio.exchange.liveness import Pulse, keep_rhythms
+from mexc_trio.exchange.liveness import Liveness, keep_channels
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import PONG_TIMEOUT
 from mexc_trio.exchange.subscribing import Deals
@@ -29,7 +29,7 @@ class OneLine(Subscriber, Protocol):
 
     name: str
     """Which line it is of."""
-    pulses: dict[Channel, Pulse]
+    liveness: dict[Channel, Liveness]
     is_subscribed: bool
     """Whether its connection is subscribed to something of the symbol."""
     moved: trio.Event
@@ -84,8 +84,8 @@ class Lines:
     def __attrs_post_init__(self) -> None:
         if self.number > 1:
             self.merger = Merger(self._window)
-        for pulse in self.collector.pulses.values():
-            pulse.connected(math.inf)  # what has not been asked for is not silent
+        for liveness in self.collector.liveness.values():
+            liveness.connected(math.inf)  # what has not been asked for is not silent
 
     @property
     def connected(self) -> int:
@@ -100,7 +100,7 @@ class Lines:
     def record_channels(self, channels: Sequence[Channel]) -> None:
         """Go on with other channels, for which the connections that there are ask in seconds."""
         for feed in self.feeds:
-            keep_rhythms(feed.pulses, channels)
+            keep_channels(feed.liveness, channels)
         if self.merger is not None:
             self.merger.keep(channels)
         if "deal" not in channels:
@@ -162,8 +162,8 @@ class Lines:
         self.merger.missed.clear()
         now = trio.current_time()
         for message in messages:
-            if pulse := self.collector.pulses.get(message.channel or ""):
-                pulse.beat(now)
+            if liveness := self.collector.liveness.get(message.channel or ""):
+                liveness.note_frame(now)
             self.collector.data(message, self._until(message))
 
     def _until(self, message: Data) -> int:

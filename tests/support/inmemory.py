@@ -14,7 +14,7 @@ from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
-from mexc_trio.exchange.liveness import Pulse
+from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import Dial
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket, speak
@@ -63,8 +63,8 @@ class Listener:
     silences: list[tuple[Channel, float]] = attrs.field(factory=list)
     refusals: list[str] = attrs.field(factory=list)
     errors: list[ExchangeError] = attrs.field(factory=list)
-    pulses: Mapping[Channel, Pulse] = attrs.field(
-        factory=lambda: {channel: Pulse(channel) for channel in CHANNELS}
+    liveness: Mapping[Channel, Liveness] = attrs.field(
+        factory=lambda: {channel: Liveness(channel) for channel in CHANNELS}
     )
     changed: trio.Event = attrs.field(factory=trio.Event)
 

@@ -30,7 +30,7 @@ from tools.market import Channel, Row
 ETH = "ETH_USDT"
 SYMBOLS = (BTC, ETH)
 HOURS = 0.25 * REPEAT
-BEAT = 4.0
+PAUSE = 4.0
 """Seconds between two frames of each channel."""
 SEED = int(os.environ.get("MEXC_TRIO_TEST_SEED", "0")) or random.SystemRandom().randrange(10**6)
 GAP_CHANNEL = {"ticker": "ticker", "deal": "deal", "depth.full": "depth"}
@@ -63,7 +63,7 @@ FRAMES: list[str | bytes] = [
 
 @attrs.define(eq=False)
 class Market:
-    """Two contracts whose frames come in their beat, heard or not."""
+    """Two contracts whose frames come regularly, heard or not."""
 
     rig: Rig
     trading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -83,7 +83,7 @@ class Market:
                 for symbol in SYMBOLS:
                     for channel in WIRE_CHANNELS:
                         await self.push(symbol, channel)
-                await trio.sleep(BEAT)
+                await trio.sleep(PAUSE)
 
     async def push(self, symbol: str, channel: Channel) -> None:
         """Send a frame, or note that nobody got it."""
@@ -213,7 +213,7 @@ class Attacker:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Ledger, "received", fail)
-            await trio.sleep(BEAT)
+            await trio.sleep(PAUSE)
 
     @property
     def all(self) -> list[Callable[[], Awaitable[None]]]:
@@ -246,7 +246,7 @@ async def test_hours_of_attacks(
         chance = random.Random(SEED)
         attacker = Attacker(rig, market, chance)
         rig.nursery.start_soon(market.run)
-        await trio.sleep(2 * BEAT)
+        await trio.sleep(2 * PAUSE)
         rig.exchange.handshake = "close"  # so that something is lost, whatever chance brings
         await rig.exchange.drop()
         await trio.sleep(60)

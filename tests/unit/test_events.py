@@ -27,8 +27,8 @@ async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
 def connect(recording: Recording) -> None:
     """Have every channel begin to be silent now."""
     for collector in recording.collectors:
-        for pulse in collector.pulses.values():
-            pulse.connected(trio.current_time())
+        for liveness in collector.liveness.values():
+            liveness.connected(trio.current_time())
 
 
 async def seen(events: Events) -> list[tuple[str, bool, list[str]]]:

@@ -7,32 +7,32 @@ from itertools import islice
 
 import pytest
 
-from mexc_trio.exchange.liveness import BEATS_TO_LEARN, FACTOR, LEAST, MOST, Pulse
+from mexc_trio.exchange.liveness import FACTOR, FRAMES_TO_LEARN, LEAST, MOST, Liveness
 from mexc_trio.exchange.session import WATCH_INTERVAL
 from mexc_trio.rows import Channel
 
 
-def beating(channel: Channel, pause: float, beats: int = 100) -> tuple[Pulse, float]:
-    """Return a pulse that has beaten regularly, and the time of its last beat."""
-    pulse = Pulse(channel)
+def regular(channel: Channel, pause: float, frames: int = 100) -> tuple[Liveness, float]:
+    """Return the liveness of a channel with regular frames, and the time of the last one."""
+    liveness = Liveness(channel)
     now = 1000.0
-    pulse.connected(now)
-    for _ in range(beats):
+    liveness.connected(now)
+    for _ in range(frames):
         now += pause
-        pulse.beat(now)
-    return pulse, now
+        liveness.note_frame(now)
+    return liveness, now
 
 
-def noticed(pulse: Pulse, since: float) -> tuple[float, float]:
+def noticed(liveness: Liveness, since: float) -> tuple[float, float]:
     """Return after how much silence it is subscribed again, and after how much given up."""
     asked = given_up = None
     now = since
     while given_up is None:
         now += WATCH_INTERVAL
         assert now < since + 10 * MOST
-        if pulse.give_up(now):
+        if liveness.give_up(now):
             given_up = now - since
-        elif pulse.subscribe_again(now):
+        elif liveness.subscribe_again(now):
             assert asked is None, "asked twice for one silence"
             asked = now - since
     assert asked is not None
@@ -42,16 +42,16 @@ def noticed(pulse: Pulse, since: float) -> tuple[float, float]:
 @pytest.mark.parametrize("channel", ["ticker", "deal", "depth"])
 def test_a_busy_channel_that_dies_is_noticed_within_a_minute(channel: Channel) -> None:
     """Tens of seconds to the new subscription, and some more to the new connection."""
-    pulse, last = beating(channel, 0.3)
-    asked, given_up = noticed(pulse, last)
+    liveness, last = regular(channel, 0.3)
+    asked, given_up = noticed(liveness, last)
     assert asked <= LEAST + WATCH_INTERVAL
     assert asked + WATCH_INTERVAL < given_up <= 60
 
 
 def test_a_quiet_channel_is_given_time_by_its_own_measure() -> None:
     """A contract with a deal every two minutes is not suspected after a few of them."""
-    pulse, last = beating("deal", 120.0)
-    asked, given_up = noticed(pulse, last)
+    liveness, last = regular("deal", 120.0)
+    asked, given_up = noticed(liveness, last)
     assert FACTOR * 120 <= asked < FACTOR * 120 + 2 * WATCH_INTERVAL
     assert given_up < 10 * 120
 
@@ -63,30 +63,30 @@ def test_before_a_rhythm_is_known_a_channel_has_the_time_of_a_quiet_one(
     channel: Channel, patience: float
 ) -> None:
     """A channel that never says anything is noticed, too."""
-    pulse = Pulse(channel)
-    pulse.connected(50.0)
-    assert pulse.patience == patience
-    pulse.connected(70.0)
-    asked, given_up = noticed(pulse, 70.0)
+    liveness = Liveness(channel)
+    liveness.connected(50.0)
+    assert liveness.patience == patience
+    liveness.connected(70.0)
+    asked, given_up = noticed(liveness, 70.0)
     assert patience <= asked < patience + 2 * WATCH_INTERVAL
     assert given_up <= 1.5 * patience + WATCH_INTERVAL
 
 
 def test_a_long_pause_counts_before_the_rhythm_is_known() -> None:
     """Nobody waits for twenty deals of a contract that has one in two hours."""
-    pulse = Pulse("deal")
-    pulse.connected(0)
-    pulse.beat(1200.0)
-    assert pulse.patience == FACTOR * 1200
+    liveness = Liveness("deal")
+    liveness.connected(0)
+    liveness.note_frame(1200.0)
+    assert liveness.patience == FACTOR * 1200
 
 
 def test_a_frame_ends_the_suspicion() -> None:
     """Having been subscribed again and heard of, a channel is asked anew at its next silence."""
-    pulse, last = beating("depth", 1.0)
-    assert pulse.subscribe_again(last + LEAST)
-    pulse.beat(last + LEAST + 1)
-    assert not pulse.give_up(last + 2 * LEAST)
-    assert pulse.silence(last + LEAST + 3) == 2
+    liveness, last = regular("depth", 1.0)
+    assert liveness.subscribe_again(last + LEAST)
+    liveness.note_frame(last + LEAST + 1)
+    assert not liveness.give_up(last + 2 * LEAST)
+    assert liveness.silence(last + LEAST + 3) == 2
 
 
 def test_each_connection_that_did_not_help_doubles_the_patience() -> None:
@@ -95,49 +95,49 @@ def test_each_connection_that_did_not_help_doubles_the_patience() -> None:
     The exchange sends the last book of a closed market on each new connection, so one frame must
     not take the leniency back.
     """
-    pulse, now = beating("depth", 1.0)
+    liveness, now = regular("depth", 1.0)
     connections = []
     closed_until = now + 12 * 3600
     while True:
-        _, silent = noticed(pulse, now)
+        _, silent = noticed(liveness, now)
         now += silent
         if now > closed_until:
             break
         connections.append(silent)
-        pulse.connected(now)
-        pulse.beat(now + 0.2)
+        liveness.connected(now)
+        liveness.note_frame(now + 0.2)
         now += 0.2
     assert len(connections) <= 12
     assert connections == sorted(connections)
     # When the market is open again, the channel is watched as before.
-    pulse.connected(now)
-    for _ in range(BEATS_TO_LEARN):
+    liveness.connected(now)
+    for _ in range(FRAMES_TO_LEARN):
         now += 1
-        pulse.beat(now)
-    assert pulse.patience < 300
+        liveness.note_frame(now)
+    assert liveness.patience < 300
 
 
 def test_patience_has_an_end() -> None:
     """However quiet a contract is, a dead channel is noticed in the end."""
-    pulse, _ = beating("deal", 3 * 3600.0, beats=5)
-    assert pulse.patience == MOST
+    liveness, _ = regular("deal", 3 * 3600.0, frames=5)
+    assert liveness.patience == MOST
     for _ in range(20):
-        pulse.connected(0.0)
-        assert pulse.subscribe_again(1e9)
-        assert pulse.give_up(1e9)
-    assert pulse.patience == MOST
+        liveness.connected(0.0)
+        assert liveness.subscribe_again(1e9)
+        assert liveness.give_up(1e9)
+    assert liveness.patience == MOST
 
 
 def test_a_long_pause_is_forgotten_in_time() -> None:
     """A bad quarter of an hour does not make a busy channel unwatched for the rest of the day."""
-    pulse, now = beating("deal", 0.2)
+    liveness, now = regular("deal", 0.2)
     now += 600
-    pulse.beat(now)
-    assert pulse.patience == FACTOR * 600
+    liveness.note_frame(now)
+    assert liveness.patience == FACTOR * 600
     for _ in range(int(2 * 3600 / 0.2)):
         now += 0.2
-        pulse.beat(now)
-    assert pulse.patience == LEAST
+        liveness.note_frame(now)
+    assert liveness.patience == LEAST
 
 
 def poisson(mean: float) -> Callable[[random.Random], Iterator[float]]:
@@ -193,17 +193,17 @@ def test_a_living_channel_is_hardly_ever_suspected(
     suspected = replaced = 0
     days = 0.0
     for seed in range(20):
-        pulse = Pulse("deal")
+        liveness = Liveness("deal")
         now = 0.0
-        pulse.connected(now)
+        liveness.connected(now)
         for pause in islice(market(random.Random(seed)), 5000):
-            if pause > LEAST and pulse.subscribe_again(now + pause):
+            if pause > LEAST and liveness.subscribe_again(now + pause):
                 suspected += 1
-                if pulse.give_up(now + pause):
+                if liveness.give_up(now + pause):
                     replaced += 1
-                    pulse.connected(now + pause)
+                    liveness.connected(now + pause)
             now += pause
-            pulse.beat(now)
+            liveness.note_frame(now)
         days += now / 86400
     assert suspected <= days / 10
     assert replaced <= days / 50

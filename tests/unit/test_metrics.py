@@ -81,7 +81,7 @@ async def test_every_counter_is_there_from_the_start(recording: Recording) -> No
 async def test_the_page_says_what_came_and_what_waits(recording: Recording) -> None:
     """Its numbers are the recorder's own, read when they are asked for."""
     rows = [Row(1, "d", "1|2|1"), Row(2, "dl", "?")]
-    recording.collectors[1].pulses["deal"].beat(trio.current_time())
+    recording.collectors[1].liveness["deal"].note_frame(trio.current_time())
     recording.collectors[1].data(Data("S1_USDT", "deal", rows, 1, 0, ("deal",)))
     recording.collectors[1].data(Data("S1_USDT", "deal", rows[:1], 0, 0))  # closes the gap
     samples = await scrape(recording)
@@ -103,7 +103,7 @@ async def test_a_channel_on_request_is_counted_as_the_others(recording: Recordin
     """Whoever records that alone is not told that nothing comes."""
     collector = recording.collectors[1]
     collector.record_channels(("deal", "funding"))
-    collector.pulses["funding"].beat(trio.current_time())
+    collector.liveness["funding"].note_frame(trio.current_time())
     row = Row(time.time_ns() // 1_000_000 - 2000, "fr", "0.0001")
     collector.data(Data("S1_USDT", "funding", [row], 0, 0))
     samples = await scrape(recording)
@@ -148,8 +148,8 @@ async def test_a_scrape_of_many_symbols_lets_others_have_their_turn(tmp_path: Pa
 async def test_what_is_not_ready_is_named(recording: Recording, autojump_clock: MockClock) -> None:
     """A symbol is ready while each channel's silence is shorter than what is usual for it."""
     for collector in recording.collectors:
-        for pulse in collector.pulses.values():
-            pulse.connected(trio.current_time())
+        for liveness in collector.liveness.values():
+            liveness.connected(trio.current_time())
     assert (await take_snapshot(recording)).ready
     recording.collectors[2].stop(StoreRejected("no such table"))
     recording.collectors[1].let_go("nobody wants it")

@@ -135,7 +135,7 @@ class Day:
         row = Row(ts, MT[channel], f"{self._version}|1|1")
         for feed in feeds:
             if feed.is_subscribed:
-                feed.pulses[channel].beat(self.now)
+                feed.liveness[channel].note_frame(self.now)
                 feed.data(Data(BTC, channel, [row], version=self._version))
 
     def _turn(self, feed: LineFeed) -> None:
@@ -143,7 +143,7 @@ class Day:
             self._lose(feed)
             return
         for channel in CHANNELS:
-            feed.pulses[channel].connected(self.now)
+            feed.liveness[channel].connected(self.now)
             feed.subscribed(channel)
         self._turns[feed.name] = self.now + self.pause(self.world.breaks)
 
@@ -155,12 +155,12 @@ class Day:
     def _watch(self, feed: LineFeed) -> None:
         if not feed.is_subscribed:
             return
-        for channel, pulse in feed.pulses.items():
-            if pulse.give_up(self.now):
+        for channel, liveness in feed.liveness.items():
+            if liveness.give_up(self.now):
                 self._lose(feed)
                 return
-            if pulse.subscribe_again(self.now):
-                feed.silent(channel, pulse.silence(self.now))
+            if liveness.subscribe_again(self.now):
+                feed.silent(channel, liveness.silence(self.now))
 
 
 @contextmanager

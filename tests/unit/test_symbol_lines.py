@@ -339,7 +339,7 @@ async def test_other_channels_are_recorded_on_the_connections_that_there_are(
         rig.exchange.resume()
         await trio.sleep(20)
         assert {gap.channel for gap in rig.gaps()} == {"depth", "deal"}, "of funding nothing came"
-        assert rig.collector.pulses.keys() == {"depth", "deal", "funding"}
+        assert rig.collector.liveness.keys() == {"depth", "deal", "funding"}
 
 
 async def test_a_channel_that_stays_silent_costs_the_others_nothing(
