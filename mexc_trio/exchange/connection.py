@@ -65,9 +65,9 @@ class Connection:
     go_back: float = GO_BACK
     """Seconds on another way after which the first one is tried again."""
     # The session that there is, and what it is called by.
-    _session: "_Running | None" = attrs.field(default=None, init=False)
+    _session: "_RunningSession | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    # Those that have joined while there are heirs, and no session of theirs; None at other times.
+    # Those that have joined while a replacement is due and has no session yet; None at other times.
     _waiting: list[Subscriber] | None = attrs.field(default=None, init=False)
 
     def join(self, subscriber: Subscriber) -> None:
@@ -110,15 +110,15 @@ class Connection:
                     number += 1
                 await trio.sleep(pause)
 
-    def _begin(self, way: Way, feeds: list[Subscriber]) -> "_Running":
+    def _begin(self, way: Way, feeds: list[Subscriber]) -> "_RunningSession":
         """Start a session; it may outlive its successor's beginning, or fail beside it."""
         assert self._nursery is not None  # noqa: S101 - open while this runs
-        session = self._session = _Running(way, feeds)
+        session = self._session = _RunningSession(way, feeds)
         self._waiting = None
         self._nursery.start_soon(self._converse, session)
         return session
 
-    async def _converse(self, session: "_Running") -> None:
+    async def _converse(self, session: "_RunningSession") -> None:
         with session.scope:
             try:
                 await converse(
@@ -137,35 +137,37 @@ class Connection:
         session.ended.set()
         session.changed.set()
 
-    async def _changed(self, session: "_Running") -> None:
+    async def _changed(self, session: "_RunningSession") -> None:
         """Wait until a session has ended, is to be replaced, or has long been on another way."""
         with trio.move_on_after(math.inf if session.way is self.ways[0] else self.go_back):
             await session.changed.wait()
 
-    async def _gone_back(self, old: "_Running") -> "_Running":
+    async def _gone_back(self, old: "_RunningSession") -> "_RunningSession":
         """Try once to go back to the first way; return what there is then.
 
         Each line has a first way of its own: while they all are on one, its loss is everybody's.
         """
         why = ExchangeError("the first route is tried again", Loss.RENEWED)
         async with self.renewing:
-            if old.error is None and (heirs := _heirs(old, why)):
-                return await self._beside(old, heirs, self.ways[0], why) or old
+            if old.error is None and (replacements := _replacements(old, why)):
+                return await self._beside(old, replacements, self.ways[0], why) or old
         return old
 
-    async def _replaced(self, old: "_Running", why: ExchangeError, backoff: Backoff) -> "_Running":
+    async def _replaced(
+        self, old: "_RunningSession", why: ExchangeError, backoff: Backoff
+    ) -> "_RunningSession":
         """Make a new connection, trying while the old one lives; return the one that goes on."""
         place = 0
         async with self.renewing:
             while old.error is None:
-                heirs = _heirs(old, why)
-                if not heirs:
+                replacements = _replacements(old, why)
+                if not replacements:
                     old.scope.cancel()
                     await old.ended.wait()
                     old.error = old.error or why
                     return old
                 way = self.ways[place % len(self.ways)]
-                if (new := await self._beside(old, heirs, way, why)) is not None:
+                if (new := await self._beside(old, replacements, way, why)) is not None:
                     return new
                 place += 1
                 with trio.move_on_after(backoff.next()):
@@ -173,16 +175,16 @@ class Connection:
         return old
 
     async def _beside(
-        self, old: "_Running", heirs: list[Subscriber], way: Way, why: ExchangeError
-    ) -> "_Running | None":
+        self, old: "_RunningSession", replacements: list[Subscriber], way: Way, why: ExchangeError
+    ) -> "_RunningSession | None":
         """Make a new connection beside an old one and break that; None if it fails."""
-        number, self._waiting = len(heirs), []
+        number, self._waiting = len(replacements), []
         with trio.move_on_after(WARM_UP):
             await old.ended.wait()
         await self.rate_limiter.acquire()
         log.info("%s: %s; making a new connection first", self._who(old), why)
-        new = self._begin(way, [*heirs, *self._waiting])
-        with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(heirs)):
+        new = self._begin(way, [*replacements, *self._waiting])
+        with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(replacements)):
             await _taken_over(new, old)
         if new.error is not None:
             self._withdraw(new, old, number)
@@ -191,7 +193,7 @@ class Connection:
         self.subscribers = new.feeds
         return new
 
-    async def _leave(self, old: "_Running", why: ExchangeError) -> None:
+    async def _leave(self, old: "_RunningSession", why: ExchangeError) -> None:
         """Break a connection that another one has replaced."""
         if old.error is not None:  # it has broken by itself
             self._lost(old, old.error)
@@ -203,15 +205,15 @@ class Connection:
             old.way.counters.losses[why.loss] += 1
             log.info("%s: a new connection has replaced the old one", self._who(old))
         for feed in old.feeds:
-            feed.replaced(old.error)
+            feed.retire(old.error)
 
-    def _withdraw(self, new: "_Running", old: "_Running", number: int) -> None:
-        """Go on with the old connection: the new one, with so many heirs, has failed."""
+    def _withdraw(self, new: "_RunningSession", old: "_RunningSession", number: int) -> None:
+        """Go on with the old connection: the new one, with so many replacements, has failed."""
         assert new.error is not None  # noqa: S101 - that is how it ended
         new.way.counters.losses[new.error.loss] += 1
         log.warning("%s: no new connection: %s", self._who(old), new.error)
-        for heir in new.feeds[:number]:
-            heir.replaced(new.error)
+        for replacement in new.feeds[:number]:
+            replacement.retire(new.error)
         old.feeds += new.feeds[number:]  # those that have joined meanwhile
         for feed in old.feeds:
             for liveness in feed.liveness.values():
@@ -220,31 +222,31 @@ class Connection:
             old.replace(new.why_replace)  # its ways were changed meanwhile
         self._session = old
 
-    def _lost(self, session: "_Running", error: ExchangeError) -> bool:
+    def _lost(self, session: "_RunningSession", error: ExchangeError) -> bool:
         """Tell the subscribers; return whether any are left."""
         session.way.counters.losses[error.loss] += 1
         for feed in session.feeds:
             feed.connection_lost(error)
         return any(not feed.stopped for feed in session.feeds)
 
-    def _who(self, session: "_Running") -> str:
+    def _who(self, session: "_RunningSession") -> str:
         feeds = session.feeds
         who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
         return f"{who}, {self.name}" if self.name else who
 
 
-def _heirs(old: "_Running", why: ExchangeError) -> list[Subscriber]:
-    """Return the feeds of a connection that is to replace an old one; none if one has no heir."""
+def _replacements(old: "_RunningSession", why: ExchangeError) -> list[Subscriber]:
+    """Return the feeds of a connection that is to replace another; none if one feed has none."""
     living = [one for one in old.feeds if not one.stopped]
-    heirs = [heir for one in living if (heir := one.heir()) is not None]
-    if len(heirs) == len(living):
-        return heirs
-    for heir in heirs:
-        heir.replaced(why)
+    replacements = [replacement for one in living if (replacement := one.replacement()) is not None]
+    if len(replacements) == len(living):
+        return replacements
+    for replacement in replacements:
+        replacement.retire(why)
     return []
 
 
-async def _taken_over(new: "_Running", old: "_Running") -> None:
+async def _taken_over(new: "_RunningSession", old: "_RunningSession") -> None:
     """Wait until a session has all that another one has, or either has ended."""
     while True:
         if new.ended.is_set() or old.ended.is_set():
@@ -255,7 +257,7 @@ async def _taken_over(new: "_Running", old: "_Running") -> None:
 
 
 @attrs.define(eq=False)
-class _Running:
+class _RunningSession:
     """One session, as long as anybody has to do with it."""
 
     way: Way

@@ -52,14 +52,14 @@ class Subscriber(Feed, Protocol):
     def connection_lost(self, error: ExchangeError) -> None:
         """Count an error; the connection is made anew unless this was one too many."""
 
-    def heir(self) -> "Subscriber | None":
+    def replacement(self) -> "Subscriber | None":
         """Return the same for a connection that is made beside this one, to replace it.
 
         None where two connections at once are of no use: then the old one is broken first.
         """
 
     def has_taken_over(self) -> bool:
-        """Whether an heir has all that is had of who it is to replace, so that nothing is lost."""
+        """Whether a replacement has all that the replaced one has, so that nothing is lost."""
 
-    def replaced(self, error: ExchangeError) -> None:
-        """Hear no more: an heir goes on, or this one was an heir and its connection has failed."""
+    def retire(self, error: ExchangeError) -> None:
+        """Hear no more: a replacement goes on, or this is one whose connection has failed."""

@@ -16,7 +16,7 @@ from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.line_feed import new_lines
 from mexc_trio.record.lines import OneLine
-from mexc_trio.record.moving import heirs_of, hold
+from mexc_trio.record.moving import replacements_of, until_gone
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
 from mexc_trio.record.stats import final_report
@@ -60,7 +60,7 @@ class Group:
         settings, renewing = self._recording.settings, trio.Lock()
         self._everybody, collectors = everybody, [*self.collectors]
         of_symbols = [self._feeds_of(one) for one in collectors]
-        if any(feeds[0].is_heir for feeds in of_symbols):
+        if any(feeds[0].is_replacement for feeds in of_symbols):
             await trio.sleep(WARM_UP)
         self._connections = [
             Connection(
@@ -82,7 +82,7 @@ class Group:
                 nursery.start_soon(supervise, name, connection.run, partial(self._broken, line))
             async with trio.open_nursery() as symbols:
                 for collector, feeds in zip(collectors, of_symbols, strict=True):
-                    symbols.start_soon(self._hold, collector, feeds[0].moved)
+                    symbols.start_soon(self._until_gone, collector, feeds[0].moved)
                 self._symbols = symbols
             nursery.cancel_scope.cancel()
 
@@ -93,12 +93,12 @@ class Group:
             return False
         self.collectors[:] = [*living, collector]
         feeds = self._feeds_of(collector)
-        self._symbols.start_soon(self._hold, collector, feeds[0].moved)
-        self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].is_heir else 0.0)
+        self._symbols.start_soon(self._until_gone, collector, feeds[0].moved)
+        self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].is_replacement else 0.0)
         return True
 
-    async def _hold(self, collector: Collector, moved: trio.Event) -> None:
-        await hold(self._recording.lines[collector.symbol], moved)
+    async def _until_gone(self, collector: Collector, moved: trio.Event) -> None:
+        await until_gone(self._recording.lines[collector.symbol], moved)
         self._moved.discard(moved)
 
     async def _connect(self, feeds: Sequence[OneLine], after: float) -> None:
@@ -119,7 +119,7 @@ class Group:
         """Return a feed for each line of a symbol that begins, or that moves to here."""
         recording, settings = self._recording, self._recording.settings
         if (lines := recording.lines_of(collector)) is not None:
-            feeds = heirs_of(lines)
+            feeds = replacements_of(lines)
         else:
             parts = settings.lines, settings.ping_interval, recording.deals
             lines, new = new_lines(collector, *parts)

@@ -62,7 +62,7 @@ class LineFeed:
             self.liveness = {channel: Liveness(channel) for channel in liveness}
 
     @property
-    def is_heir(self) -> bool:
+    def is_replacement(self) -> bool:
         """Whether there is another connection that it is to replace."""
         return self._before is not None
 
@@ -134,12 +134,12 @@ class LineFeed:
         if not self._others_have:
             self._collector.broken(error)
 
-    def heir(self, moved: trio.Event | None = None) -> "LineFeed":
+    def replacement(self, moved: trio.Event | None = None) -> "LineFeed":
         """See `OneLine`."""
         self._lines.merge()
-        heir = LineFeed(self._lines, self.name, self, self.moved if moved is None else moved)
-        self._lines.feeds.append(heir)
-        return heir
+        replacement = LineFeed(self._lines, self.name, self, self.moved if moved is None else moved)
+        self._lines.feeds.append(replacement)
+        return replacement
 
     def has_taken_over(self) -> bool:
         """Whether nothing is lost when the connection that is to be replaced is broken."""
@@ -151,7 +151,7 @@ class LineFeed:
         old = self._before._source  # noqa: SLF001 - one of us
         return old is None or merger.covers(source, old)
 
-    def replaced(self, error: ExchangeError) -> None:
+    def retire(self, error: ExchangeError) -> None:
         """Go on without this connection."""
         if self._has_left:
             return
@@ -159,8 +159,8 @@ class LineFeed:
         self._lines.leave(self)
 
     def has_moved(self, error: ExchangeError) -> None:
-        """Hear no more: an heir goes on, on another connection than the neighbours'."""
-        self.replaced(error)
+        """Hear no more: a replacement goes on, on another connection than the neighbours'."""
+        self.retire(error)
         self._has_left = True
 
     def forget(self, before: OneLine) -> None:

@@ -33,17 +33,17 @@ class OneLine(Subscriber, Protocol):
     is_subscribed: bool
     """Whether its connection is subscribed to something of the symbol."""
     moved: trio.Event
-    """Set when the symbol has moved from these connections to others. Heirs on the same ones share
-    it, and so do the lines."""
+    """Set when the symbol has moved from these connections to others. Replacements share it, and so
+    do the lines."""
 
     @property
-    def is_heir(self) -> bool:
+    def is_replacement(self) -> bool:
         """Whether there is another connection that it is to replace."""
 
     def broken(self, error: Exception) -> None:
         """Go on without this line, which an error of this program has ended."""
 
-    def heir(self, moved: trio.Event | None = None) -> "OneLine":
+    def replacement(self, moved: trio.Event | None = None) -> "OneLine":
         """Return the feed of a connection that is made beside this one's, to replace it.
 
         Args:
@@ -51,7 +51,7 @@ class OneLine(Subscriber, Protocol):
         """
 
     def has_moved(self, error: ExchangeError) -> None:
-        """Hear no more: an heir goes on, on another connection than the neighbours'."""
+        """Hear no more: a replacement goes on, on another connection than the neighbours'."""
 
     def join(self, merger: Merger) -> None:
         """Have what comes from now on merged."""

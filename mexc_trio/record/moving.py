@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 _MOVED: Final = "it has other routes than its neighbours"
 
 
-def heirs_of(lines: Lines) -> list[OneLine]:
+def replacements_of(lines: Lines) -> list[OneLine]:
     """Return a feed for each line, for connections that a symbol moves to."""
     moved = trio.Event()
     present = {feed.name: feed for feed in reversed(lines.feeds)}
-    return [present[str(line + 1)].heir(moved) for line in range(lines.number)]
+    return [present[str(line + 1)].replacement(moved) for line in range(lines.number)]
 
 
-async def hold(lines: Lines, moved: trio.Event) -> None:
+async def until_gone(lines: Lines, moved: trio.Event) -> None:
     """Wait until a symbol has ended, or moved from these connections to others.
 
     If it has moved to these, it leaves the others meanwhile.

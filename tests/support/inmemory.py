@@ -109,14 +109,14 @@ class Listener:
         self.refusals.append(error.symbol)
         return 30.0
 
-    def heir(self) -> None:
+    def replacement(self) -> None:
         """Be of one connection at a time."""
 
     def has_taken_over(self) -> bool:
         """Never replace anybody."""
         return False
 
-    def replaced(self, error: ExchangeError) -> None:
+    def retire(self, error: ExchangeError) -> None:
         """Never be replaced."""
 
     def connection_lost(self, error: ExchangeError) -> None:

@@ -20,7 +20,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.line_feed import new_lines
 from mexc_trio.record.lines import Lines
-from mexc_trio.record.moving import heirs_of, hold
+from mexc_trio.record.moving import replacements_of, until_gone
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -472,29 +472,29 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_e
 
         for channel in CHANNELS:
             old.subscribed(channel)
-        heir = old.heir()
+        replacement = old.replacement()
         old.data(message("deal", "d"))
         for channel in CHANNELS:
-            heir.subscribed(channel)
-        heir.data(message("ticker", "t"))
-        old.replaced(ExchangeError("renewed"))
+            replacement.subscribed(channel)
+        replacement.data(message("ticker", "t"))
+        old.retire(ExchangeError("renewed"))
         for _ in range(100):
             await trio.sleep(1)
-            heir.data(message("ticker", "t"))
+            replacement.data(message("ticker", "t"))
         for _ in range(2):
             await trio.sleep(3600)
-            heir.data(message("deal", "d"))
+            replacement.data(message("deal", "d"))
         assert lines.merger is None
         assert ledger.pending.doubtful is not None  # what it may have lost is asked for once
-        last = heir.heir()
+        last = replacement.replacement()
         await trio.sleep(3600)
         deal = message("deal", "d")
-        heir.data(deal)
+        replacement.data(deal)
         assert queue.marks is not None
         assert queue.marks.sure == ledger.pending.doubtful[0]
         ledger.give_up()
         await trio.sleep(1)
-        heir.data(message("deal", "d"))
+        replacement.data(message("deal", "d"))
         assert queue.marks.sure == 0
         assert last in lines.feeds
 
@@ -506,13 +506,13 @@ async def test_a_symbol_moves_to_another_connection_once_that_has_it(
     async with rigged(tmp_path, 1) as rig:
         await rig.connected(1)
         await trio.sleep(3)
-        feeds = heirs_of(rig.lines)
+        feeds = replacements_of(rig.lines)
         rig.dead.refusals = 4
         await trio.sleep(WARM_UP)
         other = Connection([Way(URL, dial_of(rig.dead))], feeds, 15, rig.journal.flush)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other.run)
-            nursery.start_soon(hold, rig.lines, feeds[0].moved)
+            nursery.start_soon(until_gone, rig.lines, feeds[0].moved)
             await trio.sleep(5)
             assert len(rig.dead.dialled) > 1
             (old,) = rig.exchange.opened
