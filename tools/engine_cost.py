@@ -11,7 +11,7 @@ from typing import Final
 import cyclopts
 import trio
 
-from tools.recorder_cost import Count, Way, measure, ratio_text
+from tools.recorder_cost import Count, Variant, measure, ratio_text
 
 GOAL: Final = 1.1
 """Times the recorder's processor time for StripeLog, at the most."""
@@ -19,8 +19,8 @@ ENGINES: Final = ("stripelog", "mergetree")
 
 
 async def _compare(rate: float, seconds: float, runs: int) -> None:
-    ways = {engine: Way(options=("--engine", engine)) for engine in ENGINES}
-    found = await measure(ways, rate, seconds, runs)
+    variants = {engine: Variant(options=("--engine", engine)) for engine in ENGINES}
+    found = await measure(variants, rate, seconds, runs)
     print(f"{runs} runs of {seconds:g} s at {rate:g} messages a second")
     for engine, costs in found.items():
         print(

@@ -10,14 +10,14 @@ from typing import Final
 import cyclopts
 import trio
 
-from tools.recorder_cost import Count, Way, measure, ratio_text
+from tools.recorder_cost import Count, Variant, measure, ratio_text
 
 GOAL: Final = 1.7
 """Times the processor time of one line, at the most."""
 
 
 async def _compare(rate: float, seconds: float, runs: int) -> None:
-    found = await measure({lines: Way(lines) for lines in (1, 2)}, rate, seconds, runs)
+    found = await measure({lines: Variant(lines) for lines in (1, 2)}, rate, seconds, runs)
     one, two = ([cost.both for cost in costs] for costs in found.values())
     print(f"{runs} runs of {seconds:g} s at {rate:g} messages a second on each line")
     print(

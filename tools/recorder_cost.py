@@ -1,6 +1,6 @@
-"""What a message costs a recorder, in one way of recording beside another; on Linux.
+"""What a message costs a recorder, in one variant of recording beside another; on Linux.
 
-The recorder is a process and records one symbol into its own embedded engine, in each way in turn.
+The recorder is a process and records one symbol into its own embedded engine, in one after another.
 What a run without any message takes is subtracted. Processor time is that of the recorder and of
 its engine, whatever else the machine does.
 """
@@ -26,8 +26,8 @@ Name = TypeVar("Name")
 
 
 @attrs.frozen
-class Way:
-    """A way of recording."""
+class Variant:
+    """One way of recording."""
 
     lines: int = 1
     options: Sequence[str] = ()
@@ -62,21 +62,23 @@ class _Taken:
 
 
 async def measure(
-    ways: Mapping[Name, Way], rate: float, seconds: float, runs: int
+    variants: Mapping[Name, Variant], rate: float, seconds: float, runs: int
 ) -> dict[Name, list[Cost]]:
-    """Record in each way in turn, so often; return what a message cost.
+    """Record in each variant in turn, so often; return what a message cost.
 
     Args:
-        ways: of recording.
+        variants: of recording.
         rate: messages a second on each line.
         seconds: of each run.
-        runs: of each way.
+        runs: of each variant.
     """
-    idle = {name: await _record(way, rate, seconds, idle=True) for name, way in ways.items()}
-    found: dict[Name, list[Cost]] = {name: [] for name in ways}
+    idle = {
+        name: await _record(variant, rate, seconds, idle=True) for name, variant in variants.items()
+    }
+    found: dict[Name, list[Cost]] = {name: [] for name in variants}
     for _ in range(runs):
-        for name, way in ways.items():
-            found[name].append((await _record(way, rate, seconds)).cost(idle[name]))
+        for name, variant in variants.items():
+            found[name].append((await _record(variant, rate, seconds)).cost(idle[name]))
     return found
 
 
@@ -87,17 +89,17 @@ def ratio_text(before: Sequence[float], after: Sequence[float], goal: float) -> 
     return f"ratio: {statistics.median(ratios):.2f} ({few}); goal: at most {goal:g}"
 
 
-async def _record(way: Way, rate: float, seconds: float, *, idle: bool = False) -> _Taken:
+async def _record(variant: Variant, rate: float, seconds: float, *, idle: bool = False) -> _Taken:
     """Record for some seconds, without any message if it is to be idle."""
     with tempfile.TemporaryDirectory(prefix="cost-") as directory:
         place = Place(Path(directory))
         async with open_exchange(rate=rate, shared=True) as exchange:
             exchange.silence()
             recorder = await place.start(
-                "--lines", str(way.lines), "--url", exchange.url, *way.options
+                "--lines", str(variant.lines), "--url", exchange.url, *variant.options
             )
             try:
-                await until(exchange, recorder, lambda: len(subscribed(exchange)) == way.lines)
+                await until(exchange, recorder, lambda: len(subscribed(exchange)) == variant.lines)
                 own, both = _processor_times(recorder.pid)
                 if not idle:
                     exchange.resume()

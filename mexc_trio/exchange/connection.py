@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -10,12 +10,9 @@ import trio
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, Loss
-from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.feed import Subscriber
-from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.session import Dial, converse
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals
-from mexc_trio.exchange.websocket import dial
+from mexc_trio.exchange.session import Endpoint, SessionOptions, run_session
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 
 log = logging.getLogger(__name__)
 
@@ -31,39 +28,23 @@ TAKE_OVER: Final = 30.0
 POLL: Final = 0.1
 """Seconds between two checks whether it has."""
 GO_BACK: Final = 3600.0
-"""Seconds on another way than the first until that one is tried again."""
-
-
-@attrs.frozen(eq=False)
-class Way:
-    """One way to the exchange."""
-
-    url: str
-    dial: Dial = dial
-    counters: LineCounters = attrs.field(factory=LineCounters)
-    """Counts what happens; of all connections of one line and route, if they share it."""
+"""Seconds on another endpoint than the first until that one is tried again."""
 
 
 @attrs.define(eq=False)
 class Connection:
     """The connection that one or several symbols share."""
 
-    ways: Sequence[Way]
-    """At least one. The next is taken when there is no connection by one, or no healthy one."""
+    endpoints: Sequence[Endpoint]
+    """At least one. The next is taken when there is no connection to one, or no healthy one."""
     subscribers: Sequence[Subscriber]
-    ping_interval: float
-    flush: Callable[[], None]
-    """Called when the subscribers have what one read has brought."""
-    rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
-    """Spaces out subscriptions; of all connections, if they share it."""
-    deals: Deals = attrs.field(factory=Deals)
-    """How deals are asked for; by all connections, if they share it."""
+    options: SessionOptions
     name: str = ""
     """What tells it from others of the same symbols, for the log."""
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a connection is replaced; lines that share it are so one at a time."""
     go_back: float = GO_BACK
-    """Seconds on another way after which the first one is tried again."""
+    """Seconds on another endpoint after which the first one is tried again."""
     # The session that there is, and what it is called by.
     _session: "_RunningSession | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
@@ -78,9 +59,9 @@ class Connection:
         elif self._session is not None:
             self._session.feeds.append(subscriber)
 
-    def renew(self, ways: Sequence[Way], why: str) -> None:
-        """Take other ways: a new connection is made, and then the old one is broken."""
-        self.ways = ways
+    def renew(self, endpoints: Sequence[Endpoint], why: str) -> None:
+        """Take other endpoints: a new connection is made, and then the old one is broken."""
+        self.endpoints = endpoints
         if self._session is not None:
             self._session.replace(ExchangeError(why, Loss.RENEWED))
 
@@ -90,8 +71,9 @@ class Connection:
         number = 0
         async with trio.open_nursery() as self._nursery:
             while feeds := [one for one in self.subscribers if not one.stopped]:
-                await self.rate_limiter.acquire()  # a thousand connections are not dialled at once
-                session = self._begin(self.ways[number % len(self.ways)], feeds)
+                # A thousand connections are not dialled at once.
+                await self.options.rate_limiter.acquire()
+                session = self._begin(self.endpoints[number % len(self.endpoints)], feeds)
                 await self._changed(session)
                 while session.error is None:
                     if session.why_replace is None:
@@ -110,47 +92,39 @@ class Connection:
                     number += 1
                 await trio.sleep(pause)
 
-    def _begin(self, way: Way, feeds: list[Subscriber]) -> "_RunningSession":
+    def _begin(self, endpoint: Endpoint, feeds: list[Subscriber]) -> "_RunningSession":
         """Start a session; it may outlive its successor's beginning, or fail beside it."""
         assert self._nursery is not None  # noqa: S101 - open while this runs
-        session = self._session = _RunningSession(way, feeds)
+        session = self._session = _RunningSession(endpoint, feeds)
         self._waiting = None
-        self._nursery.start_soon(self._converse, session)
+        self._nursery.start_soon(self._run_session, session)
         return session
 
-    async def _converse(self, session: "_RunningSession") -> None:
+    async def _run_session(self, session: "_RunningSession") -> None:
         with session.scope:
             try:
-                await converse(
-                    session.way.url,
-                    session.feeds,
-                    self.ping_interval,
-                    self.flush,
-                    session.way.dial,
-                    self.rate_limiter,
-                    session.way.counters,
-                    self.deals,
-                    session.replace,
-                )
+                await run_session(session.endpoint, session.feeds, self.options, session.replace)
             except ExchangeError as error:
                 session.error = error
         session.ended.set()
         session.changed.set()
 
     async def _changed(self, session: "_RunningSession") -> None:
-        """Wait until a session has ended, is to be replaced, or has long been on another way."""
-        with trio.move_on_after(math.inf if session.way is self.ways[0] else self.go_back):
+        """Wait until a session has ended, is to be replaced, or was long on another endpoint."""
+        with trio.move_on_after(
+            math.inf if session.endpoint is self.endpoints[0] else self.go_back
+        ):
             await session.changed.wait()
 
     async def _gone_back(self, old: "_RunningSession") -> "_RunningSession":
-        """Try once to go back to the first way; return what there is then.
+        """Try once to go back to the first endpoint; return what there is then.
 
-        Each line has a first way of its own: while they all are on one, its loss is everybody's.
+        Each line has a first one of its own: while they all are on one, its loss is everybody's.
         """
         why = ExchangeError("the first route is tried again", Loss.RENEWED)
         async with self.renewing:
             if old.error is None and (replacements := _replacements(old, why)):
-                return await self._beside(old, replacements, self.ways[0], why) or old
+                return await self._beside(old, replacements, self.endpoints[0], why) or old
         return old
 
     async def _replaced(
@@ -166,8 +140,8 @@ class Connection:
                     await old.ended.wait()
                     old.error = old.error or why
                     return old
-                way = self.ways[place % len(self.ways)]
-                if (new := await self._beside(old, replacements, way, why)) is not None:
+                endpoint = self.endpoints[place % len(self.endpoints)]
+                if (new := await self._beside(old, replacements, endpoint, why)) is not None:
                     return new
                 place += 1
                 with trio.move_on_after(backoff.next()):
@@ -175,15 +149,19 @@ class Connection:
         return old
 
     async def _beside(
-        self, old: "_RunningSession", replacements: list[Subscriber], way: Way, why: ExchangeError
+        self,
+        old: "_RunningSession",
+        replacements: list[Subscriber],
+        endpoint: Endpoint,
+        why: ExchangeError,
     ) -> "_RunningSession | None":
         """Make a new connection beside an old one and break that; None if it fails."""
         number, self._waiting = len(replacements), []
         with trio.move_on_after(WARM_UP):
             await old.ended.wait()
-        await self.rate_limiter.acquire()
+        await self.options.rate_limiter.acquire()
         log.info("%s: %s; making a new connection first", self._who(old), why)
-        new = self._begin(way, [*replacements, *self._waiting])
+        new = self._begin(endpoint, [*replacements, *self._waiting])
         with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(replacements)):
             await _taken_over(new, old)
         if new.error is not None:
@@ -202,7 +180,7 @@ class Connection:
             old.scope.cancel()
             await old.ended.wait()
             old.error = why
-            old.way.counters.losses[why.loss] += 1
+            old.endpoint.counters.losses[why.loss] += 1
             log.info("%s: a new connection has replaced the old one", self._who(old))
         for feed in old.feeds:
             feed.retire(old.error)
@@ -210,7 +188,7 @@ class Connection:
     def _withdraw(self, new: "_RunningSession", old: "_RunningSession", number: int) -> None:
         """Go on with the old connection: the new one, with so many replacements, has failed."""
         assert new.error is not None  # noqa: S101 - that is how it ended
-        new.way.counters.losses[new.error.loss] += 1
+        new.endpoint.counters.losses[new.error.loss] += 1
         log.warning("%s: no new connection: %s", self._who(old), new.error)
         for replacement in new.feeds[:number]:
             replacement.retire(new.error)
@@ -219,12 +197,12 @@ class Connection:
             for liveness in feed.liveness.values():
                 liveness.connected(trio.current_time())
         if new.why_replace is not None and new.why_replace.loss is Loss.RENEWED:
-            old.replace(new.why_replace)  # its ways were changed meanwhile
+            old.replace(new.why_replace)  # its endpoints were changed meanwhile
         self._session = old
 
     def _lost(self, session: "_RunningSession", error: ExchangeError) -> bool:
         """Tell the subscribers; return whether any are left."""
-        session.way.counters.losses[error.loss] += 1
+        session.endpoint.counters.losses[error.loss] += 1
         for feed in session.feeds:
             feed.connection_lost(error)
         return any(not feed.stopped for feed in session.feeds)
@@ -260,7 +238,7 @@ async def _taken_over(new: "_RunningSession", old: "_RunningSession") -> None:
 class _RunningSession:
     """One session, as long as anybody has to do with it."""
 
-    way: Way
+    endpoint: Endpoint
     feeds: list[Subscriber]
     began: float = attrs.field(factory=trio.current_time, init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)

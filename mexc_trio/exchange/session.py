@@ -38,47 +38,57 @@ CLOCK_JUMP: Final = 10.0
 Dial = Callable[[str], AbstractAsyncContextManager[Socket]]
 
 
-async def converse(
-    url: str,
+@attrs.frozen(eq=False)
+class Endpoint:
+    """The exchange's socket, and the route by which it is reached."""
+
+    url: str
+    dial: Dial = dial
+    """Opens the connection."""
+    counters: LineCounters = attrs.field(factory=LineCounters)
+    """Counts what happens; of all connections of one line and route, if they share it."""
+
+
+@attrs.frozen(eq=False)
+class SessionOptions:
+    """What holds for a session, and for others as well where they share it."""
+
+    ping_interval: float
+    """Seconds between pings."""
+    flush: Callable[[], None]
+    """Called when the feeds have what one read has brought, before anything is waited for."""
+    rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
+    """Spaces out subscriptions, by symbols."""
+    deals: Deals = attrs.field(factory=Deals)
+    """How deals are asked for."""
+
+
+async def run_session(
+    endpoint: Endpoint,
     feeds: Sequence[Feed],
-    ping_interval: float,
-    flush: Callable[[], None],
-    dial: Dial = dial,
-    rate_limiter: RateLimiter | None = None,
-    counters: LineCounters | None = None,
-    deals: Deals | None = None,
+    options: SessionOptions,
     replace: Callable[[ExchangeError], None] | None = None,
 ) -> NoReturn:
     """Connect, subscribe to all channels of the feeds' symbols and hand on what comes.
 
     Args:
-        url: the exchange's socket.
+        endpoint: where to connect, and how.
         feeds: one for each symbol on this connection, at least one. Those that are added later are
             subscribed to within `WATCH_INTERVAL`.
-        ping_interval: seconds between pings.
-        flush: called when the feeds have what one read has brought, before anything is waited for.
-        dial: opens the connection.
-        rate_limiter: spaces out subscriptions, by symbols; connections may share it. The caller has
-            acquired it for the first symbol. None is one of its own.
-        counters: is told of the exchange's clock and of the subscriptions. None is one of its own.
-        deals: how deals are asked for; connections may share it. None is unmerged, if possible.
+        options: the caller has acquired their rate limiter for the first symbol.
         replace: told, once, that the connection works and is to be replaced all the same. If None,
             the connection ends then.
 
     Raises:
         ExchangeError: the connection could not be made or has ended.
     """
-    if rate_limiter is None:
-        rate_limiter = RateLimiter(SUBSCRIBE_PAUSE)
-        await rate_limiter.acquire()
-    counters = counters or LineCounters()
-    async with dial(url) as socket, trio.open_nursery() as nursery:
-        with counters.serving() as subscribed:
+    async with endpoint.dial(endpoint.url) as socket, trio.open_nursery() as nursery:
+        with endpoint.counters.serving() as subscribed:
             subscriptions = Subscriptions(
-                socket, nursery, rate_limiter, deals or Deals(), subscribed
+                socket, nursery, options.rate_limiter, options.deals, subscribed
             )
             session = _Session(
-                socket, nursery, subscriptions, feeds, ping_interval, flush, counters, replace
+                socket, nursery, subscriptions, feeds, options, endpoint.counters, replace
             )
             nursery.start_soon(subscriptions.begin_all)
             nursery.start_soon(session.heartbeat)
@@ -93,8 +103,7 @@ class _Session:
     _nursery: trio.Nursery
     _subscriptions: Subscriptions
     _all: Sequence[Feed]
-    _ping_interval: float
-    _flush: Callable[[], None]
+    _options: SessionOptions
     _counters: LineCounters
     _replace: Callable[[ExchangeError], None] | None
     # How many of them are known.
@@ -128,7 +137,7 @@ class _Session:
                 scope.deadline = min(scope.deadline, trio.current_time() + PONG_TIMEOUT)
                 self._pinged = time.time(), trio.current_time()
                 await self._socket.send_message(PING)
-                due += self._ping_interval
+                due += self._options.ping_interval
                 await trio.sleep_until(due)
         raise ExchangeError(f"no pong within {PONG_TIMEOUT:g} s", Loss.NO_PONG)
 
@@ -155,7 +164,7 @@ class _Session:
 
     async def receive(self) -> NoReturn:
         """Decode every message for its symbol's feed, and flush what one read has brought."""
-        feeds = self._subscriptions.feeds
+        feeds, flush = self._subscriptions.feeds, self._options.flush
 
         def take(messages: Sequence[bytes]) -> None:
             at, now = time.time_ns() // 1000, trio.current_time()
@@ -173,7 +182,7 @@ class _Session:
                     else:
                         self._answered(message)
             finally:
-                self._flush()
+                flush()
 
         await self._socket.receive(take)
 

@@ -11,7 +11,8 @@ from functools import partial
 import attrs
 import trio
 
-from mexc_trio.exchange.connection import WARM_UP, Connection, Way
+from mexc_trio.exchange.connection import WARM_UP, Connection
+from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.line_feed import new_lines
@@ -62,14 +63,17 @@ class Group:
         of_symbols = [self._feeds_of(one) for one in collectors]
         if any(feeds[0].is_replacement for feeds in of_symbols):
             await trio.sleep(WARM_UP)
+        options = SessionOptions(
+            settings.ping_interval,
+            self._recording.journal.outbox.flush_if_unlocked,
+            self._recording.rate_limiter,
+            self._recording.deals,
+        )
         self._connections = [
             Connection(
-                self._ways(line),
+                self._endpoints(line),
                 [feeds[line] for feeds in of_symbols],
-                settings.ping_interval,
-                self._recording.journal.outbox.flush_if_unlocked,
-                self._recording.rate_limiter,
-                self._recording.deals,
+                options,
                 f"line {line + 1}" if settings.lines > 1 else "",
                 renewing,
             )
@@ -109,11 +113,11 @@ class Group:
     def renew(self, why: str) -> None:
         """Make the connections anew, by the symbols' routes as they are now, then break the old."""
         for line, connection in enumerate(self._connections):
-            connection.renew(self._ways(line), why)
+            connection.renew(self._endpoints(line), why)
 
-    def _ways(self, line: int) -> list[Way]:
+    def _endpoints(self, line: int) -> list[Endpoint]:
         one = next(iter(self.living), self._first)
-        return self._recording.ways(line, one, throttled=self.most > 1)
+        return self._recording.endpoints(line, one, throttled=self.most > 1)
 
     def _feeds_of(self, collector: Collector) -> list[OneLine]:
         """Return a feed for each line of a symbol that begins, or that moves to here."""

@@ -11,10 +11,10 @@ import attrs
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.tables import TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable
-from mexc_trio.exchange.connection import Way
 from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.route import connect
+from mexc_trio.exchange.session import Endpoint
 from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue
@@ -119,22 +119,25 @@ class Recording:
         self.collectors.remove(collector)
         self.locks.release([collector.settings.table])
 
-    def ways(self, line: int, collector: Collector, *, throttled: bool) -> list[Way]:
-        """Return the ways to the exchange in the order in which a symbol's line takes them.
+    def endpoints(self, line: int, collector: Collector, *, throttled: bool) -> list[Endpoint]:
+        """Return where a symbol's line reaches the exchange, in the order in which it tries that.
 
         Each line, of which 0 is the first, begins with a route of its own, as far as there are any.
         For `throttled` see `dial`.
         """
         routes = collector.settings.route
         first = line % len(routes)
-        ways = []
+        endpoints = []
         for route in (*routes[first:], *routes[:first]):
-            way = partial(connect, route)
-            paused = self.journal.outbox.locked
-            dialling = partial(dial, throttled=throttled, connect=way, paused=paused)
+            dialling = partial(
+                dial,
+                throttled=throttled,
+                connect=partial(connect, route),
+                paused=self.journal.outbox.locked,
+            )
             url = route.via or self.settings.url
-            ways.append(Way(url, dialling, self._counters(line, route)))
-        return ways
+            endpoints.append(Endpoint(url, dialling, self._counters(line, route)))
+        return endpoints
 
     def _counters(self, line: int, route: Route) -> LineCounters:
         key = str(line + 1), str(route)

@@ -20,8 +20,9 @@ from mexc_trio.errors import (
     TooManyErrors,
     UnknownContract,
 )
-from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.messages import Data
+from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import (
     DEAD_LETTER_PAUSE,
@@ -68,7 +69,9 @@ class Rig:
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
         feeds = [new_lines(one, 1, 15)[1][0] for one in collectors]
-        connection = Connection([Way(URL, dial_of(self.line))], feeds, 15, self.journal.flush)
+        connection = Connection(
+            [Endpoint(URL, dial_of(self.line))], feeds, SessionOptions(15, self.journal.flush)
+        )
         self.nursery.start_soon(connection.run)
         for collector in collectors:
             self.nursery.start_soon(collector.run)

@@ -13,8 +13,9 @@ from trio.testing import MockClock
 
 from mexc_trio.errors import Loss
 from mexc_trio.exchange import connection
-from mexc_trio.exchange.connection import HEALTHY, Connection, Way
+from mexc_trio.exchange.connection import HEALTHY, Connection
 from mexc_trio.exchange.counters import FRESH, LineCounters
+from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
@@ -37,7 +38,7 @@ async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
 
 def connect(line: Line, *listeners: Listener) -> Connection:
     """Make the connection of some symbols."""
-    return Connection([Way(URL, dial_of(line))], listeners, 15, no_flush)
+    return Connection([Endpoint(URL, dial_of(line))], listeners, SessionOptions(15, no_flush))
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -67,10 +68,10 @@ async def test_reconnects_without_limit_and_further_and_further_apart(
 async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
     autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery
 ) -> None:
-    """A way that nobody answers on costs an attempt, and not one after each loss of a good one."""
+    """An endpoint that is dead costs an attempt, and not one after each loss of a good one."""
     dead, good = Line(nursery, exchange, refusals=10**6), line
-    ways = [Way(URL, dial_of(dead)), Way(URL, dial_of(good))]
-    nursery.start_soon(Connection(ways, [Listener()], 15, no_flush).run)
+    endpoints = [Endpoint(URL, dial_of(dead)), Endpoint(URL, dial_of(good))]
+    nursery.start_soon(Connection(endpoints, [Listener()], SessionOptions(15, no_flush)).run)
     for lived, dials in [(HEALTHY + 1, (1, 1)), (HEALTHY + 1, (1, 2)), (5.0, (1, 3))]:
         await exchange.subscribed(BTC)
         assert (len(dead.dialled), len(good.dialled)) == dials
@@ -210,8 +211,8 @@ async def test_what_ended_connections_is_counted_by_kind(
     await exchange.drop()
     await exchange.subscribed(BTC)
     exchange.answer_pings = False
-    await exchange.until(lambda: connection.ways[0].counters.losses[Loss.NO_PONG] == 1)
-    assert connection.ways[0].counters.losses == {
+    await exchange.until(lambda: connection.endpoints[0].counters.losses[Loss.NO_PONG] == 1)
+    assert connection.endpoints[0].counters.losses == {
         Loss.CLOSED: 1,
         Loss.NOT_CONNECTED: 3,
         Loss.NO_PONG: 1,
@@ -227,8 +228,8 @@ async def test_the_exchanges_clock_is_compared_at_pongs(
     exchange.market.clock = lambda: int(time.time() * 1000) - 7000
     nursery.start_soon(connection.run)
     await exchange.subscribed(BTC)
-    await exchange.until(lambda: connection.ways[0].counters.clock is not None)
-    look = connection.ways[0].counters.clock
+    await exchange.until(lambda: connection.endpoints[0].counters.clock is not None)
+    look = connection.endpoints[0].counters.clock
     assert look is not None
     assert look.offset == pytest.approx(7, abs=0.5)
     nursery.cancel_scope.cancel()
@@ -252,7 +253,9 @@ async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
     """A new listing costs no connection, and its neighbours notice nothing."""
     btc, eth = Listener(BTC), Listener(ETH)
     counters = LineCounters()
-    shared = Connection([Way(URL, dial_of(line), counters)], [btc], 15, no_flush)
+    shared = Connection(
+        [Endpoint(URL, dial_of(line), counters)], [btc], SessionOptions(15, no_flush)
+    )
     nursery.start_soon(shared.run)
     await line.exchange.subscribed(BTC)
     shared.join(eth)

@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from mexc_trio.exchange.connection import Connection, Way
+from mexc_trio.exchange.connection import Connection
 from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import open_exchange
@@ -55,7 +56,11 @@ async def test_connections_share_one_pace(autojump_clock: MockClock) -> None:
         for first in range(0, 100, 5):
             group = listeners[first : first + 5]
             nursery.start_soon(
-                Connection([Way(URL, dial_of(line))], group, 15, no_flush, rate_limiter).run
+                Connection(
+                    [Endpoint(URL, dial_of(line))],
+                    group,
+                    SessionOptions(15, no_flush, rate_limiter),
+                ).run
             )
         await exchange.until(lambda: len(exchange.symbols) == 100)
         await trio.testing.wait_all_tasks_blocked()

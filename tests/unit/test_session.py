@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange import subscribing
-from mexc_trio.exchange.session import PONG_TIMEOUT, converse
+from mexc_trio.exchange.session import PONG_TIMEOUT, Endpoint, SessionOptions, run_session
 from mexc_trio.exchange.subscribing import ACK_TIMEOUT, Deals
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
@@ -45,7 +45,9 @@ def start(
 
     async def run() -> None:
         try:
-            await converse(URL, listeners, ping_interval, no_flush, dial_of(line))
+            await run_session(
+                Endpoint(URL, dial_of(line)), listeners, SessionOptions(ping_interval, no_flush)
+            )
         except ExchangeError as error:
             ends.append(error)
 
@@ -57,7 +59,9 @@ async def end_of(line: Line, *listeners: Listener, ping_interval: float = 15) ->
     """Run a session to its end; return why it ended, and after how many seconds."""
     began = trio.current_time()
     with pytest.raises(ExchangeError) as caught:
-        await converse(URL, listeners, ping_interval, no_flush, dial_of(line))
+        await run_session(
+            Endpoint(URL, dial_of(line)), listeners, SessionOptions(ping_interval, no_flush)
+        )
     return caught.value.reason, trio.current_time() - began
 
 
@@ -592,7 +596,9 @@ async def test_deals_are_asked_for_one_by_one_or_merged(
     """Merged is what the exchange sends unless it is told otherwise."""
     deals = Deals(merged)
     nursery.start_soon(
-        lambda: converse(URL, [Listener()], 15, no_flush, dial_of(line), deals=deals)
+        lambda: run_session(
+            Endpoint(URL, dial_of(line)), [Listener()], SessionOptions(15, no_flush, deals=deals)
+        )
     )
     await exchange.subscribed(BTC)
     asked = [json.loads(text) for _, text in exchange.requests if "sub.deal" in text]
@@ -616,7 +622,9 @@ async def test_merged_deals_are_better_than_none(
 
     async def run(*listeners: Listener) -> None:
         try:
-            await converse(URL, listeners, 15, no_flush, dial_of(line), deals=deals)
+            await run_session(
+                Endpoint(URL, dial_of(line)), listeners, SessionOptions(15, no_flush, deals=deals)
+            )
         except ExchangeError as error:
             ends.append(error)
 
@@ -643,7 +651,9 @@ async def test_what_one_read_brought_is_flushed_once(
     def flush() -> None:
         flushed.append(len(listener.messages))
 
-    nursery.start_soon(lambda: converse(URL, [listener], 15, flush, dial_of(line)))
+    nursery.start_soon(
+        lambda: run_session(Endpoint(URL, dial_of(line)), [listener], SessionOptions(15, flush))
+    )
     await exchange.subscribed(BTC)
     await trio.testing.wait_all_tasks_blocked()
     (connection,) = exchange.opened
@@ -681,7 +691,11 @@ async def test_an_error_at_a_cancellation_is_not_heard(
 
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: converse(URL, [Failing()], 15, no_flush, dial_of(line)))
+            nursery.start_soon(
+                lambda: run_session(
+                    Endpoint(URL, dial_of(line)), [Failing()], SessionOptions(15, no_flush)
+                )
+            )
             await line.exchange.subscribed(BTC)
             await line.exchange.push(BTC, "deal")
             await trio.sleep_forever()
@@ -699,6 +713,10 @@ async def test_a_bug_is_no_error_of_the_exchange(
 
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: converse(URL, [Buggy()], 15, no_flush, dial_of(line)))
+            nursery.start_soon(
+                lambda: run_session(
+                    Endpoint(URL, dial_of(line)), [Buggy()], SessionOptions(15, no_flush)
+                )
+            )
             await exchange.subscribed(BTC)
             await exchange.push(BTC, "deal")

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import connection as connection_module
-from mexc_trio.exchange.connection import WARM_UP, Connection, Way
+from mexc_trio.exchange.connection import WARM_UP, Connection
 from mexc_trio.exchange.messages import Data
+from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
@@ -108,11 +109,15 @@ async def rigged(
                 connections = []
                 dead = Line(exchanges, exchange, refusals=10**6)
                 for feed in feeds:
-                    ways = [Way(URL, dial_of(Line(exchanges, exchange)))]
+                    endpoints = [Endpoint(URL, dial_of(Line(exchanges, exchange)))]
                     if last_is_dead and feed is feeds[-1]:
-                        ways.insert(0, Way(URL, dial_of(dead)))
+                        endpoints.insert(0, Endpoint(URL, dial_of(dead)))
                     connection = Connection(
-                        ways, [feed], 15, journal.flush, name=feed.name, go_back=GO_BACK
+                        endpoints,
+                        [feed],
+                        SessionOptions(15, journal.flush),
+                        name=feed.name,
+                        go_back=GO_BACK,
                     )
                     nursery.start_soon(connection.run)
                     connections.append(connection)
@@ -295,7 +300,7 @@ async def test_a_planned_reconnect_of_the_only_line_leaves_no_gap(
         (connection,) = rig.connections
         for number in range(1, 8):
             await trio.sleep(3)
-            connection.renew(connection.ways, "its routes were changed")
+            connection.renew(connection.endpoints, "its routes were changed")
             await rig.exchange.until(lambda n=number: rig.exchange.accepted == n + 1)  # type: ignore[misc]
             await rig.connected(2)
             await rig.connected(1)
@@ -369,7 +374,7 @@ async def test_a_new_connection_that_cannot_be_made_leaves_the_old_one_alone(
         (connection,) = rig.connections
         await trio.sleep(3)
         rig.exchange.handshake = "503"
-        connection.renew(connection.ways, "its routes were changed")
+        connection.renew(connection.endpoints, "its routes were changed")
         await rig.exchange.until(lambda: rig.exchange.accepted == 4)
         rig.exchange.handshake = "accept"
         await rig.connected(2)
@@ -440,7 +445,7 @@ async def test_an_old_connection_that_breaks_while_it_is_replaced_is_a_gap_and_n
         (connection,) = rig.connections
         await trio.sleep(3)
         rig.exchange.handshake = "stall"
-        connection.renew(connection.ways, "its routes were changed")
+        connection.renew(connection.endpoints, "its routes were changed")
         await rig.exchange.until(lambda: rig.exchange.accepted == 2)
         await rig.exchange.drop()
         rig.exchange.handshake = "accept"
@@ -509,7 +514,9 @@ async def test_a_symbol_moves_to_another_connection_once_that_has_it(
         feeds = replacements_of(rig.lines)
         rig.dead.refusals = 4
         await trio.sleep(WARM_UP)
-        other = Connection([Way(URL, dial_of(rig.dead))], feeds, 15, rig.journal.flush)
+        other = Connection(
+            [Endpoint(URL, dial_of(rig.dead))], feeds, SessionOptions(15, rig.journal.flush)
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other.run)
             nursery.start_soon(until_gone, rig.lines, feeds[0].moved)
