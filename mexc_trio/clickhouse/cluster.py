@@ -2,7 +2,7 @@
 
 A recorder writes to one shard, that of the hosts which `--store` names. Each table is made on all
 shards, empty but on one, so that a Distributed table of the same name in a second database can read
-over all. Nothing is ever written through that: it says nothing that resolves a doubt.
+over all. Nothing is ever written through that: its answers prove nothing.
 """
 
 import time

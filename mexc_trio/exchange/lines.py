@@ -88,7 +88,7 @@ class Merger:
         factory=lambda: defaultdict(Sampled), init=False
     )
     # What was lost, the earliest first, while it is not known since when others have the channel.
-    _unsure: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
+    _uncertain: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._once = Once(self.window)
@@ -153,7 +153,7 @@ class Merger:
             source.mute.intersection_update(channels)
             for gone in source.has.keys() - set(channels):
                 del source.has[gone]
-        for known in (self._lost, self._unsure, self._sampled):
+        for known in (self._lost, self._uncertain, self._sampled):
             for gone in known.keys() - set(channels):
                 del known[gone]
 
@@ -171,7 +171,7 @@ class Merger:
         A line that lags has yet to bring what came before the others' subscriptions.
         """
         had = [(one.has["deal"], one.clock) for one in self.sources if "deal" in one.has]
-        if lost := self._unsure.get("deal"):
+        if lost := self._uncertain.get("deal"):
             had.append((lost, lost.until))
         reach = last = 0
         for have, until in sorted(had, key=lambda one: one[0].since):
@@ -185,7 +185,7 @@ class Merger:
     def passes_through(self) -> bool:
         """Whether one source is left, and all that it brings is handed on as it comes."""
         buffers = any(sampled.buffers for sampled in self._sampled.values())
-        return len(self.sources) == 1 and not buffers and not self._unsure
+        return len(self.sources) == 1 and not buffers and not self._uncertain
 
     def is_had(self, channel: Channel) -> bool:
         """Whether a connected source is known to have the channel."""
@@ -231,7 +231,7 @@ class Merger:
             have.until = until or max(source.clock, have.since)
             # What ended before the living were last heard of can reveal nothing any more.
             living = (one.clock for one in self.sources if channel in one.has)
-            earliest = self._unsure.setdefault(channel, have).until
+            earliest = self._uncertain.setdefault(channel, have).until
             oldest = min((have.until, earliest, *living))
             lost = self._lost[channel]
             self._lost[channel] = [one for one in (*lost, have) if one.until >= oldest]
@@ -239,13 +239,15 @@ class Merger:
 
     def _judge(self, channel: Channel) -> None:
         """Find out what nobody has, if something was lost and it can be known by now."""
-        if channel not in self._unsure:
+        if channel not in self._uncertain:
             return
         living = [one.has[channel] for one in self.sources if channel in one.has]
         others = [*self._lost[channel], *(one for one in living if one.since)]
-        missed = _missed(channel, self._unsure[channel], sorted(others, key=lambda one: one.since))
+        missed = _missed(
+            channel, self._uncertain[channel], sorted(others, key=lambda one: one.since)
+        )
         if not missed or all(one.since for one in living):
-            del self._unsure[channel]
+            del self._uncertain[channel]
             self.missed += missed
 
 

@@ -1,7 +1,7 @@
 """Subscriptions on one connection: what is asked for, how it is answered, and what is asked again.
 
 Acknowledgements name no symbol, and refusals not always. So one symbol's subscriptions are answered
-before the next symbol's are sent, and whose answer it is is never in doubt.
+before the next symbol's are sent, and it is certain whose answer it is.
 """
 
 import logging

@@ -21,7 +21,7 @@ class Marks(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The rows before this position are considered in that."""
     pending: Sequence[tuple[str, str, int, int, str, str, int, int]] = ()
     """Gaps that have ended and are not yet written."""
-    sure: int = 0
+    uncertain_since: int = 0
     """Milliseconds: the deal after which others may be lacking, though later ones are there; 0 if
     none may."""
 

@@ -27,6 +27,8 @@ from mexc_trio.journal.entry_index import EntryIndex
 from mexc_trio.journal.retention import Retention
 from mexc_trio.rows import RowTuple
 
+# Columns and tables are called as in every journal that was ever written: `doubtful` is what
+# `TableState` calls `after_reboot`, and `places` has the entries' positions.
 SCHEMA: Final = (
     """
     CREATE TABLE IF NOT EXISTS tables (
@@ -106,13 +108,13 @@ class JournalFile:
                 "base, sent, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*new, new.crc()),
             )
-            id_, *found, doubtful, base, sent = self._db.execute(
+            id_, *found, after_reboot, base, sent = self._db.execute(
                 "SELECT id, name, acked, table_rows, engine, marks, doubtful, base, sent "
                 "FROM tables WHERE name = ?",
                 (name,),
             ).fetchone()
         self._kept.setdefault(id_, 0)
-        state = TableState._make([*found, bool(doubtful), base, sent])
+        state = TableState._make([*found, bool(after_reboot), base, sent])
         return id_, state, self._ends.setdefault(id_, 0)
 
     def write(self, entries: Sequence[Stored], states: Sequence[TableState]) -> None:

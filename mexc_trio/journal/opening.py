@@ -173,7 +173,7 @@ def _are_marks(data: bytes) -> bool:
 
 
 def _note_start(db: Database) -> None:
-    """Doubt what is remembered if the machine was started anew since it was written."""
+    """Note whether the machine was started anew since what is remembered was written."""
     boot = boot_id()
     before = db.execute("SELECT value FROM facts WHERE name = 'boot'").fetchone()
     with transaction(db):

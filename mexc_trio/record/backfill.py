@@ -59,7 +59,7 @@ class _Wish:
     complete: float
     """When the last of its gaps is `DELAY` old."""
     gaps: int
-    """How many, and a time of doubt counts as one."""
+    """How many, and uncertain time counts as one."""
     attempts: int = 0
     is_asked: bool = False
     """Whether an answer is waited for, or about to be used."""
@@ -236,20 +236,25 @@ def _later(wish: _Wish) -> float:
 
 
 def _give_up(collector: Collector, until: int | None = None) -> list[_GivenUp]:
-    gaps, doubtful = collector.ledger.give_up(until=until)
+    gaps, uncertain = collector.ledger.give_up(until=until)
     given_up = [_GivenUp(collector.symbol, gap.start, is_gap=True) for gap in gaps]
-    if doubtful:
-        given_up.append(_GivenUp(collector.symbol, doubtful[0], is_gap=False))
+    if uncertain:
+        given_up.append(_GivenUp(collector.symbol, uncertain[0], is_gap=False))
     return given_up
 
 
 def _tell(given_up: Sequence[_GivenUp], why: str, level: int = logging.WARNING) -> None:
-    """Say in a line each which gaps are not filled, and what else stays in doubt."""
+    """Say in a line each which gaps are not filled, and what else stays uncertain."""
     gaps = [one for one in given_up if one.is_gap]
-    doubts = [one for one in given_up if not one.is_gap]
+    uncertain = [one for one in given_up if not one.is_gap]
     for those, one, several, end in (
         (gaps, "gap in deals", "gaps in deals", "not filled"),
-        (doubts, "time of a lost line", "times of lost lines", "not looked through for more deals"),
+        (
+            uncertain,
+            "time of a lost line",
+            "times of lost lines",
+            "not looked through for more deals",
+        ),
     ):
         if not those:
             continue

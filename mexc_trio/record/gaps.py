@@ -21,10 +21,10 @@ import attrs
 from mexc_trio.exchange.backfill import Deal
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
-from mexc_trio.record.lag import Lag
 from mexc_trio.record.mark import Mark, OpenGap
 from mexc_trio.record.pending import Pending
 from mexc_trio.record.remembered import earlier_deals, possible, remembered
+from mexc_trio.record.uncertain import UncertainEnd
 from mexc_trio.record.wide import fetched
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.spans import LATEST, SECOND, Span, now, steady
@@ -55,15 +55,15 @@ class Ledger:
     _since: int = attrs.field(init=False)
     _began: int = attrs.field(factory=steady, init=False)
     _has_history: bool = attrs.field(init=False)
-    _lag: Lag = attrs.field(init=False)
+    _uncertain_end: UncertainEnd = attrs.field(init=False)
     # The position before which rows were looked through for deals of earlier runs.
     _recalled: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: Mark(channel) for channel in self._channels}
-        self._last, pending, self._lag = remembered(self._queue)
+        self._last, pending, self._uncertain_end = remembered(self._queue)
         self.pending = Pending(self.symbol)
-        self.pending.hold(pending)
+        self.pending.add(pending)
         for name, mark in self._marks.items():
             mark.ts, mark.version = self._last.get(name, (0, 0))
         self._since = self.newest
@@ -87,7 +87,7 @@ class Ledger:
         for name in self._marks.keys() - set(channels):
             self._end_gap(self._marks[name], now(), 0)
             if name == "deal":
-                self._end_lag(Cause.SYMBOL_STOPPED, "deals are not recorded any more")
+                self._give_up_end(Cause.SYMBOL_STOPPED, "deals are not recorded any more")
         for name in channels:
             if name not in self._marks:
                 ts, version = self._last.get(name, (0, 0))
@@ -104,7 +104,7 @@ class Ledger:
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
         if self._has_history:
-            self._end_lag(cause, detail)
+            self._give_up_end(cause, detail)
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
@@ -136,13 +136,13 @@ class Ledger:
             self._ended(gap)
             self._queue.remember(self._to_remember())
 
-    def doubt(self, span: Span) -> None:
+    def note_uncertain(self, span: Span) -> None:
         """Have deals asked for of a time that is no gap: only those that are lacking are written.
 
         The journal does not remember the request.
         """
         if self.fills:
-            self.pending.doubt(span)
+            self.pending.add_uncertain(span)
 
     def received(self, message: Data, until: int = LATEST) -> Marks:
         """Note the rows of a frame: they close an open gap, and dead letters open one.
@@ -154,7 +154,7 @@ class Ledger:
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
         mark = self._marks.get(channel or "") if good else None
-        pending, lags = len(self.pending.gaps), False
+        pending, is_uncertain = len(self.pending.gaps), False
         if mark is not None and mark.gap is not None:
             self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
@@ -173,11 +173,11 @@ class Ledger:
             mark.version = message.version
             self._last[mark.channel] = mark.ts, mark.version
             if channel == "deal":
-                lags = self._lag.note(until, self.pending.doubtful, mark.ts)
+                is_uncertain = self._uncertain_end.note(until, self.pending.uncertain, mark.ts)
                 if self.fills:
                     self.pending.known.note(message, merged=until < LATEST)
         marks = self._to_remember(len(rows))
-        if lags or len(self.pending.gaps) > pending:
+        if is_uncertain or len(self.pending.gaps) > pending:
             self._queue.remember(marks)
         return marks
 
@@ -188,7 +188,7 @@ class Ledger:
 
     def stopped(self, cause: Cause, detail: str) -> None:
         """Write the gap that begins now: no next row will come in this run."""
-        self._end_lag(cause, detail)
+        self._give_up_end(cause, detail)
         self.lost(cause, detail)
         self.close()
 
@@ -219,23 +219,23 @@ class Ledger:
     def give_up(self, *, until: int | None = None) -> tuple[list[Gap], Span | None]:
         """Write pending gaps as they are, those that ended by then or all.
 
-        Returns them, and the time that was in doubt and is asked for no longer.
+        Returns them, and the uncertain time that is asked for no longer.
         """
-        given_up, doubtful = self.pending.give_up(until)
+        given_up, uncertain = self.pending.give_up(until)
         for gap in given_up:
             self._put(gap)
         if given_up:
             self._queue.remember(self._to_remember())
-        return given_up, doubtful
+        return given_up, uncertain
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
-    def _end_lag(self, cause: Cause, detail: str) -> None:
+    def _give_up_end(self, cause: Cause, detail: str) -> None:
         """Write what may be lacking between deals that are there: it will not come any more."""
         mark = self._marks.get("deal")
-        for gap in self._lag.end(self.symbol, mark.ts if mark else 0, cause, detail):
+        for gap in self._uncertain_end.end(self.symbol, mark.ts if mark else 0, cause, detail):
             self._put(gap)
             self._queue.remember(self._to_remember())
 
@@ -273,7 +273,7 @@ class Ledger:
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
             self.pending.known.note_earlier(earlier_deals(self._queue))
-        self.pending.hold([gap])
+        self.pending.add([gap])
 
     def _put(self, gap: Gap) -> None:
         for name, mark in self._marks.items():
@@ -285,4 +285,6 @@ class Ledger:
 
     def _to_remember(self, new: int = 0) -> Marks:
         """Return what is to be remembered once so many new rows are in the queue."""
-        return Marks(self._last, self._queue.end + new, self.pending.gaps, self._lag.sure)
+        return Marks(
+            self._last, self._queue.end + new, self.pending.gaps, self._uncertain_end.since
+        )

@@ -19,7 +19,7 @@ from mexc_trio.exchange.session import PONG_TIMEOUT
 from mexc_trio.exchange.subscribing import Deals
 from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.doubts import Doubts
+from mexc_trio.record.uncertain import UncertainTime
 from mexc_trio.rows import Cause, Channel
 from mexc_trio.spans import LATEST
 
@@ -79,7 +79,7 @@ class Lines:
     _merges_until: float = attrs.field(default=math.inf, init=False)
     # Why a line was lost last, for gaps that are found because of it.
     _why: tuple[Cause, str] = attrs.field(default=(Cause.CONNECTION_LOST, ""), init=False)
-    _doubts: Doubts = attrs.field(factory=Doubts, init=False)
+    _uncertain: UncertainTime = attrs.field(factory=UncertainTime, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.number > 1:
@@ -104,7 +104,7 @@ class Lines:
         if self.merger is not None:
             self.merger.keep(channels)
         if "deal" not in channels:
-            self._doubts = Doubts()
+            self._uncertain = UncertainTime()
         self.collector.record_channels(channels)
 
     def merge(self) -> None:
@@ -138,10 +138,10 @@ class Lines:
         else:
             self.store(taken)
             # Merged deals are not told afterwards, only those they are made of.
-            if (span := self._doubts.passed(source, message)) and not self.deals.merged:
-                self.collector.ledger.doubt(span)
+            if (span := self._uncertain.passed(source, message)) and not self.deals.merged:
+                self.collector.ledger.note_uncertain(span)
             is_over = now >= self._merges_until and self.merger.passes_through
-            if is_over and not self._doubts.start:
+            if is_over and not self._uncertain.start:
                 self.merger = None
                 for feed in self.feeds:
                     feed.leave_merger()
@@ -170,13 +170,13 @@ class Lines:
         """Return the last deal before which none can be lacking that may yet be had."""
         if self.merger is None or message.channel != "deal":
             return LATEST
-        return min(self.merger.deals_until(), self._doubts.start or LATEST)
+        return min(self.merger.deals_until(), self._uncertain.start or LATEST)
 
     def lost(self, source: LineSource | None, cause: Cause, detail: str) -> None:
         """Go on without a line, until its next connection."""
         self._why = cause, detail
         if self.merger is not None and source is not None:
-            self._doubts.broken(source, self.merger.sources)
+            self._uncertain.broken(source, self.merger.sources)
             self.store(self.merger.lost(source))
 
     def silent(self, source: LineSource, channel: Channel, detail: str) -> None:

@@ -1,8 +1,8 @@
-"""What of a symbol's deals is to be asked for: gaps that have ended, and time that is in doubt.
+"""What of a symbol's deals is to be asked for: gaps that have ended, and uncertain time.
 
-A gap is a row of the ledger in any case, once it is known how far it was filled. A time in doubt,
-which lines had but may have lost deals of, is one only if the answer shows that some were lacking:
-the loss of one line alone leaves no row.
+A gap is a row of the ledger in any case, once it is known how far it was filled. Uncertain time,
+which lines had but may have lost deals of, is a gap only if the answer shows that some were
+lacking: the loss of one line alone leaves no row.
 """
 
 from collections import Counter
@@ -29,25 +29,25 @@ class Pending:
     """The last deals that are there."""
     gaps: list[Gap] = attrs.field(factory=list, init=False)
     """Those that have ended and are to be filled before they are written."""
-    doubtful: Span | None = attrs.field(default=None, init=False)
-    """Time that lines had."""
+    uncertain: Span | None = attrs.field(default=None, init=False)
+    """Time that lines had, see `uncertain`."""
     filled: Counter[str] = attrs.field(factory=Counter, init=False)
     """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
 
     @property
     def wanted(self) -> int:
         """Of how many spans of time deals are to be asked for."""
-        return len(self.gaps) + (self.doubtful is not None)
+        return len(self.gaps) + (self.uncertain is not None)
 
-    def hold(self, gaps: Sequence[Gap]) -> None:
-        """Hold these, beside those that are held."""
+    def add(self, gaps: Sequence[Gap]) -> None:
+        """Add these to those that are to be filled."""
         self.gaps = [*self.gaps, *gaps]
         self._keep()
 
-    def doubt(self, span: Span) -> None:
-        """Hold a time of which only deals that are lacking are written."""
-        was = self.doubtful or span
-        self.doubtful = min(span[0], was[0]), max(span[1], was[1])
+    def add_uncertain(self, span: Span) -> None:
+        """Add a time of which only deals that are lacking are written."""
+        was = self.uncertain or span
+        self.uncertain = min(span[0], was[0]), max(span[1], was[1])
         self._keep()
 
     def fill(self, answer: Sequence[Deal]) -> tuple[list[Gap], list[Deal]]:
@@ -61,18 +61,18 @@ class Pending:
         gaps: list[Gap] = []
         missed: list[Deal] = []
         left: list[Gap] = []
-        held = self.gaps
-        if self.doubtful:
-            start, end = self.doubtful
+        asked = self.gaps
+        if self.uncertain:
+            start, end = self.uncertain
             cause = Cause.CONNECTION_LOST.value
-            held = [*held, Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)]
-        for gap in held:
-            is_doubt = gap not in self.gaps
+            asked = [*asked, Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)]
+        for gap in asked:
+            is_uncertain = gap not in self.gaps
             if (fill := fall_into((gap.start, gap.end), self.known, answer)) is None:
-                left += [] if is_doubt else [gap]
+                left += [] if is_uncertain else [gap]
                 continue
-            if is_doubt:
-                self.doubtful = None
+            if is_uncertain:
+                self.uncertain = None
                 if not fill.deals:
                     continue
             if fill.filled is not None:
@@ -86,17 +86,17 @@ class Pending:
         return gaps, missed
 
     def give_up(self, until: int | None) -> tuple[list[Gap], Span | None]:
-        """Return the gaps that ended by then, or all, and the time that was in doubt.
+        """Return the gaps that ended by then, or all, and the uncertain time.
 
-        They are held no longer.
+        They are asked for no longer.
         """
-        doubtful = self.doubtful
-        if doubtful and (until is None or doubtful[1] <= until):
-            self.doubtful = None
+        uncertain = self.uncertain
+        if uncertain and (until is None or uncertain[1] <= until):
+            self.uncertain = None
         given_up = [gap for gap in self.gaps if until is None or gap.end <= until]
         self.gaps = [gap for gap in self.gaps if gap not in given_up]
         self._keep()
-        return given_up, None if self.doubtful else doubtful
+        return given_up, None if self.uncertain else uncertain
 
     def _keep(self) -> None:
         self.known.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)

@@ -5,7 +5,7 @@ from typing import Final
 from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue, decode_marks
-from mexc_trio.record.lag import Lag
+from mexc_trio.record.uncertain import UncertainEnd
 from mexc_trio.rows import DEAL, Channel, Gap, Row
 from mexc_trio.spans import EARLIEST, LATEST, now
 
@@ -13,19 +13,19 @@ _LOOKED_THROUGH: Final = 10 * MOST_DEALS
 """Rows in which the last deals are looked for."""
 
 
-def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap], Lag]:
-    """Return time and version of channels' last rows, gaps that are not yet written, the lag.
+def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap], UncertainEnd]:
+    """Return time and version of channels' last rows, unwritten gaps, the uncertain end.
 
     Of channels that are not recorded any more as well: they may be again.
     """
     last: dict[Channel, tuple[int, int]] = {}
     pending: list[Gap] = []
-    until, sure = queue.acked, 0
+    until, uncertain_since = queue.acked, 0
     if queue.stored_marks:
         marks = decode_marks(queue.stored_marks)
         last = {name: one for name, one in marks.last.items() if name in ALL}
         pending = [Gap(*gap) for gap in marks.pending]
-        until, sure = max(until, marks.until), marks.sure
+        until, uncertain_since = max(until, marks.until), marks.uncertain_since
     # They are written whenever `acked` is, and what came later is still in the queue.
     for entry in queue.since(until):
         for ts, mt, *_ in entry.rows:
@@ -34,7 +34,7 @@ def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap],
                 last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
-    return last, pending, Lag(sure)
+    return last, pending, UncertainEnd(uncertain_since)
 
 
 def write_pending(queue: Queue, gaps: Queue) -> None:

@@ -170,7 +170,7 @@ async def test_a_replica_that_lags_is_never_taken_for_one_that_lost_rows(
 async def test_with_a_quorum_rows_are_acknowledged_when_both_have_them(
     pair: Pair, tmp_path: Path
 ) -> None:
-    """While one is dead they wait in the journal; nothing is doubtful afterwards."""
+    """While one is dead they wait in the journal; nothing is uncertain afterwards."""
     async with recording(pair, tmp_path, quorum=True) as now:
         now.receive(20)
         await now.written()
@@ -190,7 +190,7 @@ async def test_with_a_quorum_rows_are_acknowledged_when_both_have_them(
 
 @needs_a_pair
 async def test_keeper_may_be_lost(pair: Pair, tmp_path: Path) -> None:
-    """Replicas are read-only without it: rows wait in the journal, and nothing is doubtful."""
+    """Replicas are read-only without it: rows wait in the journal, and nothing is uncertain."""
     async with recording(pair, tmp_path) as now:
         now.receive(20)
         await now.written()

@@ -513,13 +513,13 @@ def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path)
         assert recorder.ledger.fill(told(100, 150, 200)) == 0, "nothing is to be filled"
 
 
-def test_of_a_time_in_doubt_only_deals_that_were_lacking_are_a_gap(journal_path: Path) -> None:
+def test_of_an_uncertain_time_only_deals_that_were_lacking_are_a_gap(journal_path: Path) -> None:
     """They stand behind later ones, and the ledger says why; to have looked is no row."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
         recorder.frame("deal", 90, 100, 130, 200)
-        recorder.ledger.doubt((full(100), full(130)))
-        recorder.ledger.doubt((full(130), full(200)))
+        recorder.ledger.note_uncertain((full(100), full(130)))
+        recorder.ledger.note_uncertain((full(130), full(200)))
         assert recorder.ledger.fill(told(90, 100, 110)) == 0, "older than what has come since"
         assert recorder.ledger.pending.wanted == 1
         assert recorder.ledger.fill(told(80, 90, 100, 110, 130, 150, 200, 220)) == 2
@@ -529,11 +529,11 @@ def test_of_a_time_in_doubt_only_deals_that_were_lacking_are_a_gap(journal_path:
         assert written[1:5] == ("deal", full(100), full(200), "connection lost")
         assert written.detail.endswith("; filled whole: 2 deals from 2026-09-15T18:46:40.110Z")
         recorder.frame("deal", 210, 220)
-        recorder.ledger.doubt((full(200), full(210)))
+        recorder.ledger.note_uncertain((full(200), full(210)))
         assert recorder.ledger.fill(told(200, 210, 220)) == 0
-        recorder.ledger.doubt((full(200), full(210)))
+        recorder.ledger.note_uncertain((full(200), full(210)))
         assert recorder.ledger.fill(told(220)) == 0, "it does not reach back so far"
-        recorder.ledger.doubt((full(200), full(210)))
+        recorder.ledger.note_uncertain((full(200), full(210)))
         assert recorder.ledger.give_up() == ([], (full(200), full(210)))
         assert recorder.ledger.pending.wanted == 0
         assert len(recorder.written) == 1
@@ -542,12 +542,12 @@ def test_of_a_time_in_doubt_only_deals_that_were_lacking_are_a_gap(journal_path:
 def test_deals_that_were_fetched_in_any_order_shorten_the_pauses_that_are_usual(
     journal_path: Path,
 ) -> None:
-    """Those of a time in doubt come last, and may be older than those of a gap."""
+    """Those of uncertain time come last, and may be older than those of a gap."""
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
         recorder.frame("deal", 1_000)
         recorder.frame("deal", 201_000)
-        recorder.ledger.doubt((full(1_000), full(201_000)))
+        recorder.ledger.note_uncertain((full(1_000), full(201_000)))
         recorder.frame("deal", 230_000)
         recorder.ledger.lost(Cause.CONNECTION_LOST, "closed", "deal")
         recorder.frame("deal", 240_000)
@@ -699,12 +699,12 @@ def test_a_symbol_that_stops_while_a_line_lags_writes_that(journal_path: Path) -
 
 
 def test_after_a_kill_while_deals_are_asked_for_none_is_stored_twice(journal_path: Path) -> None:
-    """The time in doubt is told, and not fetched: most of what is there of it is not known."""
+    """The uncertain time is told, and not fetched: most of what is there of it is not known."""
     ticks = 13
     with open_journal(journal_path) as journal:
         recorder = Recorder(journal, fills=True)
         recorder.frame("deal", 1000)
-        recorder.ledger.doubt((full(1000), full(2000)))
+        recorder.ledger.note_uncertain((full(1000), full(2000)))
         for second in range(2, 200):
             recorder.frame("deal", 1000 * second)
             for _ in range(ticks):

@@ -744,9 +744,7 @@ def test_version_of_another_program(path: Path) -> None:
     assert not list(path.parent.glob("*.damaged-*"))
 
 
-def test_doubt_after_the_machine_was_started_anew(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_machine_was_started_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not synced may be lost then, until the table has been looked at."""
     with open_journal(path) as journal:
         for name in ("btc", "eth"):

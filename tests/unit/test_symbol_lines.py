@@ -398,7 +398,7 @@ async def test_what_was_fetched_and_comes_late_by_a_line_is_stored_once(
         last = known[-1][0].ts
         late, after = Row(last + 1000, "d", "1|2|1"), Row(last + 2000, "d", "1|3|1")
         feed.data(Data(BTC, "deal", [after], ids=[8]))
-        ledger.doubt((last, after.ts))
+        ledger.note_uncertain((last, after.ts))
         assert ledger.fill([*known[-5:], (late, 7), (after, 8)]) == 1
         feed.data(Data(BTC, "deal", [late], ids=[7]))
         await trio.sleep(1)
@@ -459,10 +459,10 @@ async def test_an_old_connection_that_breaks_while_it_is_replaced_is_a_gap_and_n
         assert set(deals) == rig.deals()
 
 
-async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_ever(
+async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_uncertain_for_ever(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    """One line, whose connection is replaced while a contract is quiet: hours later all is sure."""
+    """The one connection is replaced while a contract is quiet: hours later all is certain."""
     with open_journal(tmp_path / "journal.sqlite") as journal:
         queue = journal.queue("btc")
         ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=True)
@@ -490,17 +490,17 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_in_doubt_for_e
             await trio.sleep(3600)
             replacement.data(message("deal", "d"))
         assert lines.merger is None
-        assert ledger.pending.doubtful is not None  # what it may have lost is asked for once
+        assert ledger.pending.uncertain is not None  # what it may have lost is asked for once
         last = replacement.replacement()
         await trio.sleep(3600)
         deal = message("deal", "d")
         replacement.data(deal)
         assert queue.marks is not None
-        assert queue.marks.sure == ledger.pending.doubtful[0]
+        assert queue.marks.uncertain_since == ledger.pending.uncertain[0]
         ledger.give_up()
         await trio.sleep(1)
         replacement.data(message("deal", "d"))
-        assert queue.marks.sure == 0
+        assert queue.marks.uncertain_since == 0
         assert last in lines.feeds
 
 

@@ -45,7 +45,7 @@ class Result:
     """Rows of the ledger by channel and cause."""
     needless: Sequence[Gap]
     """Those of lost connections at a time when a line lived and was answered."""
-    doubtful: int
+    uncertain: int
     """The same where that line's channel was silent for longer than is usual, as the row says."""
     wrongs: Sequence[str]
     """What is wrong, as `mexc-trio verify` says."""
@@ -137,7 +137,7 @@ def _compared(soak: Soak, trouble: Trouble, seconds: float, exit_code: int) -> R
         comparison=comparison,
         gaps=dict(Counter(f"{gap.channel}, {gap.cause}" for gap in ledger)),
         needless=needless,
-        doubtful=len(lost) - len(needless),
+        uncertain=len(lost) - len(needless),
         wrongs=[finding["text"] for finding in verdict["findings"] if finding["wrong"]],
         exit_code=exit_code,
     )

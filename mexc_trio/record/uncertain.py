@@ -1,0 +1,84 @@
+"""Deals that may be lacking although later ones are there.
+
+Nothing in the rows shows it: numbers of deals are not consecutive. What one line had lost just
+before another one broke was to come from that one. So once all other lines have passed that moment,
+until when they may bring it themselves, the deals of that time are asked for. And while a line lags
+behind one that has just begun, what came in between is under way on the former alone. If the
+program ends meanwhile, nobody brings any of it any more, which is a gap then.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from mexc_trio.exchange.lines import LineSource
+from mexc_trio.exchange.messages import Data
+from mexc_trio.rows import Cause, Gap
+from mexc_trio.spans import LATEST, Span
+
+
+@attrs.define(eq=False)
+class UncertainTime:
+    """The time of one symbol for which a line that broke was needed; see `Lines`."""
+
+    start: int = attrs.field(default=0, init=False)
+    """Milliseconds: the last deal that such a line has brought; 0 if nothing is uncertain."""
+    # Those that have brought no later one yet.
+    _awaited: set[LineSource] = attrs.field(factory=set, init=False)
+
+    def broken(self, source: LineSource, sources: Sequence[LineSource]) -> None:
+        """Note that one of several lines is about to be given up."""
+        self._awaited.discard(source)
+        have = source.has.get("deal")
+        others = {one for one in sources if one is not source and "deal" in one.has}
+        if others and have is not None and have.since:
+            last = have.last or have.since
+            self.start = min(last, self.start or last)
+            self._awaited = others
+
+    def passed(self, source: LineSource, message: Data) -> Span | None:
+        """Return the time that is uncertain, if with this message all lines have passed it.
+
+        It is in milliseconds, and both ends are deals that have come.
+        """
+        if not self.start or message.channel != "deal" or len(message.rows) == message.dead:
+            return None
+        start, end = self.start, message.rows[0].ts
+        if not start < end < LATEST:
+            return None
+        self._awaited.discard(source)
+        if self._awaited:
+            return None
+        self.start = 0
+        return start, end
+
+
+@attrs.define
+class UncertainEnd:
+    """The last deals of one symbol, as its ledger knows them and the journal remembers them."""
+
+    since: int
+    """Milliseconds: the deal after which others may be lacking; 0 if none may."""
+
+    def note(self, until: int, uncertain: Span | None, newest: int) -> bool:
+        """Note how far no deal is lacking; return whether that is to be remembered.
+
+        All in milliseconds: no line can bring another deal from before `until`, deals of the time
+        that is `uncertain` are being asked for, and `newest` is the newest deal that is there.
+        """
+        before = self.since
+        since = min(until, uncertain[0] if uncertain else LATEST)
+        self.since = since if 0 < since < newest else 0
+        return bool(before or self.since)
+
+    def end(self, symbol: str, newest: int, cause: Cause, detail: str) -> list[Gap]:
+        """Return what is to be written now that no line will bring any of it.
+
+        It is a gap of its own, to which nothing is fetched: only the last hundred of the deals that
+        are there are known, and others would be stored again.
+        """
+        since, self.since = self.since, 0
+        if not 0 < since < newest:
+            return []
+        why = f"{detail}; a line lagged, or deals were being asked for"
+        return [Gap(symbol, "deal", since, newest, cause.value, why, 0, 0)]
