@@ -46,7 +46,7 @@ class Fill(NamedTuple):
 
 
 @attrs.define(eq=False)
-class Known:
+class LastDeals:
     """The last deals of a symbol that are there: at least as many as an answer can have."""
 
     received: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
@@ -103,7 +103,7 @@ class Known:
         return len(self.received) * SECOND / max(1, lasted)
 
 
-def fall_into(gap: Span, known: Known, answer: Sequence[Deal]) -> Fill | None:
+def fall_into(gap: Span, known: LastDeals, answer: Sequence[Deal]) -> Fill | None:
     """Return what of an answer, oldest deal first, falls into a gap.
 
     The gap is from the last row before it to the first row after, in milliseconds since 1970.

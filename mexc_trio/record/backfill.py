@@ -48,8 +48,8 @@ _LAGS: Final = "the exchange's list has none of the deals that have come since"
 
 
 @attrs.define(eq=False)
-class _Wish:
-    """A symbol with gaps to fill."""
+class _Fetch:
+    """The deals of a symbol that are to be fetched."""
 
     collector: Collector
     until: float
@@ -77,31 +77,31 @@ class Backfill:
 
     url: str
     """The REST interface."""
-    _wishes: dict[str, _Wish] = attrs.field(factory=dict, init=False)
+    _fetches: dict[str, _Fetch] = attrs.field(factory=dict, init=False)
     _limiters: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
     _changed: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
 
-    def want(self, collector: Collector) -> None:
+    def request(self, collector: Collector) -> None:
         """Fill the gaps that a symbol holds; may be called again and again."""
         now, gaps = trio.current_time(), collector.ledger.pending.wanted
-        wish = self._wishes.get(collector.symbol)
-        if wish is None or wish.collector is not collector:
-            wish = _Wish(collector, now + LONGEST, now, now + DELAY, gaps)
-            self._wishes[collector.symbol] = wish
+        fetch = self._fetches.get(collector.symbol)
+        if fetch is None or fetch.collector is not collector:
+            fetch = _Fetch(collector, now + LONGEST, now, now + DELAY, gaps)
+            self._fetches[collector.symbol] = fetch
             self._changed.set()
-        elif gaps > wish.gaps:
-            wish.complete, wish.gaps = now + DELAY, gaps
+        elif gaps > fetch.gaps:
+            fetch.complete, fetch.gaps = now + DELAY, gaps
 
     async def run(self) -> None:
         """Fill what is wanted, until cancelled."""
         self._served.clear()
-        for wish in self._wishes.values():
-            wish.is_asked = False
+        for fetch in self._fetches.values():
+            fetch.is_asked = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
             while True:
-                wanted = {wish.collector.settings.route for wish in self._wishes.values()}
+                wanted = {fetch.collector.settings.route for fetch in self._fetches.values()}
                 for routes in wanted - self._served:
                     self._served.add(routes)
                     nursery.start_soon(self._serve, nursery, routes)
@@ -116,51 +116,50 @@ class Backfill:
         limits = rest.RequestLimits(TIMEOUT, MOST_BYTES)
         async with AsyncExitStack() as stack:
             clients: dict[Route, Client] = {}
-            while (wish := await self._next(routes)) is not None:
+            while (fetch := await self._next(routes)) is not None:
                 route = routes[place]
                 if route not in clients:
                     limiter = self._rate_limiter(route, rest.REQUEST_INTERVAL)
                     opened = rest.open_client(self.url, route, limiter, limits)
                     clients[route] = await stack.enter_async_context(opened)
-                wish.is_asked = True
-                wish.attempts += 1
+                fetch.is_asked = True
+                fetch.attempts += 1
                 try:
-                    answer = await _deals(clients[route], wish.collector.symbol)
+                    answer = await _deals(clients[route], fetch.collector.symbol)
                 except rest.NoContract as error:
-                    self._end(wish, error.reason)
+                    self._end(fetch, error.reason)
                 except rest.RestError as error:
                     failures, place = failures + 1, (place + 1) % len(routes)
                     # The next route is tried at once; when all have failed it is time to wait.
                     pause = 0.0 if failures % len(routes) else error.pause(backoff)
-                    self._again(wish, pause, error.reason)
+                    self._again(fetch, pause, error.reason)
                     await trio.sleep(pause)
                 except Malformed as error:
-                    self._again(wish, _later(wish), f"its answer is none: {error}")
+                    self._again(fetch, _later(fetch), f"its answer is none: {error}")
                 else:
                     failures = 0
                     backoff.reset()
-                    nursery.start_soon(self._use, wish, answer)
+                    nursery.start_soon(self._use, fetch, answer)
             self._served.discard(routes)
 
-    async def _next(self, routes: tuple[Route, ...]) -> _Wish | None:
+    async def _next(self, routes: tuple[Route, ...]) -> _Fetch | None:
         """Return who comes next, once it is time; None if nobody waits any more."""
-        while wishes := [
-            wish for wish in self._wishes.values() if wish.collector.settings.route == routes
+        while fetches := [
+            fetch for fetch in self._fetches.values() if fetch.collector.settings.route == routes
         ]:
             now = trio.current_time()
-            waiting = [wish for wish in wishes if not wish.is_asked]
-            ready = [wish for wish in waiting if wish.due <= now]
+            waiting = [fetch for fetch in fetches if not fetch.is_asked]
+            ready = [fetch for fetch in waiting if fetch.due <= now]
             if ready:
-                pending = ((one.collector.ledger.pending, one) for one in ready)
-                return max(pending, key=lambda pair: (bool(pair[0].gaps), pair[0].known.rate))[1]
-            with trio.move_on_at(min((wish.due for wish in waiting), default=now + LONGEST)):
+                return max(ready, key=_urgency)
+            with trio.move_on_at(min((fetch.due for fetch in waiting), default=now + LONGEST)):
                 await self._changed.wait()
         return None
 
-    async def _use(self, wish: _Wish, answer: Sequence[Deal]) -> None:
+    async def _use(self, fetch: _Fetch, answer: Sequence[Deal]) -> None:
         """Fill gaps with an answer."""
-        await trio.sleep_until(wish.complete)
-        collector = wish.collector
+        await trio.sleep_until(fetch.complete)
+        collector = fetch.collector
         ledger = collector.ledger
         before = len(ledger.pending.gaps)
         deals = ledger.fill(answer) if ledger.pending.wanted else 0
@@ -175,26 +174,26 @@ class Backfill:
                 collector.symbol, number_of(deals, "deal"), number_of(before - left, "gap"),
             )  # fmt: skip
         if ledger.pending.wanted:
-            self._again(wish, _later(wish), _LAGS)
+            self._again(fetch, _later(fetch), _LAGS)
         else:
-            self._forget(wish)
+            self._forget(fetch)
 
-    def _again(self, wish: _Wish, pause: float, why: str) -> None:
+    def _again(self, fetch: _Fetch, pause: float, why: str) -> None:
         """Ask once more for a symbol after a pause, unless it was asked for too often."""
-        if wish.attempts >= ATTEMPTS:
-            self._end(wish, why)
+        if fetch.attempts >= ATTEMPTS:
+            self._end(fetch, why)
             return
-        log.info("%s: what is asked for is not there yet: %s", wish.collector.symbol, why)
-        wish.is_asked, wish.due = False, trio.current_time() + pause
+        log.info("%s: what is asked for is not there yet: %s", fetch.collector.symbol, why)
+        fetch.is_asked, fetch.due = False, trio.current_time() + pause
         self._changed.set()
 
-    def _end(self, wish: _Wish, why: str) -> None:
-        _tell(_give_up(wish.collector), why)
-        self._forget(wish)
+    def _end(self, fetch: _Fetch, why: str) -> None:
+        _tell(_give_up(fetch.collector), why)
+        self._forget(fetch)
 
-    def _forget(self, wish: _Wish) -> None:
-        if self._wishes.get(wish.collector.symbol) is wish:
-            del self._wishes[wish.collector.symbol]
+    def _forget(self, fetch: _Fetch) -> None:
+        if self._fetches.get(fetch.collector.symbol) is fetch:
+            del self._fetches[fetch.collector.symbol]
         self._changed.set()
 
     async def _sweep(self) -> None:
@@ -204,16 +203,16 @@ class Backfill:
             now = trio.current_time()
             late: list[_GivenUp] = []
             past: list[_GivenUp] = []
-            for wish in list(self._wishes.values()):
-                collector = wish.collector
-                if wish.is_asked:
+            for fetch in list(self._fetches.values()):
+                collector = fetch.collector
+                if fetch.is_asked:
                     continue
-                if now >= wish.until:
+                if now >= fetch.until:
                     late += _give_up(collector)
                 else:
-                    past += _give_up(collector, until=collector.ledger.pending.known.oldest)
+                    past += _give_up(collector, until=collector.ledger.pending.last_deals.oldest)
                 if not collector.ledger.pending.wanted:
-                    self._forget(wish)
+                    self._forget(fetch)
             _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
             _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
 
@@ -231,8 +230,13 @@ async def _deals(client: "Client", symbol: str) -> list[Deal]:
     return list(zip(deals.rows, deals.ids, strict=True))[-MOST_DEALS:]
 
 
-def _later(wish: _Wish) -> float:
-    return 2.0 ** (wish.attempts - 1)
+def _urgency(fetch: _Fetch) -> tuple[bool, float]:
+    pending = fetch.collector.ledger.pending
+    return bool(pending.gaps), pending.last_deals.rate
+
+
+def _later(fetch: _Fetch) -> float:
+    return 2.0 ** (fetch.attempts - 1)
 
 
 def _give_up(collector: Collector, until: int | None = None) -> list[_GivenUp]:

@@ -58,7 +58,7 @@ class Collector:
     store: AsyncStore
     exists: Exists = nobody_knows
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
-    wants_deals: "Callable[[Collector], None]" = lambda collector: None
+    request_deals: "Callable[[Collector], None]" = lambda collector: None
     """Called when gaps in deals are pending, to be filled."""
     counts: Counts = attrs.field(factory=Counts, init=False)
     liveness: dict[Channel, Liveness] = attrs.field(init=False)
@@ -140,7 +140,7 @@ class Collector:
             kept = widened(message) if self.settings.wide else rows
             self.queue.append(kept, message.version, self.ledger.received(message, until))
             if self.ledger.pending.wanted:
-                self.wants_deals(self)
+                self.request_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
@@ -261,7 +261,7 @@ class Collector:
         """Return what goes on for this symbol after its end, counting on; the table stays."""
         self.ledger.record_channels(settings.channels)
         collector = Collector(
-            settings, self.queue, self.ledger, self.store, self.exists, self.wants_deals
+            settings, self.queue, self.ledger, self.store, self.exists, self.request_deals
         )
         collector.counts = self.counts
         collector.received = self.received

@@ -175,7 +175,7 @@ class Ledger:
             if channel == "deal":
                 is_uncertain = self._uncertain_end.note(until, self.pending.uncertain, mark.ts)
                 if self.fills:
-                    self.pending.known.note(message, merged=until < LATEST)
+                    self.pending.last_deals.note(message, merged=until < LATEST)
         marks = self._to_remember(len(rows))
         if is_uncertain or len(self.pending.gaps) > pending:
             self._queue.remember(marks)
@@ -272,7 +272,7 @@ class Ledger:
         mark.missed(gap)
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
-            self.pending.known.note_earlier(earlier_deals(self._queue))
+            self.pending.last_deals.note_earlier(earlier_deals(self._queue))
         self.pending.add([gap])
 
     def _put(self, gap: Gap) -> None:

@@ -127,7 +127,7 @@ class Lines:
         """Hand on what is new of a message."""
         if self.merger is None or self.collector.stopped:
             return
-        now, fetched = trio.current_time(), self.collector.ledger.pending.known.fetched
+        now, fetched = trio.current_time(), self.collector.ledger.pending.last_deals.fetched
         try:
             if fetched:
                 self.merger.know(tuple(fetched), now)

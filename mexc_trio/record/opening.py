@@ -96,7 +96,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             Collector(
                 s, queue := journal.queue(s.table),
                 Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), async_store,
-                exists if s.symbol in settings.symbols else nobody_knows, backfill.want,
+                exists if s.symbol in settings.symbols else nobody_knows, backfill.request,
             )
             for s in chosen
         ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Known, fall_into
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal, LastDeals, fall_into
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.spans import Span
 
@@ -25,7 +25,7 @@ class Pending:
     """The same of one symbol."""
 
     symbol: str
-    known: Known = attrs.field(factory=Known, init=False)
+    last_deals: LastDeals = attrs.field(factory=LastDeals, init=False)
     """The last deals that are there."""
     gaps: list[Gap] = attrs.field(factory=list, init=False)
     """Those that have ended and are to be filled before they are written."""
@@ -68,7 +68,7 @@ class Pending:
             asked = [*asked, Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)]
         for gap in asked:
             is_uncertain = gap not in self.gaps
-            if (fill := fall_into((gap.start, gap.end), self.known, answer)) is None:
+            if (fill := fall_into((gap.start, gap.end), self.last_deals, answer)) is None:
                 left += [] if is_uncertain else [gap]
                 continue
             if is_uncertain:
@@ -79,7 +79,7 @@ class Pending:
                 gap = gap._replace(detail=gap.detail + fill.filled.text())
                 self.filled.update(gaps=1, whole=fill.filled.whole, deals=fill.filled.deals)
             gaps.append(gap)
-            self.known.note_fetched(fill.deals)
+            self.last_deals.note_fetched(fill.deals)
             missed += fill.deals
         self.gaps = left
         self._keep()
@@ -99,4 +99,4 @@ class Pending:
         return given_up, None if self.uncertain else uncertain
 
     def _keep(self) -> None:
-        self.known.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)
+        self.last_deals.keep(_KEPT_TO_FILL if self.wanted else MOST_DEALS)

@@ -277,7 +277,7 @@ def _open_gaps(recording: Recording) -> None:
     for collector in recording.collectors:
         collector.ledger.program_started(cause, detail)
         if collector.ledger.pending.wanted:
-            recording.backfill.want(collector)
+            recording.backfill.request(collector)
     recording.journal.file.remember(_END, _RUNNING)
 
 

@@ -102,8 +102,8 @@ class Recording:
             (settings,) = await self.with_room([settings])
         queue = self.journal.queue(settings.table)
         ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
-        wants_deals = self.backfill.want
-        collector = Collector(settings, queue, ledger, self.store, wants_deals=wants_deals)
+        request_deals = self.backfill.request
+        collector = Collector(settings, queue, ledger, self.store, request_deals=request_deals)
         self.collectors.append(collector)
         return collector
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Fill, Known, fall_into
+from mexc_trio.exchange.backfill import MOST_DEALS, Deal, Fill, LastDeals, fall_into
 from mexc_trio.exchange.decoding import decode_deals
 from mexc_trio.exchange.digits import Malformed
 from mexc_trio.exchange.messages import Data
@@ -34,9 +34,9 @@ def without_ids(deals: Sequence[Deal]) -> list[Deal]:
     return [(row, 0) for row, _ in deals]
 
 
-def known_of(*pieces: Sequence[Deal], room: int = 20 * MOST_DEALS) -> Known:
+def known_of(*pieces: Sequence[Deal], room: int = 20 * MOST_DEALS) -> LastDeals:
     """Return what a symbol knows after it was given these, one frame each."""
-    known = Known()
+    known = LastDeals()
     known.keep(room)
     for piece in pieces:
         rows, ids = [row for row, _ in piece], [id_ for _, id_ in piece]
@@ -144,7 +144,7 @@ def test_zeros_at_the_end_of_a_number_make_no_other_deal() -> None:
 
 def test_deals_of_earlier_runs_are_known() -> None:
     """They count as the oldest, and no more are kept than an answer can have."""
-    known = Known()
+    known = LastDeals()
     known.note(Data("BTC_USDT", "deal", rows_of(deals(*range(200, 270)))))
     assert not known.oldest
     known.note_earlier(deals(*range(100)))
@@ -205,7 +205,7 @@ def test_the_ledgers_words() -> None:
 
 def test_what_a_line_brings_late_does_not_push_out_newer_deals() -> None:
     """The last hundred of the exchange are known, whichever came last."""
-    known = Known()
+    known = LastDeals()
     newer = [Row(at, "d", f"{at}|1|1") for at in range(200, 210)]
     older = [Row(at, "d", f"{at}|1|1") for at in range(100)]
     known.note(Data("BTC_USDT", "deal", newer), merged=True)

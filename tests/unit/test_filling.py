@@ -59,7 +59,7 @@ class Rig:
         )
         ledger = Ledger(symbol, queue, self.journal.queue("gaps"), fills=True)
         return Collector(
-            settings, queue, ledger, as_async(MemoryStore()), wants_deals=self.backfill.want
+            settings, queue, ledger, as_async(MemoryStore()), request_deals=self.backfill.request
         )
 
     def deal(self, symbol: str = BTC, frames: int = 1) -> list[Data]:
