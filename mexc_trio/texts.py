@@ -87,7 +87,7 @@ def seconds(milliseconds: int) -> str:
     return f"{milliseconds / SECOND:,.1f}"
 
 
-def duration(milliseconds: int) -> str:
+def duration_text(milliseconds: int) -> str:
     """Return a length of time in the unit that suits it: `12.0 s`, `3.5 min`, `2.0 h`, `4.1 d`."""
     for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if milliseconds >= 2 * unit:

@@ -8,7 +8,7 @@ from mexc_trio.clickhouse.suitability import (
     NUMBERED,
     REPLICATED,
     can_be_read,
-    kept_by,
+    table_engine,
     why_unsuitable,
 )
 from mexc_trio.clickhouse.tables import (
@@ -189,7 +189,7 @@ def engine_of(store: Readable, table: str) -> TableEngine:
     found = engines(store, [table])
     if not found:
         raise TableMissing(f"{store.name} has no table {table}")
-    return kept_by(found[table])
+    return table_engine(found[table])
 
 
 def columns(

@@ -40,7 +40,7 @@ def is_tree(engine: str) -> bool:
     return engine.startswith((NUMBERED, REPLICATED))
 
 
-def kept_by(engine: str) -> TableEngine:
+def table_engine(engine: str) -> TableEngine:
     """Return how a table keeps its rows whose engine is this, as `schema.engines` has it."""
     return TableEngine.MERGETREE if is_tree(engine) else TableEngine.STRIPELOG
 

@@ -34,9 +34,9 @@ _ORDER: Final = (
     "toDateTime64('2100-01-01 00:00:00', 3, 'UTC')), 'UTC') "
     f"ORDER BY {NUMBER}"
 )
-_KNOWN_AGAIN: Final = f"SETTINGS non_replicated_deduplication_window = {_WINDOW}"
+_DEDUPLICATED: Final = f"SETTINGS non_replicated_deduplication_window = {_WINDOW}"
 # A week, as it was before 25.10: for so long an INSERT may be under way that nobody heard of.
-_KNOWN_AGAIN_BY_ALL: Final = (
+_DEDUPLICATED_BY_REPLICAS: Final = (
     f"SETTINGS replicated_deduplication_window = {_WINDOW}, "
     f"replicated_deduplication_window_seconds = 604800"
 )
@@ -44,8 +44,8 @@ _KNOWN_AGAIN_BY_ALL: Final = (
 # What packs texts a tenth better costs an INSERT and the merges of the next minutes a third more.
 # So they get it when they are an hour old, from merges that are made for it if no others are. From
 # 25.4 on a table can say how they are packed until then.
-_PACKED_AGAIN: Final = "TTL toDateTime(ts) + INTERVAL 1 HOUR RECOMPRESS CODEC(ZSTD(11))"
-_UNTIL_THEN: Final = "default_compression_codec = 'ZSTD(3)'"
+_RECOMPRESSED: Final = "TTL toDateTime(ts) + INTERVAL 1 HOUR RECOMPRESS CODEC(ZSTD(11))"
+_CODEC_UNTIL_THEN: Final = "default_compression_codec = 'ZSTD(3)'"
 
 
 def _codec(type_: str) -> str:
@@ -77,10 +77,10 @@ class Table:
         if self.engine is TableEngine.STRIPELOG:
             return f"({self._plain_columns}) ENGINE = StripeLog"
         if not of_ours:
-            return f"({self._numbered_columns()}) ENGINE = MergeTree {_ORDER} {_KNOWN_AGAIN}"
+            return f"({self._numbered_columns()}) ENGINE = MergeTree {_ORDER} {_DEDUPLICATED}"
         return (
-            f"({self._numbered_columns(packed_again='String')}) ENGINE = MergeTree {_ORDER} "
-            f"{_PACKED_AGAIN} {_KNOWN_AGAIN}, {_UNTIL_THEN}"
+            f"({self._numbered_columns(recompressed='String')}) ENGINE = MergeTree {_ORDER} "
+            f"{_RECOMPRESSED} {_DEDUPLICATED}, {_CODEC_UNTIL_THEN}"
         )
 
     def replicated(self, database: str) -> str:
@@ -90,19 +90,19 @@ class Table:
             f"'{{replica}}')"
         )
         if self.name not in OF_ALL:
-            return f"({self._numbered_columns()}) {engine} {_ORDER} {_KNOWN_AGAIN_BY_ALL}"
+            return f"({self._numbered_columns()}) {engine} {_ORDER} {_DEDUPLICATED_BY_REPLICAS}"
         # Their rows are found again by what they say.
         key = ", ".join(f"`{name}`" for name in self.column_names[:2])
-        return f"({self._plain_columns}) {engine} ORDER BY ({key}) {_KNOWN_AGAIN_BY_ALL}"
+        return f"({self._plain_columns}) {engine} ORDER BY ({key}) {_DEDUPLICATED_BY_REPLICAS}"
 
     @property
     def _plain_columns(self) -> str:
         return ", ".join(f"`{name}` {type_}" for name, type_ in self.columns)
 
-    def _numbered_columns(self, packed_again: str = "") -> str:
+    def _numbered_columns(self, recompressed: str = "") -> str:
         """Return them; those of the type that is packed again have no codec of their own."""
         packed = ", ".join(
-            f"`{name}` {type_}{'' if type_ == packed_again else _codec(type_)}"
+            f"`{name}` {type_}{'' if type_ == recompressed else _codec(type_)}"
             for name, type_ in self.columns
         )
         return f"{packed}, {NUMBER} UInt64 CODEC(DoubleDelta, ZSTD(1)){_INDEX}"

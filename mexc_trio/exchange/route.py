@@ -28,12 +28,12 @@ async def connect(route: Route, host: str, port: int) -> trio.abc.Stream:
     if route.kind in _TYPES:
         return await _connect_through(route, host, port)
     if route.kind == "from":
-        await _see_that_ours_is(route.host)
+        await _check_own_address(route.host)
         return await trio.open_tcp_stream(host, port, local_address=route.host)
     return await trio.open_tcp_stream(host, port)
 
 
-async def _see_that_ours_is(address: str) -> None:
+async def _check_own_address(address: str) -> None:
     """Trio would only say that no address of the host suits ours."""
     family = trio.socket.AF_INET6 if ":" in address else trio.socket.AF_INET
     with trio.socket.socket(family) as probe:

@@ -7,7 +7,7 @@ from typing import Final
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.preparing import prepare_all
 from mexc_trio.clickhouse.schema import Store, engines, quoted
-from mexc_trio.clickhouse.suitability import kept_by
+from mexc_trio.clickhouse.suitability import table_engine
 from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.output import say
@@ -36,7 +36,7 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
         typed = views.create(store, tables)
         kinds = engines(store, [symbol.table for symbol in chosen])
         for symbol in chosen:
-            rows = data_file(symbol.table, kept_by(kinds.get(symbol.table, "")))
+            rows = data_file(symbol.table, table_engine(kinds.get(symbol.table, "")))
             say(f"{_short(symbol.symbol)} data: {symbol.table} table → {rows} (continuous growth)")
         if typed:
             say(f"Typed views: {', '.join(typed)}")

@@ -28,7 +28,7 @@ KNOWN: Final = 60.0
 
 
 @attrs.define
-class Space:
+class FreeSpace:
     """The free space of one disk over time, in bytes and seconds."""
 
     _before: tuple[float, int] | None = attrs.field(default=None, init=False)
@@ -71,7 +71,7 @@ class Space:
 
 
 @attrs.define
-class JournalLog:
+class WalSize:
     """The size of the journal's write-ahead log over time.
 
     SQLite writes it from the beginning again when nobody reads what is in it. Another program that
@@ -99,10 +99,10 @@ async def watch(recording: Recording) -> None:
 
     Raises DiskFull if less than `min_free_mib` is free, JournalError if the journal was removed.
     """
-    space, journal_log, path = Space(), JournalLog(), recording.journal.path
+    space, wal_size, path = FreeSpace(), WalSize(), recording.journal.path
     async with aclosing(periodic(INTERVAL)) as ticks:
         async for _ in ticks:
             recording.journal.file.check_in_place()  # first: without its directory there is no disk
             free, least = shutil.disk_usage(path.parent).free, recording.settings.min_free
             space.check(free, least, time.monotonic(), path.parent)
-            journal_log.check(path, time.monotonic())
+            wal_size.check(path, time.monotonic())

@@ -21,7 +21,7 @@ import trio
 
 from mexc_trio.clickhouse.compaction import CONVERTING, ENGINE
 from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
-from mexc_trio.clickhouse.suitability import kept_by
+from mexc_trio.clickhouse.suitability import table_engine
 from mexc_trio.errors import StoreError, StoreRejected
 from mexc_trio.journal import Queue
 from mexc_trio.record.reconcile import BATCH
@@ -118,7 +118,7 @@ class Growth:
             log.warning(
                 "table %s is what a conversion that died has left, and takes room: mexc-trio "
                 "convert %s --engine %s removes it; with the other engine it goes on",
-                beside, symbol, kept_by(kind),
+                beside, symbol, table_engine(kind),
             )  # fmt: skip
         if kind == ENGINE:
             queue.inserts = await store.inserts(queue.name)

@@ -38,7 +38,7 @@ _FROM: Final = "numbered from"
 _AGAIN: Final = "appended again"
 _TIMES: Final = 4
 """How often rows are appended again before a table is one that does not keep them."""
-TOLD: Final = 100
+SHOWN: Final = 100
 """Characters of a row that are shown."""
 
 
@@ -172,7 +172,7 @@ class NumberedReconciler(Reconciler):
         ):
             if row != ours[number]:
                 raise self._conflict(
-                    f"has another row {number} than was recorded here, {str(row)[:TOLD]}: "
+                    f"has another row {number} than was recorded here, {str(row)[:SHOWN]}: "
                     f"something else writes to it"
                 )
             twice += number in there

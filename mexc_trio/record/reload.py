@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Do = Callable[[Sequence[Collector]], None]
+CollectorsAction = Callable[[Sequence[Collector]], None]
 
 CONFIG: Final = "settings file"
 """What the journal calls the file that is read again; empty if there is none."""
@@ -40,7 +40,7 @@ WITHOUT: Final = "the settings do not name it any more"
 _BEFORE: Final = "the settings did not name it"
 _ANEW: Final = "its routes were changed"
 
-_LIVE: Final = {
+_CHANGEABLE: Final = {
     "symbols", "linger", "max_errors", "min_free_mib", "compact_mib", "retention", "log_level",
     "on_event", "event_after", "route", "channels",
 }  # fmt: skip
@@ -86,8 +86,8 @@ async def follow_settings(
     discovery: "Discovery | None",
     file: SettingsFile,
     groups: Groups,
-    begin: Do,
-    make_views: Do,
+    begin: CollectorsAction,
+    make_views: CollectorsAction,
 ) -> None:
     """Read the settings again whenever somebody asks for it. Runs until cancelled.
 
@@ -116,8 +116,8 @@ async def _apply(
     discovery: "Discovery | None",
     wanted: Settings,
     groups: Groups,
-    begin: Do,
-    make_views: Do,
+    begin: CollectorsAction,
+    make_views: CollectorsAction,
 ) -> str:
     """Do what new settings say; return what that was, in one line.
 
@@ -126,8 +126,8 @@ async def _apply(
     old = recording.settings
     keys = SETTINGS.keys() - {"config"}
     changed = {key for key in keys if getattr(wanted, key) != getattr(old, key)}
-    live = _LIVE | _LISTED if discovery is not None else _LIVE
-    kept: dict[str, Any] = {key: getattr(old, key) for key in SETTINGS if key not in live}
+    changeable = _CHANGEABLE | _LISTED if discovery is not None else _CHANGEABLE
+    kept: dict[str, Any] = {key: getattr(old, key) for key in SETTINGS if key not in changeable}
     if discovery is None:
         kept["patterns"] = old.patterns
         if wanted.patterns != old.patterns:
@@ -160,7 +160,7 @@ async def _apply(
             discovery.forget(symbol)  # it is not on the list's account any more
     begin([*added, *moving])
     await _change_channels(recording, _changed("channels", before, old, new), make_views)
-    return _told(recording, old, new, changed, added, gone)
+    return _summary(recording, old, new, changed, added, gone)
 
 
 def _changed(
@@ -176,7 +176,9 @@ def _changed(
 
 
 async def _change_channels(
-    recording: Recording, changed: Mapping[Collector, tuple[Channel, ...]], make_views: Do
+    recording: Recording,
+    changed: Mapping[Collector, tuple[Channel, ...]],
+    make_views: CollectorsAction,
 ) -> None:
     """Let symbols go on with other channels, on the connections that they have."""
     wanted = [attrs.evolve(one.settings, channels=names) for one, names in changed.items()]
@@ -224,7 +226,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
     return added
 
 
-def _told(
+def _summary(
     recording: Recording,
     old: Settings,
     new: Settings,

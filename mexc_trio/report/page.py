@@ -11,7 +11,7 @@ from mexc_trio.report.recorded import Recorded, Summary
 from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
-from mexc_trio.texts import UNKNOWN, duration, number_of, percent, size, time_text
+from mexc_trio.texts import UNKNOWN, duration_text, number_of, percent, size, time_text
 
 MOST_GAPS: Final = 200
 """Gaps of a symbol that are listed one by one. All of them are shaded."""
@@ -116,11 +116,11 @@ def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
     return [
         f'<a href="{escape(link)}">{escape(one.symbol)}</a>',
         percent(covered.live, covered.recorded) if covered else UNKNOWN,
-        duration(covered.recorded) if covered else UNKNOWN,
+        duration_text(covered.recorded) if covered else UNKNOWN,
         *(f"{one.channels[channel]:,}" for channel in channels),
         f"{one.dead:,}",
         f"{one.gaps:,}",
-        UNKNOWN if one.longest is None else duration(one.longest),
+        UNKNOWN if one.longest is None else duration_text(one.longest),
     ]
 
 
@@ -189,7 +189,7 @@ def _gap(gap: LedgerGap, part: Recorded) -> list[str]:
     return [
         _clock(gap.start, part),
         _clock(gap.end, part),
-        duration(gap.end - gap.start),
+        duration_text(gap.end - gap.start),
         escape(gap.channel),
         escape(gap.cause),
     ]

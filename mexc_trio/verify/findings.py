@@ -9,7 +9,7 @@ from mexc_trio.analysis.coverage import Coverage
 from mexc_trio.analysis.insertion_order import Backwards, Repeated
 from mexc_trio.analysis.row_counts import Shape
 from mexc_trio.rows import Channel
-from mexc_trio.texts import duration, names, number_of, time_text
+from mexc_trio.texts import duration_text, names, number_of, time_text
 from mexc_trio.verify.completeness import Completeness
 
 LISTED: Final = 5
@@ -67,7 +67,7 @@ def _silences(symbol: SymbolFacts) -> list[Finding]:
     found = []
     silences = covered.unaccounted or []
     for silence in silences[:LISTED]:
-        lasted = duration(silence.end - silence.start)
+        lasted = duration_text(silence.end - silence.start)
         text = (
             f"{symbol.symbol}: no {names(silence.channels)} for {lasted} from "
             f"{time_text(silence.start)}, and no gap in the ledger says why"
@@ -80,13 +80,13 @@ def _silences(symbol: SymbolFacts) -> list[Finding]:
     for channel, since in covered.open.items():
         text = f"{symbol.symbol}: no {channel} at all"
         if since:
-            ago = duration(covered.end - since)
+            ago = duration_text(covered.end - since)
             text = f"{symbol.symbol}: no {channel} since {time_text(since)}, {ago} before the end"
         found.append(Finding("silent", False, symbol.table, text))
     for channel, at in covered.late.items():
         text = (
             f"{symbol.symbol}: no {channel} before {time_text(at)}, "
-            f"{duration(at - covered.start)} after the beginning"
+            f"{duration_text(at - covered.start)} after the beginning"
         )
         found.append(Finding("late", False, symbol.table, text))
     return found
@@ -129,7 +129,7 @@ def _backwards(symbol: SymbolFacts) -> list[Finding]:
     text = (
         f"table {symbol.table} is out of order: time runs backwards "
         f"{number_of(sum(one.steps for one in wrong.values()), 'time')} ({parts}), the furthest "
-        f"by {duration(worst.furthest)} after {time_text(worst.at)}"
+        f"by {duration_text(worst.furthest)} after {time_text(worst.at)}"
     )
     return [Finding("out of order", True, symbol.table, text)]
 

@@ -12,7 +12,16 @@ from typing import Final
 from mexc_trio.analysis.coverage import Coverage, Day
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import DAY
-from mexc_trio.texts import UNKNOWN, WIDTH, duration, fitted, percent, printable, time_text, trimmed
+from mexc_trio.texts import (
+    UNKNOWN,
+    WIDTH,
+    duration_text,
+    fitted,
+    percent,
+    printable,
+    time_text,
+    trimmed,
+)
 from mexc_trio.verify.completeness import Different
 from mexc_trio.verify.findings import SymbolFacts
 
@@ -43,7 +52,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
             shares = [percent(day.channels[name], day.recorded) for name in CHANNELS]
             live = percent(day.live, day.recorded)
             strip = "".join(_sign(*hour) for hour in day.hours)
-            recorded = duration(day.recorded)
+            recorded = duration_text(day.recorded)
             lines.append([symbol, _date(day.number), strip, recorded, live, *shares])
         if len(covered.days) > 1:
             strip = f"{len(covered.days):,} days"
@@ -52,7 +61,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
                 percent(sum(day.channels[name] for day in covered.days), covered.recorded)
                 for name in CHANNELS
             ]
-            lines.append([symbol, "all", strip, duration(covered.recorded), live, *shares])
+            lines.append([symbol, "all", strip, duration_text(covered.recorded), live, *shares])
     return fitted(lines, texts=3, keys=2)
 
 
@@ -65,7 +74,7 @@ def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
         by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
         strips = [_short(by_number.get(number)) for number in numbers]
         live = percent(covered.live, covered.recorded)
-        lines.append([symbol, *strips, duration(covered.recorded), live])
+        lines.append([symbol, *strips, duration_text(covered.recorded), live])
     return fitted(lines, texts=1 + DAYS_OF_MANY)
 
 

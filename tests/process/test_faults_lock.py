@@ -19,7 +19,7 @@ import pytest
 
 from mexc_trio.journal import open_journal
 from mexc_trio.record import disk
-from mexc_trio.record.disk import JournalLog
+from mexc_trio.record.disk import WalSize
 from mexc_trio.rows import Row
 from tests.support.faults import (
     TALLY,
@@ -174,7 +174,7 @@ def test_who_reads_the_journal_for_ever_is_named(
     )
     pipe = subprocess.PIPE
     with open_journal(path, retention=-1) as journal:
-        queue, watched = journal.queue("btc"), JournalLog()
+        queue, watched = journal.queue("btc"), WalSize()
 
         def write(mebibytes: int) -> None:
             for _ in range(mebibytes):

@@ -3,14 +3,14 @@
 import pytest
 
 from mexc_trio.errors import DiskFull
-from mexc_trio.record.disk import HOUR, Space
+from mexc_trio.record.disk import HOUR, FreeSpace
 
 MIB = 2**20
 
 
 def test_a_word_at_twice_the_bound_and_then_one_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever reads the log has time to do something, and is told how much."""
-    space = Space()
+    space = FreeSpace()
     free, second = 600 * MIB, 0
     while free >= 256 * MIB:
         space.check(free, 256 * MIB, float(second), "/srv")
@@ -27,7 +27,7 @@ def test_a_word_at_twice_the_bound_and_then_one_an_hour(caplog: pytest.LogCaptur
 
 def test_no_time_is_told_that_nobody_knows(caplog: pytest.LogCaptureFixture) -> None:
     """Just started, or while others make room; after that it is told anew."""
-    space = Space()
+    space = FreeSpace()
     space.check(300 * MIB, 256 * MIB, 0.0, "/srv")
     space.check(310 * MIB, 256 * MIB, HOUR, "/srv")
     space.check(900 * MIB, 256 * MIB, HOUR + 1, "/srv")
@@ -39,5 +39,5 @@ def test_no_time_is_told_that_nobody_knows(caplog: pytest.LogCaptureFixture) -> 
 
 def test_no_bound_is_no_word(caplog: pytest.LogCaptureFixture) -> None:
     """`--min-free-mib 0` is a choice."""
-    Space().check(0, 0, 0.0, "/srv")
+    FreeSpace().check(0, 0, 0.0, "/srv")
     assert not caplog.messages
