@@ -202,7 +202,7 @@ def reset(
     yes: Annotated[bool, command_option("--yes", "Do not ask.")] = False,
     options: JournalOptions | None = None,
 ) -> int:
-    """Remove what was recorded, of some symbols or of all, and begin anew.
+    """Remove what was recorded of some symbols, or of all.
 
     Says what goes, and asks first. Stop the recorder before.
     """

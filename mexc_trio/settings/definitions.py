@@ -86,7 +86,9 @@ class Settings:
         None, parse_shard, "of the listed contracts, record only those of this shard, such as 1/2"
     )
     rest_url: str = _setting(
-        "https://contract.mexc.com", parse_rest_url, "where the exchange lists its contracts"
+        "https://contract.mexc.com",
+        parse_rest_url,
+        "the exchange's REST interface: its contracts, and deals that fell into gaps",
     )
     refresh: float = _setting(
         "300.0", positive_seconds, "seconds between two requests for the list of contracts"
@@ -102,15 +104,17 @@ class Settings:
     backfill: bool = _setting(
         "yes",
         yes_or_no,
-        "fetch deals that fell into a gap from the REST interface, as far as it still tells them",
+        "when a gap in deals ends, fetch those that the REST interface still has",
     )
     linger: float = _setting(
-        "1.0", seconds, "seconds a row may wait for company before its INSERT; 0 inserts at once"
+        "1.0",
+        seconds,
+        "seconds that a row may wait for others to be inserted with; 0 inserts at once",
     )
     deals: str = _setting(
         "all",
         choice("all", "merged"),
-        "all deals, or merged as the exchange sends them unless asked for all",
+        "every deal, or merged ones, as the exchange sends them unless it is asked for all",
     )
     ping_interval: float = _setting(
         "15.0", ping_seconds, "seconds between pings; the exchange closes after 60 without one"
@@ -125,7 +129,9 @@ class Settings:
         "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
     )
     duration: float | None = _setting(
-        None, positive_seconds, "seconds to record, then stop as on Ctrl-C; without it, until then"
+        None,
+        positive_seconds,
+        "seconds to record, then stop as on Ctrl-C; without it, until Ctrl-C",
     )
     state_dir: Path | None = _setting(
         None,
@@ -133,7 +139,9 @@ class Settings:
         "directory of the journal; the embedded store's own, or ./mexc-data for a server",
     )
     journal_sync: bool = _setting(
-        "no", yes_or_no, "sync the journal to disk at every write, so that it outlives a power cut"
+        "no",
+        yes_or_no,
+        "sync the journal to disk within 100 ms, so that a power cut costs little of it",
     )
     retention: float = _setting(
         "600.0",
@@ -160,7 +168,9 @@ class Settings:
         " low",
     )
     event_after: float = _setting(
-        "300.0", seconds, "seconds without data or without the store after which that is an event"
+        "300.0",
+        seconds,
+        "seconds without data, or without the store, after which --on-event is told",
     )
     reader_password: str | None = _setting(
         None, str, "the password of user reader at that address; a random one if none", secret=True
@@ -171,8 +181,8 @@ class Settings:
     compact_mib: int = _setting(
         "64",
         whole(0),
-        "MiB of the engine's memory for INSERTs, from which on tables are rewritten in large blocks"
-        " while recording; 0 for never",
+        "rewrite tables in large blocks when their INSERTs take more MiB of the engine's memory"
+        " than this; 0 for never",
     )
     symbols_per_connection: int = _setting(
         "auto",
@@ -203,8 +213,8 @@ class Settings:
     log_file: Path | None = _setting(
         None,
         new_file,
-        "a file to log to while recording, instead of standard error; begun anew at 16 MiB, and"
-        " five older ones are kept",
+        "a file to log to while recording, instead of standard error; a new one is begun at 16"
+        " MiB, and five older ones are kept",
     )
     config: Path | None = _setting(
         None, file, "settings file; without it, settings.ini in the current directory if there"
