@@ -53,7 +53,7 @@ def stream(
             ) from error
         connection.sock.settimeout(SILENCE)
         connection.request("POST", f"/?{urlencode(query)}", body, headers)
-        # It has the socket to itself where the server will close the connection.
+        # Closed by itself: the answer has the socket where the server is to close the connection.
         with closing(connection.getresponse()) as answer:
             if answer.status != http.client.OK:
                 raise _error(answer.read(_LONGEST_ERROR).decode("utf-8", "replace"), name, target)

@@ -1,8 +1,8 @@
 """What a store is, however it is spelt: by a host's name or address, by a link, after a move.
 
 A store is a database, and an engine gives each database a UUID of its own, which stays for as long
-as the database does. Databases of the old kind, Ordinary, have none; there, it is the directory of
-the database that no other on that machine has.
+as the database does. Databases of the old kind, Ordinary, have none: those are known by their host
+and directory.
 """
 
 import attrs

@@ -166,7 +166,7 @@ def _is_empty(store: Readable, path: str) -> bool:
 
 
 def refuse_replicas(store: Store, table: str, what: str) -> None:
-    """Raise StoreRejected for a table that has replicas, to which a command does nothing."""
+    """Raise StoreRejected for a table that has replicas; `what` says what is not done to it."""
     if store.replicated or engines(store, [table]).get(table, "").startswith(REPLICATED):
         raise StoreRejected(f"table {table} at {store.name} has replicas, so it {what}")
 

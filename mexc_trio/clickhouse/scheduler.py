@@ -5,8 +5,8 @@ a row or two a second each would take more than all the rest together. So these 
 
 1. A table's rows go when the first of them has waited for `linger`.
 2. All tables together make `INSERTS_PER_SECOND` at the most, and no more than the store takes.
-3. Of the tables that are due, those go first whose rows have waited longest, all added up.
-4. To these a row a second is added, so that a table with one row in an hour is not forgotten.
+3. Of the tables that are due, those go first whose rows have waited longest in sum.
+4. Each counts as if a row a second more waited, so that one with a row an hour is not forgotten.
 5. What goes within an eighth of `linger` goes together, see `coalescer`.
 
 By rule 3 the time that a row waits falls with the square root of its table's rate: of 1,200 tables

@@ -41,7 +41,7 @@ def is_tree(engine: str) -> bool:
 
 
 def table_engine(engine: str) -> TableEngine:
-    """Return how a table keeps its rows whose engine is this, as `schema.engines` has it."""
+    """Return which `TableEngine` an engine is, of which the text is as `schema.engines` has it."""
     return TableEngine.MERGETREE if is_tree(engine) else TableEngine.STRIPELOG
 
 

@@ -21,13 +21,13 @@ class TableEngine(StrEnum):
     """Sorted parts that are merged: rows are known by the column `n`, see `NUMBER`."""
 
 
-# What MergeTree forgets of the INSERTs that it has seen cannot be recognised when it comes again;
-# one a second makes this the last quarter of an hour.
+# INSERTs that a MergeTree remembers: an older one that comes again is stored twice. At one a second
+# these are the last quarter of an hour.
 _WINDOW: Final = 1000
 
-# In the order of `n`, in which rows are read most and found again; times rise with it all but
-# exactly, so that the least and greatest of each granule tell whether it matters to a question. A
-# time that cannot be makes at most two partitions besides, however many such there are.
+# Sorted by `n`, by which rows are read and found again. Times nearly always rise with it, so the
+# least and the greatest time of a granule say whether a question needs it. Impossible times have at
+# most two partitions of their own.
 _INDEX: Final = ", INDEX time ts TYPE minmax GRANULARITY 1"
 _ORDER: Final = (
     "PARTITION BY toYYYYMM(least(greatest(ts, toDateTime64('2017-01-01 00:00:00', 3, 'UTC')), "
@@ -35,15 +35,15 @@ _ORDER: Final = (
     f"ORDER BY {NUMBER}"
 )
 _DEDUPLICATED: Final = f"SETTINGS non_replicated_deduplication_window = {_WINDOW}"
-# A week, as it was before 25.10: for so long an INSERT may be under way that nobody heard of.
+# A week, the default before 25.10: an INSERT of which nobody heard may be under way for so long.
 _DEDUPLICATED_BY_REPLICAS: Final = (
     f"SETTINGS replicated_deduplication_window = {_WINDOW}, "
     f"replicated_deduplication_window_seconds = 604800"
 )
 
-# What packs texts a tenth better costs an INSERT and the merges of the next minutes a third more.
-# So they get it when they are an hour old, from merges that are made for it if no others are. From
-# 25.4 on a table can say how they are packed until then.
+# The codec that packs texts a tenth better makes an INSERT and the merges of its first minutes a
+# third dearer. So rows get it when they are an hour old, in a merge for that alone if need be. From
+# 25.4 on a table can name the codec until then.
 _RECOMPRESSED: Final = "TTL toDateTime(ts) + INTERVAL 1 HOUR RECOMPRESS CODEC(ZSTD(11))"
 _CODEC_UNTIL_THEN: Final = "default_compression_codec = 'ZSTD(3)'"
 

@@ -27,7 +27,7 @@ from mexc_trio.texts import trimmed
 MOST_DEALS: Final = 100
 """In one answer."""
 MOST_FETCHED: Final = 10 * MOST_DEALS
-"""That are kept for who merges lines; where nobody does, the oldest go."""
+"""That are kept until a merger of lines has noted them; without one the oldest are dropped."""
 
 Deal: TypeAlias = tuple[Row, int]
 """A deal's row, and the exchange's number of it; 0 where there is none."""
@@ -123,7 +123,7 @@ def fall_into(gap: Span, known: LastDeals, answer: Sequence[Deal]) -> Fill | Non
     # What stands before the last of the first moment that came: of that moment all that does.
     reach = max((n for n in reached if answer[n][0].ts == end), default=reached[0])
     earlier = list(zip(answer[:reach], new, strict=False))
-    # What else there was in the first and the last millisecond is known or not to be told.
+    # The first and the last millisecond count only if all is known that was received in them.
     earliest = start if known.goes_back_to(start) else start + 1
     latest = end if known.goes_back_to(end) else end - 1
     missed = [deal for deal, is_new in earlier if is_new and earliest <= deal[0].ts <= latest]

@@ -42,7 +42,7 @@ class Connection:
     name: str = ""
     """What tells it from others of the same symbols, for the log."""
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
-    """Held while a connection is replaced; lines that share it are so one at a time."""
+    """Held while a connection is replaced: lines that share it are replaced one at a time."""
     go_back: float = GO_BACK
     """Seconds on another endpoint after which the first one is tried again."""
     # The session that there is, and what it is called by.
@@ -93,7 +93,7 @@ class Connection:
                 await trio.sleep(pause)
 
     def _begin(self, endpoint: Endpoint, feeds: list[Subscriber]) -> "_RunningSession":
-        """Start a session; it may outlive its successor's beginning, or fail beside it."""
+        """Start a session; one that it is to replace goes on meanwhile."""
         assert self._nursery is not None  # noqa: S101 - open while this runs
         session = self._session = _RunningSession(endpoint, feeds)
         self._waiting = None

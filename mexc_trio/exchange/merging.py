@@ -114,7 +114,8 @@ class Sampled:
     _leader: Source | None = attrs.field(default=None, init=False)
     # Whether the leader has passed the last one taken: from then on its own order holds.
     _is_past: bool = attrs.field(default=False, init=False)
-    # Whether the last one may come again because nobody was there when it was replaced.
+    # Whether a message like the last one taken is new: no line was left, and the exchange sends the
+    # present book to each new connection.
     _may_repeat: bool = attrs.field(default=True, init=False)
     _heard: float = attrs.field(default=0.0, init=False)  # of the leader
     _buffered: dict[Source, deque[tuple[float, Data]]] = attrs.field(factory=dict, init=False)

@@ -24,8 +24,8 @@ LONGEST_HOLD: Final = 8.0
 """Seconds for which nothing is read while it could not be kept; less than a pong may take."""
 
 AT_ONCE: Final = 500
-"""Messages that are taken at once. One read may bring 30,000, if nothing is in them, and all other
-connections would wait for seconds."""
+"""Messages that are taken before other tasks run: one read may bring 30,000 empty ones, for which
+all other connections would wait for seconds."""
 LONGEST_ANSWER: Final = 1 << 16
 """Bytes of an answer to the handshake, body included: of more the end is not waited for."""
 

@@ -41,7 +41,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 MOST_PARTS: Final = 500_000
 """So many commas may be in an answer. The same list has about 70,000."""
 _SMALL: Final = 16_384
-"""Bytes that are read at once. Packed ones, which may mean a thousand times as many, are not."""
+"""Bytes that are decoded in Trio's thread; packed ones, be they few, are unpacked in another."""
 
 _THROTTLED: Final = 510
 _THROTTLED_PAUSES: Final = (5.0, 120.0)

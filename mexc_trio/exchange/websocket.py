@@ -172,10 +172,10 @@ _ENDS: Final = (
     MexcTrioError,
     ConnectionRejected,
     ConnectionClosed,
-    # What the library thinks of a server that is none.
+    # Of something that is no WebSocket server.
     LocalProtocolError,
     RemoteProtocolError,
-    ProtocolError,  # what it fails with when it tells a server that is none that it is none
+    ProtocolError,  # raised while the library tells such a one what is wrong
     trio.TooSlowError,
 )
 

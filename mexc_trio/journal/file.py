@@ -83,9 +83,9 @@ class JournalFile:
     """The number of the next entry."""
     retention: Retention = attrs.field(init=False)
     _index: EntryIndex = attrs.field(init=False)
-    # Of what is synced, as long as the journal is open: whoever closes any descriptor of a file
-    # lets go of all locks that the process has on it, SQLite's too, and the next program that only
-    # reads the journal would take itself for its last user and remove the WAL.
+    # To sync by, and open for as long as the journal: to close any descriptor of a file drops all
+    # locks that the process has on it, SQLite's too. The next program to read the journal would
+    # then take itself for its only user, and remove the WAL.
     _fds: dict[Path, int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

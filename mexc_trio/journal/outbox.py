@@ -48,7 +48,7 @@ class Outbox:
     """Whether another program has the file locked, as far as is known."""
     _changed: dict[str, Collecting] = attrs.field(factory=dict, init=False)
     _frames: int = attrs.field(default=0, init=False)
-    # Rings when something was collected that belongs to no read, or written that is not synced.
+    # Set when something was collected that comes with no read, and when something was written.
     _collected: trio.Event = attrs.field(factory=trio.Event, init=False)
     _written: trio.Event = attrs.field(factory=trio.Event, init=False)
 

@@ -210,7 +210,7 @@ class Ledger:
             self._put(gap)
         if missed and (mark := self._marks.get("deal")):
             times = [row.ts for row, _ in missed]
-            mark.were((min(times), max(times) + 1))
+            mark.fetched((min(times), max(times) + 1))
         marks = self._to_remember(len(missed))
         self._queue.remember(marks)
         self._queue.append([*map(fetched, missed)], 0, marks)

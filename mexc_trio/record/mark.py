@@ -30,10 +30,9 @@ class Mark:
     version: int = 0
     gap: OpenGap | None = None
     pause: int = attrs.field(init=False)
-    """Milliseconds after `heard` within which the next row may come and nobody asks."""
+    """Milliseconds after `heard`; a longer pause may be a silence."""
     heard: int = attrs.field(init=False)
-    """The row that is the last one in the order of insertion, if its time is possible; else the
-    last such one. 0 if there is none."""
+    """Milliseconds: the last row received whose time is possible; 0 if there is none."""
     _rhythm: Rhythm = attrs.field(init=False)
     # Those that may touch the next pause.
     _gaps: list[Gap] = attrs.field(factory=list, init=False)
@@ -47,8 +46,8 @@ class Mark:
         """Note a gap in this channel."""
         self._gaps = [*(one for one in self._gaps if one.end > self.heard), gap]
 
-    def were(self, span: Span) -> None:
-        """Note that there were rows in a time in which none had come."""
+    def fetched(self, span: Span) -> None:
+        """Note a time of which rows were fetched afterwards: it was no silence."""
         self._rhythm.forget(span)
 
     def unaccounted(self, rows: Sequence[Row]) -> list[Span]:

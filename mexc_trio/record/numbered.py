@@ -10,10 +10,9 @@ rows:
 - Then, and for all that the journal still has at a start, after a restart of the engine or when the
   number of rows is not what it should be, the table's rows are compared by their numbers. What is
   missing goes again under a new token, since a table may know a batch again whose rows it has lost.
-  Of a table with replicas, what one lacks that has not caught up means nothing: that is waited for.
-- Other content under one number is the only conflict, for then somebody else writes there. Numbers
-  beyond the journal's are its lost end, if the machine was started anew, and a conflict as well if
-  not.
+  A replica that has not caught up is waited for: what it lacks until then means nothing.
+- Another row under a number is a conflict: somebody else writes there. So are numbers beyond the
+  journal's end, unless the machine was started anew: then it is the journal that lost its end.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Wide tables: which symbols have one, and what their rows have besides the usual three values.
 
 A table is wide or narrow for good, as it was made. So the setting tells how a new one is made, and
-the table how its rows are written; of a table that nobody can look at now the journal knows it.
+the table how its rows are written; while the store is away the journal remembers it.
 """
 
 from typing import Final
@@ -42,7 +42,7 @@ def note_width(queue: Queue, table: Table) -> None:
 
 
 def as_before(one: SymbolSettings, queue: Queue) -> SymbolSettings:
-    """Return a symbol whose table nobody can look at now as it was when somebody could."""
+    """Return a symbol with the width that its table had when the store last answered."""
     wide = was_wide(queue)
     return one if wide is None else attrs.evolve(one, wide=wide)
 

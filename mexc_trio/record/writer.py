@@ -65,7 +65,7 @@ class Writer:
     refusal: StoreError | None = attrs.field(default=None, init=False)
     """Why rows are held back although the store answers; None while they are written."""
     engine: TableEngine = attrs.field(init=False)
-    """How the table keeps its rows: until that is seen, how a new one would."""
+    """The table's engine; until the table has been seen, that of a new one."""
     _refusals: int = attrs.field(default=0, init=False)
     _in_sync: bool = attrs.field(default=False, init=False)
     _next_audit: float = attrs.field(default=0.0, init=False)
