@@ -23,7 +23,7 @@ from tools.exchange import Exchange, open_exchange
 from tools.exchange.tape import ids_of
 from tools.market import Row, truth
 from tools.soak.made import says_missing
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
     from mexc_trio.rows import Gap
@@ -39,8 +39,9 @@ class Cuts(Place):
     """What is to be done."""
 
     cuts: int = 100
+    """How often the line is cut."""
     longest: float = 5.0
-    """Seconds of a cut; the shortest has one."""
+    """Seconds of the longest cut; the shortest has one."""
     rate: float = 10.0
     """Deals a second."""
     calm: float = math.inf
@@ -56,10 +57,11 @@ class Cuts(Place):
     options: Sequence[str] = ()
     """Of the recorder."""
     seed: int = 1
+    """Makes the instants repeatable, as far as processes are."""
 
 
 @attrs.frozen(kw_only=True)
-class Result:
+class Result(Outcome):
     """What came of it."""
 
     cuts: int
@@ -94,9 +96,6 @@ class Result:
             self.unaccounted or self.twice or self.strange or self.untrue or not self.sound
             or self.exit_code
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name}: {value}" for name, value in attrs.asdict(self).items())
 
 
 @attrs.define(eq=False)

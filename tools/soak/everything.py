@@ -21,7 +21,7 @@ from mexc_trio import open_store
 from mexc_trio.record.causes import SILENT_ELSEWHERE
 from tools.exchange import open_exchange
 from tools.soak.made import Comparison, Made
-from tools.soak.recorder import SYMBOL, kill
+from tools.soak.recorder import SYMBOL, Outcome, kill, text_of
 from tools.soak.trouble import PATIENCE, Soak, Trouble
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _ALL_LINES: Final = "no pong"
 
 
 @attrs.frozen(kw_only=True)
-class Result:
+class Result(Outcome):
     """What came of it."""
 
     seconds: float
@@ -62,13 +62,7 @@ class Result:
 
     def __str__(self) -> str:
         known = attrs.asdict(self, recurse=False)
-        known |= attrs.asdict(known.pop("comparison"))
-        lines = []
-        for name, value in known.items():
-            few = value[:10] if isinstance(value, list) else value
-            more = f" (of {len(value)})" if isinstance(value, list) and len(value) > 10 else ""
-            lines.append(f"{name.replace('_', ' ')}: {few}{more}")
-        return "\n".join(lines)
+        return text_of(known | attrs.asdict(known.pop("comparison")))
 
 
 async def try_everything(soak: Soak) -> Result:

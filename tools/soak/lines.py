@@ -19,7 +19,7 @@ import trio
 
 from mexc_trio.filled import Filled
 from tools.exchange import Exchange, open_exchange
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
     from mexc_trio.rows import Gap
@@ -38,23 +38,29 @@ class Trial(Place):
     """What is to be done."""
 
     lines: int = 2
+    """Connections of the symbol."""
     kills: int = 400
+    """How often one of them is broken."""
     loss: float = 0.0
+    """Share of the frames of deals that do not reach one of the lines."""
     delay: float = 0.0
     """Seconds by which every second connection lags. Those are broken first, and what is on its way
     on them is lost; of what the other one lost of the same, nobody has anything."""
     renewals: int = 0
-    """How often the routes are changed in the settings, and the recorder told to read them."""
+    """How often the lines are replaced afterwards, because their routes are changed in the settings
+    and the recorder is told to read them. Of a single line that is a planned reconnect."""
     rate: float = 500.0
+    """Messages a second on each line."""
     seconds: float = 0.0
     """How long to go on after the last kill."""
     deals: int = 0
     """And until so many were sent, however long that takes."""
     seed: int = 1
+    """Makes the instants repeatable, as far as processes are."""
 
 
 @attrs.frozen(kw_only=True)
-class Result:
+class Result(Outcome):
     """What came of it."""
 
     kills: int
@@ -87,11 +93,6 @@ class Result:
             self.missing or self.twice or self.strange or self.gaps or self.books_back
             or self.exit_code
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{name.replace('_', ' ')}: {value}" for name, value in attrs.asdict(self).items()
-        )
 
 
 async def try_lines(trial: Trial) -> Result:

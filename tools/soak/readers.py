@@ -24,7 +24,7 @@ import psutil
 import trio
 
 from tools.exchange import open_exchange
-from tools.soak.recorder import Place, kill, subscribed, until
+from tools.soak.recorder import Outcome, Place, kill, subscribed, text_of, until
 
 if TYPE_CHECKING:
     from tools.exchange.records import Record
@@ -49,10 +49,14 @@ _AHEAD: Final = 200_000
 class Reading(Place):
     """What is to be done."""
 
-    rate: float
-    seconds: float
-    readers: int
-    seed: int
+    rate: float = 1000.0
+    """Messages a second."""
+    seconds: float = 3600.0
+    """How long."""
+    readers: int = 3
+    """How many ask, each one statement after another."""
+    seed: int = 1
+    """Makes the market repeatable."""
 
 
 @attrs.frozen
@@ -69,7 +73,7 @@ class Sample:
 
 
 @attrs.frozen(kw_only=True)
-class Result:
+class Result(Outcome):
     """What came of it."""
 
     seconds: float
@@ -97,7 +101,7 @@ class Result:
         known = attrs.asdict(self, recurse=False)
         lines = [*(f"{name}: {text}" for name, text in known.pop("answers").items())]
         lines += known.pop("samples")
-        return "\n".join(lines + [f"{name.replace('_', ' ')}: {v}" for name, v in known.items()])
+        return "\n".join([*lines, text_of(known)])
 
 
 async def try_readers(reading: Reading) -> Result:

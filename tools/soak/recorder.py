@@ -1,21 +1,20 @@
 """What trials share: the recorder as a process of one symbol, and questions to what it stored."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import attrs
+import cyclopts
 import trio
 
 from mexc_trio.read.reading import open_reader
 from mexc_trio.rows import Gap
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget, parse_store
+from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from tools.market import CHANNELS, Row
 
 if TYPE_CHECKING:
@@ -27,16 +26,26 @@ LONGEST_WAIT: Final = 180.0
 """Seconds for which anything is waited for."""
 _LOOK: Final = 0.5
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_MOST_SHOWN: Final = 10
+_Made = cyclopts.Parameter(parse=False)
+"""Of what is no option of a trial's command."""
 
 
 @attrs.frozen
 class Place:
     """Where a recorder records."""
 
-    directory: Path
+    directory: Annotated[Path, _Made] = Path()
     """In which it is started."""
-    store: str = "mexc-data"
+    store: Annotated[str, _Made] = "mexc-data"
     """What `--store` takes; relative to the directory."""
+
+    @property
+    def target(self) -> StoreTarget:
+        """The same as it is opened."""
+        if "://" in self.store:
+            return parse_store(self.store)
+        return EmbeddedTarget(self.directory / self.store)
 
     async def start(self, *options: str) -> trio.Process:
         """Start the recorder; what it logs is added to `log.txt`."""
@@ -73,12 +82,7 @@ class Place:
 
     def ask(self, sql: str) -> list[list[object]]:
         """Return the rows of an answer, in the order of insertion."""
-        store = (
-            parse_store(self.store)
-            if "://" in self.store
-            else EmbeddedTarget(self.directory / self.store)
-        )
-        with open_reader(Settings(store=store)) as reader:
+        with open_reader(Settings(store=self.target)) as reader:
             return [list(row) for row in reader.query(f"{sql} SETTINGS max_threads = 1")]
 
     def rows(self) -> list[Row]:
@@ -113,6 +117,31 @@ class Place:
             await trio.sleep(_LOOK)
 
 
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What came of a trial."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a promise was broken."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return text_of(attrs.asdict(self))
+
+
+def text_of(known: Mapping[str, object]) -> str:
+    """Return figures and findings, a line each; of long lists the first few."""
+    lines = []
+    for name, value in known.items():
+        more = ""
+        if isinstance(value, list) and len(value) > _MOST_SHOWN:
+            value, more = value[:_MOST_SHOWN], f" (of {len(value)})"
+        shown = f"{value:,}" if type(value) is int else value
+        lines.append(f"{name.replace('_', ' ')}: {shown}{more}")
+    return "\n".join(lines)
+
+
 async def kill(recorder: trio.Process) -> None:
     """Leave no process behind, however a trial ends."""
     if recorder.poll() is None:
@@ -121,13 +150,15 @@ async def kill(recorder: trio.Process) -> None:
             await recorder.wait()
 
 
-def subscribed(exchange: Exchange) -> list[Connection]:
+def subscribed(exchange: "Exchange") -> "list[Connection]":
     """List the connections that are subscribed to everything."""
     those = exchange.subscribers(SYMBOL)
     return [one for one in those if len(one.subscriptions[SYMBOL]) == len(CHANNELS)]
 
 
-async def until(exchange: Exchange, recorder: trio.Process, condition: Callable[[], bool]) -> None:
+async def until(
+    exchange: "Exchange", recorder: trio.Process, condition: Callable[[], bool]
+) -> None:
     """Wait for what the exchange sees of a recorder that runs."""
     with trio.fail_after(LONGEST_WAIT):
         while not condition():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import trio
@@ -24,11 +24,10 @@ from mexc_trio.clickhouse.rewriting import digest, size_of
 from mexc_trio.clickhouse.schema import Store, count, engine_of
 from mexc_trio.clickhouse.tables import TableEngine, in_order
 from mexc_trio.settings import Settings
-from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.texts import size
 from tools.exchange import Exchange, open_exchange
 from tools.filling import fill
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Place, kill, subscribed, until
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
     from tools.market import Row
@@ -53,14 +52,17 @@ class Rewriting(Place):
     """What is to be done."""
 
     gigabytes: float = 1.0
+    """Size of the table, which is made first. Twice as much disk is needed."""
     rate: float = 1000.0
-    engine: str = ""
-    """To which the table is moved; if empty it is compacted."""
+    """Messages a second that are recorded."""
+    engine: Literal["", "stripelog", "mergetree"] = ""
+    """To which the table is moved; without it, it is compacted."""
     kills: int = 0
     """How often the recorder is killed in the middle."""
     within: float = 10.0
     """Seconds after the command within which that is."""
     seed: int = 1
+    """Makes the instants repeatable, as far as processes are."""
 
     @property
     def state(self) -> Path:
@@ -69,9 +71,7 @@ class Rewriting(Place):
 
     def open(self) -> Store:
         """Open the store."""
-        embedded = EmbeddedTarget(self.state)
-        target = parse_store(self.store) if "://" in self.store else embedded
-        return open_store(Settings(store=target))
+        return open_store(Settings(store=self.target))
 
     def begun(self) -> int:
         """Return how often a recorder has begun with what it was asked for."""
@@ -84,7 +84,7 @@ class Rewriting(Place):
 
 
 @attrs.frozen(kw_only=True)
-class Result:
+class Result(Outcome):
     """What came of it."""
 
     size_before: str
@@ -115,14 +115,6 @@ class Result:
     def wrong(self) -> bool:
         """Whether a promise was broken."""
         return bool(self.wrong_rows or not self.as_before or self.exit_code)
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{name.replace('_', ' ')}: {value:,}"
-            if type(value) is int
-            else f"{name.replace('_', ' ')}: {value}"
-            for name, value in attrs.asdict(self).items()
-        )
 
 
 @attrs.define(eq=False)

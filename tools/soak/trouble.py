@@ -34,13 +34,16 @@ class Soak(Place):
     """What is to be done."""
 
     seconds: float = 3600.0
+    """How long there are faults."""
     symbols: int = 200
+    """How many there are."""
     together: int = 20
     """Symbols of a connection."""
     rate: float = 3.0
     """Messages a second of each symbol on each line. With one a second tickers are so rare that
     they count as silent again and again."""
     seed: int = 1
+    """Makes the faults repeatable, as far as processes are."""
 
 
 @attrs.define(eq=False)
