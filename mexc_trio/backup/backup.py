@@ -13,9 +13,8 @@ from typing import IO
 
 import msgspec
 
-from mexc_trio.backup.checksum import Checksum
+from mexc_trio.backup.compared import Checksum, Types, select_rows
 from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
-from mexc_trio.backup.stored import Types, select_rows
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import OF_ALL, is_wide
@@ -45,7 +44,8 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
             for table, types in tables.items():
                 only = symbols if table in OF_ALL else ()
                 wide = is_wide(types)
-                sql = select_rows(reader, table, types, str(counts[table]), wide=wide, only=only)
+                wanted = table_of(table, wide=wide).column_names
+                sql = select_rows(reader, table, types, wanted, str(counts[table]), only)
                 entry = _write(reader, sql, table, directory, bar)
                 entries.append(msgspec.structs.replace(entry, wide=wide))
         for entry in entries:

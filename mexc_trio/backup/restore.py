@@ -15,9 +15,8 @@ from uuid import uuid4
 
 import attrs
 
-from mexc_trio.backup.checksum import Checksum
+from mexc_trio.backup.compared import Checksum, select_rows
 from mexc_trio.backup.manifest import SavedTable, check_file, read_manifest, read_rows, table_of
-from mexc_trio.backup.stored import select_rows
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
@@ -185,11 +184,9 @@ def _compare(settings: Settings, move: _Move) -> None:
     try:
         with open_reader(settings) as reader:
             types = (columns(reader) or {}).get(move.into, {})
+            wanted = table_of(move.entry.table, wide=move.entry.wide).column_names
             limit = f"{move.before}, {move.entry.rows + 1}"
-            entry = move.entry
-            sql = select_rows(
-                reader, move.into, types, limit, as_table=entry.table, wide=entry.wide
-            )
+            sql = select_rows(reader, move.into, types, wanted, limit)
             with closing(reader.batches(sql)) as batches:
                 for batch in batches:
                     found.add(batch)

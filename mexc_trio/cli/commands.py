@@ -52,11 +52,11 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     with steady_stdout():
         import trio
 
-        from mexc_trio.interpreter import tune
         from mexc_trio.metrics import events
         from mexc_trio.metrics.answer import answer
         from mexc_trio.metrics.systemd import telling
         from mexc_trio.record import recorder
+        from mexc_trio.record.limits import tune
         from mexc_trio.record.reload import SettingsFile
 
         if settings.live:
@@ -222,7 +222,7 @@ def convert(*symbols: Symbols, options: ConvertOptions | None = None) -> int:
     settings = begin(options, symbols)
     if not symbols or options is None or options.engine is None:
         raise UsageError("name symbols, and the engine: --engine mergetree")
-    from mexc_trio.operate.convert import convert
+    from mexc_trio.operate.rewriting import convert
 
     return convert(settings, settings.symbols)
 
@@ -235,6 +235,6 @@ def compact(*symbols: Symbols, options: JournalOptions | None = None) -> int:
     asked to do it, and goes on recording.
     """
     settings = begin(options, symbols)
-    from mexc_trio.operate.compact import compact
+    from mexc_trio.operate.rewriting import compact
 
     return compact(settings, settings.symbols if symbols else ())

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import attrs
 
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.export.exported_days import read_ledger
 from mexc_trio.export.formats import FileWriter, Piped, open_writer
 from mexc_trio.export.gaps import GapSource, book_gaps, clearable
 from mexc_trio.export.nautilus import export_catalog
-from mexc_trio.export.part import Part, days, whole
+from mexc_trio.export.part import Part, days, read_ledger, whole
 from mexc_trio.export.request import STANDARD_OUTPUT, ExportRequest
 from mexc_trio.export.source import LINES, ExportSource, Plan, find_source
 from mexc_trio.export.time_order import row_numbers

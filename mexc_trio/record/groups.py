@@ -1,23 +1,27 @@
 """The symbols that share connections, how those are made, and how more symbols come meanwhile.
 
-Each line is a connection of its own and fails alone, as does each symbol.
+Each line is a connection of its own and fails alone, as does each symbol. One whose routes become
+others than its neighbours' moves to another group: it is heard on both until the new connections
+have all that the old ones have, and leaves those then. A route that does not work costs nothing.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import attrs
 import trio
+from trio_util import wait_any
 
-from mexc_trio.exchange.connection import WARM_UP, Connection
+from mexc_trio.errors import ExchangeError, Loss
+from mexc_trio.exchange.connection import POLL, TAKE_OVER, WARM_UP, Connection
 from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.line_feed import new_lines
-from mexc_trio.record.lines import OneLine
-from mexc_trio.record.moving import replacements_of, until_gone
+from mexc_trio.record.lines import Lines, OneLine
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
 from mexc_trio.record.stats import final_report
@@ -213,3 +217,56 @@ class Groups:
             text = "connections: %d for %d symbols; %d have one of their own"
             log.info(text, len(new), len(alone) + len(left), len(alone))
         return new
+
+
+_MOVED: Final = "it has other routes than its neighbours"
+
+
+def replacements_of(lines: Lines) -> list[OneLine]:
+    """Return a feed for each line, for connections that a symbol moves to."""
+    moved = trio.Event()
+    present = {feed.name: feed for feed in reversed(lines.feeds)}
+    return [present[str(line + 1)].replacement(moved) for line in range(lines.number)]
+
+
+async def until_gone(lines: Lines, moved: trio.Event) -> None:
+    """Wait until a symbol has ended, or moved from these connections to others.
+
+    If it has moved to these, it leaves the others meanwhile.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_take_over, lines, moved)
+        await wait_any(lines.collector.ended.wait, moved.wait)
+        nursery.cancel_scope.cancel()
+
+
+async def _take_over(lines: Lines, moved: trio.Event) -> None:
+    """Let a symbol leave the connections that it has beside these, line by line."""
+    left = {feed.moved for feed in lines.feeds} - {moved}
+    if not left:
+        return
+
+    def here(name: str) -> list[OneLine]:
+        return [feed for feed in lines.feeds if feed.name == name and feed.moved is moved]
+
+    def is_heard(name: str) -> bool:
+        return any(feed.is_subscribed for feed in here(name))
+
+    def has_all(name: str) -> bool:
+        return any(feed.has_taken_over() for feed in here(name))
+
+    for name in [feed.name for feed in lines.feeds if feed.moved is moved]:
+        await _until(partial(is_heard, name))  # however long that takes: it is heard on the others
+        with trio.move_on_after(TAKE_OVER):
+            await _until(partial(has_all, name))
+        for feed in list(lines.feeds):
+            if feed.name == name and feed.moved in left:
+                feed.has_moved(ExchangeError(_MOVED, Loss.RENEWED))
+    log.info("%s: new connections have replaced the old ones: %s", lines.collector.symbol, _MOVED)
+    for event in left:
+        event.set()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what it looks at is no event
+        await trio.sleep(POLL)

@@ -100,7 +100,7 @@ class Growth:
         self._say(sum(one.inserts for one in grown) * WHILE_RUNNING)
         quiet, now = self._is_quiet(), trio.current_time()
         tried = [one for one in grown if self._later.get(one.table, now) <= now]
-        chosen = worth_rewriting(tried, self.recording.settings.compact_bytes)
+        chosen = worth_rewriting(tried, self.recording.settings.compact_mib << 20)
         if not chosen:
             self._due_since = None
         elif self._due_since is None:

@@ -16,8 +16,17 @@ from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.errors import UsageError
 from mexc_trio.report.axis import finish, positions, unit, width_of_numbers, with_commas
-from mexc_trio.report.recorded import Recorded
-from mexc_trio.report.series import Band, coarser, growth, numbers, pauses, prices, rates, spreads
+from mexc_trio.report.recorded import (
+    Band,
+    Recorded,
+    coarser,
+    growth,
+    numbers,
+    pauses,
+    prices,
+    rates,
+    spreads,
+)
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import SECOND, Span, union
 

@@ -13,8 +13,8 @@ import trio
 
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.watch import print_statistics
-from mexc_trio.screen import screen
 from mexc_trio.screen.picture import Painter, Picture, weighed
+from mexc_trio.screen.terminal import LiveScreen, open_screen, usable
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ REFRESH: Final = 1.0
 
 async def show_screen(recording: Recording) -> None:
     """Show the live screen until cancelled; where it cannot be shown, print blocks."""
-    if screen.usable():
+    if usable():
         try:
             await _keep_drawing(recording)
         except OSError as error:
@@ -36,7 +36,7 @@ async def show_screen(recording: Recording) -> None:
 
 async def _keep_drawing(recording: Recording) -> None:
     painter = Painter(recording)
-    with trio.open_signal_receiver(signal.SIGWINCH) as resized, screen.open_screen() as terminal:
+    with trio.open_signal_receiver(signal.SIGWINCH) as resized, open_screen() as terminal:
         recording.restore_terminal = terminal.close
         due = trio.current_time()
         while True:
@@ -48,7 +48,7 @@ async def _keep_drawing(recording: Recording) -> None:
                     await _draw(terminal, picture)
 
 
-async def _draw(terminal: screen.LiveScreen, picture: Picture) -> None:
+async def _draw(terminal: LiveScreen, picture: Picture) -> None:
     if terminal.idle:
         # In a thread, because it takes a while, and not the others' time.
         await trio.to_thread.run_sync(lambda: terminal.show(weighed(picture)))

@@ -1,28 +1,15 @@
-"""The live screen's layout, and the terminal while it is shown.
+"""The live screen's layout: what fills a terminal of so many signs a line and lines."""
 
-It is drawn on the terminal's alternate screen, as an editor does: nothing of it stays behind. What
-others write meanwhile is held back, shown at the bottom as far as there is room, and written when
-the screen has gone.
-"""
-
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-import attrs
-from rich.console import Console, Group, RenderableType
-from rich.screen import Screen as FullScreen
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mexc_trio.output import SteadyOutput
 from mexc_trio.record.stats import elapsed
-from mexc_trio.screen.captured_output import CapturedOutput, capture_output
 from mexc_trio.screen.picture import HISTORY, Picture, SymbolPicture
-from mexc_trio.screen.sparkline import sparkline
 from mexc_trio.texts import UNKNOWN, printable, size
 
 _LATE: Final = 10.0
@@ -58,11 +45,6 @@ _LAYOUTS: Final = tuple(
         "symbol price rate",
     )
 )
-
-
-def usable() -> bool:
-    """Whether standard output is a terminal on which a screen can be drawn."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> RenderableType:
@@ -242,36 +224,29 @@ def _delay(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else elapsed(seconds)
 
 
-@attrs.define(eq=False)
-class LiveScreen:
-    """The terminal while the screen is shown."""
-
-    close: Callable[[], None]
-    """Gives the terminal back; may be called twice."""
-    _console: Console
-    _log: CapturedOutput
-
-    @property
-    def idle(self) -> bool:
-        """Whether the terminal has taken all that was drawn."""
-        file = self._console.file
-        return file.idle if isinstance(file, SteadyOutput) else True
-
-    def show(self, picture: Picture) -> None:
-        """Draw; OSError if the terminal is gone."""
-        columns, lines = os.get_terminal_size(self._console.file.fileno())
-        width, height = columns or 80, lines or 25
-        self._console.size = (width, height)
-        log = self._log.text.splitlines()
-        self._console.update_screen(FullScreen(draw(picture, log, width, height)))
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_NOTHING: Final = "·"
 
 
-@contextmanager
-def open_screen() -> Iterator[LiveScreen]:
-    """Take the terminal on standard output; what others write meanwhile comes afterwards."""
-    terminal = sys.stdout
-    with ExitStack() as stack:
-        log = stack.enter_context(capture_output())
-        console = Console(file=terminal)
-        stack.enter_context(console.screen())
-        yield LiveScreen(stack.close, console, log)
+def sparkline(numbers: Sequence[float], width: int, most: int) -> str:
+    """Return numbers, none below zero and the oldest first, as bars from zero to their greatest.
+
+    Zero is a dot. `most` numbers fill the width; while there are fewer, the left stays empty. Where
+    the width has fewer signs than that, a sign is the mean of several numbers.
+    """
+    cells = min(width, most)
+    known = numbers[-most:]
+    missing = most - len(known)
+    means: list[float | None] = []
+    for cell in range(cells):
+        start, end = (max(0, at * most // cells - missing) for at in (cell, cell + 1))
+        part = known[start:end]
+        means.append(sum(part) / len(part) if part else None)
+    greatest = max((mean for mean in means if mean is not None), default=0.0)
+    return "".join(" " if mean is None else _bar(mean, greatest) for mean in means)
+
+
+def _bar(number: float, greatest: float) -> str:
+    if number <= 0:
+        return _NOTHING
+    return _BARS[min(len(_BARS) - 1, int(number / greatest * len(_BARS)))]

@@ -15,7 +15,6 @@ import attrs
 from mexc_trio.channels import ALL, USUAL
 from mexc_trio.settings.address import Address, parse_address
 from mexc_trio.settings.routes import Route, parse_routes
-from mexc_trio.settings.shards import Shard, parse_shard
 from mexc_trio.settings.symbol import SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
@@ -32,7 +31,14 @@ from mexc_trio.settings.values import (
     whole,
     yes_or_no,
 )
-from mexc_trio.settings.words import parse_channels, parse_quotes, parse_rest_url, parse_symbol_list
+from mexc_trio.settings.words import (
+    Shard,
+    parse_channels,
+    parse_quotes,
+    parse_rest_url,
+    parse_shard,
+    parse_symbol_list,
+)
 from mexc_trio.symbols import parse_table, table_name
 
 DEFAULT: Final = "default"
@@ -57,9 +63,7 @@ class Settings:
     """Everything that can be set. `load` fills it from all sources; tests may call it directly."""
 
     symbols: tuple[str, ...] = _setting(
-        "",
-        lambda text: parse_symbol_list(text) if text else (),
-        "symbols to record if none are given",
+        "", parse_symbol_list, "symbols to record if none are given"
     )
     store: StoreTarget = _setting(
         "./mexc-data",
@@ -257,11 +261,6 @@ class Settings:
     def min_free(self) -> int:
         """Bytes of disk to leave free."""
         return self.min_free_mib * 2**20
-
-    @property
-    def compact_bytes(self) -> int:
-        """Bytes of the engine's memory that INSERTs may take; 0 for any number."""
-        return self.compact_mib * 2**20
 
     def for_symbol(self, symbol: str) -> SymbolSettings:
         """Return what holds for `symbol`, its own section of the file considered."""

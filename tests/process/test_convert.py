@@ -19,7 +19,7 @@ from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import columns, engine_of, engines, prepare
 from mexc_trio.clickhouse.tables import Table, TableEngine
 from mexc_trio.errors import StoreRejected
-from mexc_trio.record.requests import RewritingRequest
+from mexc_trio.record.rewriting import RewritingRequest
 from tests.support.faults import (
     ROOT,
     TABLE,

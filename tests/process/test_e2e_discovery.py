@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mexc_trio.record.last_list import FILE
+from mexc_trio.record.discovery import FILE
 from tests.support.running import (
     DEADLINE,
     Embedded,

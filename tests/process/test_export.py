@@ -29,13 +29,13 @@ from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, market_table
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.export import export as export_module
 from mexc_trio.export import formats, source
-from mexc_trio.export.exported_days import ExportedDays
 from mexc_trio.export.hftbacktest import (
     BUY_EVENT,
     DEPTH_CLEAR_EVENT,
     SELL_EVENT,
     TRADE_EVENT,
 )
+from mexc_trio.export.part import ExportedDays
 from tests.support.running import DEADLINE, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange

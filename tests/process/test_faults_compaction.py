@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.clickhouse.compaction import copy_of
-from mexc_trio.record.requests import RewritingRequest
+from mexc_trio.record.rewriting import RewritingRequest
 from tests.support.faults import (
     TABLE,
     TALLY,

@@ -30,8 +30,8 @@ from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Channel, Row
 from mexc_trio.screen.live import show_screen
 from mexc_trio.screen.picture import Painter, Picture, SymbolPicture, weighed
-from mexc_trio.screen.screen import draw, open_screen
-from mexc_trio.screen.sparkline import sparkline
+from mexc_trio.screen.screen import draw, sparkline
+from mexc_trio.screen.terminal import open_screen
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 from tests.support.running import BTC, DEADLINE, Program, environment, running
@@ -480,7 +480,7 @@ async def test_without_a_terminal_there_are_blocks(tmp_path: Path) -> None:
 
 def test_a_dumb_terminal_gets_blocks() -> None:
     """Where nothing can be drawn, nothing is."""
-    code = "from mexc_trio.screen.screen import usable; raise SystemExit(usable())"
+    code = "from mexc_trio.screen.terminal import usable; raise SystemExit(usable())"
     with open_terminal(80, 24) as terminal:
         for name, usable in (("dumb", 0), ("xterm", 1)):
             done = subprocess.run(

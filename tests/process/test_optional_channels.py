@@ -19,7 +19,7 @@ from mexc_trio.clickhouse.schema import columns, prepare
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import UsageError
 from mexc_trio.read.reading import open_reader
-from mexc_trio.report import plots, series
+from mexc_trio.report import plots, recorded
 from mexc_trio.report.source import choose
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -140,10 +140,10 @@ def test_the_report_draws_them(directory: Path, tmp_path: Path) -> None:
     assert plots.plots_of(btc) == (*plots.PLOTS, *OPTIONAL)
     assert btc.rows == 2 + len(OPTIONAL) * len(TEXTS)
     for name in OPTIONAL:
-        last, low, high = series.numbers(btc, name)
+        last, low, high = recorded.numbers(btc, name)
         drawn = [value for value in last if not math.isnan(value)]
         assert drawn == [float(text) for text in TEXTS[:3]]
         assert low[0] == high[0] == 0.0001
         assert btc.summary().channels[name] == len(TEXTS)
-        minute = series.numbers(series.coarser(btc, 1), name)
+        minute = recorded.numbers(recorded.coarser(btc, 1), name)
         assert [values[0] for values in minute] == [drawn[2], drawn[1], drawn[2]]

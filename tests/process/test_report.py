@@ -23,7 +23,7 @@ from mexc_trio.clickhouse.schema import prepare
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import StoreUnavailable
 from mexc_trio.read.reading import open_reader
-from mexc_trio.report import plots, series
+from mexc_trio.report import plots, recorded
 from mexc_trio.report.recorded import Recorded
 from mexc_trio.report.source import RangeReader, choose
 from mexc_trio.rows import CHANNELS
@@ -283,18 +283,18 @@ def test_what_is_drawn_is_the_numbers(directory: Path) -> None:
             sum(mt == ("t", "d", "dp")[number] for _, mt, _ in grouped.get(n, [])) / 60
             for n in range(1440)
         ]
-        assert series.rates(day, channel) == wanted
-    growth = series.growth(day)
+        assert recorded.rates(day, channel) == wanted
+    growth = recorded.growth(day)
     assert growth[-1] == day.rows == sum(map(len, grouped.values()))
     assert [b - a for a, b in pairwise([0, *growth])] == [
         len(grouped.get(n, [])) for n in range(1440)
     ]
-    for values in (*series.prices(day), *series.spreads(day), series.pauses(day)):
+    for values in (*recorded.prices(day), *recorded.spreads(day), recorded.pauses(day)):
         assert len(values) == 1440
         empty = [n for n in range(1440) if n not in grouped]
         assert empty
         assert all(math.isnan(values[n]) for n in empty)
-    assert series.prices(day)[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
+    assert recorded.prices(day)[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
 
 
 def test_coverage_counts_gaps_and_silences(directory: Path) -> None:
@@ -391,7 +391,7 @@ def test_an_hour_fits_the_page(directory: Path, tmp_path: Path) -> None:
     assert (found.start, found.end, found.step) == (*span, 5 * SECOND)
     there = [row for row in ROWS["btc"] if span[0] <= row[0] < span[1]]
     assert found.rows == len(there)
-    assert series.growth(found)[-1] == len(there)
+    assert recorded.growth(found)[-1] == len(there)
     assert found.covered is not None
     assert (found.covered.recorded, found.covered.live) == (HOUR, HOUR)
 
@@ -432,10 +432,10 @@ def test_numbers_of_tiny_prices_are_not_cut_off(tmp_path: Path) -> None:
 def test_fewer_steps_say_the_same(directory: Path) -> None:
     """What a phone is shown has the same rows, extremes and last price in fewer steps."""
     day = the_day(Settings(store=EmbeddedTarget(directory)), "BTC_USDT")
-    fewer = series.coarser(day, 360)
+    fewer = recorded.coarser(day, 360)
     assert (fewer.step, fewer.number) == (4 * MINUTE, 360)
     assert fewer.rows == day.rows
-    assert series.growth(fewer) == series.growth(day)[3::4]
+    assert recorded.growth(fewer) == recorded.growth(day)[3::4]
     for n in range(360):
         four = [day.steps[m].price for m in range(4 * n, 4 * n + 4) if m in day.steps]
         prices = [price for price in four if price]
@@ -444,7 +444,7 @@ def test_fewer_steps_say_the_same(directory: Path) -> None:
         if shown:
             assert shown.high == max(price.high for price in prices)
             assert shown.last == prices[-1].last
-    assert max(series.rates(fewer, "deal")) <= max(series.rates(day, "deal"))
+    assert max(recorded.rates(fewer, "deal")) <= max(recorded.rates(day, "deal"))
 
 
 def test_many_symbols_have_a_page_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

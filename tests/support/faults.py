@@ -26,7 +26,7 @@ from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.journal import open_journal
-from mexc_trio.record.requests import RewritingRequest
+from mexc_trio.record.rewriting import RewritingRequest
 from mexc_trio.rows import Gap, RowTuple
 from tests.support.forks import HASTY, Constants, Fork, fork
 from tests.support.running import (

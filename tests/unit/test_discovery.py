@@ -12,12 +12,11 @@ import trio.testing
 
 from mexc_trio.errors import UsageError
 from mexc_trio.exchange.rest import Client, RestError
-from mexc_trio.record.discovery import PATIENCE, SHORT_PATIENCE, Discovery, ListingChange
-from mexc_trio.record.last_list import read_last
+from mexc_trio.record.discovery import PATIENCE, SHORT_PATIENCE, Discovery, ListingChange, read_last
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
-from mexc_trio.settings.shards import Shard
 from mexc_trio.settings.sources import load
+from mexc_trio.settings.words import Shard
 
 Answer = Sequence[str] | RestError | None
 """Symbols that are listed (with a `!` those that are paused), an error, or no answer ever."""

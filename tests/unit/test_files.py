@@ -16,8 +16,7 @@ from mexc_trio.errors import UsageError
 from mexc_trio.files import make_directory, refuse_others, whole_file, write_own
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import hold_file
-from mexc_trio.logs import start_logging
-from mexc_trio.rotation import RotatingOutput
+from mexc_trio.logs import RotatingOutput, start_logging
 from mexc_trio.settings.targets import EmbeddedTarget
 
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from mexc_trio.clickhouse.index_memory import MUCH, WHILE_RUNNING
 from mexc_trio.errors import StoreRejected
 from mexc_trio.record.growth import FEW, PATIENCE, WORTH, Grown, Growth, worth_rewriting
-from mexc_trio.record.requests import RewritingRequest
+from mexc_trio.record.rewriting import RewritingRequest
 from mexc_trio.settings import Settings
 
 if TYPE_CHECKING:

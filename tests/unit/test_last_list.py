@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mexc_trio.exchange.contracts import MOST_CONTRACTS, ON, Contract
 from mexc_trio.exchange.rest import MOST_BYTES
-from mexc_trio.record.last_list import FILE, LastList, keep_last, read_last
+from mexc_trio.record.discovery import FILE, LastList, keep_last, read_last
 from mexc_trio.settings import Settings
 from mexc_trio.spans import now
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mexc_trio import rotation
-from mexc_trio.rotation import RotatingOutput
+from mexc_trio import logs
+from mexc_trio.logs import RotatingOutput
 from tests.support.running import DEADLINE
 
 
@@ -74,7 +74,7 @@ def test_what_is_lost_later_is_told_again(
     told = f"log file {path}: No such file or directory; its lines are lost\n"
     with closing(RotatingOutput(path)) as output:
         for quiet, times in ((60.0, 1), (math.inf, 0), (0.0, 1)):
-            monkeypatch.setattr(rotation, "QUIET", quiet)
+            monkeypatch.setattr(logs, "QUIET", quiet)
             shutil.rmtree(path.parent)
             for _ in range(2):
                 output.write("lost\n")

@@ -19,9 +19,9 @@ from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.groups import replacements_of, until_gone
 from mexc_trio.record.line_feed import new_lines
 from mexc_trio.record.lines import Lines
-from mexc_trio.record.moving import replacements_of, until_gone
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of

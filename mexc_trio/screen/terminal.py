@@ -1,16 +1,26 @@
-"""What is written while a screen has the terminal: held back, and written when that is over."""
+"""The terminal while the live screen is shown.
+
+It is drawn on the terminal's alternate screen, as an editor does: nothing of it stays behind. What
+others write meanwhile is held back, shown at the bottom as far as there is room, and written when
+the screen has gone.
+"""
 
 import io
 import logging
+import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Final, TextIO
 
 import attrs
+from rich.console import Console
+from rich.screen import Screen as FullScreen
 
 from mexc_trio.output import SteadyOutput
+from mexc_trio.screen.picture import Picture
+from mexc_trio.screen.screen import draw
 
 MOST: Final = 1000
 """Writes that are held back; of more, the oldest are lost."""
@@ -66,3 +76,43 @@ def _wait_until_written(file: object) -> None:
     """Wait a moment until all is written, since each file has a thread of its own."""
     if isinstance(file, SteadyOutput):
         file.drain(TAKEN)
+
+
+def usable() -> bool:
+    """Whether standard output is a terminal on which a screen can be drawn."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+@attrs.define(eq=False)
+class LiveScreen:
+    """The terminal while the screen is shown."""
+
+    close: Callable[[], None]
+    """Gives the terminal back; may be called twice."""
+    _console: Console
+    _log: CapturedOutput
+
+    @property
+    def idle(self) -> bool:
+        """Whether the terminal has taken all that was drawn."""
+        file = self._console.file
+        return file.idle if isinstance(file, SteadyOutput) else True
+
+    def show(self, picture: Picture) -> None:
+        """Draw; OSError if the terminal is gone."""
+        columns, lines = os.get_terminal_size(self._console.file.fileno())
+        width, height = columns or 80, lines or 25
+        self._console.size = (width, height)
+        log = self._log.text.splitlines()
+        self._console.update_screen(FullScreen(draw(picture, log, width, height)))
+
+
+@contextmanager
+def open_screen() -> Iterator[LiveScreen]:
+    """Take the terminal on standard output; what others write meanwhile comes afterwards."""
+    terminal = sys.stdout
+    with ExitStack() as stack:
+        log = stack.enter_context(capture_output())
+        console = Console(file=terminal)
+        stack.enter_context(console.screen())
+        yield LiveScreen(stack.close, console, log)
