@@ -10,21 +10,23 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mexc_trio.cli.app import app
 from mexc_trio.cli.options import (
+    FILES,
     PROGRAM,
     STORE,
     CommonOptions,
     ConvertOptions,
     DrainOptions,
+    Flag,
     JournalOptions,
     RecordOptions,
     SetupOptions,
     Symbols,
     VerifyOptions,
+    app,
     begin,
-    command_option,
     load_settings,
+    value,
 )
 from mexc_trio.errors import UsageError
 from mexc_trio.output import steady_stdout
@@ -33,6 +35,7 @@ _COMMANDS = (
     "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload", "reset",
     "compact", "convert",
 )  # fmt: skip
+_FORMATS = ("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical")
 
 
 @app.default
@@ -89,18 +92,15 @@ def _refuse_command(text: str) -> None:
             )
 
 
-@app.command
+@app.command(group_parameters=STORE)
 def setup(
-    *symbols: Symbols,
-    options: SetupOptions | None = None,
-    drop_system_logs: Annotated[
-        bool,
-        command_option(
-            "--drop-system-logs", "Drop the server's own log tables, naming each.", group=STORE
-        ),
-    ] = False,
+    *symbols: Symbols, options: SetupOptions | None = None, drop_system_logs: Flag = False
 ) -> int:
-    """Create the database and the symbols' tables; recording does so by itself too."""
+    """Create the database and the symbols' tables; recording does so by itself too.
+
+    Args:
+        drop_system_logs: Drop the server's own log tables, naming each.
+    """
     settings = begin(options, symbols)
     if not settings.symbols:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT")
@@ -109,25 +109,20 @@ def setup(
     return setup(settings, settings.symbols, drop_system_logs=drop_system_logs)
 
 
-@app.command
+@app.command(group_parameters=PROGRAM)
 def verify(
     *symbols: Symbols,
     options: VerifyOptions | None = None,
-    json: Annotated[
-        bool, command_option("--json", "Print one JSON object for machines.", group=PROGRAM)
-    ] = False,
-    against_exchange: Annotated[
-        bool,
-        command_option(
-            "--against-exchange",
-            "Compare the deals with the exchange's one-minute candles of the last month.",
-            group=PROGRAM,
-        ),
-    ] = False,
+    json: Flag = False,
+    against_exchange: Flag = False,
 ) -> int:
     """Read what is stored in full: how much, how big, how complete, and whether it is sound.
 
     Without symbols, all tables found. Exit code 1 if something is wrong.
+
+    Args:
+        json: Print one JSON object for machines.
+        against_exchange: Compare the deals with the exchange's one-minute candles of a month.
     """
     settings = begin(options, symbols)
     import trio
@@ -166,26 +161,22 @@ def reload(*, options: JournalOptions | None = None) -> int:
     return reload(settings)
 
 
-@app.command
+@app.command(group_parameters=FILES)
 def sql(
-    statement: Annotated[str, Parameter(name="STATEMENT", help="SELECT, SHOW, DESCRIBE, ...")],
+    statement: Annotated[str, Parameter(name="STATEMENT")],
     /,
     *,
-    output: Annotated[
-        str | None,
-        command_option(
-            "--format",
-            "Of ClickHouse: PrettyCompact, CSV, JSONEachRow, Parquet and more. "
-            "[default: PrettyCompact on a terminal, else TabSeparated]",
-            "FORMAT",
-            choices=("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical"),
-        ),
-    ] = None,
+    output: Annotated[str | None, value("FORMAT", *_FORMATS, name="--format")] = None,
     options: CommonOptions | None = None,
 ) -> int:
     """Answer a question in SQL about what is recorded, also while a recorder runs.
 
     mexc-trio sql "SELECT count() FROM btc". Times are UTC.
+
+    Args:
+        statement: SELECT, SHOW, DESCRIBE, ...
+        output: Of ClickHouse: PrettyCompact, CSV, JSONEachRow, Parquet and more.
+            [default: PrettyCompact on a terminal, else TabSeparated]
     """
     settings = begin(options, ())
     from mexc_trio.query.sql import sql
@@ -193,18 +184,20 @@ def sql(
     return sql(settings, statement, output)
 
 
-@app.command
+@app.command(group_parameters=FILES)
 def reset(
     *symbols: Symbols,
-    all_data: Annotated[
-        bool, command_option("--all-data", "All tables of recorders, and the ledger of gaps.")
-    ] = False,
-    yes: Annotated[bool, command_option("--yes", "Do not ask.")] = False,
+    all_data: Flag = False,
+    yes: Flag = False,
     options: JournalOptions | None = None,
 ) -> int:
     """Remove what was recorded of some symbols, or of all.
 
     Says what goes, and asks first. Stop the recorder before.
+
+    Args:
+        all_data: All tables of recorders, and the ledger of gaps.
+        yes: Do not ask.
     """
     settings = begin(options, symbols)
     from mexc_trio.operate.reset import reset

@@ -4,100 +4,61 @@ from pathlib import Path
 from typing import Annotated
 
 from mexc_trio.channels import OPTIONAL_VIEWS
-from mexc_trio.cli.app import app
-from mexc_trio.cli.options import CommonOptions, JournalOptions, Symbols, begin, command_option
+from mexc_trio.cli.options import (
+    FILES,
+    CommonOptions,
+    Flag,
+    JournalOptions,
+    Symbols,
+    app,
+    begin,
+    value,
+)
 from mexc_trio.export.request import AMOUNTS, FORMATS, KINDS, NUMBERS, parse_requests
 
+_KIND = (
+    "deals, tickers, depths, candles, gaps, or raw, the table's rows; of channels on request "
+    f"{', '.join(OPTIONAL_VIEWS)}."
+)
 
-@app.command
+
+@app.command(group_parameters=FILES)
 def export(
     *symbols: Symbols,
-    out: Annotated[
-        str,
-        command_option(
-            "--out",
-            "The file to write; by day, the directory; - is standard output.",
-            "PATH",
-            hyphen=True,
-        ),
-    ],
-    kind: Annotated[
-        str | None,
-        command_option(
-            "--kind",
-            f"deals, tickers, depths, candles, gaps, or raw, the table's rows; of channels on "
-            f"request {', '.join(OPTIONAL_VIEWS)}.",
-            "KIND",
-            choices=KINDS,
-        ),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        command_option(
-            "--format",
-            "parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them. "
-            "[default: as the file's name ends, else parquet]",
-            "FORMAT",
-            choices=FORMATS,
-        ),
-    ] = None,
-    numbers: Annotated[
-        str | None,
-        command_option(
-            "--numbers",
-            "float: the nearest double; exact: Decimals; text: the exchange's digits. "
-            "[default: float]",
-            "WHICH",
-            choices=NUMBERS,
-        ),
-    ] = None,
-    amounts: Annotated[
-        str | None,
-        command_option(
-            "--amounts",
-            "contracts, as the exchange counts, or coins: times the contract's size. "
-            "[default: contracts]",
-            "UNIT",
-            choices=AMOUNTS,
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        command_option("--from", "From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.", "TIME"),
-    ] = None,
-    end: Annotated[
-        str | None, command_option("--to", "Up to this time, itself not included.", "TIME")
-    ] = None,
-    interval: Annotated[
-        str | None,
-        command_option(
-            "--interval",
-            "Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]",
-            "LENGTH",
-            choices=("1s", "1m", "5m", "1h", "4h", "1d"),
-        ),
-    ] = None,
-    by_day: Annotated[
-        bool, command_option("--by-day", "One file a day (UTC); days that are complete are kept.")
-    ] = False,
-    flat: Annotated[
-        bool, command_option("--flat", "Levels of books as columns: bid_price_1 and so on.")
-    ] = False,
-    latency_ms: Annotated[
-        int | None,
-        command_option(
-            "--latency-ms",
-            "For backtests: from the exchange's time to the local one. [default: 0]",
-            "MILLISECONDS",
-        ),
-    ] = None,
-    force: Annotated[bool, command_option("--force", "Write over files that are there.")] = False,
+    out: Annotated[str, value("PATH", hyphen=True)],
+    kind: Annotated[str | None, value("KIND", *KINDS, text=_KIND)] = None,
+    file_format: Annotated[str | None, value("FORMAT", *FORMATS, name="--format")] = None,
+    numbers: Annotated[str | None, value("WHICH", *NUMBERS)] = None,
+    amounts: Annotated[str | None, value("UNIT", *AMOUNTS)] = None,
+    start: Annotated[str | None, value("TIME", name="--from")] = None,
+    end: Annotated[str | None, value("TIME", name="--to")] = None,
+    interval: Annotated[str | None, value("LENGTH", "1s", "1m", "5m", "1h", "4h", "1d")] = None,
+    by_day: Flag = False,
+    flat: Flag = False,
+    latency_ms: Annotated[int | None, value("MILLISECONDS")] = None,
+    force: Flag = False,
     options: CommonOptions | None = None,
 ) -> int:
     """Write recorded rows as files for research, in the order of time.
 
     Works while a recorder runs. Rows of one millisecond are in the order of receipt. A run that was
     interrupted leaves no half-written file; with --by-day the next one goes on where it stopped.
+
+    Args:
+        out: The file to write; by day, the directory; - is standard output.
+        file_format: parquet, csv, jsonl, or deals and books as hftbacktest or nautilus reads them.
+            [default: as the file's name ends, else parquet]
+        numbers: float: the nearest double; exact: Decimals; text: the exchange's digits.
+            [default: float]
+        amounts: contracts, as the exchange counts, or coins: times the contract's size.
+            [default: contracts]
+        start: From this time on: 2026-11-20 or 2026-11-20T09:30, UTC.
+        end: Up to this time, itself not included.
+        interval: Length of a candle: 1s, 5m, 4h, 1d. [default: 1m]
+        by_day: One file a day (UTC); days that are complete are kept.
+        flat: Levels of books as columns: bid_price_1 and so on.
+        latency_ms: For backtests: from the exchange's time to the local one. [default: 0]
+        force: Write over files that are there.
     """
     settings = begin(options, symbols)
     requests = parse_requests(
@@ -110,16 +71,17 @@ def export(
     return export(settings, requests)
 
 
-@app.command
+@app.command(group_parameters=FILES)
 def backup(
-    *symbols: Symbols,
-    out: Annotated[str, command_option("--out", "The directory to make.", "DIR")],
-    options: CommonOptions | None = None,
+    *symbols: Symbols, out: Annotated[str, value("DIR")], options: CommonOptions | None = None
 ) -> int:
     """Copy tables and the ledger of gaps into files, checked row for row.
 
     Without symbols, all tables. Works while a recorder runs: it takes the rows there were at the
     start.
+
+    Args:
+        out: The directory to make.
     """
     settings = begin(options, symbols)
     from mexc_trio.backup.backup import backup
@@ -127,18 +89,20 @@ def backup(
     return backup(settings, settings.symbols if symbols else (), Path(out))
 
 
-@app.command
+@app.command(group_parameters=FILES)
 def restore(
     *symbols: Symbols,
-    source: Annotated[str, command_option("--in", "The directory that backup made.", "DIR")],
-    append: Annotated[
-        bool, command_option("--append", "Add to tables that have rows, after those.")
-    ] = False,
+    source: Annotated[str, value("DIR", name="--in")],
+    append: Flag = False,
     options: JournalOptions | None = None,
 ) -> int:
     """Put a backup's tables into a store, of either kind, checked row for row.
 
     Without symbols, all tables of the backup. Stop the recorder first.
+
+    Args:
+        source: The directory that backup made.
+        append: Add to tables that have rows, after those.
     """
     settings = begin(options, symbols)
     from mexc_trio.backup.restore import restore
@@ -146,29 +110,29 @@ def restore(
     return restore(settings, settings.symbols if symbols else (), Path(source), append=append)
 
 
-@app.command
+@app.command(group_parameters=FILES)
 def report(
     *symbols: Symbols,
-    out: Annotated[str, command_option("--out", "The page to write.", "FILE")],
-    day: Annotated[
-        str | None, command_option("--day", "Day in UTC: 2026-11-21. [default: yesterday]", "DAY")
-    ] = None,
-    start: Annotated[
-        str | None, command_option("--from", "In place of a day: 2026-11-20T09:30, in UTC.", "TIME")
-    ] = None,
-    end: Annotated[
-        str | None, command_option("--to", "Up to this time, with --from. [default: now]", "TIME")
-    ] = None,
-    png: Annotated[
-        str | None, command_option("--png", "A directory for the plots as PNG files, too.", "DIR")
-    ] = None,
-    force: Annotated[bool, command_option("--force", "Write over files that are there.")] = False,
+    out: Annotated[str, value("FILE")],
+    day: Annotated[str | None, value("DAY")] = None,
+    start: Annotated[str | None, value("TIME", name="--from")] = None,
+    end: Annotated[str | None, value("TIME", name="--to")] = None,
+    png: Annotated[str | None, value("DIR")] = None,
+    force: Flag = False,
     options: CommonOptions | None = None,
 ) -> int:
     """Draw a day, or any time, as a page: price with its gaps, rates, pauses, spread, growth.
 
     Without symbols, all of that time; of more than four, each has a page of its own. Works while a
     recorder runs. The pages need no network.
+
+    Args:
+        out: The page to write.
+        day: Day in UTC: 2026-11-21. [default: yesterday]
+        start: In place of a day: 2026-11-20T09:30, in UTC.
+        end: Up to this time, with --from. [default: now]
+        png: A directory for the plots as PNG files, too.
+        force: Write over files that are there.
     """
     settings = begin(options, symbols)
     from mexc_trio.report.report import parse_range, report

@@ -8,7 +8,7 @@ import cyclopts
 
 # Imported for the commands that they add to the app.
 from mexc_trio.cli import commands, files  # noqa: F401
-from mexc_trio.cli.app import app
+from mexc_trio.cli.options import app
 from mexc_trio.errors import INTERRUPTED, MexcTrioError, UsageError, leaves
 from mexc_trio.logs import end_with
 from mexc_trio.output import steady_stderr

@@ -1,17 +1,45 @@
-"""The options that are settings, in the settings' own words, and how they become `Settings`."""
+"""The command line's frame, and the options that are settings, in the settings' own words."""
 
-from collections.abc import Sequence
 from typing import Annotated, Final, TypeAlias
 
 import attrs
+import cyclopts
 from cyclopts import Group, Parameter
 
+from mexc_trio import __version__
 from mexc_trio.channels import ALL
 from mexc_trio.cli.completion import symbols, words
 from mexc_trio.errors import UsageError
 from mexc_trio.logs import start_logging
 from mexc_trio.settings import SETTINGS, Settings
 from mexc_trio.settings.sources import load
+
+_EPILOGUE = (
+    "Every option is also a key of settings.ini and an environment variable: --ping-interval is"
+    " ping_interval in the file and MEXC_TRIO_PING_INTERVAL in the environment. The command line"
+    " comes first, then the environment, the file, the default. A server's password is best kept in"
+    " MEXC_TRIO_PASSWORD or in the file."
+    "\n\n"
+    "Exit codes: 0 done, or stopped by Ctrl-C, SIGTERM, SIGHUP or --duration; 1 a symbol was"
+    " stopped by its errors, or the command failed; 2 wrong arguments or settings, or a store that"
+    " does not work at the first start; 130 a second Ctrl-C."
+)
+
+app = cyclopts.App(
+    name="mexc-trio",
+    version=__version__,
+    usage="Usage: mexc-trio SYMBOL... [OPTIONS]\n       mexc-trio COMMAND [SYMBOL...] [OPTIONS]",
+    help_format="plaintext",
+    help_epilogue=_EPILOGUE,
+    group_commands=Group("Commands", sort_key=0),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    verbose=False,
+    suppress_keyboard_interrupt=False,
+)
+app.register_install_completion_command(help="Install completion for the shell that is in use.")
+
 
 STORE = Group("Where rows go", sort_key=1)
 RECORD = Group("Recording", sort_key=2)
@@ -145,20 +173,22 @@ class RecordOptions(DrainOptions):
     min_free_mib: Annotated[str | None, _option("min_free_mib", LIMITS, "MIB")] = None
 
 
-def command_option(
-    name: str,
-    text: str,
-    metavar: str = "",
-    *,
-    group: Group = FILES,
-    hyphen: bool = False,
-    choices: Sequence[str] = (),
+Flag: TypeAlias = Annotated[bool, Parameter(negative=(), show_default=False)]
+"""An option of a command that is no setting. The command's docstring says what it means."""
+
+
+def value(
+    metavar: str, *choices: str, name: str | None = None, hyphen: bool = False, text: str = ""
 ) -> Parameter:
-    """Describe an option that is no setting; its value may begin with a hyphen if `hyphen`."""
-    return Parameter(
-        name=name, help=text, group=group, metavar=metavar, negative=(), show_default=False,
-        allow_leading_hyphen=hyphen, completer=words(*choices) if choices else None,
+    """Describe the value of such an option; it may begin with a hyphen if `hyphen`.
+
+    `text` is its help, where a docstring cannot say it.
+    """
+    found = Parameter(
+        name=name, metavar=metavar, show_default=False, allow_leading_hyphen=hyphen,
+        completer=words(*choices) if choices else None,
     )  # fmt: skip
+    return Parameter.combine(found, Parameter(help=text)) if text else found
 
 
 def begin(

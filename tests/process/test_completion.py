@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.cli import main as _commands  # noqa: F401 - with which the app has them
-from mexc_trio.cli.app import app
+from mexc_trio.cli.options import app
 from tests.support.running import DEADLINE, environment
 
 
