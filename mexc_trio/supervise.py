@@ -75,6 +75,6 @@ async def beside(*tasks: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-def alone(name: str, task: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+def supervised(name: str, task: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
     """Return a task that is supervised."""
     return partial(supervise, name, task)

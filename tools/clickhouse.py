@@ -26,6 +26,7 @@ from clickhouse_driver.errors import Error as DriverError
 
 from mexc_trio.clickhouse import engine_process
 from mexc_trio.clickhouse.engine_child import extension
+from mexc_trio.clickhouse.ports import is_free
 
 HOST = "127.0.0.1"
 DATABASE = "mexc_data"
@@ -96,21 +97,10 @@ class ServerError(Exception):
     """The server cannot be run as asked; the message says why."""
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # A listener of a moment ago leaves connections in TIME_WAIT; they are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
 def free_port() -> int:
     """Return a port of the loopback interface that nobody listens on."""
     for port in random.SystemRandom().sample(PORTS, 100):
-        if _is_free(port):
+        if is_free(HOST, port):
             return port
     raise ServerError(f"no free port between {PORTS.start} and {PORTS.stop}")
 
@@ -169,7 +159,7 @@ class ClickHouseServer:
         if self.is_running:
             raise ServerError("the server is already running")
         for port in (self.tcp_port, self.http_port):
-            if not _is_free(port):
+            if not is_free(HOST, port):
                 raise ServerError(f"port {port} of {HOST} is taken")
         self._write_config()
         if self.command:

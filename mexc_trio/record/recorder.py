@@ -34,7 +34,7 @@ from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
 from mexc_trio.signals import stoppable
-from mexc_trio.supervise import alone, beside, supervise
+from mexc_trio.supervise import beside, supervise, supervised
 
 if TYPE_CHECKING:
     from mexc_trio.record.discovery import Discovery
@@ -95,7 +95,7 @@ async def _record(
             log.info("settings: %s", line)
         recording.journal.file.remember(CONFIG, str(file.path.resolve()) if file else "")
         try:
-            apart = (alone(one.__module__, partial(one, recording)) for one in companions)
+            apart = (supervised(one.__module__, partial(one, recording)) for one in companions)
             async with beside(*apart):
                 try:
                     await _run(recording, running, discovery, file)
@@ -166,15 +166,15 @@ async def _run(
     _open_gaps(recording)
     # From right to left is the order in which they end.
     async with (
-        beside(*_services(recording), alone("contracts", partial(keep_terms, recording))),
-        beside(alone("table gaps", _writer(recording, recording.gaps).run)),
-        beside(alone("rows of earlier runs", partial(_write_leftovers, recording))),
+        beside(*_services(recording), supervised("contracts", partial(keep_terms, recording))),
+        beside(supervised("table gaps", _writer(recording, recording.gaps).run)),
+        beside(supervised("rows of earlier runs", partial(_write_leftovers, recording))),
     ):
         if settings.duration is not None:
             running.deadline = trio.current_time() + settings.duration
         with running:
             # A signal ends a compaction together with the symbols, whose writers may wait for it.
-            compacting = alone("rewriting", partial(keep_rewriting, recording))
+            compacting = supervised("rewriting", partial(keep_rewriting, recording))
             async with beside(compacting), trio.open_nursery() as nursery:
                 groups = Groups(recording)
                 begin = partial(_begin, recording, groups, nursery)
@@ -215,15 +215,15 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     journal = recording.journal
     yield journal.keep_flushing  # without it nothing is kept: if it fails, all do
     if recording.settings.journal_sync:
-        yield alone("journal", journal.keep_syncing)
-    yield alone("journal", journal.keep_purging)
+        yield supervised("journal", journal.keep_syncing)
+    yield supervised("journal", journal.keep_purging)
     if recording.settings.fills:
-        yield alone("backfill", recording.backfill.run)
-    yield alone("rates of symbols", partial(keep_measuring, recording))
-    yield alone("disk", partial(disk.watch, recording))
-    yield alone("store", recording.store.keep_asking)
-    yield alone("schedule of INSERTs", recording.store.scheduler.run)
-    yield alone("outages", partial(watch.report_outages, recording))
+        yield supervised("backfill", recording.backfill.run)
+    yield supervised("rates of symbols", partial(keep_measuring, recording))
+    yield supervised("disk", partial(disk.watch, recording))
+    yield supervised("store", recording.store.keep_asking)
+    yield supervised("schedule of INSERTs", recording.store.scheduler.run)
+    yield supervised("outages", partial(watch.report_outages, recording))
 
 
 async def _write_leftovers(recording: Recording) -> None:
