@@ -17,6 +17,7 @@ import trio
 
 from mexc_trio.analysis.row_counts import DealtMinute
 from mexc_trio.exchange.contracts import MOST_CANDLES, Candle, candles_of
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.rest import Client, NoContract, RestError, new_backoff, open_client
 from mexc_trio.spans import DAY, MINUTE, SECOND, Span, now, without
 
@@ -79,7 +80,9 @@ class Completeness:
     """Why it came to no end; empty if it did."""
 
 
-async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completeness]:
+async def compare(
+    url: str, recorded: Sequence[CheckedSymbol], rate_limiter: RateLimiter | None = None
+) -> list[Completeness]:
     """Compare symbol after symbol with the exchange, whose REST interface is at a URL.
 
     What goes wrong with the exchange is in the result. Raises StoreError if the store gives no
@@ -87,7 +90,7 @@ async def compare(url: str, recorded: Sequence[CheckedSymbol]) -> list[Completen
     """
     done = []
     gone = ""
-    async with open_client(url) as client:
+    async with open_client(url, rate_limiter=rate_limiter) as client:
         for one in recorded:
             log.info("comparing the deals of %s with the candles of %s", one.symbol, url)
             try:

@@ -10,6 +10,7 @@ import pytest
 from mexc_trio.analysis.row_counts import DealtMinute
 from mexc_trio.backoff import Backoff
 from mexc_trio.exchange.contracts import candles_of
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.rest import REQUEST_INTERVAL, RestError, open_client
 from mexc_trio.rows import Row
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
@@ -84,7 +85,7 @@ def recorded(
 
 async def one(rest: Rest, rows: Sequence[Row], gaps: Sequence[Span] = ()) -> Completeness:
     """Compare one symbol."""
-    (result,) = await compare(rest.url, [recorded(rows, gaps=gaps)])
+    (result,) = await compare(rest.url, [recorded(rows, gaps=gaps)], RateLimiter(0.0))
     return result
 
 
@@ -161,10 +162,10 @@ async def test_only_whole_minutes_count(exchange: Exchange, rest: Rest) -> None:
     whole = recorded(rows[5:-5])
     span = (START + 90 * SECOND, START + LENGTH - 90 * SECOND)
     started = CheckedSymbol("BTC_USDT", "btc", span, whole.deals, [])
-    (result,) = await compare(rest.url, [started])
+    (result,) = await compare(rest.url, [started], RateLimiter(0.0))
     assert (result.minutes, result.different) == (MINUTES - 4, [])
     old = CheckedSymbol("BTC_USDT", "btc", (START - 40 * DAY, START - 35 * DAY), whole.deals, [])
-    (result,) = await compare(rest.url, [old])
+    (result,) = await compare(rest.url, [old], RateLimiter(0.0))
     assert (result.minutes, result.different, result.failure) == (0, [], "")
 
 
@@ -175,7 +176,7 @@ async def test_more_minutes_than_one_answer_has(exchange: Exchange, rest: Rest) 
         patch.setattr(completeness, "MOST_CANDLES", 40)
         exchange.tape.add("BTC_USDT", plain(deals(length=length)))
         whole = recorded(deals(length=length), length=length)
-        (result,) = await compare(rest.url, [whole])
+        (result,) = await compare(rest.url, [whole], RateLimiter(0.0))
     assert (result.minutes, result.different) == (150, [])
     assert len(rest.requests) == 4
 
@@ -194,7 +195,7 @@ async def test_trouble_that_passes(
         return 0.01
 
     monkeypatch.setattr(RestError, "pause", pause)
-    result = await one(rest, deals())
+    (result,) = await compare(rest.url, [recorded(deals())])
     assert (result.failure, result.minutes) == ("", MINUTES)
     assert pauses == [(5.0, 120.0), (60.0, 900.0)]
     times = [at for at, _ in rest.requests]
@@ -206,7 +207,8 @@ async def test_trouble_that_passes(
 async def test_trouble_that_stays(exchange: Exchange, rest: Rest) -> None:
     """After a few attempts it is given up in words, and the other symbols with it."""
     rest.trouble = "html"
-    results = await compare(rest.url, [recorded(deals()), recorded(deals(), symbol="ETH_USDT")])
+    both = [recorded(deals()), recorded(deals(), symbol="ETH_USDT")]
+    results = await compare(rest.url, both, RateLimiter(0.0))
     assert ["HTTP 403" in result.failure for result in results] == [True, True]
     assert len(rest.requests) == ATTEMPTS
 
@@ -215,9 +217,8 @@ async def test_trouble_that_stays(exchange: Exchange, rest: Rest) -> None:
 async def test_a_contract_that_is_gone(exchange: Exchange, rest: Rest) -> None:
     """A delisted contract cannot be compared; the others are."""
     exchange.tape.add("BTC_USDT", plain(deals()))
-    first, second = await compare(
-        rest.url, [recorded(deals(), symbol="NOPE_USDT"), recorded(deals())]
-    )
+    both = [recorded(deals(), symbol="NOPE_USDT"), recorded(deals())]
+    first, second = await compare(rest.url, both, RateLimiter(0.0))
     assert "contract not exists" in first.failure
     assert (second.failure, second.minutes) == ("", MINUTES)
     assert len(rest.requests) == 2

@@ -64,10 +64,16 @@ def room(module: str) -> str:
     return parts[0] if len(parts) > 1 else LEAVES
 
 
+@cache
+def tree(file: Path) -> ast.Module:
+    """Return what a file says."""
+    return ast.parse(file.read_text())
+
+
 def imports(module: str, root: Path = ROOT) -> Iterator[str]:
     """Yield the modules of ours that one imports, wherever in it, also to be checked only."""
     ours = modules(root)
-    for node in ast.walk(ast.parse(ours[module].read_text())):
+    for node in ast.walk(tree(ours[module])):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in ours)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module in ours:
@@ -76,12 +82,15 @@ def imports(module: str, root: Path = ROOT) -> Iterator[str]:
                 yield name if name in ours else node.module
 
 
-def arrows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
-    """Yield who imports whom; to ask the package for its version is no import of what it offers."""
-    for module in modules(root).keys() - FRONT_DOORS:
-        for other in imports(module, root):
-            if other not in (module, "mexc_trio"):
-                yield module, other
+@cache
+def arrows(root: Path = ROOT) -> frozenset[tuple[str, str]]:
+    """Return who imports whom; to ask the package for its version is no import of an offer."""
+    return frozenset(
+        (module, other)
+        for module in modules(root).keys() - FRONT_DOORS
+        for other in imports(module, root)
+        if other not in (module, "mexc_trio")
+    )
 
 
 def test_imports_point_one_way() -> None:
@@ -94,7 +103,7 @@ def test_imports_point_one_way() -> None:
     assert not found
     assert MAY_KNOW.keys() == {room(module) for module in modules()}
     # The test sees imports at all, also those inside functions.
-    assert ("mexc_trio.cli.files", "mexc_trio.export.export") in set(arrows())
+    assert ("mexc_trio.cli.files", "mexc_trio.export.export") in arrows()
 
 
 def test_the_table_has_no_circle() -> None:
@@ -125,7 +134,7 @@ def test_one_name_is_one_class() -> None:
     """Who reads a class's name need not look from which of two modules it was imported."""
     places: dict[str, list[str]] = {}
     for module, file in modules().items():
-        for node in ast.parse(file.read_text()).body:
+        for node in tree(file).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(module)
     assert not {name: found for name, found in places.items() if len(found) > 1}
@@ -134,7 +143,7 @@ def test_one_name_is_one_class() -> None:
 def defined(file: Path) -> set[str]:
     """Return what a module defines: functions, classes, methods with their class, constants."""
     names = set()
-    for node in ast.parse(file.read_text()).body:
+    for node in tree(file).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):

@@ -67,7 +67,7 @@ FAULTS: Final = {
     "resthangup": "break REST connections in the middle of an answer",
     "restempty": "answer REST requests for deals with an empty list",
     "restforeign": "answer REST requests for deals with another contract's",
-    "restlong": "answer REST requests for deals with 10 MB of them",
+    "restlong": "answer REST requests for deals with 2 MB of them",
     "restlag": f"answer REST requests for deals without those of the last {_LAG_SECONDS:g} seconds",
 }
 """What each kind of fault does, by name."""

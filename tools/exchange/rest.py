@@ -33,7 +33,7 @@ Trouble = Literal[
 ``throttled`` is the exchange's own complaint, ``html`` a firewall's page with HTTP 403, ``error``
 HTTP 500 with a page, ``broken`` JSON that is cut off, ``endless`` a body without an end, ``hangup``
 the end of the connection in the middle of an answer. Of deals, ``empty`` is a list of none,
-``foreign`` that of another contract, and ``long`` one of 10 MB.
+``foreign`` that of another contract, and ``long`` one of 2 MB.
 """
 
 PREFIX: Final = "/api/v1/contract/"
@@ -43,7 +43,7 @@ _THROTTLED: Final = (
     b'{"success":false,"code":510,"message":"Requests are too frequent, please try again later"}'
 )
 _PIECE: Final = 65536
-_LONG: Final = 10_000_000
+_LONG: Final = 2_000_000
 _SMALL: Final = 1024  # bytes; what is longer is compressed for those who can read it
 
 
