@@ -21,9 +21,8 @@ from urllib.parse import quote
 import attrs
 
 from mexc_trio.clickhouse import engine_config, stripelog
-from mexc_trio.clickhouse.engine_access import Access
 from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
-from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Passwords
+from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Access
 from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
@@ -213,16 +212,8 @@ class Engine:
                     listen, http_port,
                 )  # fmt: skip
         recorder, commands, server_start_id = (secrets.token_urlsafe(24) for _ in range(3))
-        passwords = Passwords(recorder, commands, self.reader_password)
         access = Access(server_start_id, tcp_port, http_port, recorder, commands)
-        engine_config.write(
-            self._home,
-            start=server_start_id,
-            tcp_port=tcp_port,
-            http_port=http_port,
-            listen=listen,
-            passwords=passwords,
-        )
+        engine_config.write(self._home, access, listen, self.reader_password)
         return access
 
     def _open_to_readers(self, access: Access) -> None:

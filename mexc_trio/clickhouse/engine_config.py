@@ -1,5 +1,7 @@
 """The configuration of an embedded engine: its ports, its users, and what each of them may.
 
+`Access` has what others of the same user are to know of it, and read from a file.
+
 `default` is the engine's own session, without a password since that is how it logs in; one session
 is all it may have. `recorder` writes. `commands` is what `mexc-trio sql`, `verify` and the others
 read with. `reader` is for everybody else, and may read what is recorded, within bounds.
@@ -10,7 +12,8 @@ they take another profile, since each of those says of `readonly` what they may 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
@@ -19,6 +22,7 @@ import attrs
 
 from mexc_trio.files import write_own
 from mexc_trio.settings.address import LOOPBACK, Address
+from mexc_trio.settings.targets import ServerTarget
 
 MEMORY: Final = 0.5
 """Share of the machine's memory, or of a container's, that all of the engine may take.
@@ -35,9 +39,7 @@ RECORDER: Final = "recorder"
 COMMANDS: Final = "commands"
 READER: Final = "reader"
 START: Final = "start"
-"""The macro that has what an engine's start is known by."""
-WHO: Final = f"SELECT getMacro('{START}')"
-"""What an engine is asked, to know that it is ours: nobody else was told what it says."""
+"""The macro that says what an engine's start is known by: nobody else was told."""
 
 # What clients send with their statements, and what changes only how much is answered and how it
 # looks. None of them names a file, a host, a header or code. Grafana's ad hoc filters come as
@@ -76,85 +78,85 @@ _CATALOGUE: Final = """
 """
 
 
-@attrs.frozen
-class StatementLimits:
-    """What one user's statements may use."""
-
-    seconds: int
-    memory: int
-    """Bytes, of one statement and of all together."""
-    disk: int
-    """Bytes of temporary files."""
-    statements: int
-    """How many may run at the same time."""
-    sessions: int
-    """How many connections of the native protocol, and requests, it may have at the same time."""
-
-    def profile(self) -> str:
-        """Return the settings of a profile."""
-        values = {
-            "max_execution_time": self.seconds,
-            "max_memory_usage": self.memory,
-            "max_memory_usage_for_user": self.memory,
-            "max_temporary_data_on_disk_size_for_user": self.disk,
-            "max_concurrent_queries_for_user": self.statements,
-            "max_sessions_for_user": self.sessions,
-            "receive_timeout": HALF_SENT,
-            # One thread also returns a table's rows in the order of insertion.
-            "max_threads": 1,
-            # Behind whoever records, when the processor is short.
-            "os_threads_nice_value_query": 10,
-        }
-        return "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
-
-    def constraints(self) -> Mapping[str, str]:
-        """Return what holds for some of the settings that may be changed."""
-        # In ClickHouse, no time at all is as much as there is.
-        seconds = f"<min>1</min><max>{self.seconds}</max>"
-        return {"max_execution_time": seconds, "max_threads": "<max>1</max>"}
-
-
-READERS: Final = StatementLimits(seconds=600, memory=2**30, disk=2**28, statements=4, sessions=100)
+_READER_SECONDS: Final = 600
+"""How long a statement of a reader may take."""
+_READER_LIMITS: Final = {
+    "max_execution_time": _READER_SECONDS,
+    # Bytes, of one statement, of all together, and of temporary files.
+    "max_memory_usage": 2**30,
+    "max_memory_usage_for_user": 2**30,
+    "max_temporary_data_on_disk_size_for_user": 2**28,
+    "max_concurrent_queries_for_user": 4,
+    # Connections of the native protocol, and requests.
+    "max_sessions_for_user": 100,
+    "receive_timeout": HALF_SENT,
+    # One thread also returns a table's rows in the order of insertion.
+    "max_threads": 1,
+    # Behind whoever records, when the processor is short.
+    "os_threads_nice_value_query": 10,
+}
+_READER_CONSTRAINTS: Final = {
+    # In ClickHouse, no time at all is as much as there is.
+    "max_execution_time": f"<min>1</min><max>{_READER_SECONDS}</max>",
+    "max_threads": "<max>1</max>",
+}
 
 
 @attrs.frozen
-class Passwords:
-    """Of an engine's users."""
+class Access:
+    """Where an engine answers, and the passwords that it takes."""
 
+    server_start_id: str
+    """Another one for each start."""
+    tcp_port: int
+    http_port: int
     recorder: str = attrs.field(repr=False)
     commands: str = attrs.field(repr=False)
-    reader: str = attrs.field(repr=False)
-    """Empty if nobody else is to read."""
+
+    def target(self, user: str) -> ServerTarget:
+        """Return the engine as any other server.
+
+        But whoever is first at the port of one that has died, another user's program perhaps, would
+        take any password, and then each row for good. What he cannot say is what only we can read.
+        """
+        return ServerTarget(
+            host=LOOPBACK,
+            port=self.tcp_port,
+            http_port=self.http_port,
+            user=user,
+            password=self.recorder if user == RECORDER else self.commands,
+            database=DATABASE,
+            known_by=(f"SELECT getMacro('{START}')", self.server_start_id),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Access | None":
+        """Read it from a file; None if there is none, or none that can be understood."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
-def write(
-    home: Path,
-    *,
-    start: str,
-    tcp_port: int,
-    http_port: int,
-    listen: Address | None,
-    passwords: Passwords,
-) -> None:
+def write(home: Path, access: Access, listen: Address | None, reader_password: str) -> None:
     """Write an engine's configuration into `home`, its directory, which nobody else may read.
 
-    `start` is what its macro `START` says, by which we know that it is this one. The ports are for
-    the native protocol and for HTTP. Readers may come from where `listen` says; None is none.
+    Readers may come from where `listen` says; None is none.
     """
-    write_own(home / "config.xml", _config(home, start, tcp_port, http_port, listen))
-    write_own(home / "users.xml", _users(listen, passwords))
+    write_own(home / "config.xml", _config(home, access, listen))
+    write_own(home / "users.xml", _users(access, listen, reader_password))
 
 
-def _config(home: Path, start: str, tcp_port: int, http_port: int, listen: Address | None) -> str:
+def _config(home: Path, access: Access, listen: Address | None) -> str:
     place = escape(str(home))
     hosts = "".join(f"<listen_host>{host}</listen_host>" for host in _hosts(listen))
     return f"""<clickhouse>
     {hosts}
-    <tcp_port>{tcp_port}</tcp_port>
-    <http_port>{http_port}</http_port>
+    <tcp_port>{access.tcp_port}</tcp_port>
+    <http_port>{access.http_port}</http_port>
     <enable_webterminal>false</enable_webterminal>
     <timezone>UTC</timezone>
-    <macros><{START}>{start}</{START}></macros>
+    <macros><{START}>{access.server_start_id}</{START}></macros>
     <users_config>{place}/users.xml</users_config>
     <log-level>warning</log-level>
     <logger><log>{place}/engine.log</log><size>1M</size><count>1</count></logger>
@@ -185,7 +187,7 @@ def _hosts(listen: Address | None) -> tuple[str, ...]:
     return (LOOPBACK, listen.host)
 
 
-def _users(listen: Address | None, passwords: Passwords) -> str:
+def _users(access: Access, listen: Address | None, reader_password: str) -> str:
     from_here = ("127.0.0.1", "::1")
     from_there = from_here if listen is None or listen.is_loopback else ("::/0",)
     # A table function of chdb's own that looks for Python's variables, and ends the engine when
@@ -203,11 +205,16 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
     read += ["SELECT ON information_schema.*", "SELECT ON INFORMATION_SCHEMA.*"]
     users = [
         _user("default", None, from_here, "internal", ["SYSTEM LISTEN ON *.*"]),
-        _user(RECORDER, passwords.recorder, from_here, "recorder", ["ALL ON *.*"]),
-        _user(COMMANDS, passwords.commands, from_here, "commands", [*read, "SELECT ON *.*"]),
+        _user(RECORDER, access.recorder, from_here, "recorder", ["ALL ON *.*"]),
+        _user(COMMANDS, access.commands, from_here, "commands", [*read, "SELECT ON *.*"]),
     ]
     if listen is not None:
-        users.append(_user(READER, passwords.reader, from_there, "reader", read))
+        users.append(_user(READER, reader_password, from_there, "reader", read))
+    limits = "".join(f"<{name}>{value}</{name}>" for name, value in _READER_LIMITS.items())
+    changeable = "".join(
+        f"<{name}>{_READER_CONSTRAINTS.get(name, '')}<changeable_in_readonly/></{name}>"
+        for name in _CHANGEABLE.split()
+    )
     return f"""<clickhouse>
     <profiles>
         <default><readonly>0</readonly>{tame}<receive_timeout>10</receive_timeout></default>
@@ -217,8 +224,8 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
         </internal>
         <recorder><readonly>0</readonly>{tame}</recorder>
         <commands><readonly>2</readonly>{tame}<max_threads>1</max_threads></commands>
-        <reader><readonly>1</readonly>{tame}{READERS.profile()}
-            <constraints>{_changeable(READERS.constraints())}</constraints>
+        <reader><readonly>1</readonly>{tame}{limits}
+            <constraints>{changeable}</constraints>
         </reader>
     </profiles>
     <quotas><default/></quotas>
@@ -226,13 +233,6 @@ def _users(listen: Address | None, passwords: Passwords) -> str:
     </users>
 </clickhouse>
 """
-
-
-def _changeable(constraints: Mapping[str, str]) -> str:
-    return "".join(
-        f"<{name}>{constraints.get(name, '')}<changeable_in_readonly/></{name}>"
-        for name in _CHANGEABLE.split()
-    )
 
 
 def _user(

@@ -21,8 +21,7 @@ from mexc_trio.clickhouse import engine as engine_module
 from mexc_trio.clickhouse import engine_child, engine_config, ports
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS, Engine
-from mexc_trio.clickhouse.engine_access import Access
-from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER
+from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER, Access
 from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import count, prepare
 from mexc_trio.clickhouse.server import ServerStore

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mexc_trio.clickhouse.engine_access import Access
-from mexc_trio.clickhouse.engine_config import RECORDER
+from mexc_trio.clickhouse.engine_config import RECORDER, Access
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.locks import holder
 from tests.support.faults import (
