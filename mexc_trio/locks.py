@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.errors import StoreLocked, UsageError
-from mexc_trio.files import open_own
+from mexc_trio.files import open_own, write_own
 
 _OFFSET_BITS: Final = 62
 
@@ -48,18 +48,45 @@ def hold_file(path: Path, what: str) -> Iterator[int]:
         os.close(fd)
 
 
+def write_held(path: Path, text: str) -> int:
+    """Write a file that only this user can read, locked before anybody can see it; else OSError.
+
+    Returns the descriptor that holds the lock: until it is closed, `is_held`.
+    """
+    new = path.with_name(f"{path.name}.new")
+    write_own(new, text)
+    fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.replace(path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a lock file; False if there is none."""
+    return _holder(path) is not None
+
+
 def holder(path: Path) -> int | None:
     """Return the process that holds a lock file; None if nobody does, or it cannot be told."""
+    words = (_holder(path) or "").split()
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+
+
+def _holder(path: Path) -> str | None:
+    """Return what a lock file says; None if nobody holds it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        # The name alone may be that of a process that has ended, and another's by now.
+        # What it says alone may be of a process that has ended, and whose number is another's now.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        words = os.pread(fd, 200, 0).decode("utf-8", "replace").split()
-        return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+        return os.pread(fd, 200, 0).decode("utf-8", "replace")
     else:
         return None
     finally:

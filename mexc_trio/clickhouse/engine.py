@@ -4,11 +4,13 @@ One directory, one engine. Whoever comes first locks the directory, starts the e
 process and writes down where it answers; whoever comes later reads that and uses the same one. The
 child inherits the lock, so that the directory counts as taken until it has really ended, and holds
 a pipe of its parent's, with which it ends. In the store's directory, `engine/` holds the child's
-configuration and log and the file `access`, which only the user can read.
+configuration and log and the file `access`, which only the user can read. That file is locked by
+the parent alone: once the parent is dead nobody begins with an engine that is about to end.
 """
 
 import json
 import logging
+import os
 import re
 import secrets
 import threading
@@ -29,7 +31,7 @@ from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.store_files import refuse_strange_files
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others, write_own
-from mexc_trio.locks import hold_file
+from mexc_trio.locks import hold_file, is_held, write_held
 from mexc_trio.settings.address import Address
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Engine:
     _access: Access | None = attrs.field(default=None, init=False)
     _child: EngineChild | None = attrs.field(default=None, init=False)
     _lock_fd: int = attrs.field(default=-1, init=False)
+    # Holds the lock of what we have written down.
+    _written: int = attrs.field(default=-1, init=False)
     _holding: ExitStack = attrs.field(factory=ExitStack, init=False)
     _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
@@ -144,7 +148,7 @@ class Engine:
 
     def _find(self) -> Access | None:
         """Return the access to somebody else's engine, if it answers."""
-        access = Access.load(self._access_file)
+        access = Access.load(self._access_file) if is_held(self._access_file) else None
         if access is None:
             return None
         patience = {"send_receive_timeout": FIND, "sync_request_timeout": FIND}
@@ -239,7 +243,7 @@ class Engine:
                 raise
 
     def _write_down(self, access: Access) -> None:
-        write_own(self._access_file, json.dumps(attrs.asdict(access)))
+        self._written = write_held(self._access_file, json.dumps(attrs.asdict(access)))
         if self.listen is None:
             return
         place = self.listen.reachable(access.http_port)
@@ -251,6 +255,9 @@ class Engine:
         write_own(self.directory / ADDRESS, url)
 
     def _end(self) -> None:
+        written, self._written = self._written, -1
+        if written >= 0:
+            os.close(written)
         child, self._child = self._child, None
         if child is not None:
             child.end()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -223,6 +223,36 @@ def test_engine_ends_with_its_parent(
                 other.access()
             os.kill(child, signal.SIGCONT)
         until(lambda: not lives(child))  # noqa: B023
+
+
+def test_engine_whose_parent_has_just_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may answer for a moment still: whoever comes waits for its end, and starts another."""
+    code = (
+        "import subprocess, sys; from pathlib import Path;"
+        "from mexc_trio.clickhouse.engine import Engine;"
+        "e = Engine(Path(sys.argv[1])); start = e.access().server_start_id;"
+        "pipe = e._child._process.stdin.fileno();"  # which its parent's end does not end now
+        "other = subprocess.Popen(['sleep', '600'], pass_fds=[pipe]);"
+        "print(other.pid, start, flush=True); sys.stdin.read()"
+    )
+    with running([sys.executable, "-c", code, str(tmp_path / "store")]) as parent:
+        assert parent.stdout is not None
+        other, dying = parent.stdout.readline().split()
+        parent.kill()
+    sleep = time.sleep
+
+    def let_it_end(seconds: float) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(int(other), signal.SIGKILL)
+        sleep(seconds)
+
+    monkeypatch.setattr("mexc_trio.clickhouse.engine.time.sleep", let_it_end)
+    try:
+        with closing(Engine(tmp_path / "store")) as engine:
+            assert engine.access().server_start_id != dying
+            assert ask(engine.access(), "SELECT 1") == [(1,)]
+    finally:
+        let_it_end(0)
 
 
 def test_signals_are_the_parents_business(engine: Engine) -> None:
