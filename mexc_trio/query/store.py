@@ -10,7 +10,6 @@ by its name. Everything is in memory; `mexc-trio export` writes more than that h
 
 import re
 import weakref
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -20,7 +19,7 @@ import attrs
 from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import literal, qualified
 from mexc_trio.clickhouse.tables import CONTRACTS
-from mexc_trio.errors import StoreRejected, StoreUnavailable, TableMissing, UsageError
+from mexc_trio.errors import StoreRejected, TableMissing, UsageError
 from mexc_trio.parquet import need_arrow
 from mexc_trio.query.hints import hint
 from mexc_trio.read.arrow import in_order
@@ -75,9 +74,6 @@ class RecordedStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._open()
-
-    def _open(self) -> None:
         stack = ExitStack()
         self._reader = stack.enter_context(open_reader(self._settings))
         # In a notebook few close anything.
@@ -162,13 +158,9 @@ class RecordedStore:
     ) -> "pa.Table":
         """Return the gaps that touch a range, of one symbol or of all, as the ledger has them."""
         symbols = [] if symbol is None else [parse_symbol(symbol)]
-        bounds = _range(start, end)
-
-        def ask(reader: Reader) -> "pa.Table":
-            gaps = find_gaps(reader).gaps_between(*bounds, symbols)
-            return reader.table(f"{gaps} ORDER BY `from`, symbol, channel")
-
-        return self._ask(ask)
+        reader = self._ready()
+        gaps = find_gaps(reader).gaps_between(*_range(start, end), symbols)
+        return reader.table(f"{gaps} ORDER BY `from`, symbol, channel")
 
     def contracts(self, symbol: str | None = None) -> "pa.Table":
         """Return what the exchange said of contracts, a row for each change; of one or of all.
@@ -176,25 +168,21 @@ class RecordedStore:
         Contract size, steps of price and volume, their decimals, state; the rest as JSON.
         """
         where = f"WHERE symbol = {literal(parse_symbol(symbol))}" if symbol else ""
-        return self._ask(
-            lambda reader: reader.table(
-                f"SELECT * FROM {qualified(reader, CONTRACTS.name)} {where} ORDER BY symbol, as_of"
-            )
+        reader = self._ready()
+        return reader.table(
+            f"SELECT * FROM {qualified(reader, CONTRACTS.name)} {where} ORDER BY symbol, as_of"
         )
 
     def sql(self, statement: str) -> "pa.Table":
         """Return the answer to one statement, as `mexc-trio sql` takes it. Times are in UTC."""
-
-        def ask(reader: Reader) -> "pa.Table":
+        reader = self._ready()
+        try:
             if _NO_SELECT.match(statement):
                 return reader.answer(statement)
             # A comment may be what it ends with.
             return reader.table(f"{statement.rstrip().removesuffix(';')}\n")
-
-        try:
-            return self._ask(ask)
         except (StoreRejected, TableMissing) as error:
-            if meant := hint(error, statement, self._reader, self._settings):
+            if meant := hint(error, statement, reader, self._settings):
                 raise StoreRejected(f"{error}; {meant}") from error
             raise
 
@@ -229,29 +217,20 @@ class RecordedStore:
         if amounts not in ("contracts", "coins") or (amounts, numbers) == ("coins", "text"):
             raise UsageError(f"amounts={amounts!r}: choose from contracts, and coins, not as text")
         bounds, table = _range(start, end), self._settings.for_symbol(symbol).table
+        reader = self._ready()
+        prefix = find(reader, symbol, table)
+        typed = Typed(
+            kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat,
+            wide=prefix.wide,
+            coins=find_terms(reader, symbol, table) if amounts == "coins" else None,
+        )  # fmt: skip
+        rows = prefix.between(*bounds, typed.types)
+        return in_order(reader.table(f"{typed.select(rows, prefix)} {IN_ORDER}"))
 
-        def ask(reader: Reader) -> "pa.Table":
-            prefix = find(reader, symbol, table)
-            typed = Typed(
-                kind=kind, symbol=symbol, numbers=numbers, interval=seconds, flat=flat,
-                wide=prefix.wide,
-                coins=find_terms(reader, symbol, table) if amounts == "coins" else None,
-            )  # fmt: skip
-            rows = prefix.between(*bounds, typed.types)
-            return in_order(reader.table(f"{typed.select(rows, prefix)} {IN_ORDER}"))
-
-        return self._ask(ask)
-
-    def _ask(self, ask: "Callable[[Reader], pa.Table]") -> "pa.Table":
+    def _ready(self) -> Reader:
         if not self._close.alive:
             raise UsageError(f"{self._reader.name} was closed; open it again with open_store")
-        try:
-            return ask(self._reader)
-        except StoreUnavailable:
-            # The recorder whose engine this was has ended, or begun anew.
-            self._close()
-            self._open()
-            return ask(self._reader)
+        return self._reader
 
 
 def _range(start: Time | None, end: Time | None) -> tuple[int, int]:

@@ -4,18 +4,17 @@
 has, or to a server.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mexc_trio.clickhouse import documents
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.replicas import answering
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.errors import UsageError
+from mexc_trio.errors import StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.read import arrow
 from mexc_trio.settings import Settings
@@ -24,6 +23,8 @@ from mexc_trio.settings.targets import EmbeddedTarget, ServerTarget
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
+
 _TO_THE_END: Final[Mapping[str, object]] = {"cancel_http_readonly_queries_on_client_close": 1}
 
 
@@ -31,12 +32,19 @@ class Reader:
     """The read side of a store. It may write nothing, whatever its user may.
 
     Calls block; one at a time, a stream included. A statement that fails raises StoreError, of
-    generators perhaps in the middle.
+    generators perhaps in the middle. One that finds that its engine is no more, since a recorder
+    has ended or begun anew, is asked again of the engine that has the store now.
     """
 
-    def __init__(self, target: ServerTarget, known_as: str = "") -> None:
-        self._store = ServerStore(target, 1, known_as)
+    def __init__(self, find: Callable[[], ServerTarget], known_as: str = "") -> None:
+        """`find` says where the store's engine answers now; it raises StoreError if none does."""
+        self._find, self._known_as = find, known_as
+        self._open(find())
+
+    def _open(self, target: ServerTarget) -> None:
         self._target = target
+        self._store = ServerStore(target, 1, self._known_as)
+        self._settings: dict[str, int | str] | None = None
 
     @property
     def name(self) -> str:
@@ -54,7 +62,7 @@ class Reader:
         Values are clickhouse-driver's: ask for numbers and texts, since what it makes of times
         depends on where the server is.
         """
-        return self._store.answer(sql, self._settings)[0]
+        return self._again(lambda: self._store.answer(sql, self._how()))[0]
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that may fail in the middle, and return the rows that came before."""
@@ -66,8 +74,16 @@ class Reader:
         Closing the generator ends the statement. That the server cannot make the format is a
         StoreError, too.
         """
-        settings = {**_TO_THE_END, **self._settings}
-        yield from documents.stream(self._target, self.name, sql, format, settings)
+
+        def begin() -> tuple[bytes, Generator[bytes, None, None]]:
+            settings = {**_TO_THE_END, **self._how()}
+            pieces = documents.stream(self._target, self.name, sql, format, settings)
+            return next(pieces, b""), pieces
+
+        first, others = self._again(begin)
+        with closing(others):
+            yield first
+            yield from others
 
     def batches(self, sql: str) -> "Generator[pa.RecordBatch, None, None]":
         """Run a SELECT and yield its rows as batches of Arrow, at least one."""
@@ -84,21 +100,33 @@ class Reader:
 
     def answer(self, sql: str) -> "pa.Table":
         """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows."""
-        return arrow.of_values(*self._store.answer(sql, self._settings))
+        return arrow.of_values(*self._again(lambda: self._store.answer(sql, self._how())))
 
     def close(self) -> None:
         """Close the connection."""
         self._store.close()
 
-    @cached_property
-    def _settings(self) -> dict[str, int | str]:
-        found = self._store.query("SELECT value FROM system.settings WHERE name = 'readonly'")
-        if found[0][0] == "1":
-            return {}  # a user who may change no setting; times are in the server's zone
-        settings: dict[str, int | str] = {"session_timezone": "UTC"}
-        if found[0][0] == "0":
-            settings["readonly"] = 2
-        return settings
+    def _again(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except StoreUnavailable:
+            target = self._find()
+            if target == self._target:
+                raise
+            self.close()
+            self._open(target)
+            return ask()
+
+    def _how(self) -> dict[str, int | str]:
+        """Return the settings that go with each statement."""
+        if self._settings is None:
+            found = self._store.query("SELECT value FROM system.settings WHERE name = 'readonly'")
+            self._settings = {"session_timezone": "UTC"}
+            if found[0][0] == "1":
+                self._settings = {}  # he may change no setting; times are in the server's zone
+            elif found[0][0] == "0":
+                self._settings["readonly"] = 2
+        return self._settings
 
 
 @contextmanager
@@ -112,9 +140,10 @@ def open_reader(settings: Settings) -> Iterator[Reader]:
         if isinstance(settings.store, EmbeddedTarget):
             refuse_no_store(settings.store.directory)
             engine = stack.enter_context(closing(Engine(settings.store.directory)))
-            reader = Reader(engine.access().target(COMMANDS), engine.name)
+            reader = Reader(lambda: engine.access().target(COMMANDS), engine.name)
         else:
-            reader = Reader(answering(settings.store))
+            server = settings.store
+            reader = Reader(lambda: answering(server))
         yield stack.enter_context(closing(reader))
 
 

@@ -260,6 +260,23 @@ async def test_a_recorder_that_ends_meanwhile(directory: Path) -> None:
         await began.wait()
 
 
+WAYS: dict[str, Callable[[Reader], object]] = {
+    "query": lambda reader: reader.query("SELECT 1"),
+    "document": lambda reader: list(reader.stream("SELECT 1", "TSV")),
+    "table": lambda reader: reader.table("SELECT 1"),
+    "answer": lambda reader: reader.answer("SHOW TABLES"),
+}
+
+
+def test_a_recorder_that_ends_between_two_questions(directory: Path) -> None:
+    """The next question has an answer, from an engine that is started for it, in whatever way."""
+    for ask in WAYS.values():
+        with closing(EmbeddedStore(directory)) as store, open_reader(at(directory)) as reader:
+            before = ask(reader)
+            store.close()
+            assert ask(reader) == before
+
+
 # Finding the way.
 
 
