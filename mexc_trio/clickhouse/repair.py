@@ -159,16 +159,9 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
         good = max(good, _readable_in_one_go(store, table))
         if unreadable(store, table, good + 1):
             return good
-    # Steps that double, from the end that is damaged or else from the start; then halving.
-    bad, step = rows or 0, 1024
-    if rows is None:
-        while not unreadable(store, table, good + step):
-            good, step = good + step, step * 2
-        bad = good + step
-    else:
-        while step < rows and unreadable(store, table, rows - step):
-            bad, step = rows - step, step * 4
-        good = max(good, rows - step)
+    bad = rows or good + 1024
+    while rows is None and not unreadable(store, table, bad):
+        good, bad = bad, bad * 2
     while bad - good > 1:
         middle = (good + bad) // 2
         if unreadable(store, table, middle):
