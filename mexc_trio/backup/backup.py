@@ -64,7 +64,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
 
 
 def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[str, Types]:
-    found = columns(reader) or {}
+    found = columns(reader)
     ours = {
         name: types
         for name, types in found.items()

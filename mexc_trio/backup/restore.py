@@ -75,7 +75,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             kept_out.enter_context(locks)
             # Before anything is changed: a recorder may have it open.
             journal = kept_out.enter_context(_its_journal(settings, store))
-            found = columns(store) or {}
+            found = columns(store)
             for entry in entries:
                 refuse_replicas(store, entry.table, "is not restored: restore to one server")
             moves = [
@@ -152,7 +152,7 @@ def _fill(
             store.query(f"CREATE TABLE {into} AS {qualified(store, move.entry.table)}")
         else:
             prepare(store, [table])
-    numbered = is_numbered((columns(store, tables=[move.into]) or {}).get(move.into, {}))
+    numbered = is_numbered(columns(store, tables=[move.into]).get(move.into, {}))
     number = end_of(store, move.into) if numbered else 0
     try:
         for batch in read_rows(source, move.entry):
@@ -183,7 +183,7 @@ def _compare(settings: Settings, move: _Move) -> None:
     found = Checksum()
     try:
         with open_reader(settings) as reader:
-            types = (columns(reader) or {}).get(move.into, {})
+            types = columns(reader).get(move.into, {})
             wanted = table_of(move.entry.table, wide=move.entry.wide).column_names
             limit = f"{move.before}, {move.entry.rows + 1}"
             sql = select_rows(reader, move.into, types, wanted, limit)
@@ -218,7 +218,7 @@ def _give_name(store: Store, move: _Move) -> None:
     if move.before:
         return
     filled, final = qualified(store, move.into), qualified(store, move.entry.table)
-    if move.entry.table not in (columns(store) or {}):
+    if move.entry.table not in columns(store):
         store.query(f"RENAME TABLE {filled} TO {final}")
         return
     if count(store, move.entry.table):

@@ -158,7 +158,7 @@ class AsyncStore:
 
     async def columns(self, tables: Sequence[str]) -> dict[str, dict[str, str]]:
         """See `schema.columns`."""
-        return await self.run(lambda: schema.columns(self.store, tables=tables) or {})
+        return await self.run(lambda: schema.columns(self.store, tables=tables))
 
     async def create_views(self, tables: Sequence[Table]) -> None:
         """Create the typed views of symbols' tables that lack them, a few at a time.

@@ -65,7 +65,7 @@ def compact(store: Store, table: str, least_free: int) -> Rewritten:
     step = Rewriting(store, table, copy, "compacted")
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
-    names = ", ".join(map(quoted, (columns(store, tables=[table]) or {})[table]))
+    names = ", ".join(map(quoted, columns(store, tables=[table])[table]))
     whole = _digest_of_all(step, rows, names)
     try:
         store.query(f"CREATE TABLE {new} AS {old}")

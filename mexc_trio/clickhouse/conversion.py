@@ -103,7 +103,7 @@ def is_due(store: Store, table: str, engine: TableEngine) -> bool:
 
 def _types(store: Store, table: str) -> dict[str, str]:
     """Return the columns of a table and their types, but for the rows' numbers."""
-    types = (columns(store, tables=[table]) or {}).get(table, {})
+    types = columns(store, tables=[table]).get(table, {})
     return {name: type_ for name, type_ in types.items() if name != NUMBER}
 
 

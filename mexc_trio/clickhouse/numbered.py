@@ -78,5 +78,5 @@ def missing_numbers(store: Readable, table: Table) -> Sequence[MissingNumbers]:
 
 
 def _time(store: Readable, table: Table) -> str:
-    types = (columns(store, tables=[table.name]) or {}).get(table.name, {})
+    types = columns(store, tables=[table.name]).get(table.name, {})
     return milliseconds("ts", types.get("ts", ""))

@@ -36,7 +36,7 @@ class RecordedTerms:
 
 def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[RecordedTerms]]:
     """Return what is known of some symbols' tables, by table and in the order of time."""
-    types = (columns(store, tables=[CONTRACTS.name]) or {}).get(CONTRACTS.name)
+    types = columns(store, tables=[CONTRACTS.name]).get(CONTRACTS.name)
     if types is None or not can_be_read(CONTRACTS.columns, types) or not tables:
         return {}
     found: dict[str, list[RecordedTerms]] = {}

@@ -191,7 +191,7 @@ def _readable_in_one_go(store: Readable, table: Table) -> int:
 def newest(store: Store, table: Table) -> int | None:
     """Return the newest possible time in the table's first time column, in milliseconds."""
     time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
-    types = (columns(store, tables=[table.name]) or {}).get(table.name, {})
+    types = columns(store, tables=[table.name]).get(table.name, {})
     expression = milliseconds(quoted(time_column), types.get(time_column, ""))
     found = store.query(
         f"SELECT count(), max({expression}) FROM {qualified(store, table.name)} "
@@ -212,7 +212,7 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
 def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
     """Return which of a few rows a table of gaps has; the answer is about as small as they are."""
     symbol, _, _, until, *_ = (name for name, _ in table.columns)
-    types = (columns(store, tables=[table.name]) or {})[table.name]
+    types = columns(store, tables=[table.name])[table.name]
     symbols = ", ".join({literal(str(row[0])) for row in rows})
     ends = ", ".join({str(row[3]) for row in rows})
     condition = (
@@ -224,7 +224,7 @@ def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[Row
 
 def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     """Return a table's rows in the form in which they were appended."""
-    types = (columns(store, tables=[table.name]) or {})[table.name]
+    types = columns(store, tables=[table.name])[table.name]
     wanted = ", ".join(_appended(name, type_, types[name]) for name, type_ in table.columns)
     found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [

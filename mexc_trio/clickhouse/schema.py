@@ -139,8 +139,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
     Raises ForeignTable if one of that name is not what it must be, see `suitability`, StoreRejected
     without the right to create.
     """
-    found = columns(store, views=True, tables=[table.name for table in tables])
-    present = found or {}
+    present = columns(store, views=True, tables=[table.name for table in tables])
     absent = [table for table in tables if table.name not in present]
     # All that can be wrong is looked for before anything is created.
     kinds = engines(store, list(present)) if present else {}
@@ -158,7 +157,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
                 f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
                 f"ours; rename it, or give the symbol another table in settings.ini"
             )
-    if found is None:
+    if absent and not _has_database(store):
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
         name = qualified(store, table.name)
@@ -192,16 +191,19 @@ def engine_of(store: Readable, table: str) -> TableEngine:
     return table_engine(found[table])
 
 
+def _has_database(store: Readable) -> bool:
+    name = literal(store.database)
+    return bool(store.query(f"SELECT 1 FROM system.databases WHERE name = {name}"))
+
+
 def columns(
     store: Readable, *, views: bool = False, tables: Sequence[str] | None = None
-) -> dict[str, dict[str, str]] | None:
-    """Return the tables of the database with their columns and types; None without a database.
+) -> dict[str, dict[str, str]]:
+    """Return the tables of the database with their columns and types.
 
     Views are among them if `views`. With `tables` only those: of a thousand, one costs a tenth.
     """
     database = literal(store.database)
-    if not store.query(f"SELECT 1 FROM system.databases WHERE name = {database}"):
-        return None
     found: dict[str, dict[str, str]] = {}
     sql = f"SELECT table, name, type FROM system.columns WHERE database = {database}"
     if not views:
@@ -223,9 +225,10 @@ def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
     """
     try:
         found = columns(store)
+        there = bool(found) or _has_database(store)
     except TableMissing:  # a reader of a server says so at once
-        found = None
-    if found is None:
+        there = False
+    if not there:
         raise StoreRejected(
             f"{store.name} has no database {store.database}: nothing was recorded there"
         )

@@ -77,7 +77,7 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     found = store.query(f"SELECT name, comment FROM system.tables WHERE database = {database}")
     comments = {str(name): str(comment) for name, comment in found}
     names = [table.name for table in tables]
-    present = columns(store, tables=names) or {}
+    present = columns(store, tables=names)
     terms = read_terms(store, names)
     created: list[str] = []
     many = f"{_THREADS}, {_STREAMS}" if store.one_thread else _STREAMS

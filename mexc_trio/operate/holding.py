@@ -45,7 +45,7 @@ def journal_of(settings: Settings, store: Readable) -> Path:
 
 def recorded_tables(store: Readable) -> list[str]:
     """Return all tables that recorders write to, those of all symbols last."""
-    found = columns(store) or {}
+    found = columns(store)
     kinds = engines(store, list(found)) if found else {}
     market = [
         name

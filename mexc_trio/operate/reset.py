@@ -86,7 +86,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
 
 def _inspect(store: Store, journal: Journal | None, names: Sequence[str]) -> list[_Doomed]:
     """Return what there is of some tables."""
-    found = columns(store, tables=names) or {}
+    found = columns(store, tables=names)
     kinds = engines(store, list(found)) if found else {}
     waiting = {queue.name: queue.backlog for queue in journal.queues()} if journal else {}
     sizes, views = known_sizes(store), ours(store)

@@ -85,7 +85,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         gaps = journal.queue(GAPS.name)
         async_store = AsyncStore(store)
         try:
-            there = columns(store, tables=[one.table for one in chosen]) or {}
+            there = columns(store, tables=[one.table for one in chosen])
         except StoreError:  # it has been said
             chosen = [as_before(one, journal.queue(one.table)) for one in chosen]
         else:

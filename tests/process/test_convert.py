@@ -60,7 +60,7 @@ def fill(directory: Path) -> None:
 def is_whole(directory: Path) -> None:
     """See that the rows are those, in their order, under the table's name alone; with room."""
     with closing(EmbeddedStore(directory)) as store:
-        assert (columns(store) or {})["btc"]["mt"] == channels.enum()
+        assert columns(store)["btc"]["mt"] == channels.enum()
         order = "ORDER BY n" if engine_of(store, "btc") is TableEngine.MERGETREE else ""
         found = store.query(
             f"SELECT count(), min(m = toString(place)) FROM (SELECT m, rowNumberInAllBlocks() AS "

@@ -57,7 +57,7 @@ def test_a_table_has_the_views_of_what_is_recorded(directory: Path) -> None:
     """They come with the channel, stay when it is not recorded any more, and cost nobody else."""
     names = {f"btc_{ALL[name].view}{suffix}" for name in OPTIONAL for suffix in ("", "_exact")}
     with closing(EmbeddedStore(directory)) as store:
-        found = columns(store, views=True) or {}
+        found = columns(store, views=True)
         assert names <= found.keys()
         assert not [name for name in found if name.startswith("eth_") and "rate" in name]
         store.query("CREATE OR REPLACE VIEW mexc_data.btc_fair_prices AS SELECT 1 AS old COMMENT "

@@ -38,7 +38,7 @@ def tables(settings: Settings) -> dict[str, dict[str, str]]:
     """Return what is in the store."""
     store = open_store(settings)
     try:
-        return columns(store) or {}
+        return columns(store)
     finally:
         store.close()
 
