@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from mexc_trio.clickhouse import repair
-from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, digest, size_of
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, size_of
 from mexc_trio.clickhouse.schema import (
     Readable,
     Store,
@@ -20,7 +20,7 @@ from mexc_trio.clickhouse.schema import (
     qualified,
     quoted,
 )
-from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, TableDamaged, TableMissing
+from mexc_trio.errors import StoreError, StoreRejected, TableMissing
 
 BLOCK: Final = 65_536
 """Rows of a block, or so many as take `BLOCK_BYTES`. Larger ones take no less room on the disk
@@ -66,7 +66,7 @@ def compact(store: Store, table: str, least_free: int) -> Rewritten:
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
     names = ", ".join(map(quoted, columns(store, tables=[table])[table]))
-    whole = _digest_of_all(step, rows, names)
+    whole = step.digest(old, rows, names)
     try:
         store.query(f"CREATE TABLE {new} AS {old}")
         store.query(
@@ -74,10 +74,7 @@ def compact(store: Store, table: str, least_free: int) -> Rewritten:
             f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
             f"min_insert_block_size_rows = {BLOCK}, min_insert_block_size_bytes = {BLOCK_BYTES}"
         )
-        if count(store, copy) != rows or digest(store, new, rows, names) != whole:
-            raise step.differs()
-        step.sync()
-        after = size_of(store, copy)
+        after = step.check_copy(new, rows, names, whole)
         step.check_unchanged(table, rows)
     except StoreError:
         with suppress(StoreError):  # it stays until the next attempt
@@ -121,14 +118,3 @@ def _check_kind(store: Readable, table: str) -> None:
             f"{store.name}: database {store.database} is {kind}; only in an Atomic one can two "
             f"tables change names in one step, so its tables are not compacted"
         )
-
-
-def _digest_of_all(step: Rewriting, rows: int, names: str) -> tuple[int, int, int]:
-    try:
-        whole = digest(step.store, qualified(step.store, step.table), rows, names)
-        damage = "" if whole[0] == rows else f"{whole[0]} of {rows} rows are there"
-    except (TableDamaged, StoreUnavailable) as error:
-        damage = repair.damage(error)
-    if damage:
-        raise step.damaged(damage)
-    return whole

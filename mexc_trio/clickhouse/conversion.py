@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from mexc_trio.channels import with_room
-from mexc_trio.clickhouse import repair, views
+from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.compaction import CONVERTING
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
-from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, digest, size_of
+from mexc_trio.clickhouse.rewriting import INSERT, Rewriting, Rewritten, size_of
 from mexc_trio.clickhouse.schema import (
     Store,
     columns,
@@ -29,7 +29,6 @@ from mexc_trio.clickhouse.schema import (
     quoted,
 )
 from mexc_trio.clickhouse.tables import NUMBER, Table, TableEngine, in_order
-from mexc_trio.errors import StoreUnavailable, TableDamaged
 
 _BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
@@ -57,34 +56,25 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     step = Rewriting(store, table, copy, "moved")
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
+    names = ", ".join(map(quoted, types))
+    source = f"{old}{in_order(now is TableEngine.MERGETREE)}"
+    whole = step.digest(source, rows, names)
     done = _begun(store, copy, engine, types, rows)
     if not done:
         store.query(f"DROP TABLE IF EXISTS {new} SYNC")
         made = Table(copy, tuple(types.items()), engine).definition(of_ours=store.one_thread)
         store.query(f"CREATE TABLE {new} {made}")
-    names = ", ".join(map(quoted, types))
-    source = f"{old}{in_order(now is TableEngine.MERGETREE)}"
     into, number = names, ""
     if engine is TableEngine.MERGETREE:
         into, number = f"{names}, {NUMBER}", f", rowNumberInAllBlocks() + {done}"
-    try:
-        store.query(
-            f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
-            f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
-            f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
-            f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
-        )
-        whole = digest(store, source, rows, names)
-    except (TableDamaged, StoreUnavailable) as error:
-        damage = repair.damage(error)
-        store.query(f"DROP TABLE {new}")
-        raise step.damaged(damage) from error
+    store.query(
+        f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
+        f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
+        f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
+        f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
+    )
     target = f"{new}{in_order(engine is TableEngine.MERGETREE)}"
-    if count(store, copy) != rows or digest(store, target, rows, names) != whole:
-        store.query(f"DROP TABLE {new}")
-        raise step.differs()
-    step.sync()
-    after = size_of(store, copy)
+    after = step.check_copy(target, rows, names, whole)
     step.exchange(rows)
     _drop_the_old_one(store, table, copy)
     return Rewritten(rows, before, after)

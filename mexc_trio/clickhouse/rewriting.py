@@ -11,7 +11,7 @@ import attrs
 
 from mexc_trio.clickhouse import repair
 from mexc_trio.clickhouse.schema import Readable, Store, count, known_sizes, literal, qualified
-from mexc_trio.errors import StoreRejected, TableConflict, TableDamaged
+from mexc_trio.errors import StoreRejected, StoreUnavailable, TableConflict, TableDamaged
 from mexc_trio.texts import size
 
 INSERT: Final = "INSERT INTO {copy} ("
@@ -54,22 +54,37 @@ class Rewriting:
                 f"{size(free)} of disk are free, of which {size(2 * least_free)} are left alone"
             )
 
-    def differs(self) -> StoreRejected:
-        """Return the error of a copy that is not what was copied."""
-        return StoreRejected(
-            f"{self.store.name}: the copy of table {self.table} is not what was copied; the table "
-            f"stays as it is"
-        )
+    def digest(self, source: str, rows: int, names: str) -> tuple[int, int, int]:
+        """Return the `digest` of the table; TableDamaged if it cannot be read in full."""
+        try:
+            whole = digest(self.store, source, rows, names)
+            damage = "" if whole[0] == rows else f"{whole[0]} of {rows} rows are there"
+        except (TableDamaged, StoreUnavailable) as error:
+            damage = repair.damage(error)
+        if damage:
+            raise TableDamaged(
+                f"table {self.table} cannot be read in full, and is not {self.done}: {damage}; a "
+                f"recording puts it right, as far as that can be done"
+            )
+        return whole
 
-    def damaged(self, damage: str) -> TableDamaged:
-        """Return the error of a table that cannot be read in full, for a reason."""
-        return TableDamaged(
-            f"table {self.table} cannot be read in full, and is not {self.done}: {damage}; a "
-            f"recording puts it right, as far as that can be done"
-        )
+    def check_copy(self, source: str, rows: int, names: str, whole: tuple[int, int, int]) -> int:
+        """See that the copy is what was copied, and on the disk; return the bytes of its files.
 
-    def sync(self) -> None:
-        """Have the copy's files on the disk; StoreRejected if the user may not have that done."""
+        One that differs is dropped. Raises StoreRejected, also if the user may not have the files
+        synced.
+        """
+        found = digest(self.store, source, rows, names)
+        if count(self.store, self.copy) != rows or found != whole:
+            self.store.query(f"DROP TABLE {qualified(self.store, self.copy)}")
+            raise StoreRejected(
+                f"{self.store.name}: the copy of table {self.table} is not what was copied; the "
+                f"table stays as it is"
+            )
+        self._sync()
+        return size_of(self.store, self.copy)
+
+    def _sync(self) -> None:
         if self.store.fingerprint(self.copy):
             return
         try:
