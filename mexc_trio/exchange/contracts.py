@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from mexc_trio.errors import UsageError
-from mexc_trio.exchange.rest import Client, RestError, decode, new_backoff, read_apart
+from mexc_trio.exchange.rest import Client, RestError, decode, in_thread_if_long, new_backoff
 from mexc_trio.symbols import parse_symbol
 from mexc_trio.texts import one_line
 
@@ -65,7 +65,7 @@ class _Columns(msgspec.Struct):
 async def contracts_of(client: Client) -> list[Contract]:
     """Ask once for all contracts; RestError where there is no useful answer."""
     data = await client.get("detail")
-    found, odd = await read_apart(len(bytes(data)), _contracts, client.url, data)
+    found, odd = await in_thread_if_long(len(bytes(data)), _contracts, client.url, data)
     if not client.told.issuperset(odd):
         log.warning(
             "%s lists %d contracts that are not understood, such as %s",

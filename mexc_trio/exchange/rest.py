@@ -120,7 +120,7 @@ class Client:
             raise RestError(f"{self.url}: {_why(error)}") from error
         if packed:
             body = await trio.to_thread.run_sync(self._unpacked, body)
-        return await read_apart(len(body), self._data, status, body)
+        return await in_thread_if_long(len(body), self._data, status, body)
 
     @property
     def _bounds(self) -> RequestLimits:
@@ -229,8 +229,10 @@ def _why(error: BaseException) -> str:
     return type(error).__name__ if behind is None else without_source(text)
 
 
-async def read_apart(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function makes of an answer; of a long one in a thread, for frames to come."""
+async def in_thread_if_long(
+    size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return what a function makes of an answer; a long one in a thread, so that frames come."""
     if size <= _SMALL:
         return function(*args, **kwargs)
     return await trio.to_thread.run_sync(partial(function, *args, **kwargs))

@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from mexc_trio.exchange.contracts import entries
-from mexc_trio.exchange.rest import Client, NoContract, read_apart
+from mexc_trio.exchange.rest import Client, NoContract, in_thread_if_long
 
 FEW: Final = 10
 """Contracts that are asked for one by one, 2 KB each. For more of them it is the list, 2 MB."""
@@ -55,7 +55,7 @@ async def ask_terms(client: Client, symbols: Collection[str]) -> list[Terms]:
     """
     if len(symbols) > FEW:
         data = await client.get("detail")
-        return await read_apart(len(bytes(data)), _listed, client.url, data, symbols)
+        return await in_thread_if_long(len(bytes(data)), _listed, client.url, data, symbols)
     found: list[Terms] = []
     for symbol in symbols:
         try:

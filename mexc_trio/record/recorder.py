@@ -105,7 +105,7 @@ async def _record(
                     raise
                 recording.end = "it was stopped"
         finally:
-            _say_good_bye(recording)
+            _report_end(recording)
             with suppress(JournalError):  # if it is the journal that failed, it has been said
                 recording.journal.file.remember(_END, recording.end)
         return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
@@ -281,7 +281,7 @@ def _open_gaps(recording: Recording) -> None:
     recording.journal.file.remember(_END, _RUNNING)
 
 
-def _say_good_bye(recording: Recording) -> None:
+def _report_end(recording: Recording) -> None:
     lines = [recording.stats_of(collector) for collector in recording.collectors]
     watch.show(final_report(lines, recording.seconds))
     if backlog := recording.backlog:
