@@ -110,7 +110,7 @@ class TableLocks:
     def hold(self, tables: Sequence[str]) -> None:
         """Hold more tables; StoreLocked if another process records into one of them."""
         # All on one descriptor: closing any other one of the file would let go of all.
-        for table, offset in self._places(tables):
+        for table, offset in self._offsets(tables):
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
             except OSError as error:
@@ -122,30 +122,30 @@ class TableLocks:
 
     def release(self, tables: Sequence[str]) -> None:
         """Let others have tables that are not written to any more."""
-        for _, offset in self._places(tables):
+        for _, offset in self._offsets(tables):
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, offset)
 
-    def _places(self, tables: Sequence[str]) -> Iterator[tuple[str, int]]:
+    def _offsets(self, tables: Sequence[str]) -> Iterator[tuple[str, int]]:
         for table in tables:
             for name in self._names:
                 digest = hashlib.sha256(f"{name}/{table}".encode()).digest()
                 yield table, int.from_bytes(digest[:8], "big") >> (64 - _OFFSET_BITS)
 
 
-def usual_places() -> list[Path]:
+def lock_directories() -> list[Path]:
     """Return the directories where the lock file may be; the first one that lets us is taken.
 
     Not the temporary directory, if that can be helped: it is cleaned of what is ten days old, and
     a service or a session may have one of its own.
     """
     machine = Path("/run/lock")
-    places = [machine] if machine.is_dir() else []
+    directories = [machine] if machine.is_dir() else []
     state = os.environ.get("XDG_STATE_HOME", "")
     with suppress(RuntimeError):  # a container's user may have no home
-        places.append(Path(state if os.path.isabs(state) else "~/.local/state").expanduser())
+        directories.append(Path(state if os.path.isabs(state) else "~/.local/state").expanduser())
     with suppress(FileNotFoundError):  # nor any place for what is temporary
-        places.append(Path(tempfile.gettempdir()))
-    return places
+        directories.append(Path(tempfile.gettempdir()))
+    return directories
 
 
 @contextmanager
@@ -153,16 +153,16 @@ def hold_tables(
     store: str,
     names: Collection[str],
     tables: Sequence[str] = (),
-    places: Sequence[Path] | None = None,
+    directories: Sequence[Path] | None = None,
 ) -> Iterator[TableLocks]:
     """Hold tables of a server for as long as the block runs; see `TableLocks`.
 
     `store` is what the user knows the store by, `names` what it is known by here, of which another
-    process may know only one, `tables` are the first ones to hold, and `places` where the lock file
-    may be; None for the usual places. Raises StoreLocked if another process records into one of the
-    tables, UsageError if there is no place for the lock file.
+    process may know only one, `tables` are the first ones to hold, and `directories` where the lock
+    file may be; None for `lock_directories()`. Raises StoreLocked if another process records into
+    one of the tables, UsageError if there is no place for the lock file.
     """
-    fd = _open_lock_file(usual_places() if places is None else places)
+    fd = _open_lock_file(lock_directories() if directories is None else directories)
     try:
         locks = TableLocks(store, names, fd)
         locks.hold(tables)
@@ -171,13 +171,13 @@ def hold_tables(
         os.close(fd)
 
 
-def _open_lock_file(places: Sequence[Path]) -> int:
+def _open_lock_file(directories: Sequence[Path]) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     reason = ""
-    for place in places:
-        path = place / "mexc-trio.tables.lock"
+    for directory in directories:
+        path = directory / "mexc-trio.tables.lock"
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
             try:
                 # Without O_CREAT: a file of another user's in a directory for all would be refused.
                 fd = os.open(path, flags)

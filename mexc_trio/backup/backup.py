@@ -17,7 +17,7 @@ from mexc_trio.backup.compared import Checksum, Types, select_rows
 from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
 from mexc_trio.clickhouse.compaction import is_beside
 from mexc_trio.clickhouse.schema import columns, count
-from mexc_trio.clickhouse.tables import OF_ALL, is_wide
+from mexc_trio.clickhouse.tables import SHARED_TABLES, is_wide
 from mexc_trio.errors import FileError, UsageError
 from mexc_trio.files import may_be_a_trap, sync_directory
 from mexc_trio.output import say
@@ -42,7 +42,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
         entries = []
         with progress(f"backup of {reader.name}", sum(counts.values())) as bar:
             for table, types in tables.items():
-                only = symbols if table in OF_ALL else ()
+                only = symbols if table in SHARED_TABLES else ()
                 wide = is_wide(types)
                 wanted = table_of(table, wide=wide).column_names
                 sql = select_rows(reader, table, types, wanted, str(counts[table]), only)
@@ -75,7 +75,7 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
         for symbol, table in wanted.items():
             if table not in ours:
                 raise UsageError(f"{symbol} was not recorded in {reader.name}: no table {table}")
-        names = [*wanted.values(), *(OF_ALL.keys() & ours.keys())]
+        names = [*wanted.values(), *(SHARED_TABLES.keys() & ours.keys())]
     else:
         names = sorted(name for name in ours if not is_beside(name))
         for name in sorted(ours.keys() - set(names)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from mexc_trio.backup.compared import Checksum
-from mexc_trio.clickhouse.tables import OF_ALL, Table, market_table
+from mexc_trio.clickhouse.tables import SHARED_TABLES, Table, market_table
 from mexc_trio.errors import FileError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def names_a_file(table: str) -> bool:
 
 def table_of(name: str, *, wide: bool = False) -> Table:
     """Return the table of that name, as we create it."""
-    return OF_ALL.get(name) or market_table(name, wide=wide)
+    return SHARED_TABLES.get(name) or market_table(name, wide=wide)
 
 
 def read_rows(directory: Path, entry: SavedTable) -> "Iterator[pa.RecordBatch]":

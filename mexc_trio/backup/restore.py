@@ -22,7 +22,7 @@ from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
 from mexc_trio.clickhouse.schema import Store, columns, count, prepare, qualified
-from mexc_trio.clickhouse.tables import OF_ALL, Numbering, TableEngine, is_numbered
+from mexc_trio.clickhouse.tables import SHARED_TABLES, Numbering, TableEngine, is_numbered
 from mexc_trio.errors import FileError, StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.ownership import choose
@@ -71,7 +71,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
     with ExitStack() as kept_out:
         spelt, tables = settings.store.identity, [entry.table for entry in entries]
         with closing(open_store(settings)) as store:
-            locks = hold_tables(spelt, [spelt], tables, settings.store.lock_places)
+            locks = hold_tables(spelt, [spelt], tables, settings.store.lock_directories)
             kept_out.enter_context(locks)
             # Before anything is changed: a recorder may have it open.
             journal = kept_out.enter_context(_its_journal(settings, store))
@@ -86,14 +86,16 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             with progress(f"restore into {store.name}", sum(e.rows for e in entries)) as bar:
                 for move in moves:
                     name = move.entry.table
-                    engine = TableEngine.STRIPELOG if name in OF_ALL else settings.engine_of(name)
+                    engine = (
+                        TableEngine.STRIPELOG if name in SHARED_TABLES else settings.engine_of(name)
+                    )
                     _fill(store, move, source, bar, engine, exists=name in found)
         for move in moves:
             _compare(settings, move)
         with closing(open_store(settings)) as store:
             for move in moves:
                 _give_name(store, move)
-            restored = [entry.table for entry in entries if entry.table not in OF_ALL]
+            restored = [entry.table for entry in entries if entry.table not in SHARED_TABLES]
             views.create(store, [views.as_recorded(store, table) for table in restored])
             totals = {move.entry.table: count(store, move.entry.table) for move in moves}
             _tell_journal(journal, totals)
@@ -114,7 +116,7 @@ def _choose(
     for symbol, table in wanted.items():
         if table not in known:
             raise UsageError(f"{source} has no {symbol}; it has {', '.join(sorted(known))}")
-    return [entry for entry in entries if entry.table in {*wanted.values(), *OF_ALL}]
+    return [entry for entry in entries if entry.table in {*wanted.values(), *SHARED_TABLES}]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from mexc_trio.clickhouse.suitability import (
     why_unsuitable,
 )
 from mexc_trio.clickhouse.tables import (
-    OF_ALL,
+    SHARED_TABLES,
     WIDE,
     Numbering,
     Table,
@@ -150,7 +150,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
         needed = [column for column in table.columns if column not in WIDE]
         reason = why_unsuitable(
             needed, present[table.name], kinds.get(table.name, ""),
-            of_all=table.name in OF_ALL, replicated=store.replicated,
+            shared=table.name in SHARED_TABLES, replicated=store.replicated,
         )  # fmt: skip
         if reason:
             raise ForeignTable(
@@ -236,7 +236,7 @@ def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
 
 
 def _only_seems_ours(name: str, types: Mapping[str, str]) -> bool:
-    table = OF_ALL.get(name) or market_table(name)
+    table = SHARED_TABLES.get(name) or market_table(name)
     return types.keys() >= set(table.column_names) and not can_be_read(table.columns, types)
 
 

@@ -50,14 +50,14 @@ def why_unsuitable(
     found: Mapping[str, str],
     engine: str,
     *,
-    of_all: bool = False,
+    shared: bool = False,
     replicated: bool = False,
 ) -> str:
     """Return why rows with these columns cannot be written into a table exactly; empty if they can.
 
     `found` has the table's columns with their types, and `engine` its engine, of a MergeTree with
-    all that belongs to it; empty if that is not known. A table `of_all` symbols has rows that are
-    found again by what they say. A `replicated` one is to be kept by several hosts.
+    all that belongs to it; empty if that is not known. A table `shared` by all symbols has rows
+    that are found again by what they say. A `replicated` one is to be kept by several hosts.
     """
     missing = [name for name, _ in columns if name not in found]
     if missing:
@@ -71,7 +71,7 @@ def why_unsuitable(
             f"is a {kind}, of which each host would have rows of its own: where --store names "
             f"several hosts, it takes a {REPLICATED}"
         )
-    if kind == REPLICATED and of_all:
+    if kind == REPLICATED and shared:
         return ""
     if is_tree(kind):
         return _why_no_numbers(found, engine, kind)

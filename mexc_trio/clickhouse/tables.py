@@ -89,7 +89,7 @@ class Table:
             f"ENGINE = ReplicatedMergeTree('/clickhouse/tables/{{shard}}/{database}/{self.name}', "
             f"'{{replica}}')"
         )
-        if self.name not in OF_ALL:
+        if self.name not in SHARED_TABLES:
             return f"({self._numbered_columns()}) {engine} {_ORDER} {_DEDUPLICATED_BY_REPLICAS}"
         # Their rows are found again by what they say.
         key = ", ".join(f"`{name}`" for name in self.column_names[:2])
@@ -197,5 +197,5 @@ CONTRACTS: Final = Table(
 )
 """What the exchange says of each recorded contract, a row whenever that changes."""
 
-OF_ALL: Final = {table.name: table for table in (GAPS, CONTRACTS)}
+SHARED_TABLES: Final = {table.name: table for table in (GAPS, CONTRACTS)}
 """The tables that have rows of all symbols, by their names."""

@@ -96,7 +96,7 @@ class _Spool:
     _file: IO[bytes]
     _waiting: "dict[int, list[pa.Table]]" = attrs.field(factory=lambda: defaultdict(list))
     _bytes: int = 0
-    _places: dict[int, list[tuple[int, int]]] = attrs.field(factory=lambda: defaultdict(list))
+    _pieces: dict[int, list[tuple[int, int]]] = attrs.field(factory=lambda: defaultdict(list))
     """Of each hour, where its pieces begin and how long they are."""
 
     def add(self, hour: int, table: "pa.Table") -> None:
@@ -110,9 +110,9 @@ class _Spool:
         import pyarrow as pa
 
         self._write()
-        for _, places in sorted(self._places.items()):
+        for _, pieces in sorted(self._pieces.items()):
             tables = []
-            for start, length in places:
+            for start, length in pieces:
                 self._file.seek(start)
                 tables.append(pa.ipc.open_stream(self._file.read(length)).read_all())
             yield pa.concat_tables(tables)
@@ -125,7 +125,7 @@ class _Spool:
             table = pa.concat_tables(tables).combine_chunks()
             with pa.ipc.new_stream(self._file, table.schema) as writer:
                 writer.write_table(table)
-            self._places[hour].append((start, self._file.tell() - start))
+            self._pieces[hour].append((start, self._file.tell() - start))
         self._waiting.clear()
         self._bytes = 0
 

@@ -12,11 +12,11 @@ import attrs
 from mexc_trio.clickhouse.compaction import leftovers_of
 from mexc_trio.clickhouse.schema import Store, columns, count, engines, known_sizes, qualified
 from mexc_trio.clickhouse.suitability import why_unsuitable
-from mexc_trio.clickhouse.tables import OF_ALL, market_table
+from mexc_trio.clickhouse.tables import SHARED_TABLES, market_table
 from mexc_trio.clickhouse.views import ours
 from mexc_trio.errors import StoreError, UsageError
 from mexc_trio.journal import Journal
-from mexc_trio.operate.holding import exclusive, recorded_tables
+from mexc_trio.operate.exclusive import open_exclusively, recorded_tables
 from mexc_trio.output import say
 from mexc_trio.settings import Settings
 from mexc_trio.symbols import ALL_VIEWS
@@ -50,13 +50,13 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
     """
     if bool(symbols) == all_data:
         raise UsageError("name symbols, or give --all-data")
-    with exclusive(settings) as (store, journal, hold):
+    with open_exclusively(settings) as (store, journal, hold):
         names = (
             recorded_tables(store)
             if all_data
             else [settings.for_symbol(one).table for one in symbols]
         )
-        hold([name for name in names if name not in OF_ALL])
+        hold([name for name in names if name not in SHARED_TABLES])
         if not all_data:  # beside a new table they would be taken for somebody else's
             names += [left for name in names for left in leftovers_of(name)]
         doomed = _inspect(store, journal, names)
@@ -94,7 +94,7 @@ def _inspect(store: Store, journal: Journal | None, names: Sequence[str]) -> lis
     for name in names:
         if name not in found:
             continue
-        if name not in OF_ALL:
+        if name not in SHARED_TABLES:
             table = market_table(name)
             if reason := why_unsuitable(table.columns, found[name], kinds.get(name, "")):
                 raise UsageError(f"table {name} at {store.name} {reason}: it is not one of ours")

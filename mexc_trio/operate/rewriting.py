@@ -13,11 +13,11 @@ from contextlib import closing
 from mexc_trio.clickhouse import compaction, open_store
 from mexc_trio.clickhouse.conversion import convert as convert_table
 from mexc_trio.clickhouse.schema import Store, engines
-from mexc_trio.clickhouse.tables import OF_ALL, TableEngine
+from mexc_trio.clickhouse.tables import SHARED_TABLES, TableEngine
 from mexc_trio.errors import MexcTrioError, StoreError, StoreUnavailable
 from mexc_trio.journal import Journal, fact_of
 from mexc_trio.locks import holder
-from mexc_trio.operate.holding import check_ours, exclusive, journal_of, recorded_tables
+from mexc_trio.operate.exclusive import check_ours, journal_of, open_exclusively, recorded_tables
 from mexc_trio.output import say
 from mexc_trio.record.rewriting import ANSWER, RewritingProgress, RewritingRequest
 from mexc_trio.settings import Settings
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 def compact(settings: Settings, symbols: Sequence[str]) -> int:
     """Rewrite the tables of some symbols, or of all if none is named; return the exit code.
 
-    Raises as `_ask_recorder` and `exclusive`.
+    Raises as `_ask_recorder` and `open_exclusively`.
     """
     asked = _ask_recorder(settings, symbols)
     return _do(settings, symbols) if asked is None else asked
 
 
 def _do(settings: Settings, symbols: Sequence[str]) -> int:
-    with exclusive(settings) as (store, journal, hold):
+    with open_exclusively(settings) as (store, journal, hold):
         names = [settings.for_symbol(one).table for one in symbols] or _compactable(store)
         hold(names)
         failed = False
@@ -62,7 +62,7 @@ def _compactable(store: Store) -> list[str]:
     return [
         name
         for name in names
-        if name not in OF_ALL
+        if name not in SHARED_TABLES
         and kinds[name] == compaction.ENGINE
         and not compaction.is_beside(name)
     ]
@@ -119,13 +119,13 @@ def _ask_recorder(
 def convert(settings: Settings, symbols: Sequence[str]) -> int:
     """Move the tables of symbols to the engine that the settings name; return the exit code.
 
-    Raises as `_ask_recorder` and `exclusive`, and StoreError if the store refuses.
+    Raises as `_ask_recorder` and `open_exclusively`, and StoreError if the store refuses.
     """
     engine = TableEngine(settings.engine)
     asked = _ask_recorder(settings, symbols, engine)
     if asked is not None:
         return asked
-    with exclusive(settings) as (store, journal, hold):
+    with open_exclusively(settings) as (store, journal, hold):
         tables = [settings.for_symbol(symbol).table for symbol in symbols]
         hold(tables)
         for table in tables:

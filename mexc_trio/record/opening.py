@@ -57,7 +57,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         if identity.here and not isinstance(settings.store, EmbeddedTarget):
             names.add(identity.here)
         locks = stack.enter_context(
-            hold_tables(store.name, names, places=settings.store.lock_places)
+            hold_tables(store.name, names, directories=settings.store.lock_directories)
         )
 
         def check(beside: Sequence[SymbolSettings], new: Sequence[SymbolSettings]) -> None:

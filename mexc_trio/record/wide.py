@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.tables import OF_ALL, Table, is_wide, market_table
+from mexc_trio.clickhouse.tables import SHARED_TABLES, Table, is_wide, market_table
 from mexc_trio.exchange.backfill import Deal
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
@@ -34,7 +34,7 @@ def was_wide(queue: Queue) -> bool | None:
 
 def note_width(queue: Queue, table: Table) -> None:
     """Have the journal know what a symbol's table is, and give its rows as wide as that."""
-    if table.name in OF_ALL:
+    if table.name in SHARED_TABLES:
         return
     queue.width, wide = len(table.columns), is_wide(dict(table.columns))
     if wide != was_wide(queue):

@@ -36,7 +36,7 @@ class EmbeddedTarget:
         return os.path.realpath(self.directory)
 
     @property
-    def lock_places(self) -> Sequence[Path]:
+    def lock_directories(self) -> Sequence[Path]:
         """Where its tables are locked, see `hold_tables`: where no other user can do that."""
         return [self.directory]
 
@@ -81,8 +81,8 @@ class ServerTarget:
         return f"{','.join(one.address for one in self.hosts)}/{self.database}"
 
     @property
-    def lock_places(self) -> None:
-        """Where its tables are locked: in the usual places, where other users' recorders look."""
+    def lock_directories(self) -> None:
+        """Where its tables are locked: where other users' recorders look, too."""
 
     @property
     def address(self) -> str:

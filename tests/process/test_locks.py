@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mexc_trio.errors import StoreLocked, UsageError
-from mexc_trio.locks import hold_tables, usual_places
-from mexc_trio.operate.holding import exclusive
+from mexc_trio.locks import hold_tables, lock_directories
+from mexc_trio.operate.exclusive import open_exclusively
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 
@@ -65,9 +65,9 @@ def test_one_store_by_two_names(tmp_path: Path, try_to_hold: Callable[..., str])
 
 def test_the_lock_is_where_nobody_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies in /tmp is removed after ten days, and may be a service's own directory."""
-    assert usual_places()[0] != Path(tempfile.gettempdir())
+    assert lock_directories()[0] != Path(tempfile.gettempdir())
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert Path("/state") in usual_places()
+    assert Path("/state") in lock_directories()
 
 
 def test_neither_a_home_nor_a_place_for_what_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,10 +76,10 @@ def test_neither_a_home_nor_a_place_for_what_is_temporary(monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: os.stat("/there/is/none"))
-    assert all(place == Path("/run/lock") for place in usual_places())
+    assert all(place == Path("/run/lock") for place in lock_directories())
     monkeypatch.setenv("HOME", "/home/x")
     monkeypatch.setenv("XDG_STATE_HOME", "state")  # beside whatever is recorded: nobody else's
-    assert Path("/home/x/.local/state") in usual_places()
+    assert Path("/home/x/.local/state") in lock_directories()
 
 
 def test_the_first_place_that_can_be_had(tmp_path: Path, try_to_hold: Callable[..., str]) -> None:
@@ -113,9 +113,12 @@ def test_who_holds_what_is_the_machines_keeps_nobody_from_his_own_store(
 ) -> None:
     """Any user may hold a byte of the machine's file. The file of a directory is not theirs."""
     settings = Settings(store=EmbeddedTarget(tmp_path))
-    with hold_tables("nothing", [settings.store.identity], ["btc"]), exclusive(settings) as held:
+    with (
+        hold_tables("nothing", [settings.store.identity], ["btc"]),
+        open_exclusively(settings) as held,
+    ):
         held[2](["btc"])
-        assert try_to_hold([settings.store.identity], "btc", settings.store.lock_places)
+        assert try_to_hold([settings.store.identity], "btc", settings.store.lock_directories)
         (file,) = tmp_path.glob("*.tables.lock")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 

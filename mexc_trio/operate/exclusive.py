@@ -8,7 +8,7 @@ from mexc_trio.clickhouse import open_store
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.schema import Readable, Store, columns, count, engines
 from mexc_trio.clickhouse.suitability import why_unsuitable
-from mexc_trio.clickhouse.tables import OF_ALL, market_table
+from mexc_trio.clickhouse.tables import SHARED_TABLES, market_table
 from mexc_trio.errors import StoreRejected
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.ownership import choose
@@ -18,7 +18,7 @@ from mexc_trio.settings.targets import EmbeddedTarget
 
 
 @contextmanager
-def exclusive(
+def open_exclusively(
     settings: Settings,
 ) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
     """Open store and journal against recorders; give also what holds tables against others.
@@ -33,7 +33,7 @@ def exclusive(
         names = {settings.store.identity}
         if not isinstance(settings.store, EmbeddedTarget):
             names.add(identity_of(store).here)
-        locks = hold_tables(store.name, names, places=settings.store.lock_places)
+        locks = hold_tables(store.name, names, directories=settings.store.lock_directories)
         yield store, journal, stack.enter_context(locks).hold
 
 
@@ -52,7 +52,7 @@ def recorded_tables(store: Readable) -> list[str]:
         for name in sorted(found)
         if not why_unsuitable(market_table(name).columns, found[name], kinds.get(name, ""))
     ]
-    return [*market, *(name for name in found if name in OF_ALL)]
+    return [*market, *(name for name in found if name in SHARED_TABLES)]
 
 
 def check_ours(
