@@ -15,7 +15,7 @@ import msgspec
 
 from mexc_trio.backup.compared import Checksum, Types, select_rows
 from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
-from mexc_trio.clickhouse.compaction import is_beside
+from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import SHARED_TABLES, is_wide
 from mexc_trio.errors import FileError, UsageError
@@ -77,7 +77,7 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
                 raise UsageError(f"{symbol} was not recorded in {reader.name}: no table {table}")
         names = [*wanted.values(), *(SHARED_TABLES.keys() & ours.keys())]
     else:
-        names = sorted(name for name in ours if not is_beside(name))
+        names = sorted(name for name in ours if not is_leftover(name))
         for name in sorted(ours.keys() - set(names)):
             log.warning("table %s was put aside because it is damaged, and is left out", name)
     if not names:

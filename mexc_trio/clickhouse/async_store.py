@@ -95,7 +95,7 @@ class AsyncStore:
     numbers = _in_thread(numbered.numbers)
     missing_numbers = _in_thread(numbered.missing_numbers)
     newest = _in_thread(repair.newest)
-    those_there = _in_thread(repair.those_there)
+    present_rows = _in_thread(repair.present_rows)
     put_aside = _in_thread(repair.put_aside)
     remove_leftover = _in_thread(compaction.remove_leftover)
 

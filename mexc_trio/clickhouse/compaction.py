@@ -32,21 +32,21 @@ ENGINE: Final = "StripeLog"
 
 _COPY: Final = "_compacting"
 CONVERTING: Final = "_converting"
-"""How the name of a table ends that is being filled beside another one, of another engine."""
+"""How the name of the table ends that a conversion fills beside another one."""
 
 
 def copy_of(table: str) -> str:
-    """Return in which table one is rewritten; when they have changed names, it is the old one."""
+    """Return the table that a compaction fills; once the two changed names it is the old one."""
     return table + _COPY
 
 
 def leftovers_of(table: str) -> tuple[str, str]:
-    """Return what a rewriting of a table may leave beside it that died."""
+    """Return the tables that a rewriting may leave beside one when it dies."""
     return copy_of(table), table + CONVERTING
 
 
-def is_beside(name: str) -> bool:
-    """Return whether a table of this name stands beside a symbol's, by a compaction or a repair."""
+def is_leftover(name: str) -> bool:
+    """Return whether a rewriting or a repair has left a table of this name beside a symbol's."""
     return name.endswith((_COPY, CONVERTING)) or repair.PUT_ASIDE.fullmatch(name) is not None
 
 

@@ -209,7 +209,7 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
     return select(store, table, f"LIMIT {first}, {n} SETTINGS max_threads = 1")
 
 
-def those_there(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+def present_rows(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
     """Return which of a few rows a table of gaps has; the answer is about as small as they are."""
     symbol, _, _, until, *_ = (name for name, _ in table.columns)
     types = columns(store, tables=[table.name])[table.name]

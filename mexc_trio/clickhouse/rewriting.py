@@ -134,7 +134,7 @@ def size_of(store: Readable, table: str) -> int:
 
 
 def digest(store: Readable, source: str, rows: int, names: str) -> tuple[int, int, int]:
-    """Return what tables with the same rows in the same order have in common, and no others.
+    """Return numbers that are equal for tables with the same rows in the same order alone.
 
     `source` is a table's name as SQL, and how it is ordered, `rows` how many of it are read, and
     `names` its columns as SQL. The first number is how many rows there are.

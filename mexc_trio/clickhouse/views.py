@@ -24,14 +24,14 @@ from mexc_trio.symbols import ALL_VIEWS, VIEWS
 log = logging.getLogger(__name__)
 
 _MARK: Final = "mexc-trio views"
-"""How the comment of a view begins that is ours. A fingerprint of its definition follows, by which
-one of an earlier version is known and replaced."""
+"""How the comment of our views begins. A fingerprint of the definition follows, by which a view of
+an earlier version is known, and replaced."""
 
 # Asked for the newest rows, the engine skips what is older than those that it has found so far, but
-# each of its streams begins with the oldest. So it begins at many places of an indexed table, the
-# last of which is near the end: of 20 million rows it reads one, and the last deal comes ten times
-# as soon. With one thread there is one stream, whatever the ratio, and commands have one in an
-# engine of our own.
+# each of its streams begins with the oldest rows of its part. So it is given many, the last of
+# which begins near the end of an indexed table: of 20 million rows it reads one million, and the
+# last deal comes ten times as soon. Commands have one thread in an engine of ours, and one thread
+# has one stream, so there the views ask for two.
 _STREAMS: Final = "max_streams_to_max_threads_ratio = 8"
 _THREADS: Final = "max_threads = 2"
 

@@ -64,7 +64,7 @@ def _compactable(store: Store) -> list[str]:
         for name in names
         if name not in SHARED_TABLES
         and kinds[name] == compaction.ENGINE
-        and not compaction.is_beside(name)
+        and not compaction.is_leftover(name)
     ]
 
 

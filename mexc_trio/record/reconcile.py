@@ -273,7 +273,7 @@ class SharedReconciler(Reconciler):
         queue = self.queue
         stored = queue.acked
         while ours := queue.rows(stored, LOOKED_UP):
-            there = await self.store.those_there(self.table, ours)
+            there = await self.store.present_rows(self.table, ours)
             new = next((n for n, row in enumerate(ours) if row not in there), len(ours))
             stored += new
             if new < len(ours):
@@ -282,7 +282,7 @@ class SharedReconciler(Reconciler):
         while first < stored <= queue.acked:
             begin = max(first, stored - LOOKED_UP)
             ours = queue.rows(begin, stored - begin)
-            there = await self.store.those_there(self.table, ours)
+            there = await self.store.present_rows(self.table, ours)
             lost = next((n for n, row in enumerate(reversed(ours)) if row in there), len(ours))
             stored -= lost
             if lost < len(ours):

@@ -9,7 +9,7 @@ from mexc_trio.analysis.gaps import LedgerGap, ledger_gaps, ledger_names
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
 from mexc_trio.analysis.survey import sizes, time_sql
-from mexc_trio.clickhouse.compaction import is_beside
+from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import count, qualified, recorded_columns
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, is_numbered
 from mexc_trio.errors import StoreRejected
@@ -113,7 +113,7 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> RangeR
         if table not in ours:
             raise not_recorded(reader, symbol, table, ours)
     if not symbols:
-        tables = [name for name in sorted(ours) if not is_beside(name)]
+        tables = [name for name in sorted(ours) if not is_leftover(name)]
         chosen = {owners.symbol_of(table): table for table in tables}
     if not chosen:
         raise StoreRejected(f"{reader.name} has no tables of symbols to report on")

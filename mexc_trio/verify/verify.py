@@ -18,7 +18,7 @@ import attrs
 from mexc_trio.analysis.gaps import read_gaps
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.survey import Size, Survey, sizes, survey
-from mexc_trio.clickhouse.compaction import is_beside
+from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.engine_config import DATABASE
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.repair import PUT_ASIDE
@@ -129,7 +129,7 @@ def _choose(
     """Return the symbols' tables, and a sentence for each that should be there and is not."""
     ours = [name for name in sorted(found) if found[name].keys() >= MARKET_COLUMNS]
     if not symbols:
-        return [name for name in ours if not is_beside(name)], []
+        return [name for name in ours if not is_leftover(name)], []
     names, missing = [], []
     for symbol in symbols:
         name = settings.for_symbol(symbol).table

@@ -403,8 +403,8 @@ def test_a_user_without_the_right_to_sync_is_told_what_he_lacks(store: Store) ->
 def test_tables_beside_a_symbols_are_known_by_their_names() -> None:
     """So that reports, backups and verify do not take them for symbols' tables."""
     beside: Sequence[str] = (COPY, "btc_damaged_20261121_101112", "eth_repaired_20261121_101112")
-    assert all(map(compaction.is_beside, beside))
-    assert not any(map(compaction.is_beside, ("btc", "btc_usd", "compacting", "damaged_btc")))
+    assert all(map(compaction.is_leftover, beside))
+    assert not any(map(compaction.is_leftover, ("btc", "btc_usd", "compacting", "damaged_btc")))
 
 
 @attrs.define

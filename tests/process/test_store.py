@@ -127,8 +127,8 @@ def test_gaps_survive(store: Store) -> None:
     assert repair.rows_at(store, GAPS, 0, 2) == gaps
     assert repair.newest(store, GAPS) == 1_700_000_000_123
     other: RowTuple = ("BTC_USDT", "deal", 1, 1_700_000_000_123, "program stopped", "", 0, 0)
-    assert repair.those_there(store, GAPS, [*gaps, other]) == set(gaps)
-    assert repair.those_there(store, GAPS, [other]) == set()
+    assert repair.present_rows(store, GAPS, [*gaps, other]) == set(gaps)
+    assert repair.present_rows(store, GAPS, [other]) == set()
 
 
 def test_missing_table(store: Store) -> None:

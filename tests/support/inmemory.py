@@ -214,7 +214,7 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return Soundness(len(self.tables[table.name]), "", "")
 
-    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+    async def present_rows(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
         """Return which of some rows a table has."""
         await trio.lowlevel.checkpoint()
         return set(rows).intersection(self.tables[table.name])

@@ -178,7 +178,7 @@ class FakeStore:
         self.readable = None
         return Soundness(len(self.table()), "aside", "damage")
 
-    async def those_there(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
+    async def present_rows(self, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
         """Look for a few rows."""
         await trio.sleep(0.001)
         assert len(rows) <= LOOKED_UP
