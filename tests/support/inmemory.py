@@ -9,7 +9,6 @@ import trio
 import trio.testing
 
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine
@@ -178,18 +177,6 @@ class MemoryStore:
     async def engine(self, table: Table) -> TableEngine:
         """Keep rows in the order of insertion."""
         return TableEngine.STRIPELOG
-
-    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def numbers(self, table: Table) -> NumberRange | None:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
-        """Rows have no numbers."""
-        raise NotImplementedError
 
     async def until_conclusive(self, table: Table) -> None:
         """No INSERT goes on without us."""

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from mexc_trio.clickhouse.numbered import MissingNumbers, NumberRange
 from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.tables import GAPS, Numbering, Table, TableEngine, market_table
@@ -124,18 +123,6 @@ class FakeStore:
     async def engine(self, table: Table) -> TableEngine:
         """Keep rows in the order of insertion."""
         return TableEngine.STRIPELOG
-
-    async def rows_between(self, table: Table, first: int, end: int) -> list[tuple[int, RowTuple]]:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def numbers(self, table: Table) -> NumberRange | None:
-        """Rows have no numbers."""
-        raise NotImplementedError
-
-    async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
-        """Rows have no numbers."""
-        raise NotImplementedError
 
     async def until_conclusive(self, table: Table) -> None:
         """Wait for INSERTs that come late."""
