@@ -1,9 +1,9 @@
 """The durable queue between the exchange and the store.
 
-What is written when. A frame's rows are collected in memory by `Queue.append`, and `Journal.flush`
-writes all that was collected in one transaction. A connection calls it at the end of each read,
+What is written when. A frame's rows are collected in memory by `Queue.append`, and `Outbox.flush`
+writes all that was collected in one transaction. A session has that done at the end of each read,
 before anything is waited for; when one read brings many frames, `append` itself flushes every
-`GROUP` calls. So frames that arrive together share a transaction (at 64 frames one costs 1
+`outbox.GROUP` calls. So frames that arrive together share a transaction (at 64 frames one costs 1
 microsecond a frame, alone 14), and none waits. What comes with no read, such as the gaps of a
 symbol that ends, is flushed right afterwards by `Journal.keep_flushing`.
 
