@@ -11,7 +11,7 @@ import struct
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
@@ -37,6 +37,7 @@ from mexc_trio.errors import StoreUnavailable, UsageError
 from mexc_trio.settings import Settings
 from mexc_trio.settings.address import Address
 from mexc_trio.settings.targets import EmbeddedTarget
+from tests.support.hostile import REFUSED
 from tests.support.running import DEADLINE, engine_pid
 
 ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(1000)]
@@ -98,120 +99,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         assert url.hostname
         assert url.port
         yield Open(store, place / "outside", url.hostname, url.port, url.password or "")
-
-
-REFUSED: Sequence[tuple[str, dict[str, str]]] = [
-    # Files.
-    *[(sql, {}) for sql in (
-        "SELECT file('{secret}')", "SELECT file('{secret}', 'x')", "SELECT `file`('{secret}')",
-        "SELECT arrayMap(x -> file(x), ['{secret}'])", "SELECT arrayMap(file, ['{secret}'])",
-        "SELECT * APPLY(file) FROM (SELECT '{secret}' AS a)",
-        "SELECT count() FROM btc WHERE m = file('{secret}')",
-        "WITH x AS (SELECT file('{secret}') AS f) SELECT * FROM x",
-        "SELECT * FROM view(SELECT file('{secret}'))",
-        "SELECT number FROM numbers(length(file('{secret}')))",
-        "SELECT 1 LIMIT length(file('{secret}'))",
-        "SELECT file(materialize('{secret}'))", "EXPLAIN SELECT file('{secret}')",
-        "SELECT * FROM file('{secret}', 'LineAsString')", "DESCRIBE TABLE file('{secret}')",
-        "SELECT * FROM file('{store}/engine/access', 'LineAsString')",
-        "SELECT * FROM `{secret}`", "SELECT * FROM default.`{secret}`", "SELECT * FROM '{secret}'",
-        "SELECT * FROM filesystem('{outside}')", "SELECT * FROM sqlite('{secret}', 't')",
-        "SELECT * FROM executable('id', 'TSV', 'a String')",
-        "SELECT * FROM format(LineAsString, '{secret}')",
-        "SELECT * FROM icebergLocal('{outside}')", "SELECT * FROM deltaLakeLocal('{outside}')",
-        "SELECT * FROM paimonLocal('{outside}')", "SELECT * FROM dictionary('x')",
-        "SELECT dictGet('x', 'y', 1)",
-        "SELECT 1 INTO OUTFILE '{outside}/new'",
-        "SELECT 1 INTO OUTFILE '{outside}/new' TRUNCATE FORMAT CSV",
-        "INSERT INTO FUNCTION file('{outside}/new') SELECT 1",
-        "BACKUP DATABASE mexc_data TO File('{outside}/new')",
-        "BACKUP TABLE mexc_data.btc TO Disk('default', 'x')",
-        "RESTORE DATABASE mexc_data FROM File('{outside}/new')",
-        "CREATE DICTIONARY d (a Int8) PRIMARY KEY a SOURCE(FILE(path '{secret}')) LAYOUT(FLAT())",
-        "ATTACH TABLE x FROM '{outside}' (a Int8) ENGINE = StripeLog",
-        "SELECT * FROM python('os')", "SELECT * FROM Python(os)", "SELECT * FROM python(SECRET)",
-        "EXPLAIN SELECT * FROM python('x')",
-    )],
-    # Settings that name files, hosts or code, in the URL and in the statement.
-    *[("SELECT 1", {name: value}) for name, value in (
-        ("output_format_schema", "{outside}/new"), ("format_schema", "{secret}:X"),
-        ("format_template_row", "{secret}"), ("format_template_resultset", "{secret}"),
-        ("format_avro_schema_registry_url", "http://127.0.0.1:1"), ("url_base", "http://127.0.0.1"),
-        ("input_format_record_errors_file_path", "x"), ("default_format_x", "y"),
-        ("rename_files_after_processing", "x"), ("s3queue_default_zookeeper_path", "/x"),
-        ("http_response_headers", "{{'a': 'b'}}"),
-        ("readonly", "0"), ("readonly", "2"), ("profile", "recorder"), ("profile", "commands"),
-        ("profile", "internal"), ("profile", "default"),
-        ("max_memory_usage", "0"), ("max_threads", "64"), ("max_execution_time", "0"),
-        ("max_execution_time", "999999"), ("max_concurrent_queries_for_user", "0"),
-        ("os_threads_nice_value_query", "-20"), ("priority", "1"), ("workload", "x"),
-        ("allow_introspection_functions", "1"), ("allow_python_table_function", "1"),
-        ("allow_experimental_analyzer", "0"),
-        ("max_temporary_data_on_disk_size_for_user", "0"),
-        ("function_sleep_max_microseconds_per_block", "0"), ("additional_result_filter", "1"),
-        ("allow_experimental_eval_table_function", "1"),
-    )],
-    ("SELECT 1 FORMAT Protobuf SETTINGS output_format_schema = '{outside}/new'", {}),
-    ("SELECT 1 FORMAT Template SETTINGS format_template_row = '{secret}'", {}),
-    ("SELECT 1 SETTINGS readonly = 0", {}), ("SELECT 1 FORMAT CapnProto", {}),
-    # What Grafana sends to filter by, which is any condition.
-    *[(f"SELECT count() FROM btc SETTINGS additional_table_filters = {{{{'btc': '{what}'}}}}", {})
-      for what in (
-        r"file(\'{secret}\') != \'\'", r"1 IN (SELECT 1 FROM file(\'{secret}\', \'CSV\'))",
-        "m IN (SELECT name FROM system.users)", "m IN system.users",
-        "m IN (SELECT a FROM other.mine)",
-        r"1 IN (SELECT count() FROM python(\'os\'))",
-        "1 SETTINGS readonly = 0", "1; DROP TABLE btc",
-    )],
-    # The network.
-    *[(sql, {}) for sql in (
-        "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'l String')",
-        "SELECT * FROM remote('127.0.0.1', system.one)", "SELECT * FROM cluster('x', system.one)",
-        "SELECT * FROM s3('http://127.0.0.1:1/bucket/x', 'CSV', 'a String')",
-        "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
-        "SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
-        "SELECT * FROM redis('127.0.0.1:1', 'k', 'k String')",
-        "SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'x Int8')",
-        "SELECT * FROM hdfs('hdfs://127.0.0.1:1/x', 'CSV', 'a String')",
-        "SELECT * FROM odbc('x', 'y')", "SELECT * FROM jdbc('x', 'y')",
-        "SELECT * FROM azureBlobStorage('x', 'y', 'z')",
-    )],
-    # Writing, rights, and the server itself.
-    *[(sql, {}) for sql in (
-        "INSERT INTO btc SELECT * FROM btc", "INSERT INTO btc VALUES (1, 'd', 'x')",
-        "CREATE TABLE x (a Int8) ENGINE = Memory", "CREATE TEMPORARY TABLE x (a Int8)",
-        "CREATE VIEW x AS SELECT 1", "CREATE DATABASE x", "CREATE FUNCTION f AS x -> x",
-        "CREATE NAMED COLLECTION c AS a = 1", "CREATE USER x", "CREATE ROLE x", "CREATE QUOTA x",
-        "DROP TABLE btc", "DROP DATABASE mexc_data", "TRUNCATE TABLE btc", "DETACH TABLE btc",
-        "RENAME TABLE btc TO x", "EXCHANGE TABLES btc AND gaps", "OPTIMIZE TABLE btc",
-        "ALTER TABLE btc DELETE WHERE 1", "ALTER USER reader IDENTIFIED BY 'x'",
-        "GRANT ALL ON *.* TO reader", "SET readonly = 0", "SET ROLE x",
-        "EXECUTE AS recorder SELECT 1",
-        "KILL QUERY WHERE user = 'recorder'", "SYSTEM SHUTDOWN", "SYSTEM KILL",
-        "SYSTEM STOP LISTEN TCP", "SYSTEM STOP LISTEN HTTP", "SYSTEM RELOAD CONFIG",
-        "SYSTEM FLUSH LOGS", "SYSTEM DROP MARK CACHE", "CHECK TABLE btc", "SELECT 1; SELECT 2",
-    )],
-    # What is nobody's business.
-    *[(sql, {}) for sql in (
-        "SELECT * FROM other.mine", "SELECT * FROM system.users",
-        "SELECT * FROM system.processes", "SELECT * FROM merge('system', '^users$')",
-        "SELECT * FROM merge('system', '^processes$')",
-        "SELECT * FROM merge(REGEXP('.*'), 'users')",
-        "SELECT * FROM system.server_settings", "SELECT * FROM system.named_collections",
-        "SELECT * FROM system.grants", "SELECT * FROM system.errors", "SELECT * FROM system.disks",
-        "SELECT * FROM system.query_log", "SELECT * FROM system.stack_trace",
-        "SELECT * FROM system.user_processes", "SELECT * FROM system.session_log",
-        "SHOW CREATE USER recorder", "SHOW USERS", "SELECT addressToLine(1)",
-        "SELECT getMacro('x')",
-    )],
-    # Too long, too big.
-    ("SELECT count() FROM numbers(1000000000000)", {"max_execution_time": "1"}),
-    ("SELECT sleepEachRow(1) FROM numbers(100)", {}), ("SELECT sleep(1000)", {}),
-    ("SELECT groupArray(number) FROM numbers(1000000000)", {}),
-    ("SELECT range(1000000000)", {}), ("SELECT repeat('x', 10000000000)", {}),
-    ("SELECT count() FROM numbers(1000000) AS a CROSS JOIN numbers(1000000) AS b",
-     {"max_execution_time": "1"}),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("sql", "parameters"), REFUSED)
