@@ -169,7 +169,7 @@ def _answer(envelope: _Envelope) -> Message:
         if data != "success":
             return Refusal(f"{channel}: {data}")
         if (known := subscribed(channel.removeprefix("rs.sub."))) is not None:
-            return Ack(known)
+            return Ack(known, timestamp(envelope.ts) or 0)
     return Skipped()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mexc_trio.errors import ExchangeError, UnknownContract
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
 from mexc_trio.rows import Channel
@@ -27,8 +28,12 @@ class Feed(Protocol):
     def data(self, message: Data) -> None:
         """Take the rows of a frame."""
 
-    def subscribed(self, channel: Channel) -> None:
-        """Note that the exchange has confirmed a subscription on this connection."""
+    def subscribed(self, channel: Channel, since: int, heard: Heard) -> None:
+        """Note that the exchange has confirmed a subscription on this connection.
+
+        `since` is in its milliseconds, 0 if it does not say, and `heard` until when the connection
+        is heard.
+        """
 
     def skipped(self) -> None:
         """Count a frame that holds nothing to record."""

@@ -11,42 +11,23 @@ What they bring is merged by what it is:
   late or gone, another takes over with what it holds that is newer than the last one taken.
 
 What was missed is judged in the exchange's time, because lines have delays of their own: a source
-has a channel from the first message after its subscription until the last message of any kind.
-Time that no source has is missed, and found as soon as one of them is known to be lost.
+has a channel from the acknowledgement of its subscription, or from the first message after it if
+that does not say when it was, until the last message of any kind and any symbol on its connection.
+Time that no source has is missed (`mexc_trio.exchange.missed`), and found as soon as one of them is
+known to be lost.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import attrs
 
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.merging import Once, Sampled
 from mexc_trio.exchange.messages import Data
-from mexc_trio.rows import Channel, Row
+from mexc_trio.exchange.missed import Have, Missed, Why, find_missed
+from mexc_trio.rows import Cause, Channel, Row
 from mexc_trio.spans import EARLIEST, LATEST
-
-
-class Missed(NamedTuple):
-    """Exchange time that no line has of a channel."""
-
-    channel: Channel
-    start: int
-    """Milliseconds: the last message before."""
-    end: int | None
-    """Milliseconds: the first message after; None if none has come yet."""
-
-
-@attrs.define
-class _Have:
-    """What a source has of one channel, in the exchange's milliseconds; 0 is unknown."""
-
-    since: int = 0
-    """The first message of any channel after the subscription."""
-    until: int = 0
-    """The last one, once the source is lost or the channel silent; 0 before."""
-    first: int = 0
-    last: int = 0
 
 
 @attrs.define(eq=False)
@@ -54,14 +35,21 @@ class LineSource:
     """One connection of a line, to one symbol's channels."""
 
     name: str = ""
+    heard: Heard = attrs.field(factory=Heard)
+    """Until when its connection is heard, as far as that is known."""
     clock: int = attrs.field(default=0, init=False)
-    """The exchange's time of the newest message."""
-    has: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
+    """The exchange's time of the newest message of the symbol."""
+    has: dict[Channel, Have] = attrs.field(factory=dict, init=False)
     """By channel that it is subscribed to."""
     awaited: bool = attrs.field(default=False, init=False)
     """Whether there is a channel of which it is not known since when it is had."""
     mute: set[Channel] = attrs.field(factory=set, init=False)
     """Channels that have gone silent: only their own next message shows that they are had."""
+
+    @property
+    def reach(self) -> int:
+        """The exchange's time before which the connection brings nothing more; 0 is unknown."""
+        return max(self.clock, self.heard.ts)
 
 
 @attrs.define(eq=False)
@@ -79,7 +67,7 @@ class Merger:
     missed: list[Missed] = attrs.field(factory=list, init=False)
     """What was found that no line has. To be looked at, and emptied, before what any of the calls
     returns is stored, but for `before_missed`: an open end is that message."""
-    _lost: defaultdict[Channel, list[_Have]] = attrs.field(
+    _lost: defaultdict[Channel, list[Have]] = attrs.field(
         factory=lambda: defaultdict(list), init=False
     )
     _once: Once = attrs.field(init=False)
@@ -87,23 +75,34 @@ class Merger:
     _sampled: defaultdict[Channel, Sampled] = attrs.field(
         factory=lambda: defaultdict(Sampled), init=False
     )
+    # What befell the last one of those that had a channel.
+    _why: dict[Channel, Why] = attrs.field(factory=dict, init=False)
+    # The exchange's time until which one was silent.
+    _silent_until: dict[Channel, int] = attrs.field(factory=dict, init=False)
     # What was lost, the earliest first, while it is not known since when others have the channel.
-    _uncertain: dict[Channel, _Have] = attrs.field(factory=dict, init=False)
+    _uncertain: dict[Channel, Have] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._once = Once(self.window)
 
-    def join(self, name: str = "") -> LineSource:
+    def join(self, name: str = "", heard: Heard | None = None) -> LineSource:
         """Return a source for a connection that has just been made."""
-        source = LineSource(name)
+        source = LineSource(name, heard or Heard())
         self.sources.append(source)
         return source
 
-    def subscribed(self, source: LineSource, channel: Channel) -> None:
-        """Note that a source has a channel from now on."""
+    def subscribed(
+        self, source: LineSource, channel: Channel, since: int = 0, last: int = 0
+    ) -> None:
+        """Note that a source has a channel since then; 0 is the next message.
+
+        `last` is the last row that it has brought already; 0 if it has brought none.
+        """
         if channel not in source.has and channel not in source.mute:
-            source.has[channel] = _Have()
-            source.awaited = True
+            known = since if EARLIEST <= since < LATEST else 0
+            source.has[channel] = Have(known, last=last)
+            source.awaited = source.awaited or not known
+            self._judge(channel)
 
     def take(self, source: LineSource, message: Data, now: float) -> Sequence[Data]:
         """Return what is to be stored now that a source has brought this, in its order."""
@@ -120,28 +119,37 @@ class Merger:
         rows, ids = [row for row, _ in deals], [id_ for _, id_ in deals]
         self._once.take("fetched", Data("", "deal", rows, ids=ids), now)
 
-    def lost(self, source: LineSource) -> Sequence[Data]:
+    def lost(self, source: LineSource, why: Why = (Cause.CONNECTION_LOST, "")) -> Sequence[Data]:
         """Take leave of a source; return what is to be stored because another line takes over."""
         self.sources.remove(source)
+        for channel in source.mute:
+            self._ends_silence(channel, source.reach)
         for channel in list(source.has):
-            self._ended(source, channel, 0)
+            self._ended(source, channel, source.reach, why)
         taken: list[Data] = []
         for channel, sampled in self._sampled.items():
             taken += sampled.lost(source, self.sources, self._heard_of(channel))
         return taken
 
+    def _ends_silence(self, channel: Channel, at: int) -> None:
+        """Note until when one was silent that is so no more."""
+        if EARLIEST <= at < LATEST:
+            self._silent_until[channel] = max(at, self._silent_until.get(channel, 0))
+
     def _heard_of(self, channel: Channel) -> list[LineSource]:
         """Return the connected sources on which a channel is not silent."""
         return [one for one in self.sources if channel not in one.mute]
 
-    def silent(self, source: LineSource, channel: Channel) -> Sequence[Data]:
+    def silent(
+        self, source: LineSource, channel: Channel, why: Why = (Cause.CHANNEL_SILENT, "")
+    ) -> Sequence[Data]:
         """Note that a channel of a source has been silent for too long, until its next message.
 
         Returns what is to be stored because another line takes over.
         """
         source.mute.add(channel)
         if have := source.has.get(channel):
-            self._ended(source, channel, have.last or have.since)
+            self._ended(source, channel, have.last, why)
         if channel not in self._sampled:
             return ()
         left = [one for one in self.sources if one is not source]
@@ -153,15 +161,15 @@ class Merger:
             source.mute.intersection_update(channels)
             for gone in source.has.keys() - set(channels):
                 del source.has[gone]
-        for known in (self._lost, self._uncertain, self._sampled):
+        for known in (self._lost, self._uncertain, self._why, self._silent_until, self._sampled):
             for gone in known.keys() - set(channels):
                 del known[gone]
 
     def covers(self, source: LineSource, other: LineSource) -> bool:
         """Whether a source has all channels of another, since before that was heard of last."""
         had = {channel: one for channel, one in other.has.items() if one.since}
-        return source.clock > 0 and all(
-            channel in source.has and 0 < source.has[channel].since <= other.clock
+        return source.reach > 0 and all(
+            channel in source.has and 0 < source.has[channel].since <= other.reach
             for channel in had
         )
 
@@ -170,7 +178,11 @@ class Merger:
 
         A line that lags has yet to bring what came before the others' subscriptions.
         """
-        had = [(one.has["deal"], one.clock) for one in self.sources if "deal" in one.has]
+        had = [
+            (have, max(one.reach, have.since))
+            for one in self.sources
+            if (have := one.has.get("deal"))
+        ]
         if lost := self._uncertain.get("deal"):
             had.append((lost, lost.until))
         reach = last = 0
@@ -209,9 +221,11 @@ class Merger:
         """Note the times of a message."""
         have = source.has.get(channel)
         if have is None:  # before its acknowledgement, or after a silence
-            have = source.has[channel] = _Have()
+            have = source.has[channel] = Have()
             source.awaited = True
+        if channel in source.mute:
             source.mute.discard(channel)
+            self._ends_silence(channel, first)
         if not EARLIEST <= last < LATEST:
             return  # such a time says nothing
         source.clock = max(source.clock, last)
@@ -224,13 +238,14 @@ class Merger:
                 one.since = one.since or last
                 self._judge(name)
 
-    def _ended(self, source: LineSource, channel: Channel, until: int) -> None:
+    def _ended(self, source: LineSource, channel: Channel, until: int, why: Why) -> None:
         """End what a source has of a channel."""
         have = source.has.pop(channel)
         if have.since:
-            have.until = until or max(source.clock, have.since)
+            have.until = max(until, have.since)
+            self._why[channel] = why
             # What ended before the living were last heard of can reveal nothing any more.
-            living = (one.clock for one in self.sources if channel in one.has)
+            living = (one.reach for one in self.sources if channel in one.has)
             earliest = self._uncertain.setdefault(channel, have).until
             oldest = min((have.until, earliest, *living))
             lost = self._lost[channel]
@@ -243,27 +258,8 @@ class Merger:
             return
         living = [one.has[channel] for one in self.sources if channel in one.has]
         others = [*self._lost[channel], *(one for one in living if one.since)]
-        missed = _missed(
-            channel, self._uncertain[channel], sorted(others, key=lambda one: one.since)
-        )
+        silent = LATEST if self.is_silent(channel) else self._silent_until.get(channel, 0)
+        missed = find_missed(channel, self._uncertain[channel], others, silent)
         if not missed or all(one.since for one in living):
             del self._uncertain[channel]
-            self.missed += missed
-
-
-def _missed(channel: Channel, lost: _Have, others: Sequence[_Have]) -> list[Missed]:
-    """Return the time after one that was lost which the others, sorted by `since`, lack."""
-    missed = []
-    reach, last = lost.until, lost.last or lost.until
-    for number, one in enumerate(others):
-        if one.since > reach:
-            firsts = [later.first for later in others[number:] if later.first >= reach]
-            end = min(firsts, default=None)
-            missed.append(Missed(channel, min(last, end or last), end))
-            if end is None:  # the next message of the channel will end it
-                return missed
-        if not one.until:
-            return missed  # it lives
-        if one.until > reach:
-            reach, last = one.until, max(last, one.last)
-    return [*missed, Missed(channel, last, None)]
+            self.missed += [one._replace(why=self._why[channel]) for one in missed]

@@ -48,6 +48,8 @@ class Ack(NamedTuple):
     """A subscription is confirmed. The exchange does not say for which symbol."""
 
     channel: Channel
+    at: int = 0
+    """Milliseconds since 1970, on the exchange's clock; 0 where it does not say."""
 
 
 class Pong(NamedTuple):

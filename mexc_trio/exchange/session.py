@@ -19,6 +19,7 @@ from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.decoding import dead_letter, decode
 from mexc_trio.exchange.feed import Feed
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import PING, Ack, Data, Pong, Refusal, Skipped, unsubscribe
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals, Subscriptions
@@ -84,11 +85,12 @@ async def run_session(
     """
     async with endpoint.dial(endpoint.url) as socket, trio.open_nursery() as nursery:
         with endpoint.counters.serving() as subscribed:
+            heard = Heard()
             subscriptions = Subscriptions(
-                socket, nursery, options.rate_limiter, options.deals, subscribed
+                socket, nursery, options.rate_limiter, options.deals, subscribed, heard
             )
             session = _Session(
-                socket, nursery, subscriptions, feeds, options, endpoint.counters, replace
+                socket, nursery, subscriptions, heard, feeds, options, endpoint.counters, replace
             )
             nursery.start_soon(subscriptions.begin_all)
             nursery.start_soon(session.heartbeat)
@@ -102,6 +104,7 @@ class _Session:
     _socket: Socket
     _nursery: trio.Nursery
     _subscriptions: Subscriptions
+    _heard: Heard
     _all: Sequence[Feed]
     _options: SessionOptions
     _counters: LineCounters
@@ -181,6 +184,8 @@ class _Session:
                             _give(feed, message, now)
                     else:
                         self._answered(message)
+                if isinstance(message, Data) and message.rows and not message.dead:
+                    self._heard.note(message.rows[-1].ts, now)
             finally:
                 flush()
 
@@ -208,12 +213,14 @@ class _Session:
         match message:
             case Pong(at):
                 self._pong_due.deadline = math.inf
+                self._heard.note(at or 0, trio.current_time())
                 if self._pinged is not None and at is not None:
                     sent, began = self._pinged
                     self._counters.clock_seen(at / 1000, sent, trio.current_time() - began)
                 self._pinged = None
-            case Ack(channel):
-                self._subscriptions.acknowledged(channel)
+            case Ack(channel, at):
+                self._heard.note(at, trio.current_time())
+                self._subscriptions.acknowledged(channel, at)
             case Refusal(text):
                 self._subscriptions.refused(text, message.unknown_contract)
             case Skipped():

@@ -14,6 +14,7 @@ import trio
 
 from mexc_trio.errors import ExchangeError, Loss, UnknownContract
 from mexc_trio.exchange.feed import Feed
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import method, subscribe, unsubscribe
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.websocket import Socket
@@ -83,6 +84,8 @@ class Subscriptions:
     _deals: Deals
     _subscribed: Callable[[str], None]
     """Told the symbol of each acknowledgement."""
+    _heard: Heard
+    """Until when the connection is heard."""
     feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
     """Those of all symbols that were ever taken in."""
     # By symbol, what it is subscribed to or about to be.
@@ -172,15 +175,15 @@ class Subscriptions:
         with trio.move_on_after(patience):
             await request.complete.wait()
 
-    def acknowledged(self, channel: Channel) -> None:
-        """Take an acknowledgement."""
+    def acknowledged(self, channel: Channel, at: int) -> None:
+        """Take an acknowledgement, of that time by the exchange's clock."""
         request = self._request
         if request is not None and channel in request.channels:
             request.channels.remove(channel)
             request.answered()
             self._subscribed(request.symbol)
             if channel in (feed := self.feeds[request.symbol]).liveness:  # it is still wanted
-                feed.subscribed(channel)
+                feed.subscribed(channel, at, self._heard)
             level = logging.DEBUG if len(self.feeds) > 1 else logging.INFO
             log.log(level, "Subscribed to: %s for %s", method(channel), request.symbol)
 

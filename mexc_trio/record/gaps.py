@@ -79,6 +79,10 @@ class Ledger:
         """Milliseconds: the last row of any channel; 0 if there was none yet."""
         return max(mark.ts for mark in self._marks.values())
 
+    def last(self, channel: Channel) -> int:
+        """Return the time of a channel's last row, in milliseconds; 0 if there was none yet."""
+        return self._last.get(channel, (0, 0))[0]
+
     def record_channels(self, channels: Sequence[Channel]) -> None:
         """Go on with other channels.
 

@@ -1,11 +1,13 @@
 """One line of one symbol: what its connection brings, and what befalls it."""
 
 import logging
+from itertools import takewhile
 
 import attrs
 import trio
 
 from mexc_trio.errors import ExchangeError, UnknownContract
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.lines import LineSource, Merger
 from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
@@ -24,7 +26,7 @@ def new_lines(
     """Return the lines of a symbol, and a feed for each."""
     lines = Lines(collector, number, ping_interval, deals or Deals())
     moved = trio.Event()
-    feeds = [LineFeed(lines, str(line + 1), None, moved) for line in range(number)]
+    feeds = [LineFeed(lines, str(line + 1), moved) for line in range(number)]
     lines.feeds += feeds
     return lines, feeds
 
@@ -35,36 +37,39 @@ class LineFeed:
 
     _lines: Lines
     name: str
+    moved: trio.Event
+    """See `OneLine`."""
     liveness: dict[Channel, Liveness] = attrs.field(init=False)
-    is_subscribed: bool = attrs.field(default=False, init=False)
-    """Whether its connection is subscribed to something of the symbol."""
-    _before: "LineFeed | None" = None
-    """Who is to be replaced."""
-    moved: trio.Event = attrs.field(factory=trio.Event)
+    source: LineSource | None = attrs.field(default=None, init=False)
     """See `OneLine`."""
     # Whether it is to be heard no more, although others are on its connection.
     _has_left: bool = attrs.field(default=False, init=False)
     _collector: Collector = attrs.field(init=False)
-    # What the exchange has confirmed on its present connection, and what has been silent since.
-    _confirmed: set[Channel] = attrs.field(factory=set, init=False)
+    # What the exchange has confirmed on its present connection, by its clock, until when that is
+    # heard, and what has been silent since.
+    _confirmed: dict[Channel, int] = attrs.field(factory=dict, init=False)
+    _heard: Heard = attrs.field(factory=Heard, init=False)
     _silent: set[Channel] = attrs.field(factory=set, init=False)
-    # What the merger knows its present connection as; None before its first acknowledgement.
-    _source: LineSource | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._collector = self._lines.collector
         liveness = self._collector.liveness
-        if self._before is not None:
-            self.liveness = self._before.liveness
+        if before := self._before:
+            self.liveness = before[0].liveness
         elif self._lines.number == 1:
             self.liveness = liveness
         else:
             self.liveness = {channel: Liveness(channel) for channel in liveness}
 
     @property
+    def is_subscribed(self) -> bool:
+        """Whether its connection has something of the symbol, acknowledged or not."""
+        return bool(self._confirmed) or (self.source is not None and bool(self.source.has))
+
+    @property
     def is_replacement(self) -> bool:
         """Whether there is another connection that it is to replace."""
-        return self._before is not None
+        return bool(self._before)
 
     @property
     def symbol(self) -> str:
@@ -76,17 +81,19 @@ class LineFeed:
         """Whether the symbol is recorded no longer, or on other connections."""
         return self._has_left or self._collector.stopped
 
-    def subscribed(self, channel: Channel) -> None:
+    def subscribed(self, channel: Channel, since: int, heard: Heard) -> None:
         """Note that the line has a channel from now on."""
         if self._has_left:
             return
-        self.is_subscribed = True
-        self._confirmed.add(channel)
+        self._confirmed[channel], self._heard = since, heard
         if (merger := self._lines.merger) is None:
             return
         if not merger.is_had(channel):
             self._collector.liveness[channel].connected(trio.current_time())
-        merger.subscribed(self._joined(merger), channel)
+        source = self._joined(merger)
+        source.heard = heard
+        merger.subscribed(source, channel, since)
+        self._lines.store(())
 
     def data(self, message: Data) -> None:
         """Hand on the rows of a frame, as far as no other line has brought them."""
@@ -110,12 +117,12 @@ class LineFeed:
     def silent(self, channel: Channel, seconds: float) -> None:
         """Note that a channel of this line has gone silent."""
         self._silent.add(channel)
-        if self._source is None:
+        if self.source is None:
             self._collector.silent(channel, seconds)
             return
         text = "%s, line %s: %s silent for %.0f s; subscribing again"
         log.warning(text, self.symbol, self.name, channel, seconds)
-        self._lines.silent(self._source, channel, f"no {channel} for {seconds:.0f} s")
+        self._lines.silent(self.source, channel, f"no {channel} for {seconds:.0f} s")
 
     def refused(self, error: UnknownContract) -> float:
         """Note that the exchange does not know the symbol; return the seconds until it is asked."""
@@ -137,19 +144,18 @@ class LineFeed:
     def replacement(self, moved: trio.Event | None = None) -> "LineFeed":
         """See `OneLine`."""
         self._lines.merge()
-        replacement = LineFeed(self._lines, self.name, self, self.moved if moved is None else moved)
+        replacement = LineFeed(self._lines, self.name, self.moved if moved is None else moved)
         self._lines.feeds.append(replacement)
         return replacement
 
     def has_taken_over(self) -> bool:
-        """Whether nothing is lost when the connection that is to be replaced is broken."""
-        merger, source = self._lines.merger, self._source
-        if self._before is None:
+        """Whether nothing is lost when the connections that it is to replace are broken."""
+        merger, source, old = self._lines.merger, self.source, self._before
+        if not old:
             return True  # it has joined meanwhile
         if merger is None or source is None:
             return False
-        old = self._before._source  # noqa: SLF001 - one of us
-        return old is None or merger.covers(source, old)
+        return all(one.source is None or merger.covers(source, one.source) for one in old)
 
     def retire(self, error: ExchangeError) -> None:
         """Go on without this connection."""
@@ -163,23 +169,25 @@ class LineFeed:
         self.retire(error)
         self._has_left = True
 
-    def forget(self, before: OneLine) -> None:
-        """Note that who was to be replaced has gone."""
-        if self._before is before:
-            self._before = None
-
     def join(self, merger: Merger) -> None:
         """Have what comes from now on merged."""
-        if self.is_subscribed:
+        if self._confirmed:
             source = self._joined(merger)
             for channel in self._silent & self.liveness.keys():
                 merger.silent(source, channel)
-            for channel in self._confirmed & self.liveness.keys():
-                merger.subscribed(source, channel)
+            for channel in self._confirmed.keys() & self.liveness.keys():
+                last = self._collector.ledger.last(channel)
+                merger.subscribed(source, channel, self._confirmed[channel], last)
 
     def leave_merger(self) -> None:
         """Hand on what comes as it comes."""
-        self._source = None
+        self.source = None
+
+    @property
+    def _before(self) -> list[OneLine]:
+        """The connections of the same line that have been there for longer."""
+        older = takewhile(lambda one: one is not self, self._lines.feeds)
+        return [one for one in older if one.name == self.name]
 
     @property
     def _others_have(self) -> bool:
@@ -187,12 +195,12 @@ class LineFeed:
         return any(one.is_subscribed for one in self._lines.feeds if one is not self)
 
     def _joined(self, merger: Merger) -> LineSource:
-        if self._source is None:
-            self._source = merger.join(self.name)
-        return self._source
+        if self.source is None:
+            self.source = merger.join(self.name, self._heard)
+        return self.source
 
     def _leave(self, cause: Cause, detail: str) -> None:
-        source, self._source, self.is_subscribed = self._source, None, False
+        source, self.source, self._heard = self.source, None, Heard()
         self._confirmed.clear()
         self._silent.clear()
         if not self.stopped:

@@ -30,11 +30,15 @@ class OneLine(Subscriber, Protocol):
     name: str
     """Which line it is of."""
     liveness: dict[Channel, Liveness]
-    is_subscribed: bool
-    """Whether its connection is subscribed to something of the symbol."""
+    source: LineSource | None
+    """What the merger knows its present connection as; None before that has brought anything."""
     moved: trio.Event
     """Set when the symbol has moved from these connections to others. Replacements share it, and so
     do the lines."""
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether its connection has something of the symbol, acknowledged or not."""
 
     @property
     def is_replacement(self) -> bool:
@@ -59,9 +63,6 @@ class OneLine(Subscriber, Protocol):
     def leave_merger(self) -> None:
         """Hand on what comes as it comes."""
 
-    def forget(self, before: "OneLine") -> None:
-        """Note that who was to be replaced has gone."""
-
 
 @attrs.define(eq=False)
 class Lines:
@@ -77,8 +78,6 @@ class Lines:
     """One for each line, and for those that are about to replace one."""
     # Until then what a connection that was replaced has brought is remembered.
     _merges_until: float = attrs.field(default=math.inf, init=False)
-    # Why a line was lost last, for gaps that are found because of it.
-    _why: tuple[Cause, str] = attrs.field(default=(Cause.CONNECTION_LOST, ""), init=False)
     _uncertain: UncertainTime = attrs.field(factory=UncertainTime, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -118,8 +117,6 @@ class Lines:
     def leave(self, feed: OneLine) -> None:
         """Go on without a connection that was replaced, or that was to replace one."""
         self.feeds.remove(feed)
-        for one in self.feeds:
-            one.forget(feed)
         if self.number == 1:
             self._merges_until = trio.current_time() + self._window
 
@@ -154,9 +151,8 @@ class Lines:
             messages = [one for one in messages if one not in kept]
         for message in kept:
             self.collector.data(message, self._until(message))
-        for channel, start, end in self.merger.missed:
-            cause, detail = self._why
-            if cause is not Cause.CHANNEL_SILENT and self.merger.is_silent(channel):
+        for channel, start, end, (cause, detail), is_uncertain in self.merger.missed:
+            if is_uncertain and cause is not Cause.CHANNEL_SILENT:
                 detail += SILENT_ELSEWHERE
             self.collector.ledger.note_missed(cause, detail, channel, start, end)
         self.merger.missed.clear()
@@ -174,13 +170,11 @@ class Lines:
 
     def lost(self, source: LineSource | None, cause: Cause, detail: str) -> None:
         """Go on without a line, until its next connection."""
-        self._why = cause, detail
         if self.merger is not None and source is not None:
             self._uncertain.broken(source, self.merger.sources)
-            self.store(self.merger.lost(source))
+            self.store(self.merger.lost(source, (cause, detail)))
 
     def silent(self, source: LineSource, channel: Channel, detail: str) -> None:
         """Go on without a channel of a line, until its next message."""
-        self._why = Cause.CHANNEL_SILENT, detail
         if self.merger is not None:
-            self.store(self.merger.silent(source, channel))
+            self.store(self.merger.silent(source, channel, (Cause.CHANNEL_SILENT, detail)))

@@ -13,6 +13,7 @@ from mexc_trio.clickhouse.repair import Soundness
 from mexc_trio.clickhouse.scheduler import Backlogged
 from mexc_trio.clickhouse.tables import Numbering, Table, TableEngine
 from mexc_trio.errors import ExchangeError, StoreError, TableMissing, UnknownContract
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.liveness import Liveness
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import Dial
@@ -87,7 +88,7 @@ class Listener:
         self.messages.append(message)
         self._notify()
 
-    def subscribed(self, channel: Channel) -> None:
+    def subscribed(self, channel: Channel, since: int, heard: Heard) -> None:
         """Keep what was confirmed."""
         self.confirmed.append(channel)
 

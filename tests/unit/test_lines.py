@@ -1,17 +1,19 @@
 """Several lines make one stream: nothing twice, nothing back, and missed only what nobody had."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import msgspec
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.exchange.lines import LineSource, Merger, Missed
+from mexc_trio.exchange.heard import Heard
+from mexc_trio.exchange.lines import LineSource, Merger
 from mexc_trio.exchange.merging import LATE
 from mexc_trio.exchange.messages import Data
-from mexc_trio.rows import CHANNELS, Channel, Row
+from mexc_trio.exchange.missed import Missed
+from mexc_trio.rows import CHANNELS, Cause, Channel, Row
 from mexc_trio.spans import LATEST
 
 START = 1_764_000_000_000
@@ -290,7 +292,7 @@ def test_a_channel_that_is_silent_on_one_line_is_missed_only_if_the_others_lack_
     merger.silent(a, "deal")
     assert merger.missed == []
     merger.silent(b, "deal")
-    assert merger.missed == [Missed("deal", START + 1, None)]
+    assert [one[:3] for one in merger.missed] == [("deal", START + 1, None)]
     merger.subscribed(a, "deal")
     merger.take(a, ticker(9), 1.0)
     assert not merger.is_had("deal")
@@ -304,6 +306,105 @@ def test_before_its_first_deal_a_line_that_lags_is_sure_of_none_after_its_first_
     merger.take(a, ticker(10), 0.0)
     merger.take(b, deals(90), 1.0)
     assert merger.deals_until() - START == 10
+
+
+def test_a_line_that_is_subscribed_and_not_heard_yet_has_what_comes() -> None:
+    """Its acknowledgement says since when: before the other was lost, so nothing is missed."""
+    merger, (a,) = lines(1)
+    merger.take(a, ticker(10), 0.0)
+    b = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(b, channel, START + 12)
+    merger.take(a, deals(13), 0.0)
+    merger.lost(a)
+    merger.take(b, deals(20), 1.0)
+    assert merger.missed == []
+    merger, (a,) = lines(1)
+    merger.take(a, ticker(10), 0.0)
+    b = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(b, channel, START + 12)
+    merger.lost(a)
+    assert {one[:3] for one in merger.missed} == {(one, START + 10, None) for one in CHANNELS}
+
+
+def test_other_symbols_show_until_when_a_connection_lived() -> None:
+    """What is not heard of a quiet symbol then was not sent, and nothing is missed."""
+    merger, (a,) = lines(1)
+    a.heard.note(START, 0.0)
+    merger.take(a, ticker(10), 0.0)
+    b = merger.join()
+    b.heard.note(START + 5000, 5.0)
+    for channel in CHANNELS:
+        merger.subscribed(b, channel, START + 5000)
+    assert not merger.covers(b, a)
+    a.heard.note(START + 6000, 6.0)
+    assert merger.covers(b, a)
+    merger.lost(a)
+    assert merger.missed == []
+
+
+def test_one_wrong_time_does_not_say_until_when_a_connection_lived() -> None:
+    """Neither far ahead nor far back, at whatever time of day the first one was."""
+    heard = Heard()
+    for wrong in (0, LATEST):
+        heard.note(wrong, 0.0)
+        assert heard.ts == 0
+    heard.note(START, 10.0)
+    for wrong in (0, START - 70_000, START + 90_000, LATEST):
+        heard.note(wrong, 20.0)
+        assert heard.ts == START
+    heard.note(START + 8000, 20.0)
+    assert heard.ts == START + 8000
+
+
+def test_a_gap_that_a_silent_lines_own_message_ends_is_uncertain() -> None:
+    """Perhaps it missed nothing: the other one broke before it was heard again itself."""
+    merger, (a, b) = lines()
+    for source in (a, b):
+        merger.take(source, ticker(1), 0.0)
+    merger.silent(b, "ticker")
+    assert merger.missed == []
+    merger.take(b, ticker(60_000), 60.0)
+    merger.lost(a, why := (Cause.CONNECTION_LOST, "it broke"))
+    (missed,) = merger.missed
+    assert missed == Missed("ticker", START + 1, START + 60_000, why, is_uncertain=True)
+
+
+def test_a_gap_is_uncertain_if_the_line_that_was_silent_is_lost_as_well() -> None:
+    """Before it is known that the one that broke had nothing of the time before the next."""
+    merger, (a, b) = lines()
+    for source in (a, b):
+        merger.take(source, ticker(1), 0.0)
+    merger.silent(b, "ticker")
+    c = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(c, channel, START + 50)
+    merger.take(b, deals(40), 1.0)
+    merger.lost(b)
+    merger.take(c, ticker(60), 1.0)
+    merger.lost(a)
+    missed = {one.channel: one for one in merger.missed}
+    assert missed["ticker"][1:3] == (START + 1, START + 60)
+    assert missed["ticker"].is_uncertain
+    assert not missed["deal"].is_uncertain
+
+
+def test_a_gap_says_what_befell_the_last_line_that_had_the_channel() -> None:
+    """Not what has befallen another channel meanwhile."""
+    merger, (a, b) = lines()
+    for source in (a, b):
+        merger.take(source, ticker(1), 0.0)
+    merger.take(b, ticker(5), 0.0)
+    c = merger.join()
+    merger.subscribed(c, "ticker")
+    merger.lost(a, (Cause.CONNECTION_LOST, "a"))
+    merger.lost(b, (Cause.CONNECTION_LOST, "b"))
+    merger.silent(c, "deal", (Cause.CHANNEL_SILENT, "no deal"))
+    merger.missed.clear()
+    merger.take(c, ticker(9), 1.0)
+    (missed,) = merger.missed
+    assert missed == Missed("ticker", START + 5, START + 9, (Cause.CONNECTION_LOST, "b"))
 
 
 # --- Everything together ---
@@ -322,13 +423,62 @@ class Session:
     """How long a message takes to it."""
     known: int
     """How much later its loss is known."""
+    is_dated: bool
+    """Whether the acknowledgements of its subscriptions say when they were."""
 
 
 SPAN = 60
 Look = Callable[[Sequence[Data], Sequence[Missed], int], None]
 
 
-def story(chance: random.Random) -> list[Session]:
+@attrs.define
+class Told:
+    """What comes of it, as the ledger would have it."""
+
+    stored: list[Data] = attrs.field(factory=list)
+    missed: list[Missed] = attrs.field(factory=list)
+    """With what is missed up to now."""
+    found: list[float] = attrs.field(factory=list)
+    """When each of them was found."""
+    opened: dict[Channel, int] = attrs.field(factory=dict)
+    """The places of those that have not ended."""
+
+    def take(self, merger: Merger, taken: Sequence[Data], when: float) -> None:
+        """Note what a merger has returned."""
+        kept = merger.before_missed(taken)
+        for one in merger.missed:
+            if one.end is None and one.channel in self.opened:
+                continue
+            if one.end is None:
+                self.opened[one.channel] = len(self.missed)
+            self.missed.append(one)
+            self.found.append(when)
+        merger.missed.clear()
+        left = [one for one in taken if one not in kept]
+        for message in left:
+            place = self.opened.pop(message.channel, None) if message.channel else None
+            if place is not None:
+                self.missed[place] = self.missed[place]._replace(end=message.rows[0].ts)
+        self.stored += [*kept, *left]
+
+    def without_reason(self, sessions: Sequence[Session]) -> list[Missed]:
+        """List what was had all the time by lines that were known when it was found."""
+        left = []
+        for one, when in zip(self.missed, self.found, strict=True):
+            known = [session for session in sessions if session.begins + session.delay <= when]
+            # What ends it may be older, from a line that lags, of which nobody knew then.
+            end = one.end if one.end is not None and one.end > one.start else START + SPAN + 1
+            if heard(known) >= {*range(one.start + 1 - START, end + 1 - START)}:
+                left.append(one)
+        return left
+
+
+def heard(sessions: Iterable[Session]) -> set[int]:
+    """Return the moments of which somebody has heard."""
+    return {at for one in sessions for at in range(one.begins + 1, one.ends + 1)}
+
+
+def story(chance: random.Random, is_dated: float = 0.5) -> list[Session]:
     """Make up lines with connections one after the other."""
     sessions = []
     for line in range(chance.randint(1, 3)):
@@ -336,20 +486,25 @@ def story(chance: random.Random) -> list[Session]:
         while at < SPAN:
             ends = min(SPAN, at + chance.randint(0, 40))
             delay, known = chance.randint(0, 8), chance.randint(0, 12)
-            sessions.append(Session(line, at, ends, delay, known))
+            sessions.append(Session(line, at, ends, delay, known, chance.random() < is_dated))
             # The next connection is made after the loss of this one is known.
             at = ends + delay + known + chance.randint(1, 6)
     return sessions
 
 
 def happenings(sessions: Sequence[Session]) -> list[tuple[float, int, Session, int]]:
-    """Return when what happens, in order: 0 a connection, 1 a message and which, 2 a loss."""
+    """Return when what happens, in order.
+
+    0 is a connection, 1 an acknowledgement, 2 a message and which, 3 a loss.
+    """
     found: list[tuple[float, int, Session, int]] = []
     for session in sessions:
         found.append((session.begins, 0, session, 0))
+        if session.begins < session.ends:
+            found.append((session.begins + session.delay, 1, session, 0))
         heard = range(session.begins + 1, session.ends + 1)
-        found += [(at + session.delay, 1, session, at) for at in heard]
-        found.append((session.ends + session.delay + session.known + 0.5, 2, session, 0))
+        found += [(at + session.delay, 2, session, at) for at in heard]
+        found.append((session.ends + session.delay + session.known + 0.5, 3, session, 0))
     return sorted(found, key=lambda one: (one[0], one[1], one[2].line))
 
 
@@ -359,67 +514,51 @@ def nothing(stored: Sequence[Data], missed: Sequence[Missed], until: int) -> Non
 
 def tell(
     sessions: Sequence[Session],
-    messages: Sequence[Data],
+    messages: Sequence[Data | None],
     stored_deals: Look = nothing,
     silences: Mapping[Session, tuple[float, Channel]] | None = None,
-) -> tuple[list[Data], list[Missed]]:
-    """Let it happen; return what is stored, and what is missed as the ledger would have it.
+) -> Told:
+    """Let it happen; return what comes of it.
 
     Args:
         sessions: the lines' connections.
-        messages: what the exchange sends.
+        messages: what the exchange sends; None is a message of another symbol.
         silences: when a channel of a connection is taken for silent.
         stored_deals: is called with the same, and `Merger.deals_until`, whenever deals are stored.
     """
-    merger = Merger(WINDOW)
+    merger, told = Merger(WINDOW), Told()
     opened: dict[Session, LineSource] = {}
-    stored: list[Data] = []
-    missed: list[Missed] = []
-    open_since: dict[Channel, int] = {}
     all_of_it = happenings(sessions)
-    all_of_it += [(when, 3, session, 0) for session, (when, _) in (silences or {}).items()]
+    all_of_it += [(when, 4, session, 0) for session, (when, _) in (silences or {}).items()]
     for when, kind, session, at in sorted(all_of_it, key=lambda one: (one[0], one[1])):
         taken: Sequence[Data] = ()
         if kind == 0:
-            source = opened[session] = merger.join()
+            opened[session] = merger.join()
+        source = opened[session]
+        if kind == 1:
+            ts = START + session.begins if session.is_dated else 0
+            source.heard.note(ts, when)
             for channel in CHANNELS:
-                merger.subscribed(source, channel)
-        elif kind == 1:
-            taken = merger.take(opened[session], messages[at - 1], when)
+                merger.subscribed(source, channel, ts)
         elif kind == 2:
-            taken = merger.lost(opened[session])
-        elif silences and opened[session] in merger.sources:
-            taken = merger.silent(opened[session], silences[session][1])
-        kept = merger.before_missed(taken)
-        stored += kept
-        taken = [message for message in taken if message not in kept]
-        for one in merger.missed:
-            if one.end is None:
-                open_since.setdefault(one.channel, one.start)
-            else:
-                missed.append(one)
-        merger.missed.clear()
-        for message in taken:
-            name = message.channel
-            if name is not None and name in open_since:
-                missed.append(Missed(name, open_since.pop(name), message.rows[0].ts))
-        stored += taken
+            if (message := messages[at - 1]) is not None:
+                taken = merger.take(source, message, when)
+            source.heard.note(START + at, when)
+        elif kind == 3:
+            taken = merger.lost(source)
+        elif kind == 4 and silences and source in merger.sources:
+            taken = merger.silent(source, silences[session][1])
+        told.take(merger, taken, when)
         if any(message.channel == "deal" for message in taken):
-            stored_deals(stored, missed_by(missed, open_since), merger.deals_until())
-    return stored, missed_by(missed, open_since)
+            stored_deals(told.stored, told.missed, merger.deals_until())
+    return told
 
 
-def missed_by(missed: Sequence[Missed], open_since: Mapping[Channel, int]) -> list[Missed]:
-    """Return what is missed, with what is so up to now."""
-    return [*missed, *(Missed(name, since, None) for name, since in open_since.items())]
-
-
-def sent(kinds: Sequence[Channel], *, with_ids: bool = True) -> list[Data]:
+def sent(kinds: Sequence[Channel | None], *, with_ids: bool = True) -> list[Data | None]:
     """Return one message for each moment."""
+    ids: Sequence[int] | None = None if with_ids else []
     return [
-        {"deal": deals(at, ids=None if with_ids else []), "depth": book(at), "ticker": ticker(at)}[
-            kind
-        ]
+        {"deal": deals(at, ids=ids), "depth": book(at), "ticker": ticker(at), None: None}[kind]
         for at, kind in enumerate(kinds, 1)
     ]
 
@@ -429,36 +568,36 @@ def sent(kinds: Sequence[Channel], *, with_ids: bool = True) -> list[Data]:
 def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) -> None:
     """Each deal that any line heard once, books never back, and missed what nobody heard.
 
-    At each moment from 1 to SPAN the exchange sends one message: a deal, a book or a ticker.
+    At each moment from 1 to SPAN the exchange sends one message: a deal, a book, a ticker, or one
+    of another symbol on the same connections. Where all acknowledgements say when they were,
+    nothing is missed but what no line that is known to be there has heard.
     """
     chance = random.Random(seed)
-    sessions = story(chance)
-    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
-    stored, missed = tell(sessions, sent(kinds, with_ids=with_ids))
+    is_dated = chance.choice((0.5, 1.0))
+    sessions = story(chance, is_dated)
+    kinds = [chance.choice((*CHANNELS, None)) for _ in range(SPAN)]
+    told = tell(sessions, sent(kinds, with_ids=with_ids))
 
-    moments = range(1, SPAN + 1)
-    heard = [at for at in moments if any(one.begins < at <= one.ends for one in sessions)]
+    moments = heard(sessions)
     times = {
-        channel: [one.rows[0].ts - START for one in stored if one.channel == channel]
+        channel: [one.rows[0].ts - START for one in told.stored if one.channel == channel]
         for channel in CHANNELS
     }
-    assert sorted(times["deal"]) == [at for at in heard if kinds[at - 1] == "deal"]
+    assert sorted(times["deal"]) == [at for at in sorted(moments) if kinds[at - 1] == "deal"]
     for channel in ("depth", "ticker"):
         assert times[channel] == sorted(times[channel])
 
     spans = [
-        (one.channel, one.start - START, (one.end or START + SPAN + 1) - START) for one in missed
+        (one.channel, one.start - START, (one.end or START + SPAN + 1) - START)
+        for one in told.missed
     ]
-    first = min(heard, default=SPAN)
-    for at in range(first, SPAN + 1):
-        if at not in heard:
-            for channel in CHANNELS:
-                assert any(name == channel and a < at < b for name, a, b in spans), (at, channel)
-    # Two messages in a row that one line heard prove that nothing is missing between them.
-    seen = {at for at in moments if any(one.begins < at and at + 1 <= one.ends for one in sessions)}
-    for channel, start, end in spans:
-        assert not seen.issuperset(range(max(start, first), end)), (channel, start, end)
-    event("missed" if missed else "nothing missed")
+    first = min((at for at in moments if kinds[at - 1]), default=SPAN)
+    for at in set(range(first, SPAN + 1)) - moments:
+        for channel in CHANNELS:
+            assert any(name == channel and a < at < b for name, a, b in spans), (at, channel)
+    if all(one.is_dated for one in sessions):
+        assert not told.without_reason(sessions)
+    event("missed" if told.missed else "nothing missed")
 
 
 @given(st.integers(0, 2**32))
@@ -466,26 +605,29 @@ def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) ->
 def test_channels_that_are_taken_for_silent_leave_nothing_untold(seed: int) -> None:
     """Whoever leads, and whatever a line had kept: what nobody heard is missed, and deals are not.
 
-    A channel is missed only from its first row on.
+    A channel is missed only from its first row on. If it was heard all the time, a line was silent
+    meanwhile, and that is said.
     """
     chance = random.Random(seed)
-    sessions = story(chance)
-    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
+    sessions = story(chance, 1.0)
+    kinds = [chance.choice((*CHANNELS, None)) for _ in range(SPAN)]
     silences = {
         one: (chance.uniform(one.begins + 0.5, one.ends + one.delay + 1), chance.choice(CHANNELS))
         for one in sessions
     }
-    stored, missed = tell(sessions, sent(kinds), silences=silences)
-    heard = {at for one in sessions for at in range(one.begins + 1, one.ends + 1)}
+    told = tell(sessions, sent(kinds), silences=silences)
+    moments = heard(sessions)
     for channel in CHANNELS:
-        times = [one.rows[0].ts - START for one in stored if one.channel == channel]
+        times = [one.rows[0].ts - START for one in told.stored if one.channel == channel]
         if channel == "deal":
-            assert sorted(times) == [at for at in sorted(heard) if kinds[at - 1] == "deal"]
+            assert sorted(times) == [at for at in sorted(moments) if kinds[at - 1] == "deal"]
         else:
             assert times == sorted(times)
-        spans = [(one.start, one.end or LATEST) for one in missed if one.channel == channel]
-        for at in set(range(min(times, default=SPAN) + 1, SPAN + 1)) - heard:
+        spans = [(one.start, one.end or LATEST) for one in told.missed if one.channel == channel]
+        for at in set(range(min(times, default=SPAN) + 1, SPAN + 1)) - moments:
             assert any(start < START + at < end for start, end in spans), (channel, at)
+    for one in told.without_reason(sessions):
+        assert one.why[0] is Cause.CHANNEL_SILENT or one.is_uncertain
 
 
 @given(st.integers(0, 2**32))
@@ -494,7 +636,7 @@ def test_a_kill_at_any_moment_loses_no_deal_before_the_gap_of_the_next_start(see
     """What is under way on a line that lags goes with the program: its gap begins before that."""
     chance = random.Random(seed)
     sessions = story(chance)
-    kinds = [chance.choice(CHANNELS) for _ in range(SPAN)]
+    kinds = [chance.choice((*CHANNELS, None)) for _ in range(SPAN)]
 
     def killed(stored: Sequence[Data], missed: Sequence[Missed], until: int) -> None:
         there = {row.ts - START for one in stored if one.channel == "deal" for row in one.rows}

@@ -22,6 +22,7 @@ from mexc_trio.analysis.coverage import Coverage, Silence, coverage
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import BY_TYPE
 from mexc_trio.errors import ExchangeError
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import WATCH_INTERVAL
 from mexc_trio.filled import Filled
@@ -144,7 +145,7 @@ class Day:
             return
         for channel in CHANNELS:
             feed.liveness[channel].connected(self.now)
-            feed.subscribed(channel)
+            feed.subscribed(channel, START + round(self.now * SECOND), Heard())
         self._turns[feed.name] = self.now + self.pause(self.world.breaks)
 
     def _lose(self, feed: LineFeed) -> None:

@@ -1,8 +1,8 @@
 """Two lines of a symbol, in virtual time: one stream is stored, and a gap is what both lacked."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import connection as connection_module
 from mexc_trio.exchange.connection import WARM_UP, Connection
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.journal import Journal, open_journal
@@ -21,7 +22,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.groups import replacements_of, until_gone
 from mexc_trio.record.line_feed import new_lines
-from mexc_trio.record.lines import Lines
+from mexc_trio.record.lines import Lines, OneLine
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -30,6 +31,7 @@ from tools.market import wall_clock_ms
 
 BTC = "BTC_USDT"
 GO_BACK = 50.0
+MT: Mapping[Channel, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 
 
 @attrs.define(eq=False)
@@ -41,6 +43,8 @@ class Rig:
     journal: Journal
     store: MemoryStore
     connections: list[Connection]
+    exchanges: trio.Nursery
+    """Where the exchange's ends of connections run."""
     dead: Line
     """The own way of the last line, where it has one that nobody answers on."""
 
@@ -128,7 +132,7 @@ async def rigged(
                     )
                     nursery.start_soon(connection.run)
                     connections.append(connection)
-                yield Rig(exchange, lines, journal, store, connections, dead)
+                yield Rig(exchange, lines, journal, store, connections, exchanges, dead)
                 nursery.cancel_scope.cancel()
                 exchanges.cancel_scope.cancel()
             services.cancel_scope.cancel()
@@ -462,49 +466,180 @@ async def test_an_old_connection_that_breaks_while_it_is_replaced_is_a_gap_and_n
         assert set(deals) == rig.deals()
 
 
+@attrs.define(eq=False)
+class Hand:
+    """A symbol with its lines, fed by hand."""
+
+    journal: Journal
+    lines: Lines
+    ledger: Ledger
+    began: int = attrs.field(factory=wall_clock_ms)
+
+    def message(self, channel: Channel) -> Data:
+        """Return a message of now."""
+        ts = self.now()
+        return Data(BTC, channel, [Row(ts, MT[channel], f"{ts}|1|1")], version=ts)
+
+    def now(self) -> int:
+        """Return the exchange's time."""
+        return self.began + round(trio.current_time() * 1000)
+
+    def subscribe(self, feed: OneLine) -> Heard:
+        """Let a line's subscriptions be confirmed; return until when its connection is heard."""
+        heard = Heard()
+        heard.note(self.now(), trio.current_time())
+        for channel in CHANNELS:
+            feed.subscribed(channel, self.now(), heard)
+        return heard
+
+    def gaps(self) -> list[Gap]:
+        """List the gaps in the ledger."""
+        return [Gap(*row) for row in self.journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+
+
+@contextmanager
+def by_hand(directory: Path, number: int, *, fills: bool = False) -> Iterator[Hand]:
+    """Open a journal for it."""
+    with open_journal(directory / "journal.sqlite") as journal:
+        queue = journal.queue("btc")
+        ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=fills)
+        settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
+        collector = Collector(settings, queue, ledger, as_async(MemoryStore()))
+        lines, _ = new_lines(collector, number, 15)
+        yield Hand(journal, lines, ledger)
+
+
 async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_uncertain_for_ever(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     """The one connection is replaced while a contract is quiet: hours later all is certain."""
-    with open_journal(tmp_path / "journal.sqlite") as journal:
-        queue = journal.queue("btc")
-        ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=True)
-        settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
-        collector = Collector(settings, queue, ledger, as_async(MemoryStore()))
-        lines, (old,) = new_lines(collector, 1, 15)
-        began = wall_clock_ms()
-
-        def message(channel: Channel, mt: str) -> Data:
-            ts = began + int(trio.current_time() * 1000)
-            return Data(BTC, channel, [Row(ts, mt, f"{ts}|1|1")])
-
-        for channel in CHANNELS:
-            old.subscribed(channel)
+    with by_hand(tmp_path, 1, fills=True) as hand:
+        (old,), queue, ledger = hand.lines.feeds, hand.journal.queue("btc"), hand.ledger
+        hand.subscribe(old)
         replacement = old.replacement()
-        old.data(message("deal", "d"))
-        for channel in CHANNELS:
-            replacement.subscribed(channel)
-        replacement.data(message("ticker", "t"))
+        old.data(hand.message("deal"))
+        hand.subscribe(replacement)
+        replacement.data(hand.message("ticker"))
         old.retire(ExchangeError("renewed"))
         for _ in range(100):
             await trio.sleep(1)
-            replacement.data(message("ticker", "t"))
+            replacement.data(hand.message("ticker"))
         for _ in range(2):
             await trio.sleep(3600)
-            replacement.data(message("deal", "d"))
-        assert lines.merger is None
+            replacement.data(hand.message("deal"))
+        assert hand.lines.merger is None
         assert ledger.pending.uncertain is not None  # what it may have lost is asked for once
         last = replacement.replacement()
         await trio.sleep(3600)
-        deal = message("deal", "d")
-        replacement.data(deal)
+        replacement.data(hand.message("deal"))
         assert queue.marks is not None
         assert queue.marks.uncertain_since == ledger.pending.uncertain[0]
         ledger.give_up()
         await trio.sleep(1)
-        replacement.data(message("deal", "d"))
+        replacement.data(hand.message("deal"))
         assert queue.marks.uncertain_since == 0
-        assert last in lines.feeds
+        assert last in hand.lines.feeds
+
+
+async def test_a_line_that_is_heard_before_it_is_acknowledged_has_what_it_brings(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The other is lost, and that leaves a gap only in what the one has not brought yet."""
+    with by_hand(tmp_path, 2) as hand:
+        first, second = hand.lines.feeds
+        hand.subscribe(first)
+        for channel in CHANNELS:
+            first.data(hand.message(channel))
+        await trio.sleep(1)
+        second.data(hand.message("ticker"))
+        assert second.is_subscribed
+        await trio.sleep(1)
+        first.data(hand.message("deal"))
+        first.connection_lost(ExchangeError("it broke"))
+        await trio.sleep(1)
+        for channel in CHANNELS:
+            second.data(hand.message(channel))
+        assert {gap.channel for gap in hand.gaps()} == {"deal", "depth"}
+        assert hand.lines.collector.counts.covered == 1
+
+
+async def test_a_connection_that_hung_before_it_was_replaced_is_a_gap(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Nothing came of it since another was to be made: it is known until when it was heard."""
+    with by_hand(tmp_path, 1) as hand:
+        (old,) = hand.lines.feeds
+        hand.subscribe(old)
+        for channel in CHANNELS:
+            old.data(hand.message(channel))
+        hung = hand.now()
+        await trio.sleep(8)
+        replacement = old.replacement()
+        await trio.sleep(2)
+        hand.subscribe(replacement)
+        replacement.data(hand.message("ticker"))
+        assert not replacement.has_taken_over()
+        old.retire(ExchangeError("renewed"))
+        for channel in CHANNELS:
+            replacement.data(hand.message(channel))
+        spans = {gap.channel: (gap.start - hung, gap.end - hung) for gap in hand.gaps()}
+        assert spans == dict.fromkeys(CHANNELS, (0, 10_000))
+
+
+async def test_a_quiet_symbol_has_no_gap_when_its_connection_is_replaced(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Nothing of it came in hours; other symbols, or pongs, show that both connections lived."""
+    with by_hand(tmp_path, 1, fills=True) as hand:
+        (old,) = hand.lines.feeds
+        heard = hand.subscribe(old)
+        for channel in CHANNELS:
+            old.data(hand.message(channel))
+        for _ in range(5000):
+            await trio.sleep(1)
+            heard.note(hand.now(), trio.current_time())
+        replacement = old.replacement()
+        await trio.sleep(2)
+        hand.subscribe(replacement)
+        assert not replacement.has_taken_over()
+        await trio.sleep(1)
+        heard.note(hand.now(), trio.current_time())
+        assert replacement.has_taken_over()
+        old.retire(ExchangeError("renewed"))
+        await trio.sleep(500)
+        for channel in CHANNELS:
+            replacement.data(hand.message(channel))
+        assert [gap for gap in hand.gaps() if gap.cause == "connection lost"] == []
+
+
+async def test_a_second_replacement_replaces_the_first_one_once_that_has_taken_over(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Who was to be replaced has gone: then all that the first one has is to be had as well."""
+    with by_hand(tmp_path, 1) as hand:
+        (old,) = hand.lines.feeds
+        heard = hand.subscribe(old)
+        for channel in CHANNELS:
+            old.data(hand.message(channel))
+        first, second = (old.replacement(trio.Event()) for _ in range(2))
+        await trio.sleep(2)
+        heard_of_first = hand.subscribe(first)
+        second.data(hand.message("ticker"))
+        await trio.sleep(1)
+        for one in (heard, heard_of_first):
+            one.note(hand.now(), trio.current_time())
+        assert first.has_taken_over()
+        assert not second.has_taken_over()
+        old.has_moved(ExchangeError("it has other routes"))
+        assert not second.has_taken_over()
+        hand.subscribe(second)
+        await trio.sleep(1)
+        heard_of_first.note(hand.now(), trio.current_time())
+        assert second.has_taken_over()
+        first.has_moved(ExchangeError("it has other routes"))
+        for channel in CHANNELS:
+            second.data(hand.message(channel))
+        assert hand.gaps() == []
 
 
 async def test_a_symbol_moves_to_another_connection_once_that_has_it(

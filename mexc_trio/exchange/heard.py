@@ -1,0 +1,28 @@
+"""Until when a connection was heard, by the exchange's clock, whichever symbol a message was of."""
+
+from typing import Final
+
+import attrs
+
+from mexc_trio.spans import EARLIEST, LATEST, SECOND
+
+_WILD: Final = 60 * SECOND
+"""Milliseconds by which a message's time may differ from what is due, to be believed."""
+
+
+@attrs.define(eq=False)
+class Heard:
+    """The same of one connection. What was sent before that has come as well, or never will."""
+
+    ts: int = attrs.field(default=0, init=False)
+    """The exchange's time of what came last, in milliseconds; 0 before anything has."""
+    _at: float = attrs.field(default=0.0, init=False)
+
+    def note(self, ts: int, now: float) -> None:
+        """Note the time of a message that comes now; that of a single one may be wrong."""
+        if self.ts:
+            if abs(ts - self.ts - (now - self._at) * SECOND) > _WILD:
+                return
+        elif not EARLIEST <= ts < LATEST:
+            return
+        self.ts, self._at = ts, now
