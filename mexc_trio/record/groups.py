@@ -242,7 +242,9 @@ async def until_gone(lines: Lines, moved: trio.Event) -> None:
 
 async def _take_over(lines: Lines, moved: trio.Event) -> None:
     """Let a symbol leave the connections that it has beside these, line by line."""
-    left = {feed.moved for feed in lines.feeds} - {moved}
+    # Not those that it moves to even later, because its routes were changed again meanwhile.
+    places = [place for place, feed in enumerate(lines.feeds) if feed.moved is moved]
+    left = {feed.moved for feed in lines.feeds[: min(places, default=0)]}
     if not left:
         return
 

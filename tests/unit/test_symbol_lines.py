@@ -642,6 +642,34 @@ async def test_a_second_replacement_replaces_the_first_one_once_that_has_taken_o
         assert hand.gaps() == []
 
 
+@pytest.mark.parametrize("order", ["as they came", "the other way round"])
+@pytest.mark.parametrize("first_is_heard", [True, False])
+async def test_a_symbol_that_is_moved_twice_within_seconds_has_no_gap_and_ends_where_it_belongs(
+    autojump_clock: MockClock, tmp_path: Path, order: str, first_is_heard: bool
+) -> None:
+    """Whoever is heard first, and even if nobody waits yet when the second move begins."""
+    async with rigged(tmp_path, 1) as rig, trio.open_nursery() as nursery:
+        await rig.connected(1)
+        await trio.sleep(3)
+        moves = [replacements_of(rig.lines), replacements_of(rig.lines)]
+        for feeds in moves if order == "as they came" else reversed(moves):
+            line = Line(rig.exchanges, rig.exchange)
+            line.refusals = 0 if feeds is moves[1] or first_is_heard else 10**6
+            await trio.sleep(WARM_UP)
+            other = Connection(
+                [Endpoint(URL, dial_of(line))], feeds, SessionOptions(15, rig.journal.flush)
+            )
+            nursery.start_soon(other.run)
+            nursery.start_soon(until_gone, rig.lines, feeds[0].moved)
+        await trio.sleep(60)
+        assert rig.lines.feeds == moves[1]
+        assert [one.moved.is_set() for one in (moves[0][0], moves[1][0])] == [True, False]
+        await rig.has_each_deal_once()
+        assert rig.gaps() == []
+        assert rig.collector.counts.errors == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_symbol_moves_to_another_connection_once_that_has_it(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
