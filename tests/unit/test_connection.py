@@ -1,22 +1,27 @@
 """One session after the other: the pauses between them, what is logged, and when it ends."""
 
+import math
 import random
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import NoReturn
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mexc_trio.errors import Loss
+from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange import connection
 from mexc_trio.exchange.connection import HEALTHY, Connection
 from mexc_trio.exchange.counters import FRESH, LineCounters
+from mexc_trio.exchange.messages import PING
+from mexc_trio.exchange.peeling import Take
 from mexc_trio.exchange.session import Endpoint, SessionOptions
-from mexc_trio.exchange.websocket import CONNECT_TIMEOUT
+from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange, open_exchange
 
@@ -79,6 +84,65 @@ async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
         await exchange.drop()
     await exchange.subscribed(BTC)
     assert (len(dead.dialled), len(good.dialled)) == (2, 4)
+    nursery.cancel_scope.cancel()
+
+
+class Quiet:
+    """The socket of an exchange that answers pings and says nothing else."""
+
+    def __init__(self) -> None:
+        self._pings, self._pinged = trio.open_memory_channel[None](math.inf)
+
+    async def send_message(self, message: str) -> None:
+        """Answer it."""
+        assert message == PING
+        self._pings.send_nowait(None)
+
+    async def receive(self, take: Take) -> NoReturn:
+        """Give the pongs."""
+        while True:
+            await self._pinged.receive()
+            take([b'{"channel":"pong","data":1764000000000}'])
+
+
+class Replaceable(Listener):
+    """A feed without channels, of which there may be two."""
+
+    def replacement(self) -> Listener:  # type: ignore[override]
+        """Return the same again."""
+        return Replaceable(liveness={})
+
+
+async def test_a_route_that_is_dead_from_the_start_is_warned_of_each_hour(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
+) -> None:
+    """And counted. The connection by the other route is not touched meanwhile."""
+    dialled: dict[str, list[float]] = {"dead": [], "good": []}
+
+    @asynccontextmanager
+    async def nobody(url: str) -> AsyncIterator[Socket]:
+        dialled["dead"].append(trio.current_time())
+        raise ExchangeError(f"cannot connect to {url}")
+        yield Quiet()  # which makes it a generator
+
+    @asynccontextmanager
+    async def quiet(url: str) -> AsyncIterator[Socket]:
+        dialled["good"].append(trio.current_time())
+        yield Quiet()
+
+    dead, good = Endpoint("ws://dead/", nobody), Endpoint("ws://good/", quiet)
+    feed = Replaceable(liveness={})
+    nursery.start_soon(Connection([dead, good], [feed], SessionOptions(15, no_flush)).run)
+    await trio.sleep(60)
+    assert "cannot connect to ws://dead/; reconnecting" in logged(caplog)[0]
+    for hour in range(1, 6):
+        caplog.clear()
+        await trio.sleep(3600 + CONNECT_TIMEOUT)
+        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert warnings == ["BTC_USDT: no new connection: cannot connect to ws://dead/"]
+        assert dead.counters.losses == {Loss.NOT_CONNECTED: 1 + hour}
+    assert all(3600 <= b - a < 3660 for a, b in pairwise(dialled["dead"][1:]))
+    assert (len(dialled["good"]), good.counters.losses.total(), len(feed.errors)) == (1, 0, 1)
     nursery.cancel_scope.cancel()
 
 
