@@ -137,8 +137,8 @@ class Merger:
             self._silent_until[channel] = max(at, self._silent_until.get(channel, 0))
 
     def _heard_of(self, channel: Channel) -> list[LineSource]:
-        """Return the connected sources on which a channel is not silent."""
-        return [one for one in self.sources if channel not in one.mute]
+        """Return the connected sources that have brought a channel, and are not silent in it."""
+        return [one for one in self.sources if channel in one.has and one.has[channel].last]
 
     def silent(
         self, source: LineSource, channel: Channel, why: Why = (Cause.CHANNEL_SILENT, "")

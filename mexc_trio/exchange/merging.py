@@ -148,7 +148,8 @@ class Sampled:
     ) -> Sequence[Data]:
         """Take leave of a source; return what another takes over with.
 
-        `left` are the other sources, and `heard` those of them on which the channel is not silent.
+        `left` are the other sources, and `heard` those that have brought something and are not
+        silent.
         """
         self._buffered.pop(source, None)
         if not left:

@@ -162,6 +162,14 @@ def test_another_line_takes_over_from_a_leader_that_is_late() -> None:
     assert merger.take(a, ticker(4), 2.0 + LATE) == ()
 
 
+def test_a_line_that_has_brought_nothing_yet_does_not_lead() -> None:
+    """What another brings meanwhile is not kept back, or it would end a gap that it is before."""
+    merger, (a, _, c) = lines(3)
+    merger.take(a, book(1), 0.0)
+    merger.lost(a)
+    assert merger.take(c, book(5), 1.0) == [book(5)]
+
+
 def test_a_new_leader_waits_until_it_has_passed_the_last_one_stored() -> None:
     """It lags behind the line that it follows."""
     merger, (a, b) = lines()
