@@ -25,7 +25,7 @@ import attrs
 from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.merging import Once, Sampled
 from mexc_trio.exchange.messages import Data
-from mexc_trio.exchange.missed import Have, Missed, Why, find_missed
+from mexc_trio.exchange.missed import Missed, Reception, Why, find_missed
 from mexc_trio.rows import Cause, Channel, Row
 from mexc_trio.spans import EARLIEST, LATEST
 
@@ -39,12 +39,12 @@ class LineSource:
     """Until when its connection is heard, as far as that is known."""
     clock: int = attrs.field(default=0, init=False)
     """The exchange's time of the newest message of the symbol."""
-    has: dict[Channel, Have] = attrs.field(factory=dict, init=False)
+    receives: dict[Channel, Reception] = attrs.field(factory=dict, init=False)
     """By channel that it is subscribed to."""
     awaited: bool = attrs.field(default=False, init=False)
-    """Whether there is a channel of which it is not known since when it is had."""
+    """Whether there is a channel of which it is not known since when it is received."""
     mute: set[Channel] = attrs.field(factory=set, init=False)
-    """Channels that have gone silent: only their own next message shows that they are had."""
+    """Channels that have gone silent: only their own next message shows that they are received."""
 
     @property
     def reach(self) -> int:
@@ -67,7 +67,7 @@ class Merger:
     missed: list[Missed] = attrs.field(factory=list, init=False)
     """What was found that no line has. To be looked at, and emptied, before what any of the calls
     returns is stored, but for `before_missed`: an open end is that message."""
-    _lost: defaultdict[Channel, list[Have]] = attrs.field(
+    _lost: defaultdict[Channel, list[Reception]] = attrs.field(
         factory=lambda: defaultdict(list), init=False
     )
     _once: Once = attrs.field(init=False)
@@ -80,7 +80,7 @@ class Merger:
     # The exchange's time until which one was silent.
     _silent_until: dict[Channel, int] = attrs.field(factory=dict, init=False)
     # What was lost, the earliest first, while it is not known since when others have the channel.
-    _uncertain: dict[Channel, Have] = attrs.field(factory=dict, init=False)
+    _uncertain: dict[Channel, Reception] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._once = Once(self.window)
@@ -98,9 +98,9 @@ class Merger:
 
         `last` is the last row that it has brought already; 0 if it has brought none.
         """
-        if channel not in source.has and channel not in source.mute:
+        if channel not in source.receives and channel not in source.mute:
             known = since if EARLIEST <= since < LATEST else 0
-            source.has[channel] = Have(known, last=last)
+            source.receives[channel] = Reception(known, last=last)
             source.awaited = source.awaited or not known
             self._judge(channel)
 
@@ -124,7 +124,7 @@ class Merger:
         self.sources.remove(source)
         for channel in source.mute:
             self._ends_silence(channel, source.reach)
-        for channel in list(source.has):
+        for channel in list(source.receives):
             self._ended(source, channel, source.reach, why)
         taken: list[Data] = []
         for channel, sampled in self._sampled.items():
@@ -138,7 +138,9 @@ class Merger:
 
     def _heard_of(self, channel: Channel) -> list[LineSource]:
         """Return the connected sources that have brought a channel, and are not silent in it."""
-        return [one for one in self.sources if channel in one.has and one.has[channel].last]
+        return [
+            one for one in self.sources if channel in one.receives and one.receives[channel].last
+        ]
 
     def silent(
         self, source: LineSource, channel: Channel, why: Why = (Cause.CHANNEL_SILENT, "")
@@ -148,8 +150,8 @@ class Merger:
         Returns what is to be stored because another line takes over.
         """
         source.mute.add(channel)
-        if have := source.has.get(channel):
-            self._ended(source, channel, have.last, why)
+        if reception := source.receives.get(channel):
+            self._ended(source, channel, reception.last, why)
         if channel not in self._sampled:
             return ()
         left = [one for one in self.sources if one is not source]
@@ -159,18 +161,18 @@ class Merger:
         """Forget all channels but these: nobody wants them any more."""
         for source in self.sources:
             source.mute.intersection_update(channels)
-            for gone in source.has.keys() - set(channels):
-                del source.has[gone]
+            for gone in source.receives.keys() - set(channels):
+                del source.receives[gone]
         for known in (self._lost, self._uncertain, self._why, self._silent_until, self._sampled):
             for gone in known.keys() - set(channels):
                 del known[gone]
 
     def covers(self, source: LineSource, other: LineSource) -> bool:
         """Whether a source has all channels of another, since before that was heard of last."""
-        had = {channel: one for channel, one in other.has.items() if one.since}
+        received = {channel: one for channel, one in other.receives.items() if one.since}
         return source.reach > 0 and all(
-            channel in source.has and 0 < source.has[channel].since <= other.reach
-            for channel in had
+            channel in source.receives and 0 < source.receives[channel].since <= other.reach
+            for channel in received
         )
 
     def deals_until(self) -> int:
@@ -178,19 +180,19 @@ class Merger:
 
         A line that lags has yet to bring what came before the others' subscriptions.
         """
-        had = [
-            (have, max(one.reach, have.since))
+        received = [
+            (reception, max(one.reach, reception.since))
             for one in self.sources
-            if (have := one.has.get("deal"))
+            if (reception := one.receives.get("deal"))
         ]
         if lost := self._uncertain.get("deal"):
-            had.append((lost, lost.until))
+            received.append((lost, lost.until))
         reach = last = 0
-        for have, until in sorted(had, key=lambda one: one[0].since):
-            if reach and have.since > reach:
+        for reception, until in sorted(received, key=lambda one: one[0].since):
+            if reach and reception.since > reach:
                 break
-            if have.since:
-                reach, last = max(reach, until), max(last, have.last or have.since)
+            if reception.since:
+                reach, last = max(reach, until), max(last, reception.last or reception.since)
         return last
 
     @property
@@ -199,9 +201,11 @@ class Merger:
         buffers = any(sampled.buffers for sampled in self._sampled.values())
         return len(self.sources) == 1 and not buffers and not self._uncertain
 
-    def is_had(self, channel: Channel) -> bool:
-        """Whether a connected source is known to have the channel."""
-        return any(channel in source.has and source.has[channel].since for source in self.sources)
+    def is_received(self, channel: Channel) -> bool:
+        """Whether a connected source is known to receive the channel."""
+        return any(
+            channel in source.receives and source.receives[channel].since for source in self.sources
+        )
 
     def before_missed(self, messages: Sequence[Data]) -> list[Data]:
         """Return those of what a call has returned that come before what is missed from now on.
@@ -219,9 +223,9 @@ class Merger:
 
     def _note(self, source: LineSource, channel: Channel, first: int, last: int) -> None:
         """Note the times of a message."""
-        have = source.has.get(channel)
-        if have is None:  # before its acknowledgement, or after a silence
-            have = source.has[channel] = Have()
+        reception = source.receives.get(channel)
+        if reception is None:  # before its acknowledgement, or after a silence
+            reception = source.receives[channel] = Reception()
             source.awaited = True
         if channel in source.mute:
             source.mute.discard(channel)
@@ -229,34 +233,34 @@ class Merger:
         if not EARLIEST <= last < LATEST:
             return  # such a time says nothing
         source.clock = max(source.clock, last)
-        have.last = last
-        if not have.first:
-            have.first = first if EARLIEST <= first < LATEST else last
+        reception.last = last
+        if not reception.first:
+            reception.first = first if EARLIEST <= first < LATEST else last
         if source.awaited:
             source.awaited = False
-            for name, one in source.has.items():
+            for name, one in source.receives.items():
                 one.since = one.since or last
                 self._judge(name)
 
     def _ended(self, source: LineSource, channel: Channel, until: int, why: Why) -> None:
         """End what a source has of a channel."""
-        have = source.has.pop(channel)
-        if have.since:
-            have.until = max(until, have.since)
+        reception = source.receives.pop(channel)
+        if reception.since:
+            reception.until = max(until, reception.since)
             self._why[channel] = why
             # What ended before the living were last heard of can reveal nothing any more.
-            living = (one.reach for one in self.sources if channel in one.has)
-            earliest = self._uncertain.setdefault(channel, have).until
-            oldest = min((have.until, earliest, *living))
+            living = (one.reach for one in self.sources if channel in one.receives)
+            earliest = self._uncertain.setdefault(channel, reception).until
+            oldest = min((reception.until, earliest, *living))
             lost = self._lost[channel]
-            self._lost[channel] = [one for one in (*lost, have) if one.until >= oldest]
+            self._lost[channel] = [one for one in (*lost, reception) if one.until >= oldest]
         self._judge(channel)
 
     def _judge(self, channel: Channel) -> None:
         """Find out what nobody has, if something was lost and it can be known by now."""
         if channel not in self._uncertain:
             return
-        living = [one.has[channel] for one in self.sources if channel in one.has]
+        living = [one.receives[channel] for one in self.sources if channel in one.receives]
         others = [*self._lost[channel], *(one for one in living if one.since)]
         silent = LATEST if self.is_silent(channel) else self._silent_until.get(channel, 0)
         missed = find_missed(channel, self._uncertain[channel], others, silent)

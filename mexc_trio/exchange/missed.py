@@ -29,8 +29,8 @@ class Missed(NamedTuple):
 
 
 @attrs.define
-class Have:
-    """What a source has of one channel; 0 is unknown."""
+class Reception:
+    """What a source has received of one channel; 0 is unknown."""
 
     since: int = 0
     """The acknowledgement, or the first message of any channel after it."""
@@ -41,7 +41,7 @@ class Have:
 
 
 def find_missed(
-    channel: Channel, lost: Have, others: Sequence[Have], silent_until: int
+    channel: Channel, lost: Reception, others: Sequence[Reception], silent_until: int
 ) -> list[Missed]:
     """Return the time after one that was lost which the others lack.
 

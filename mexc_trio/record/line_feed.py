@@ -64,7 +64,7 @@ class LineFeed:
     @property
     def is_subscribed(self) -> bool:
         """Whether its connection has something of the symbol, acknowledged or not."""
-        return bool(self._confirmed) or (self.source is not None and bool(self.source.has))
+        return bool(self._confirmed) or (self.source is not None and bool(self.source.receives))
 
     @property
     def is_replacement(self) -> bool:
@@ -88,7 +88,7 @@ class LineFeed:
         self._confirmed[channel], self._heard = since, heard
         if (merger := self._lines.merger) is None:
             return
-        if not merger.is_had(channel):
+        if not merger.is_received(channel):
             self._collector.liveness[channel].connected(trio.current_time())
         source = self._joined(merger)
         source.heard = heard

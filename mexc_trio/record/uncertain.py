@@ -29,10 +29,10 @@ class UncertainTime:
     def broken(self, source: LineSource, sources: Sequence[LineSource]) -> None:
         """Note that one of several lines is about to be given up."""
         self._awaited.discard(source)
-        have = source.has.get("deal")
-        others = {one for one in sources if one is not source and "deal" in one.has}
-        if others and have is not None and have.since:
-            last = have.last or have.since
+        reception = source.receives.get("deal")
+        others = {one for one in sources if one is not source and "deal" in one.receives}
+        if others and reception is not None and reception.since:
+            last = reception.last or reception.since
             self.start = min(last, self.start or last)
             self._awaited = others
 

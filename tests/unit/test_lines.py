@@ -256,7 +256,7 @@ def test_the_loss_of_one_line_misses_nothing() -> None:
         merger.take(b, ticker(at), 0.0)
     merger.lost(a)
     assert merger.missed == []
-    assert all(map(merger.is_had, CHANNELS))
+    assert all(map(merger.is_received, CHANNELS))
 
 
 def test_the_loss_of_the_last_line_misses_everything_from_its_last_rows_on() -> None:
@@ -270,7 +270,7 @@ def test_the_loss_of_the_last_line_misses_everything_from_its_last_rows_on() -> 
         Missed("ticker", START + 5, None),
         Missed("depth", START + 5, None),
     }
-    assert not any(map(merger.is_had, CHANNELS))
+    assert not any(map(merger.is_received, CHANNELS))
 
 
 def test_a_line_that_hung_reveals_what_was_missed_before_the_other_came() -> None:
@@ -303,9 +303,9 @@ def test_a_channel_that_is_silent_on_one_line_is_missed_only_if_the_others_lack_
     assert [one[:3] for one in merger.missed] == [("deal", START + 1, None)]
     merger.subscribed(a, "deal")
     merger.take(a, ticker(9), 1.0)
-    assert not merger.is_had("deal")
+    assert not merger.is_received("deal")
     merger.take(a, deals(10), 1.0)
-    assert merger.is_had("deal")
+    assert merger.is_received("deal")
 
 
 def test_before_its_first_deal_a_line_that_lags_is_sure_of_none_after_its_first_message() -> None:
