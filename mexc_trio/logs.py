@@ -68,7 +68,7 @@ class RotatingOutput(SteadyOutput):
         return fd
 
     def _prepare(self, size: int) -> None:
-        """See that the file is in its place, and has room."""
+        """Check that the file is in its place, and has room."""
         here = os.fstat(self._fd)
         try:
             in_place = os.path.samestat(here, self._path.lstat())

@@ -242,7 +242,7 @@ def drain(seconds: float) -> None:
 
 
 def open_missing() -> None:
-    """See that descriptors 0 to 2 are open, and that what is printed can be printed.
+    """Check that descriptors 0 to 2 are open, and that what is printed can be printed.
 
     Whoever starts the program may have closed them. A file that is opened later would get the
     number of one, and everything printed.

@@ -18,7 +18,7 @@ from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
-OVER_ALL: Final = "_all"
+ALL_SHARDS: Final = "_all"
 """What the database with the tables over all shards is named behind that of the shards."""
 LONGEST: Final = 60.0
 """Seconds in which a host must have made what the cluster was told to make."""
@@ -30,7 +30,7 @@ _LEFT_WITH_KEEPER: Final[Any] = {"distributed_ddl_task_timeout": 0}
 def statements(database: str, cluster: str, tables: Sequence[Table]) -> list[str]:
     """Return the SQL that makes databases and tables on all hosts of a cluster."""
     on = f"ON CLUSTER {quoted(cluster)}"
-    over_all = quoted(database + OVER_ALL)
+    over_all = quoted(database + ALL_SHARDS)
     made = [f"CREATE DATABASE IF NOT EXISTS {name} {on}" for name in (quoted(database), over_all)]
     for table in tables:
         name = quoted(table.name)
@@ -44,12 +44,12 @@ def statements(database: str, cluster: str, tables: Sequence[Table]) -> list[str
 
 
 @contextmanager
-def over_all(store: Store) -> Iterator[list[ServerStore]]:
+def stores_over_all_shards(store: Store) -> Iterator[list[ServerStore]]:
     """Open each host of a cluster as a store of the tables over all shards; else nothing."""
     with ExitStack() as stack:
         opened: list[ServerStore] = []
         if isinstance(store, ReplicatedStore) and store.cluster:
-            database = store.database + OVER_ALL
+            database = store.database + ALL_SHARDS
             for host in store.hosts:
                 one = ServerStore(attrs.evolve(host.target, database=database), 1)
                 opened.append(stack.enter_context(closing(one)))
@@ -62,7 +62,7 @@ def make(store: ReplicatedStore, tables: Sequence[Table]) -> None:
     Raises StoreRejected if there is no such cluster, or `--store` names hosts of more than one
     shard of it, StoreUnavailable if the tables are not there in time.
     """
-    _see_that_it_is_one_shard(store)
+    _check_one_shard(store)
     if not _lacking(store, tables):
         return
     options: Any = {**store.target.options, "settings": _LEFT_WITH_KEEPER}
@@ -81,7 +81,7 @@ def make(store: ReplicatedStore, tables: Sequence[Table]) -> None:
 
 
 def _lacking(store: ReplicatedStore, tables: Sequence[Table]) -> list[str]:
-    databases = (store.database, store.database + OVER_ALL)
+    databases = (store.database, store.database + ALL_SHARDS)
     found = store.query(
         f"SELECT database, name FROM system.tables "
         f"WHERE database IN ({', '.join(map(literal, databases))})"
@@ -90,7 +90,7 @@ def _lacking(store: ReplicatedStore, tables: Sequence[Table]) -> list[str]:
     return [f"{database}.{table}" for database, table in wanted if (database, table) not in found]
 
 
-def _see_that_it_is_one_shard(store: ReplicatedStore) -> None:
+def _check_one_shard(store: ReplicatedStore) -> None:
     shards: dict[int, str] = {}
     for host in store.hosts:
         try:

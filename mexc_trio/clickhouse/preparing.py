@@ -47,7 +47,7 @@ def prepare_here(store: Store, tables: Sequence[Table]) -> list[str]:
 
 
 def refuse_strangers(hosts: Sequence[Store], tables: Sequence[Table]) -> None:
-    """See that hosts have replicas of the same tables, and not tables of the same names."""
+    """Check that hosts have replicas of the same tables, and not tables of the same names."""
     names = ", ".join(literal(table.name) for table in tables)
     known: dict[str, tuple[str, dict[str, str]]] = {}
     for host in hosts:

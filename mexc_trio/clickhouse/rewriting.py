@@ -69,7 +69,7 @@ class Rewriting:
         return whole
 
     def check_copy(self, source: str, rows: int, names: str, whole: tuple[int, int, int]) -> int:
-        """See that the copy is what was copied, and on the disk; return the bytes of its files.
+        """Check that the copy is what was copied, and on the disk; return the bytes of its files.
 
         One that differs is dropped. Raises StoreRejected, also if the user may not have the files
         synced.

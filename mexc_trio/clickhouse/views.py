@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mexc_trio.channels import ALL, BY_TYPE, OPTIONAL, USUAL
-from mexc_trio.clickhouse.cluster import over_all
+from mexc_trio.clickhouse.cluster import stores_over_all_shards
 from mexc_trio.clickhouse.recorded_terms import FIELDS, RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import Store, columns, literal, prepare, qualified
 from mexc_trio.clickhouse.tables import Table, is_numbered, is_wide, market_table
@@ -45,8 +45,8 @@ def create(store: Store, tables: Sequence[str | Table]) -> list[str]:
     """
     created: dict[str, None] = {}
     wanted = [market_table(table) if isinstance(table, str) else table for table in tables]
-    with over_all(store) as those_of_all:
-        for host in (*(store.hosts or (store,)), *those_of_all):
+    with stores_over_all_shards(store) as over_shards:
+        for host in (*(store.hosts or (store,)), *over_shards):
             try:
                 created |= dict.fromkeys(_create(host, wanted))
             except StoreError as error:

@@ -77,7 +77,7 @@ def _refuse_links(path: Path) -> None:
 
 
 def refuse_what_runs(db: Database) -> None:
-    """See that a file has our tables and nothing else, before anything of it is used.
+    """Check that a file has our tables and nothing else, before anything of it is used.
 
     A trigger in one that somebody else made could remove what we write, and a view in the place of
     a table never end.

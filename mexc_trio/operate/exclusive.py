@@ -58,7 +58,7 @@ def recorded_tables(store: Readable) -> list[str]:
 def check_ours(
     settings: Settings, store: Store, journal: Journal | None, table: str, what: str
 ) -> None:
-    """See that no recorder on another machine writes to a server's table: this one's did.
+    """Check that no recorder on another machine writes to a server's table: this one's did.
 
     `what` is to be done with it, as in a sentence: `compact`. Raises StoreRejected if another one
     did, or rows are to be written first.

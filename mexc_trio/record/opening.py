@@ -188,7 +188,7 @@ def _make_ready(
 
 
 def _check_state_directory(journal: Path) -> None:
-    """See that a journal can be kept there, before anything else is touched."""
+    """Check that a journal can be kept there, before anything else is touched."""
     directory = journal.parent
     refuse_others(directory)
     if journal.exists():

@@ -150,7 +150,7 @@ class Reconciler:
         queue.move_head(queue.acked, rows)
 
     async def _watch(self, rows: int) -> None:
-        """See that nobody else writes to the table, for a few seconds before we do.
+        """Check that nobody else writes to the table, for a few seconds before we do.
 
         A recorder on another machine knows no lock of ours.
         """
