@@ -133,10 +133,10 @@ class Journal:
             while self.file.prepare_to_read():
                 await trio.lowlevel.checkpoint()
 
-    def hang_up(self) -> None:
+    def close_channels(self) -> None:
         """Close the channels of the queues."""
         for queue in self._queues.values():
-            queue.hang_up()
+            queue.close_channel()
 
 
 @contextmanager
@@ -163,4 +163,4 @@ def open_journal(path: Path, *, retention: float = 600.0) -> Iterator[Journal]:
                 text = f"{error}; what was received since is lost, and will be in gaps"
                 raise JournalBusy(text) from error
         finally:
-            journal.hang_up()
+            journal.close_channels()

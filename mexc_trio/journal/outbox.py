@@ -25,7 +25,7 @@ class Collecting(Protocol):
 
     name: str
 
-    def pending(self, at: int) -> Stored:
+    def unwritten(self, at: int) -> Stored:
         """Return what was collected, as the file takes it."""
 
     def state(self) -> TableState:
@@ -40,9 +40,9 @@ class Outbox:
     """What all queues of a journal have to be written."""
 
     file: JournalFile
-    touched: list[Collecting] = attrs.field(factory=list, init=False)
+    unwritten: list[Collecting] = attrs.field(factory=list, init=False)
     """Queues with rows that are not yet written."""
-    remembered: int = attrs.field(default=0, init=False)
+    in_memory: int = attrs.field(default=0, init=False)
     """How many rows the queues keep in memory besides."""
     locked: AsyncBool = attrs.field(factory=AsyncBool, init=False)
     """Whether another program has the file locked, as far as is known."""
@@ -76,13 +76,13 @@ class Outbox:
         Raises DiskFull without space, JournalBusy if another program has the file locked,
         JournalError for any other failure.
         """
-        if not self.touched and not self._changed:
+        if not self.unwritten and not self._changed:
             return
         at = now()
         # If this fails, all stays collected in memory as it was, and the caller hears of it.
         try:
             self.file.write(
-                [queue.pending(at) for queue in self.touched],
+                [queue.unwritten(at) for queue in self.unwritten],
                 [queue.state() for queue in self._changed.values()],
             )
         except JournalBusy:
@@ -90,9 +90,9 @@ class Outbox:
             self.collected()
             raise
         self.locked.value = False
-        for queue in self.touched:
+        for queue in self.unwritten:
             queue.written(at)
-        self.touched.clear()
+        self.unwritten.clear()
         self._changed.clear()
         self._frames = 0
         self._written.set()

@@ -15,7 +15,7 @@ from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 
-REMEMBERED: Final = 50_000
+MOST_IN_MEMORY: Final = 50_000
 """Waiting rows of all tables that are kept in memory too: with a thousand tables, to read their
 heads from the file would take a quarter of the time that their INSERTs take."""
 
@@ -59,26 +59,26 @@ class Queue:
     """Rows before this position were journaled by earlier runs."""
     marks: Marks | None = attrs.field(default=None, init=False)
     """The ledger's marks of this run; None before there is a ledger."""
-    _pending: list[RowTuple] = attrs.field(factory=list, init=False)
-    # The last rows, as many as are remembered, and of those that are written, when that was.
+    _unwritten: list[RowTuple] = attrs.field(factory=list, init=False)
+    # The last rows, as many as are in memory, and of those that are written, when that was.
     _recent: list[RowTuple] = attrs.field(factory=list, init=False)
     _times: list[int] = attrs.field(factory=list, init=False)
     _version: int = attrs.field(default=0, init=False)
     # When the row at a position was received: what was last read from the file of the oldest one.
     _oldest: tuple[int, int] = attrs.field(default=(-1, 0), init=False)
-    # Rings when the queue is no longer empty. One place is enough: what matters is that, not how
+    # Told when the queue is no longer empty. One place is enough: what matters is that, not how
     # often, and so nobody who appends ever waits.
-    _bell: trio.MemorySendChannel[None] = attrs.field(init=False)
-    _heard: trio.MemoryReceiveChannel[None] = attrs.field(init=False)
+    _send_arrival: trio.MemorySendChannel[None] = attrs.field(init=False)
+    _arrival: trio.MemoryReceiveChannel[None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.earlier = self.end
-        self._bell, self._heard = trio.open_memory_channel[None](1)
+        self._send_arrival, self._arrival = trio.open_memory_channel[None](1)
 
     async def arrival(self) -> None:
         """Wait until a row comes into the empty queue. For one waiter: the writer."""
-        while not self.backlog:  # the bell may have rung for rows that are gone already
-            await self._heard.receive()
+        while not self.backlog:  # it may have been told of rows that are gone already
+            await self._arrival.receive()
 
     @property
     def backlog(self) -> int:
@@ -121,16 +121,16 @@ class Queue:
         if not rows:
             return
         outbox = self._outbox
-        if not self._pending:
-            outbox.touched.append(self)
+        if not self._unwritten:
+            outbox.unwritten.append(self)
         if self.end == self.acked:
-            with suppress(trio.WouldBlock):  # it has rung already
-                self._bell.send_nowait(None)
-        self._pending += rows
+            with suppress(trio.WouldBlock):  # it was told already
+                self._send_arrival.send_nowait(None)
+        self._unwritten += rows
         self._recent += rows
         self.end += len(rows)
-        outbox.remembered += len(rows)
-        if outbox.remembered > REMEMBERED:
+        outbox.in_memory += len(rows)
+        if outbox.in_memory > MOST_IN_MEMORY:
             self._forget(len(self._recent))
         if version > self._version:
             self._version = version
@@ -145,9 +145,9 @@ class Queue:
         Raises JournalError if they cannot be written or read.
         """
         self._outbox.flush()
-        remembered = position - self._remembered_from
-        if remembered >= 0:
-            return fitted(self._recent[remembered : remembered + limit], self.width)
+        at = position - self._in_memory_from
+        if at >= 0:
+            return fitted(self._recent[at : at + limit], self.width)
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
             rows += self._outbox.file.rows_of(stored)[max(0, position - stored.first) :]
@@ -158,10 +158,10 @@ class Queue:
     @property
     def is_in_memory(self) -> bool:
         """Whether all that waits is in memory."""
-        return self._remembered_from <= self.acked
+        return self._in_memory_from <= self.acked
 
     @property
-    def _remembered_from(self) -> int:
+    def _in_memory_from(self) -> int:
         return self.end - len(self._recent)
 
     @property
@@ -221,7 +221,7 @@ class Queue:
         if rows > 0:
             del self._recent[:rows]
             del self._times[:rows]
-            self._outbox.remembered -= rows
+            self._outbox.in_memory -= rows
 
     def checked(self, engine: str) -> None:
         """Remember by which `server_start_id` or fingerprint the table is known to be sound."""
@@ -268,17 +268,17 @@ class Queue:
                 stored = next(iter(self._outbox.file.read(self.id, self.acked, 1)), None)
                 self._oldest = self.acked, now() if stored is None else stored.at
             return self._oldest[1]
-        place = self.acked - self._remembered_from
+        place = self.acked - self._in_memory_from
         return self._times[place] if place < len(self._times) else now()
 
-    def hang_up(self) -> None:
+    def close_channel(self) -> None:
         """Close the channel to the writer."""
-        self._bell.close()
-        self._heard.close()
+        self._send_arrival.close()
+        self._arrival.close()
 
-    def pending(self, at: int) -> Stored:
+    def unwritten(self, at: int) -> Stored:
         """Return what was collected, as the file takes it."""
-        rows = self._pending
+        rows = self._unwritten
         return Stored(self.id, self.end - len(rows), len(rows), at, self._version, encode(rows))
 
     def state(self) -> TableState:
@@ -290,4 +290,4 @@ class Queue:
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""
         self._times += [at] * (len(self._recent) - len(self._times))
-        self._pending, self._version = [], 0
+        self._unwritten, self._version = [], 0

@@ -410,7 +410,7 @@ def test_memory_and_catching_up(tmp_path: Path, server: ClickHouseServer) -> Non
     """With the server away memory stays bounded; an hour's rows are caught up in seconds."""
     options = ("--rate", "12000", "--oddities", "0")
     # So that most of them are read from the journal again.
-    few = {"mexc_trio.journal.queue.REMEMBERED": ROWS_AWAY // 4}
+    few = {"mexc_trio.journal.queue.MOST_IN_MEMORY": ROWS_AWAY // 4}
     with recording(tmp_path, server, exchange=options, constants=few) as (exchange, recorder):
         recorder.start()
         arrive(server, 100)

@@ -254,7 +254,7 @@ async def test_hours_of_attacks(
         while trio.current_time() - began < HOURS * 3600:
             await trio.sleep(chance.uniform(5, 120))
             await chance.choice(attacker.all)()
-            assert rig.journal.outbox.remembered < 100_000
+            assert rig.journal.outbox.in_memory < 100_000
         await trio.sleep(900)  # peace
         assert not any(collector.stopped for collector in collectors)
         market.trading.cancel()

@@ -25,7 +25,7 @@ from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.ownership import choose
-from mexc_trio.journal.queue import REMEMBERED
+from mexc_trio.journal.queue import MOST_IN_MEMORY
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
 from tests.support.faults import chance
@@ -76,7 +76,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         # Few enough that heads come from memory, from the file, and by turns.
-        self.stack.enter_context(patch("mexc_trio.journal.queue.REMEMBERED", 12))
+        self.stack.enter_context(patch("mexc_trio.journal.queue.MOST_IN_MEMORY", 12))
         self.stack.enter_context(patch("mexc_trio.journal.entry_index._STEP", 3))
         self.stack.enter_context(patch("mexc_trio.journal.journal._PURGE_STEP", 2))
         self.rows: dict[str, list[RowTuple]] = {"btc": [], "eth": []}
@@ -163,7 +163,7 @@ class AnyOrder(RuleBasedStateMachine):
         """See that the queues have what the model has."""
         if not hasattr(self, "journal"):
             return
-        assert 0 <= self.journal.outbox.remembered <= 12
+        assert 0 <= self.journal.outbox.in_memory <= 12
         for name, rows in self.rows.items():
             queue = self.journal.queue(name)
             assert queue.acked == self.acked[name]
@@ -215,16 +215,16 @@ def test_gap_and_the_row_that_closes_it_are_written_together(path: Path, journal
 
 def test_few_rows_are_kept_in_memory(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 3: while the database is away, memory stays bounded, and the rows are in the file."""
-    monkeypatch.setattr("mexc_trio.journal.queue.REMEMBERED", 100)
+    monkeypatch.setattr("mexc_trio.journal.queue.MOST_IN_MEMORY", 100)
     queues = [journal.queue(name) for name in ("btc", "eth", "sol")]
     for n in range(1000):
         for queue in queues:
             queue.append(numbered(n, 1))
-            assert journal.outbox.remembered <= 100
+            assert journal.outbox.in_memory <= 100
     for queue in queues:
         assert queue.head(10_000) == numbered(0, 1000)
         queue.move_head(1000, 1000)
-    assert journal.outbox.remembered == 0
+    assert journal.outbox.in_memory == 0
 
 
 async def test_what_comes_with_no_read_is_written_at_once(path: Path, journal: Journal) -> None:
@@ -277,7 +277,7 @@ def test_the_oldest_waiting_row_is_told_before_it_is_written(journal: Journal) -
     queue = journal.queue("btc")
     queue.append(numbered(0, 1))
     journal.flush()
-    queue.collect(numbered(1, REMEMBERED + 1))
+    queue.collect(numbered(1, MOST_IN_MEMORY + 1))
     assert queue.oldest_waiting() is not None
     queue.move_head(1, 1)
     oldest = queue.oldest_waiting()
@@ -701,7 +701,7 @@ async def test_nobody_waits_for_places_after_an_outage(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store is away they are noted in the background, all but a few of them."""
-    monkeypatch.setattr("mexc_trio.journal.queue.REMEMBERED", 10)
+    monkeypatch.setattr("mexc_trio.journal.queue.MOST_IN_MEMORY", 10)
     monkeypatch.setattr("mexc_trio.journal.entry_index._STEP", 20)
     with open_journal(path) as journal, closing(sqlite3.connect(path)) as db:
         queue = journal.queue("btc")

@@ -69,7 +69,7 @@ def instrument(table: str, *, secure: bool) -> Notes:
 
     def noted_flush(self: Outbox) -> None:
         touched = [
-            queue for queue in self.touched if isinstance(queue, Queue) and queue.name == table
+            queue for queue in self.unwritten if isinstance(queue, Queue) and queue.name == table
         ]
         flush(self)
         for queue in touched:
