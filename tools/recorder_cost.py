@@ -1,8 +1,9 @@
 """What a message costs a recorder, in one variant of recording beside another; on Linux.
 
-The recorder is a process and records one symbol into its own embedded engine, in one after another.
-What a run without any message takes is subtracted. Processor time is that of the recorder and of
-its engine, whatever else the machine does.
+``python -m tools.recorder_cost lines`` sets two lines beside one, ``engine`` a MergeTree beside a
+StripeLog. The recorder is a process and records one symbol into its own embedded engine, in one
+variant after another. What a run without any message takes is subtracted. Processor time is that of
+the recorder and of its engine, whatever else the machine does.
 """
 
 import os
@@ -10,7 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, Literal
 
 import attrs
 import cyclopts
@@ -22,7 +23,6 @@ from tools.soak.trouble import engines_of
 
 Count = Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))]
 """How often something is done."""
-Name = TypeVar("Name")
 
 
 @attrs.frozen
@@ -45,6 +45,28 @@ class Cost:
 
 
 @attrs.frozen
+class Comparison:
+    """Two variants, and how much the second one may take."""
+
+    variants: Mapping[str, Variant]
+    goal: float
+    """Times what the first one takes, at the most."""
+    of: Literal["own", "both"]
+    """Which cost that is about."""
+
+
+COMPARISONS: Final = {
+    # As many rows are stored, so that the engine's share belongs to it.
+    "lines": Comparison({"one line": Variant(), "two lines": Variant(lines=2)}, 1.7, "both"),
+    "engine": Comparison(
+        {name: Variant(options=("--engine", name)) for name in ("stripelog", "mergetree")},
+        1.1,
+        "own",
+    ),
+}
+
+
+@attrs.frozen
 class _Taken:
     """What a run took."""
 
@@ -61,32 +83,24 @@ class _Taken:
         return Cost(1e6 * (self.own - idle.own) / frames, 1e6 * (self.both - idle.both) / frames)
 
 
-async def measure(
-    variants: Mapping[Name, Variant], rate: float, seconds: float, runs: int
-) -> dict[Name, list[Cost]]:
-    """Record in each variant in turn, so often; return what a message cost.
-
-    Args:
-        variants: of recording.
-        rate: messages a second on each line.
-        seconds: of each run.
-        runs: of each variant.
-    """
-    idle = {
-        name: await _record(variant, rate, seconds, idle=True) for name, variant in variants.items()
-    }
-    found: dict[Name, list[Cost]] = {name: [] for name in variants}
+async def _compare(comparison: Comparison, rate: float, seconds: float, runs: int) -> None:
+    variants = comparison.variants
+    idle = {name: await _record(one, rate, seconds, idle=True) for name, one in variants.items()}
+    found: dict[str, list[Cost]] = {name: [] for name in variants}
     for _ in range(runs):
         for name, variant in variants.items():
             found[name].append((await _record(variant, rate, seconds)).cost(idle[name]))
-    return found
-
-
-def ratio_text(before: Sequence[float], after: Sequence[float], goal: float) -> str:
-    """Return the line about how many times as much something takes as another, run by run."""
+    print(f"{runs} runs of {seconds:g} s at {rate:g} messages a second on each line")
+    for name, costs in found.items():
+        print(
+            f"{name}: {statistics.median(cost.own for cost in costs):.0f} us of the recorder's "
+            f"processor time a message; with the engine's "
+            f"{statistics.median(cost.both for cost in costs):.0f} us"
+        )
+    before, after = ([getattr(cost, comparison.of) for cost in found[name]] for name in variants)
     ratios = [later / earlier for earlier, later in zip(before, after, strict=True)]
     few = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    return f"ratio: {statistics.median(ratios):.2f} ({few}); goal: at most {goal:g}"
+    print(f"ratio: {statistics.median(ratios):.2f} ({few}); goal: at most {comparison.goal:g}")
 
 
 async def _record(variant: Variant, rate: float, seconds: float, *, idle: bool = False) -> _Taken:
@@ -126,3 +140,30 @@ def _processor_time(process: int) -> float:
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])  # in the program, and in the kernel for it
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def main(
+    what: Literal["lines", "engine"],
+    *,
+    rate: float = 1000.0,
+    seconds: float = 20.0,
+    runs: Count = 5,
+) -> None:
+    """Measure what the second line costs, or what recording into a MergeTree costs.
+
+    Parameters
+    ----------
+    what
+        Which of the two.
+    rate
+        Messages a second on each line.
+    seconds
+        Of each run.
+    runs
+        How many of each variant.
+    """
+    trio.run(_compare, COMPARISONS[what], rate, seconds, runs)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
