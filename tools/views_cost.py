@@ -7,25 +7,17 @@ It fills an embedded store with a generated market (deals 78 %, books of 20 leve
 With --directory the store is kept there, and used again by the next run.
 """
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cyclopts
 
 from mexc_trio.clickhouse import views
 from mexc_trio.clickhouse.embedded import EmbeddedStore
-from mexc_trio.clickhouse.schema import prepare
-from mexc_trio.clickhouse.tables import market_table
-from tools.market import Market, truth
+from tools.filling import START, fill
 
-if TYPE_CHECKING:
-    from mexc_trio.rows import RowTuple
-
-SYMBOL = "BTC_USDT"
-START = 1_788_307_200_000
-STEP = 80  # milliseconds from frame to frame
 BATCH = 1_000
 PATTERN = 50_000  # rows that are generated; the rest repeats them at later times
 
@@ -55,27 +47,6 @@ SOURCES = (
 )
 
 
-def fill(store: EmbeddedStore, rows: int) -> None:
-    """Give the store `rows` rows of a market."""
-    prepare(store, [market_table("btc"), market_table("pattern")])
-    now = [START]
-    market = Market(seed=1, oddities=0.02, clock=lambda: now[0])
-    pattern: list[RowTuple] = []
-    while len(pattern) < PATTERN:
-        now[0] += STEP
-        pattern += truth(market.frame(SYMBOL, market.draw_channel(SYMBOL))) or []
-    del pattern[PATTERN:]
-    store.append(market_table("pattern"), pattern)
-    span = now[0] + STEP - START
-    for n in range(max(1, rows // PATTERN)):
-        store.query(
-            f"INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli("
-            f"toUnixTimestamp64Milli(ts) + {n * span}), mt, m FROM mexc_data.pattern "
-            f"SETTINGS max_threads = 1, max_insert_threads = 1, max_block_size = {BATCH}, "
-            f"min_insert_block_size_rows = {BATCH}, min_insert_block_size_bytes = 0"
-        )
-
-
 def seconds(store: EmbeddedStore, sql: str) -> float:
     """Return the best of three runs."""
     took = []
@@ -91,7 +62,7 @@ def measure(directory: Path, rows: int) -> None:
     store = EmbeddedStore(directory)
     try:
         if not (directory / "data" / "mexc_data" / "btc").exists():
-            fill(store, rows)
+            fill(store, "btc", rows // BATCH, BATCH, pattern=PATTERN)
         views.create(store, ["btc"])
         counts = dict(store.query("SELECT mt, count() FROM mexc_data.btc GROUP BY mt"))
         version = store.query("SELECT version()")[0][0]
@@ -110,18 +81,19 @@ def measure(directory: Path, rows: int) -> None:
         store.close()
 
 
-def main() -> None:
-    """Read the command line and measure."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--directory", type=Path)
-    options = parser.parse_args()
-    if options.directory:
-        measure(options.directory, options.rows)
-        return
-    with tempfile.TemporaryDirectory(prefix="views-cost-") as directory:
-        measure(Path(directory), options.rows)
+def main(*, rows: int = 10_000_000, directory: Path | None = None) -> None:
+    """Measure what the typed views cost.
+
+    Parameters
+    ----------
+    rows
+        How many there are in the table.
+    directory
+        Where the store is made, kept, and used again by the next run.
+    """
+    with tempfile.TemporaryDirectory(prefix="views-cost-") as temporary:
+        measure(directory or Path(temporary), rows)
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main)
