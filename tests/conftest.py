@@ -1,14 +1,23 @@
-"""What tests share: a real ClickHouse server."""
+"""What tests share: a ClickHouse server, simulated exchanges, and a recorder at rest."""
 
+import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import settings
 
+from mexc_trio.exchange.rate_limiter import RateLimiter
+from mexc_trio.exchange.rest import Client, open_client
+from mexc_trio.record.recording import Recording
 from tests.support.faults import TALLY
+from tests.support.inmemory import Line
 from tools.clickhouse import ClickHouseServer
+from tools.exchange import Exchange, Rest, open_exchange
+from tools.metrics_cost import recorder
 
 # How long an example takes says more about who else uses the processor than about the example.
 settings.register_profile("no deadline", deadline=None)
@@ -20,6 +29,47 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
     """Lend the session's one server; a test that stops it starts it again."""
     with ClickHouseServer() as server:
         yield server
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[Exchange]:
+    """Run an exchange that sends only what it is told to."""
+    async with open_exchange() as running:
+        yield running
+
+
+@pytest.fixture
+async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
+    """Lay a line to it."""
+    return Line(nursery, exchange)
+
+
+@pytest.fixture
+def rest(exchange: Exchange) -> Rest:
+    """Return the REST interface of an exchange that has one."""
+    assert exchange.rest is not None
+    return exchange.rest
+
+
+@pytest.fixture
+async def client(rest: Rest) -> AsyncIterator[Client]:
+    """Connect to it; without the pauses between requests."""
+    async with open_client(rest.url, rate_limiter=RateLimiter(0.0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
+    """Make a recorder of three symbols, S0_USDT to S2_USDT, that have just had a frame each."""
+    with recorder(tmp_path, 3) as made:
+        yield made
+
+
+@pytest.fixture
+def no_socket_is_left_open() -> Iterator[None]:
+    """A socket that is left to the garbage collector is a ResourceWarning, which is an error."""
+    yield
+    gc.collect()
 
 
 class TallyOfWorkers:

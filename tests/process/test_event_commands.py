@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,6 @@ from mexc_trio.metrics.command import Command
 from mexc_trio.metrics.events import tell
 from mexc_trio.record.recording import Recording
 from tests.support.running import DEADLINE
-from tools.metrics_cost import recorder
 
 KEEP: Final = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())"
 """A program that adds what it is told to a file."""
@@ -32,13 +30,6 @@ def keep(file: Path) -> tuple[str, ...]:
 def told(file: Path) -> list[dict[str, Any]]:
     """Return what such a command has kept."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-@pytest.fixture
-async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
-    """Make a recorder of three symbols."""
-    with recorder(tmp_path, 3) as made:
-        yield made
 
 
 async def test_a_command_gets_the_line_and_none_of_our_secrets(

@@ -31,13 +31,6 @@ HANDSHAKE = (
 )
 
 
-@pytest.fixture
-async def exchange() -> AsyncIterator[Exchange]:
-    """Run an exchange that sends only what it is told to."""
-    async with open_exchange() as running:
-        yield running
-
-
 @contextlib.asynccontextmanager
 async def memory_client(exchange: Exchange) -> AsyncIterator[WebSocketConnection]:
     """Connect without a socket, so that trio's clock may jump."""

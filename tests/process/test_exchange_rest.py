@@ -51,20 +51,6 @@ async def exchange(clock: Clock) -> AsyncIterator[Exchange]:
 
 
 @pytest.fixture
-def rest(exchange: Exchange) -> Rest:
-    """Return its REST interface."""
-    assert exchange.rest is not None
-    return exchange.rest
-
-
-@pytest.fixture
-async def client(rest: Rest) -> AsyncIterator[Client]:
-    """Connect to it."""
-    async with open_client(rest.url) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def socket(exchange: Exchange) -> AsyncIterator[WebSocketConnection]:
     """Subscribe to all of BTC_USDT."""
     async with sockets.client(exchange) as opened:

@@ -1,10 +1,9 @@
 """Routes to the exchange: through proxies, of our own and of Debian, and from an address."""
 
-import gc
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -25,15 +24,10 @@ from tools.exchange import Exchange, open_exchange
 from tools.forwarding import Forwarder, Kind, Trouble, open_forwarder
 from tools.soak.lines import heard, last_deal
 
+pytestmark = pytest.mark.usefixtures("no_socket_is_left_open")
+
 HOST = "127.0.0.1"
 USER, SECRET = "me", "s3cret"
-
-
-@pytest.fixture(autouse=True)
-def _no_socket_is_left_open() -> Iterator[None]:
-    """A socket that is left to the garbage collector is a ResourceWarning, which is an error."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

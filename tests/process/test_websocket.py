@@ -1,9 +1,8 @@
 """Real sockets: every way in which there is no connection, each told in one line, none leaking."""
 
 import base64
-import gc
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,24 +15,12 @@ from mexc_trio.exchange import websocket
 from mexc_trio.exchange.websocket import Socket, dial
 from tests.support.running import DEADLINE
 from tests.support.secure import behind_tls
-from tools.exchange import Exchange, open_exchange
+from tools.exchange import Exchange
 from tools.exchange.handshakes import Handshake
 
+pytestmark = pytest.mark.usefixtures("no_socket_is_left_open")
+
 HOST = "127.0.0.1"
-
-
-@pytest.fixture(autouse=True)
-def _no_socket_is_left_open() -> Iterator[None]:
-    """A socket that is left to the garbage collector is a ResourceWarning, which is an error."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-async def exchange() -> AsyncIterator[Exchange]:
-    """Run an exchange on a real port."""
-    async with open_exchange() as running:
-        yield running
 
 
 async def first_frame(socket: Socket) -> bytes:

@@ -31,13 +31,6 @@ async def exchange() -> AsyncIterator[Exchange]:
 
 
 @pytest.fixture
-def rest(exchange: Exchange) -> Rest:
-    """Return its REST interface."""
-    assert exchange.rest is not None
-    return exchange.rest
-
-
-@pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the long pauses out of repeated requests."""
     monkeypatch.setattr(RestError, "pause", lambda *_: 0.01)

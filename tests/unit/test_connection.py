@@ -23,22 +23,9 @@ from mexc_trio.exchange.peeling import Take
 from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.exchange.websocket import CONNECT_TIMEOUT, Socket
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
-from tools.exchange import Exchange, open_exchange
+from tools.exchange import Exchange
 
 BTC, ETH = "BTC_USDT", "ETH_USDT"
-
-
-@pytest.fixture
-async def exchange() -> AsyncIterator[Exchange]:
-    """Run an exchange that sends only what it is told to."""
-    async with open_exchange() as running:
-        yield running
-
-
-@pytest.fixture
-async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
-    """Lay a line to it."""
-    return Line(nursery, exchange)
 
 
 def connect(line: Line, *listeners: Listener) -> Connection:

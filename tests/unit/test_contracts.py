@@ -18,7 +18,6 @@ from mexc_trio.exchange import contracts as contracts_module
 from mexc_trio.exchange import rest as rest_module
 from mexc_trio.exchange import terms as terms_module
 from mexc_trio.exchange.contracts import contracts_of, list_contracts
-from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.rest import Client, RestError, open_client
 from mexc_trio.exchange.terms import ask_terms
 from tests.support.running import DEADLINE
@@ -34,20 +33,6 @@ async def exchange() -> AsyncIterator[Exchange]:
     """Run an exchange that lists a few contracts."""
     async with open_exchange(contracts=SYMBOLS, rest_port=0) as running:
         yield running
-
-
-@pytest.fixture
-def rest(exchange: Exchange) -> Rest:
-    """Return its REST interface."""
-    assert exchange.rest is not None
-    return exchange.rest
-
-
-@pytest.fixture
-async def client(rest: Rest) -> AsyncIterator[Client]:
-    """Connect to it; without the pauses between requests."""
-    async with open_client(rest.url, rate_limiter=RateLimiter(0.0)) as opened:
-        yield opened
 
 
 async def test_a_private_authority_vouches_for_rest_too(

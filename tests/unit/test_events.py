@@ -3,11 +3,9 @@
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
-import pytest
 import trio
 from trio.testing import MockClock
 
@@ -15,13 +13,6 @@ from mexc_trio.errors import StoreRejected
 from mexc_trio.metrics.events import PAUSE, Events
 from mexc_trio.record.recording import Recording
 from tools.metrics_cost import recorder
-
-
-@pytest.fixture
-async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
-    """Make a recorder of three symbols, S0_USDT to S2_USDT, that have just had a frame each."""
-    with recorder(tmp_path, 3) as made:
-        yield made
 
 
 def connect(recording: Recording) -> None:

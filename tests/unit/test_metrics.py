@@ -31,13 +31,6 @@ from tools.metrics_cost import Steps, recorder
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-@pytest.fixture
-async def recording(tmp_path: Path) -> AsyncIterator[Recording]:
-    """Make a recorder of three symbols, S0_USDT to S2_USDT, that have just had a frame each."""
-    with recorder(tmp_path, 3) as made:
-        yield made
-
-
 async def scrape(recording: Recording) -> Samples:
     """Return the samples of the page, read as Prometheus would."""
     text = (await render(await take_snapshot(recording), recording.collectors)).decode()

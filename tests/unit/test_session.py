@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import pytest
@@ -16,25 +16,12 @@ from mexc_trio.exchange import subscribing
 from mexc_trio.exchange.session import PONG_TIMEOUT, Endpoint, SessionOptions, run_session
 from mexc_trio.exchange.subscribing import ACK_TIMEOUT, Deals
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
-from tools.exchange import Exchange, open_exchange
+from tools.exchange import Exchange
 from tools.exchange.state import Unmerged
 from tools.market import Channel
 
 BTC, ETH, SOL = "BTC_USDT", "ETH_USDT", "SOL_USDT"
 SENT: tuple[Channel, ...] = ("ticker", "deal", "depth.full")
-
-
-@pytest.fixture
-async def exchange() -> AsyncIterator[Exchange]:
-    """Run an exchange that sends only what it is told to."""
-    async with open_exchange() as running:
-        yield running
-
-
-@pytest.fixture
-async def line(exchange: Exchange, nursery: trio.Nursery) -> Line:
-    """Lay a line to it."""
-    return Line(nursery, exchange)
 
 
 def start(
