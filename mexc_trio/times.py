@@ -1,6 +1,5 @@
 """Times as people write them: in UTC, and milliseconds since 1970 in here."""
 
-import re
 from datetime import UTC, date, datetime
 from typing import Final, TypeAlias
 
@@ -37,9 +36,7 @@ def parse_time(time: Time) -> int:
 def _moment(time: str | date) -> datetime:
     if isinstance(time, str):
         try:
-            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", time):
-                return datetime.fromisoformat(time)
-            time = date.fromisoformat(time)
+            return datetime.fromisoformat(time)
         except ValueError as error:
             raise UsageError(
                 f"{time!r} is no time; write 2026-11-21 or 2026-11-21T09:30:00, in UTC"

@@ -25,6 +25,7 @@ from mexc_trio.parquet import Parquet, need_arrow
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
+from mexc_trio.texts import size
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
             _sync(file)
     for entry in entries:
         say(f"{entry.table}: {entry.rows:,} rows")
-    size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"{out}: {sum(entry.rows for entry in entries):,} rows, {size / 1e6:,.1f} MB, checked")
+    taken = size(sum(file.stat().st_size for file in out.iterdir()))
+    say(f"{out}: {sum(entry.rows for entry in entries):,} rows, {taken}, checked")
     return 0
 
 

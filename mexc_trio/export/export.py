@@ -26,7 +26,7 @@ from mexc_trio.read.reading import open_reader
 from mexc_trio.read.selecting import FOREVER, find_gaps
 from mexc_trio.settings import Settings
 from mexc_trio.spans import EARLIEST, HOUR, LATEST
-from mexc_trio.texts import number_of
+from mexc_trio.texts import number_of, size
 from mexc_trio.times import time_name
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _export_catalog(full: Sequence[tuple[ExportSource, Plan]], start: int, end: 
             gaps = clearable(book_gaps(source), end)
             path = export_catalog(source, plan, start, end, gaps, bar)
             rows = number_of(plan.rows, "row")
-            say(f"{path}: {_what([source.request])} from {rows}, {_size(path)}")
+            say(f"{path}: {_what([source.request])} from {rows}, {size(path.stat().st_size)}")
 
 
 def _export_file(
@@ -112,7 +112,8 @@ def _export_file(
     if request.out == STANDARD_OUTPUT:
         sys.stderr.write(f"{what} from {number_of(total, 'row')}\n")
     else:
-        say(f"{request.out}: {what} from {number_of(total, 'row')}, {_size(request.out)}")
+        taken = size(request.out.stat().st_size)
+        say(f"{request.out}: {what} from {number_of(total, 'row')}, {taken}")
 
 
 @contextmanager
@@ -252,8 +253,3 @@ def _what(requests: Sequence[ExportRequest]) -> str:
     if len(requests) > 3:
         symbols += f" and {len(requests) - 3} more"
     return f"{symbols} {' and '.join(requests[0].kinds)}".strip()
-
-
-def _size(path: Path) -> str:
-    size = path.stat().st_size
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"

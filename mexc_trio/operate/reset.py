@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from mexc_trio import texts
 from mexc_trio.clickhouse.compaction import leftovers_of
 from mexc_trio.clickhouse.schema import Store, columns, count, engines, known_sizes, qualified
 from mexc_trio.clickhouse.suitability import why_unsuitable
@@ -36,7 +37,7 @@ class _Doomed:
 
     def __str__(self) -> str:
         rows = "rows that cannot be counted" if self.rows is None else f"{self.rows:,} rows"
-        size = "" if self.size is None else f", {self.size / 1e6:,.1f} MB"
+        size = "" if self.size is None else f", {texts.size(self.size)}"
         waiting = f", and {self.waiting:,} rows that wait in the journal" if self.waiting else ""
         return f"table {self.name}: {rows}{size}{waiting}"
 

@@ -6,7 +6,6 @@ an hour without the slightest gap gets the whole block.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from mexc_trio.analysis.coverage import Coverage, Day
@@ -22,6 +21,7 @@ from mexc_trio.texts import (
     time_text,
     trimmed,
 )
+from mexc_trio.times import day_name
 from mexc_trio.verify.completeness import Different
 from mexc_trio.verify.findings import SymbolFacts
 
@@ -53,7 +53,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
             live = percent(day.live, day.recorded)
             strip = "".join(_sign(*hour) for hour in day.hours)
             recorded = duration_text(day.recorded)
-            lines.append([symbol, _date(day.number), strip, recorded, live, *shares])
+            lines.append([symbol, day_name(day.number * DAY), strip, recorded, live, *shares])
         if len(covered.days) > 1:
             strip = f"{len(covered.days):,} days"
             live = percent(covered.live, covered.recorded)
@@ -68,7 +68,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
 def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
     last = max(covered.days[-1].number for _, covered in known)
     numbers = range(last - DAYS_OF_MANY + 1, last + 1)
-    titles = [_date(number)[5:] for number in numbers]
+    titles = [day_name(number * DAY)[5:] for number in numbers]
     lines = [["coverage", *titles, "recorded", "live"]]
     for symbol, covered in known:
         by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
@@ -94,13 +94,6 @@ def _sign(recorded: int, live: int) -> str:
     if live in (0, recorded):
         return "█" if live else "·"
     return _PARTS[live * len(_PARTS) // recorded]
-
-
-def _date(number: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(number * DAY // 1000, UTC):%Y-%m-%d}"
-    except (ValueError, OverflowError, OSError):  # a year that no calendar has
-        return f"day {number}"
 
 
 def rates(symbols: Sequence[SymbolFacts]) -> list[str]:
