@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from mexc_trio.clickhouse.repair import Soundness
-from mexc_trio.clickhouse.scheduler import Backlogged
-from mexc_trio.clickhouse.tables import GAPS, Numbering, Table, TableEngine, market_table
+from mexc_trio.clickhouse.tables import GAPS, Numbering, Table, market_table
 from mexc_trio.errors import (
     StoreError,
     StoreRejected,
@@ -36,7 +35,7 @@ from mexc_trio.record.writer import (
     Writer,
 )
 from mexc_trio.rows import Cause, RowTuple
-from tests.support.inmemory import as_async
+from tests.support.inmemory import MemoryStore, as_async
 
 BTC = market_table("btc")
 
@@ -47,25 +46,21 @@ failed; the table loses its end and the engine notices; the table is dropped."""
 
 
 @attrs.define(eq=False)
-class FakeStore:
+class FakeStore(MemoryStore):
     """A store of one table, which fails as it is told."""
 
     rows: list[RowTuple] | None = attrs.field(factory=list)
     name: str = "the fake"
-    away_since: float | None = None
     outcomes: list[Outcome | Exception] = attrs.field(factory=list)
     """Of the next INSERTs; afterwards all is well."""
     life: str = "life 1"
     readable: int | None = None
     """How many rows can be read; None if all."""
-    inserts: list[tuple[float, int]] = attrs.field(factory=list)
-    """When each INSERT came, and how many rows it had."""
     comes_back_after: float = 1.0
     late: list[tuple[float, list[RowTuple]]] = attrs.field(factory=list)
     fingerprint_now: str = ""
     full_reads: int = 0
     counts: int = 0
-    writers: int = 0
     refusals: list[StoreError] = attrs.field(factory=list)
     aside: list[RowTuple] = attrs.field(factory=list)
     keeps_none_aside: bool = False
@@ -83,17 +78,13 @@ class FakeStore:
         self.away_since = trio.current_time()
         return StoreUnavailable(text)
 
-    async def scheduled(self, wait: float, queue: Backlogged) -> None:
-        """Let each table go when it is due: there is no other."""
-        await trio.sleep(wait)
-
     async def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None
     ) -> None:
         """Insert."""
         assert numbering is None
         await trio.sleep(0.001)
-        self.inserts.append((trio.current_time(), len(rows)))
+        self.inserts.append((trio.current_time(), table.name, len(rows)))
         outcome = self.outcomes.pop(0) if self.outcomes else "stored"
         stored = self.table()
         match outcome:
@@ -120,18 +111,10 @@ class FakeStore:
             case _:
                 stored += rows
 
-    async def engine(self, table: Table) -> TableEngine:
-        """Keep rows in the order of insertion."""
-        return TableEngine.STRIPELOG
-
     async def until_conclusive(self, table: Table) -> None:
         """Wait for INSERTs that come late."""
         for at, _ in list(self.late):
             await trio.sleep_until(at)
-
-    def one_host(self) -> AbstractContextManager[None]:
-        """There is one."""
-        return nullcontext()
 
     async def count(self, table: Table) -> int:
         """Count."""
@@ -354,7 +337,7 @@ async def test_catching_up_takes_large_inserts(parts: Bench, autojump_clock: Moc
     began = trio.current_time()
     await parts.settle()
     assert parts.store.rows == numbered(0, 46_000)
-    assert [n for _, n in parts.store.inserts[:4]] == [BATCH] * 4
+    assert [n for _, _, n in parts.store.inserts[:4]] == [BATCH] * 4
     assert parts.store.inserts[-1][0] - began < 3
 
 
@@ -364,7 +347,7 @@ async def test_one_enormous_frame(parts: Bench, autojump_clock: MockClock) -> No
     parts.store.outcomes = ["unheard", "partly", "unheard"]
     await parts.settle()
     assert parts.store.rows == numbered(0, 3 * BATCH + 5)
-    assert max(n for _, n in parts.store.inserts) == BATCH
+    assert max(n for _, _, n in parts.store.inserts) == BATCH
 
 
 async def test_another_writer(parts: Bench, autojump_clock: MockClock) -> None:

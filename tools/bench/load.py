@@ -8,7 +8,6 @@ the network, on the clock that all processes of the machine share (`time.monoton
 import multiprocessing
 from contextlib import ExitStack
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
@@ -47,12 +46,7 @@ class Load:
         self.port = self._hear("port", _START_SECONDS)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.join()
         self._pipe.close()

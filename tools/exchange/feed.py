@@ -48,8 +48,7 @@ def _draw(exchange: State, connection: Connection) -> Record | None:
     if exchange.shared and channel == "deal":
         return None  # everybody gets the same ones
     terms = connection.subscriptions[symbol].get(channel)
-    silences = {(symbol, channel), (symbol, None), (None, channel), (None, None)}
-    if terms is None or not exchange.silenced.isdisjoint(silences):
+    if terms is None or exchange.is_silenced(symbol, channel):
         return None
     frame = exchange.market.frame(symbol, channel, **terms._asdict())
     return exchange.records.add(connection.number, symbol, channel, frame)

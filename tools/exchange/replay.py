@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 async def replay(
     exchange: State, frames: Sequence[tuple[str, str, str]], *, rate: float, loop: bool
 ) -> None:
-    """Send given frames, triples of symbol, channel and text, to their subscribers.
-
-    A symbol's frames begin when all its channels are subscribed, go out in their order at
-    ``rate`` frames a second (0 is as fast as they are taken), and wait while nobody is
-    subscribed.
-    """
+    """Do what ``Exchange.replay`` says."""
     by_symbol: dict[str, list[tuple[str, str]]] = {}
     for symbol, channel, frame in frames:
         by_symbol.setdefault(symbol, []).append((channel, frame))

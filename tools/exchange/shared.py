@@ -58,17 +58,12 @@ async def _send(exchange: State, connection: Connection, deals: list[_Deal]) -> 
     records = []
     for deal in deals:
         # Once more: after a silence nothing comes that is not in the records at that moment.
-        if not _is_silenced(exchange, deal.symbol):
+        if not exchange.is_silenced(deal.symbol, "deal"):
             add = exchange.records.add
             record = add(connection.number, deal.symbol, "deal", deal.frame, again=deal.is_sent)
             records.append(record)
             deal.is_sent = True
     await exchange.transmit(connection, records)
-
-
-def _is_silenced(exchange: State, symbol: str) -> bool:
-    silences = {(symbol, "deal"), (symbol, None), (None, "deal"), (None, None)}
-    return not exchange.silenced.isdisjoint(silences)
 
 
 def _deal(
@@ -77,7 +72,7 @@ def _deal(
     subscribers: list[Connection],
     due: defaultdict[Connection, list[_Deal]],
 ) -> None:
-    if _is_silenced(exchange, symbol):
+    if exchange.is_silenced(symbol, "deal"):
         return
     merged = all(one.subscriptions[symbol]["deal"].merged for one in subscribers)
     deal = _Deal(symbol, exchange.market.frame(symbol, "deal", merged=merged))

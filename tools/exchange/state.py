@@ -106,6 +106,11 @@ class State:
             and (channel is None or channel in connection.subscriptions[symbol])
         ]
 
+    def is_silenced(self, symbol: str, channel: Channel) -> bool:
+        """Whether nothing is to be sent of a symbol's channel by itself."""
+        silences = {(symbol, channel), (symbol, None), (None, channel), (None, None)}
+        return not self.silenced.isdisjoint(silences)
+
     async def transmit(self, connection: Connection, records: list[Record]) -> None:
         """Send recorded frames.
 
