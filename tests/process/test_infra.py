@@ -22,7 +22,6 @@ from tools.clickhouse import ClickHouseServer
 
 INFRA = Path(__file__).parents[2] / "infra"
 CONFIG_D = INFRA / "clickhouse" / "config.d"
-USERS_D = INFRA / "clickhouse" / "users.d"
 XML_FILES = sorted((INFRA / "clickhouse").rglob("*.xml"))
 CLUSTER = INFRA / "cluster"
 CLUSTER_FILES = sorted(CLUSTER.glob("*.xml"))
