@@ -24,8 +24,7 @@ from clickhouse_driver import Client
 from clickhouse_driver.errors import Error as DriverError
 
 from mexc_trio.clickhouse import engine_process
-from mexc_trio.clickhouse.engine_child import extension
-from mexc_trio.clickhouse.ports import is_free
+from mexc_trio.clickhouse.engine_child import extension, is_free
 
 HOST = "127.0.0.1"
 DATABASE = "mexc_data"

@@ -5,20 +5,17 @@ hidden even from it show in the length of the files. Where it fails, the rows be
 found and surveyed alone.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 import attrs
 
-from mexc_trio.clickhouse import repair
+from mexc_trio.clickhouse import repair, stripelog
 from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import (
     Readable,
     count,
-    known_rows,
     known_sizes,
     milliseconds,
     qualified,
@@ -26,6 +23,7 @@ from mexc_trio.clickhouse.schema import (
 )
 from mexc_trio.clickhouse.tables import Table, in_order, is_numbered
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
+from mexc_trio.files import bytes_of
 
 
 @attrs.frozen
@@ -148,8 +146,7 @@ def time_sql(column: str, type_: str) -> str:
 def _count(store: Readable, table: str) -> int | None:
     """Return the rows that the engine says there are; None if damage keeps it from telling."""
     try:
-        known = known_rows(store, table)
-        return count(store, table) if known is None else known
+        return count(store, table)
     except StoreError as error:
         repair.damage(error)
         return None
@@ -177,17 +174,13 @@ def _cut_short(directory: Path) -> str:
 
     They may be longer, when it writes just now; what is behind the noted length does not count.
     """
-    try:
-        noted = json.loads((directory / "sizes.json").read_text())["clickhouse"]
-    except (FileNotFoundError, NotADirectoryError):
+    if not (directory / "sizes.json").exists():
         return ""  # nothing was ever inserted
-    except (ValueError, KeyError):
+    if (noted := stripelog.noted_sizes(directory)) is None:
         return "sizes.json cannot be read"
-    for name, note in noted.items():
-        file = directory / unquote(name)
-        length = file.stat().st_size if file.exists() else 0
-        if length < int(note["size"]):
-            return f"{file.name} has {length:,} bytes of {int(note['size']):,}"
+    for name, size in noted.items():
+        if (length := bytes_of(directory / name)) < size:
+            return f"{name} has {length:,} bytes of {size:,}"
     return ""
 
 

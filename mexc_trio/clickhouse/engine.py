@@ -23,9 +23,14 @@ from urllib.parse import quote
 import attrs
 
 from mexc_trio.clickhouse import engine_config, stripelog
-from mexc_trio.clickhouse.engine_child import EngineChild, PortTakenError, extension
+from mexc_trio.clickhouse.engine_child import (
+    EngineChild,
+    PortTakenError,
+    extension,
+    free_port,
+    is_free,
+)
 from mexc_trio.clickhouse.engine_config import COMMANDS, READER, RECORDER, Access
-from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import quoted
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.store_files import refuse_strange_files

@@ -1,7 +1,8 @@
-"""One run of the engine as a child process: how it starts, what it says if it does not, its end."""
+"""One run of the engine as a child: its ports, its start, what it says if that fails, its end."""
 
 import importlib.util
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from typing import Final, Self
 
 import attrs
 
-from mexc_trio.clickhouse.ports import is_free
 from mexc_trio.errors import StoreError, StoreLocked, StoreRejected
 from mexc_trio.files import open_own
 from mexc_trio.locks import describe_process
@@ -27,6 +27,11 @@ _PASSED: Final = """
     NIX_LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH
 """
 """The variables that the engine is given."""
+
+# Below the range that Linux (32768 and up) and macOS give to outgoing connections. A client that
+# keeps dialling a dead local port inside that range sooner or later gets the port as its own
+# source, and connects to itself.
+_RANGE: Final = range(20_000, 32_000)
 
 
 class PortTakenError(StoreError):
@@ -165,3 +170,28 @@ def extension() -> Path:
         "the embedded engine is not installed: pip install 'mexc-trio[embedded]', or point "
         "--store at a server (clickhouse://user@host/mexc_data)"
     )
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return a free port of the loopback interface: the one that is wanted, if it can be had.
+
+    Raises StoreError if there is none.
+    """
+    # Not what a program that seeds its random numbers would choose each time.
+    for port in (wanted, *random.SystemRandom().sample(_RANGE, 200)):
+        if port and is_free(LOOPBACK, port):
+            return port
+    raise StoreError(f"no port between {_RANGE.start} and {_RANGE.stop} is free for the engine")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether nobody listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # A listener of a moment ago leaves connections in TIME_WAIT; they are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -5,7 +5,6 @@ use of the table on: a symbol with one INSERT a second grows by 25 MB a day, and
 each of its days when the engine is started (measured on 26.9).
 """
 
-from pathlib import Path
 from typing import Final
 
 from mexc_trio.clickhouse.schema import Readable
@@ -16,18 +15,6 @@ WHEN_LOADED: Final = 520
 """Bytes for an INSERT that was made before."""
 MUCH: Final = 2**30
 """Bytes from which on it is worth a word."""
-
-_INDEX_ENTRY: Final = 117
-"""Bytes that an INSERT takes in `index.mrk`."""
-
-
-def inserts_by_file(table: Path) -> int:
-    """Return about how many INSERTs a table has had, by the size of its index.
-
-    What was written in large blocks at once counts as few, which is what it takes in memory, too.
-    """
-    index = table / "index.mrk"
-    return index.stat().st_size // _INDEX_ENTRY if index.exists() else 0
 
 
 def inserts_of(store: Readable, source: str) -> int:

@@ -246,8 +246,14 @@ def count(store: Readable, table: str) -> int:
     From the engine's metadata where it tells: `SELECT count()` of a StripeLog reads a column, and
     fails on a damaged one. Raises TableMissing if there is no such table.
     """
-    known, sql = known_rows(store, table), f"SELECT count() FROM {qualified(store, table)}"
-    return int(store.query(sql)[0][0]) if known is None else known
+    name = qualified(store, table)
+    known = _of_system_tables(store, "total_rows", table).get(table)
+    if known is None:
+        # Loads the index, without which the engine does not know. A loaded one it would copy.
+        store.query(f"SELECT 1 FROM {name} LIMIT 0")
+        known = _of_system_tables(store, "total_rows", table).get(table)
+    # It never knows those of a view.
+    return int(store.query(f"SELECT count() FROM {name}")[0][0]) if known is None else known
 
 
 def inserting(store: Readable, table: str) -> bool:
@@ -267,20 +273,6 @@ def inserting(store: Readable, table: str) -> bool:
         return bool(int(store.query(sql)[0][0]))
     except StoreRejected:
         return False
-
-
-def known_rows(store: Readable, table: str) -> int | None:
-    """Return the number of rows by what the engine knows of the table without reading its data.
-
-    None where it does not tell, as of views. It tells of a table whose data is damaged, too, where
-    `SELECT count()` fails. Raises TableMissing if there is no such table.
-    """
-    known = _of_system_tables(store, "total_rows", table).get(table)
-    if known is None:
-        # Loads the index, without which the engine does not know. A loaded one it would copy.
-        store.query(f"SELECT 1 FROM {qualified(store, table)} LIMIT 0")
-        known = _of_system_tables(store, "total_rows", table).get(table)
-    return known
 
 
 def known_sizes(store: Readable) -> dict[str, int | None]:

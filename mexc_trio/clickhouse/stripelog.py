@@ -28,7 +28,7 @@ def needs_repair(table: Path) -> bool:
     index = table / "index.mrk"
     if not index.exists():
         return False
-    sizes = _sizes(table)
+    sizes = noted_sizes(table)
     return sizes is None or index.stat().st_size < sizes.get("index.mrk", 0)
 
 
@@ -83,8 +83,8 @@ def _block_ends(index: bytes) -> list[int]:
     return ends
 
 
-def _sizes(table: Path) -> dict[str, int] | None:
-    """Return what `sizes.json` says; None if it cannot be read."""
+def noted_sizes(table: Path) -> dict[str, int] | None:
+    """Return how long the engine noted a table's files to be; None if that cannot be read."""
     try:
         content = json.loads((table / "sizes.json").read_text())
         (files,) = content.values()

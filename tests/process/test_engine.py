@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from mexc_trio.clickhouse import engine as engine_module
-from mexc_trio.clickhouse import engine_child, engine_config, ports
+from mexc_trio.clickhouse import engine_child, engine_config
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS, Engine
+from mexc_trio.clickhouse.engine_child import free_port, is_free
 from mexc_trio.clickhouse.engine_config import COMMANDS, RECORDER, Access
-from mexc_trio.clickhouse.ports import free_port, is_free
 from mexc_trio.clickhouse.schema import count, prepare
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.tables import market_table
@@ -341,7 +341,7 @@ def test_directory_open_in_a_notebook(tmp_path: Path) -> None:
 
 def test_no_port_is_free(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it says which ports it looked at, and nothing is left running."""
-    monkeypatch.setattr(ports, "is_free", lambda host, port: False)
+    monkeypatch.setattr(engine_child, "is_free", lambda host, port: False)
     before = psutil.Process().children()
     with pytest.raises(StoreError, match="no port between 20000 and 32000 is free for the engine"):
         engine.access()
