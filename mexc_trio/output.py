@@ -119,13 +119,13 @@ class SteadyOutput(io.TextIOBase):
         self.end()
         super().close()
 
-    def end(self) -> None:
-        """Write what is left, for `LAST_WAIT` seconds at the most."""
-        self.drain(LAST_WAIT)
+    def end(self, seconds: float = LAST_WAIT) -> None:
+        """Write what is left, for so many seconds at the most."""
+        self.drain(seconds)
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-        self._thread.join(0 if self._busy else LAST_WAIT)
+        self._thread.join(0 if self._busy else seconds)
 
     def _keep_writing(self) -> None:
         while True:

@@ -77,6 +77,7 @@ class Backfill:
 
     url: str
     """The REST interface."""
+    longest: float = LONGEST
     _fetches: dict[str, _Fetch] = attrs.field(factory=dict, init=False)
     _limiters: dict[Route, RateLimiter] = attrs.field(factory=dict, init=False)
     _served: set[tuple[Route, ...]] = attrs.field(factory=set, init=False)
@@ -87,7 +88,7 @@ class Backfill:
         now, gaps = trio.current_time(), collector.ledger.pending.wanted
         fetch = self._fetches.get(collector.symbol)
         if fetch is None or fetch.collector is not collector:
-            fetch = _Fetch(collector, now + LONGEST, now, now + DELAY, gaps)
+            fetch = _Fetch(collector, now + self.longest, now, now + DELAY, gaps)
             self._fetches[collector.symbol] = fetch
             self._changed.set()
         elif gaps > fetch.gaps:
@@ -213,7 +214,7 @@ class Backfill:
                     past += _give_up(collector, until=collector.ledger.pending.last_deals.oldest)
                 if not collector.ledger.pending.wanted:
                     self._forget(fetch)
-            _tell(late, f"the exchange could not be asked within {LONGEST:g} s")
+            _tell(late, f"the exchange could not be asked within {self.longest:g} s")
             _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
 
     def _rate_limiter(self, route: Route, interval: float) -> RateLimiter:
