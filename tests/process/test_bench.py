@@ -51,12 +51,13 @@ def test_questions() -> None:
 @pytest.mark.usefixtures("clickhouse_server")
 def test_throughput() -> None:
     """All are measured over TLS and without; every row is stored, and compared or counted."""
-    report = throughput(frames=500, repetitions=1, linger=0.05, pool_size=300, stores=("server",))
+    report = throughput(frames=500, repetitions=1, linger=0.05, pool_size=300)
     contenders = {
         "bare loop",
         "reference design",
         "hand-written",
         "recorder, server",
+        "recorder, embedded",
     }
     assert names(report) >= {f"{one}, {scheme}" for one in contenders for scheme in ("wss", "ws")}
     assert names(report) >= {

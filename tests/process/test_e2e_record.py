@@ -140,20 +140,23 @@ async def test_a_stop_in_full_flow(store: Store, tmp_path: Path) -> None:
         assert total >= sum(at_least.values())
 
 
-async def test_a_set_duration(tmp_path: Path) -> None:
+async def test_a_set_duration(store: Store, tmp_path: Path) -> None:
     """--duration ends it as Ctrl-C does; statistics come at their interval before that."""
     for duration in ("1.5", "6", "30"):  # on a slow machine the first rows come late
         directory = tmp_path / duration
         directory.mkdir()
+        if isinstance(store, Embedded):
+            store = Embedded(directory)
+        store.create("btc")
         async with (
             open_exchange(rate=50) as exchange,
             running(
-                directory, BTC, "--url", exchange.url,
+                directory, BTC, "--url", exchange.url, "--store", store.url,
                 "--duration", duration, "--stats-interval", "0.5", "--linger", "0.1",
             ) as program,
         ):  # fmt: skip
             assert await program.ended() == 0
-            rows = Embedded(directory).rows("btc")
+            rows = store.rows("btc")
             assert rows == exchange.rows(BTC)[: len(rows)]
             assert final_statistics(program.output, BTC).items() >= counts(rows).items()
             assert program.output.count(f"{BTC} STATISTICS (Final, ") == 1
@@ -185,12 +188,15 @@ async def test_every_oddity_by_name(tmp_path: Path) -> None:
 # One of several symbols.
 
 
-async def test_a_symbol_that_does_not_exist(tmp_path: Path) -> None:
+async def test_a_symbol_that_does_not_exist(store: Store, tmp_path: Path) -> None:
     """It is named in one line, the others go on, and the exit code says that not all went well."""
     async with (
         open_exchange(rest_port=0) as exchange,
-        running(tmp_path, "NOPE_USDT", BTC, "--url", exchange.url, *rest_of(exchange)) as program,
-    ):
+        running(
+            tmp_path, "NOPE_USDT", BTC, "--url", exchange.url, "--store", store.url,
+            *rest_of(exchange),
+        ) as program,
+    ):  # fmt: skip
         await program.until(lambda: exchange.symbols == [BTC] and "NOPE_USDT: " in program.log)
         await program.until(lambda: "NOPE_USDT STATISTICS (Final" in program.output)
         await exchange.subscribed(BTC)
@@ -199,7 +205,7 @@ async def test_a_symbol_that_does_not_exist(tmp_path: Path) -> None:
         assert await program.stop() == 1
         assert "ERROR NOPE_USDT: the exchange knows no contract NOPE_USDT" in program.log
         assert final_statistics(program.output, "NOPE_USDT")["Errors"] == 1
-        stored_as_sent(Embedded(tmp_path), exchange, program, [BTC])
+        stored_as_sent(store, exchange, program, [BTC])
         assert "Traceback" not in program.log
 
 
@@ -221,13 +227,12 @@ async def test_no_symbol_exists(tmp_path: Path) -> None:
             assert f"the exchange knows no contract {symbol}" in program.log
 
 
-async def test_too_many_errors_stop_one_symbol(tmp_path: Path) -> None:
+async def test_too_many_errors_stop_one_symbol(store: Store, tmp_path: Path) -> None:
     """What a stopped symbol had is stored and counted; the other symbol goes on."""
-    store = Embedded(tmp_path)
     (tmp_path / "settings.ini").write_text(f"[{BTC}]\nmax_errors = 1\n")
     async with (
         open_exchange() as exchange,
-        running(tmp_path, BTC, ETH, "--url", exchange.url) as program,
+        running(tmp_path, BTC, ETH, "--url", exchange.url, "--store", store.url) as program,
     ):
         for symbol in (BTC, ETH):
             await exchange.subscribed(symbol)
