@@ -53,7 +53,13 @@ Pages: TypeAlias = Callable[[str], Awaitable[Response | None]]
 """Returns what there is at a path; None for nothing."""
 
 
-async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local: bool) -> None:
+async def serve(
+    listeners: Sequence[trio.SocketListener],
+    pages: Pages,
+    *,
+    local: bool,
+    patience: float = PATIENCE,
+) -> None:
     """Answer until cancelled; the listeners are closed at the end.
 
     If `local`, to this machine's own names only, so that no site that a browser here looks at can
@@ -81,7 +87,7 @@ async def serve(listeners: Sequence[trio.SocketListener], pages: Pages, *, local
 
     async def handle(stream: trio.SocketStream) -> None:
         try:
-            with trio.move_on_after(PATIENCE):
+            with trio.move_on_after(patience):
                 if (head := await request(stream)) is None:
                     return
                 answer, with_body = await answered(head)

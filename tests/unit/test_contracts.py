@@ -15,10 +15,17 @@ import trio.testing
 import trustme
 
 from mexc_trio.exchange import contracts as contracts_module
-from mexc_trio.exchange import rest as rest_module
 from mexc_trio.exchange import terms as terms_module
 from mexc_trio.exchange.contracts import contracts_of, list_contracts
-from mexc_trio.exchange.rest import Client, RestError, open_client
+from mexc_trio.exchange.rest import (
+    MOST_BYTES,
+    REQUEST_INTERVAL,
+    TIMEOUT,
+    Client,
+    RequestLimits,
+    RestError,
+    open_client,
+)
 from mexc_trio.exchange.terms import ask_terms
 from tests.support.running import DEADLINE
 from tests.support.secure import behind_tls
@@ -196,35 +203,32 @@ async def test_addresses_where_nobody_answers(rest: Rest, url: str) -> None:
             await contracts_of(client)
 
 
-async def test_slow_answer_is_not_waited_for(
-    rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_answer_is_not_waited_for(rest: Rest) -> None:
     """The bound is on the whole request."""
-    monkeypatch.setattr(rest_module, "TIMEOUT", 0.1)
     rest.delay = 60
-    with trio.fail_after(DEADLINE), pytest.raises(RestError, match=r"did not answer within 0.1 s"):
-        await contracts_of(client)
+    async with open_client(rest.url, limits=RequestLimits(0.1, MOST_BYTES)) as client:
+        with (
+            trio.fail_after(DEADLINE),
+            pytest.raises(RestError, match=r"did not answer within 0.1 s"),
+        ):
+            await contracts_of(client)
 
 
-async def test_answer_without_an_end_is_left(
-    rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_answer_without_an_end_is_left(rest: Rest) -> None:
     """Memory is bounded, and the connection closed at once."""
-    monkeypatch.setattr(rest_module, "MOST_BYTES", 2**20)
     rest.trouble = "endless"
-    with pytest.raises(RestError, match="an answer of more than 1 MiB"):
-        await contracts_of(client)
+    async with open_client(rest.url, limits=RequestLimits(TIMEOUT, 2**20)) as client:
+        with pytest.raises(RestError, match="an answer of more than 1 MiB"):
+            await contracts_of(client)
 
 
-async def test_packed_answer_is_bounded_unpacked(
-    exchange: Exchange, rest: Rest, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_packed_answer_is_bounded_unpacked(exchange: Exchange, rest: Rest) -> None:
     """A small answer must not unpack to a huge one."""
-    monkeypatch.setattr(rest_module, "MOST_BYTES", 2**20)
     for symbol in believable(1200):
         exchange.list_contract(symbol)
-    with pytest.raises(RestError, match="an answer of more than 1 MiB"):
-        await contracts_of(client)
+    async with open_client(rest.url, limits=RequestLimits(TIMEOUT, 2**20)) as client:
+        with pytest.raises(RestError, match="an answer of more than 1 MiB"):
+            await contracts_of(client)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ async def test_requests_keep_their_pace(rest: Rest) -> None:
     times = [time for time, _ in rest.requests]
     assert len(times) == 4
     # Each leaves at its time and may arrive a little later.
-    assert times[-1] - times[0] > 3 * rest_module.REQUEST_INTERVAL - 0.1
+    assert times[-1] - times[0] > 3 * REQUEST_INTERVAL - 0.1
 
 
 async def test_entries_that_are_not_understood_are_left_out(

@@ -18,10 +18,18 @@ from mexc_trio import channels
 from mexc_trio.clickhouse.insert_counters import Outcome
 from mexc_trio.errors import Loss, StoreRejected
 from mexc_trio.exchange.messages import Data
-from mexc_trio.metrics import answer, page, server
+from mexc_trio.metrics import answer, page
 from mexc_trio.metrics.answer import NAMED, readiness
 from mexc_trio.metrics.page import render
-from mexc_trio.metrics.server import AT_ONCE, LONGEST_HEAD, WAITING, Response, serve
+from mexc_trio.metrics.server import (
+    AT_ONCE,
+    LONGEST_HEAD,
+    PATIENCE,
+    WAITING,
+    Pages,
+    Response,
+    serve,
+)
 from mexc_trio.metrics.snapshot import Snapshot, SymbolState, take_snapshot
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Cause, Row
@@ -193,10 +201,17 @@ async def pages(path: str) -> Response | None:
 @pytest.fixture
 async def listener(nursery: trio.Nursery) -> AsyncIterator[trio.SocketListener]:
     """Serve it on loopback."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    nursery.start_soon(lambda: serve(listeners, pages, local=True))
-    yield listeners[0]
+    yield await serving(nursery)
     nursery.cancel_scope.cancel()
+
+
+async def serving(
+    nursery: trio.Nursery, patience: float = PATIENCE, shown: Pages = pages
+) -> trio.SocketListener:
+    """Serve pages on loopback from here on."""
+    (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(lambda: serve(listeners, shown, local=True, patience=patience))
+    return listener
 
 
 async def ask(listener: trio.SocketListener, request: bytes) -> bytes:
@@ -235,11 +250,9 @@ async def test_requests(
     assert body is None or said == body
 
 
-async def test_requests_that_hang_are_let_go(
-    listener: trio.SocketListener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_requests_that_hang_are_let_go(nursery: trio.Nursery) -> None:
     """Whoever says nothing costs nobody else an answer, and is closed after a while."""
-    monkeypatch.setattr(server, "PATIENCE", 600)
+    listener = await serving(nursery, patience=600)
     async with AsyncExitStack() as open_:
         hanging = []
         for _ in range(2 * WAITING):
@@ -249,9 +262,9 @@ async def test_requests_that_hang_are_let_go(
         with trio.fail_after(60):
             assert b"here" in await ask(listener, b"GET /page HTTP/1.1\r\n\r\n")
             await until_closed(hanging[0])
-    monkeypatch.setattr(server, "PATIENCE", 0.1)
-    async with await open_stream_to_socket_listener(listener) as stream:
+    async with await open_stream_to_socket_listener(await serving(nursery, 0.1)) as stream:
         await until_closed(stream)
+    nursery.cancel_scope.cancel()
 
 
 async def until_closed(stream: trio.SocketStream) -> None:
@@ -267,8 +280,7 @@ async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) ->
         await trio.sleep_forever()
         raise AssertionError
 
-    (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    nursery.start_soon(lambda: serve(listeners, endless, local=True))
+    listener = await serving(nursery, shown=endless)
     head = b"GET /page HTTP/1.1\r\n\r\n"
     async with AsyncExitStack() as open_:
         for _ in range(AT_ONCE):
@@ -279,17 +291,13 @@ async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) ->
     nursery.cancel_scope.cancel()
 
 
-async def test_who_takes_no_answer_keeps_nobody_from_his(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_takes_no_answer_keeps_nobody_from_his(nursery: trio.Nursery) -> None:
     """A large page does not fit between two programs; whoever leaves it there is let go."""
-    monkeypatch.setattr(server, "PATIENCE", 600)
 
     async def large(path: str) -> Response | None:
         return Response(bytes(16 << 20) if path == "/large" else b"here")
 
-    (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    nursery.start_soon(lambda: serve(listeners, large, local=True))
+    listener = await serving(nursery, 600, large)
     async with AsyncExitStack() as open_:
         hanging = []
         for _ in range(AT_ONCE + 4):
