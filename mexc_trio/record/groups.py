@@ -129,8 +129,9 @@ class Group:
         if (lines := recording.lines_of(collector)) is not None:
             feeds = replacements_of(lines)
         else:
-            parts = settings.lines, settings.ping_interval, recording.deals
-            lines, new = new_lines(collector, *parts)
+            lines, new = new_lines(
+                collector, settings.lines, settings.ping_interval, recording.deals
+            )
             feeds = [*new]
             recording.lines[collector.symbol] = lines
             assert self._everybody is not None  # noqa: S101 - the group runs

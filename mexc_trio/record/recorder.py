@@ -183,8 +183,10 @@ async def _run(
                     following = partial(follow, recording, discovery, begin)
                     nursery.start_soon(supervise, "list of contracts", following)
                 if file is not None:
-                    parts = discovery, file, groups, begin, partial(_make_views, recording, nursery)
-                    changing = partial(follow_settings, recording, *parts)
+                    make_views = partial(_make_views, recording, nursery)
+                    changing = partial(
+                        follow_settings, recording, discovery, file, groups, begin, make_views
+                    )
                     nursery.start_soon(supervise, "settings", changing)
 
 

@@ -201,8 +201,8 @@ class Writer:
             self._reconciler.acknowledge(rows)
 
     def _suited_to(self, engine: TableEngine) -> Reconciler:
-        parts = (self.table, self.queue, self.store, self.acknowledged, self.gap)
-        return self._reconciled_by[engine](*parts)
+        kind = self._reconciled_by[engine]
+        return kind(self.table, self.queue, self.store, self.acknowledged, self.gap)
 
     def _audit_later(self, seconds: float = 0.0) -> None:
         among_all = self.store.writers / AUDITS_PER_SECOND
