@@ -55,7 +55,7 @@ def write_held(path: Path, text: str) -> int:
     """
     new = path.with_name(f"{path.name}.new")
     write_own(new, text)
-    fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(new, os.O_RDWR | os.O_CLOEXEC)  # NFS locks nothing for others that is only read
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         new.replace(path)
