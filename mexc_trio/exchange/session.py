@@ -113,7 +113,7 @@ class _Session:
     _known: int = attrs.field(default=0, init=False)
     # The feeds that are to be heard. One that was stopped while others share the connection stays
     # among those of the subscriptions: what is on the way belongs to it and to nobody else.
-    _live: dict[str, Feed] = attrs.field(factory=dict, init=False)
+    _wanted: dict[str, Feed] = attrs.field(factory=dict, init=False)
     # The scope of the heartbeat. Its deadline is when the first unanswered ping has been so for
     # too long.
     _pong_due: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -128,7 +128,7 @@ class _Session:
         new = self._all[self._known :]
         self._known += len(new)
         for feed in new:
-            self._live[feed.symbol] = feed
+            self._wanted[feed.symbol] = feed
             self._subscriptions.take_in(feed)
         return new
 
@@ -155,7 +155,7 @@ class _Session:
                 reason = f"the clock jumped by {slept:.0f} s, as after a suspend"
                 raise ExchangeError(reason, Loss.CLOCK_JUMPED)
             await self._leave_the_stopped()
-            for feed in [*self._live.values()]:
+            for feed in [*self._wanted.values()]:
                 await self._subscriptions.keep_up(feed)
             for feed in self._new():
                 self._nursery.start_soon(self._subscriptions.join, feed)
@@ -193,7 +193,7 @@ class _Session:
 
     def _astray(self, frame: bytes, message: Data, received: int) -> None:
         """Give somebody a push that names none of our symbols: nothing is thrown away."""
-        feeds = self._live or self._subscriptions.feeds
+        feeds = self._wanted or self._subscriptions.feeds
         first = next(iter(feeds.values()))
         if message.symbol:  # of a contract that nobody asked for: nothing of ours is missing
             first.data(_dead(message, dead_letter(frame, message.symbol, received, ())))
@@ -227,16 +227,16 @@ class _Session:
                 next(iter(self._subscriptions.feeds.values())).skipped()
 
     async def _leave_the_stopped(self) -> None:
-        for symbol, feed in list(self._live.items()):
+        for symbol, feed in list(self._wanted.items()):
             if feed.stopped:
-                del self._live[symbol]
+                del self._wanted[symbol]
                 for channel in [*feed.liveness]:
                     await self._socket.send_message(unsubscribe(symbol, channel))
 
     def _answer_silence(self) -> ExchangeError | None:
         """Subscribe again to what has gone silent; return why to give up if that did not help."""
         now, why = trio.current_time(), None
-        for symbol, feed in list(self._live.items()):
+        for symbol, feed in list(self._wanted.items()):
             for channel, liveness in feed.liveness.items():
                 if liveness.give_up(now):
                     why = why or ExchangeError(

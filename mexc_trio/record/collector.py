@@ -86,9 +86,9 @@ class Collector:
     _refusals: RepeatedEvent = attrs.field(factory=RepeatedEvent, init=False)
     _refused_at: float = attrs.field(default=-math.inf, init=False)
     # Until then no more is said of dead letters.
-    _silent_until: float = attrs.field(default=-math.inf, init=False)
+    _quiet_until: float = attrs.field(default=-math.inf, init=False)
     # Until then its messages are not taken, because the last one broke the program.
-    _deaf_until: float = attrs.field(default=0.0, init=False)
+    _ignored_until: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.liveness = {channel: Liveness(channel) for channel in self.settings.channels}
@@ -128,7 +128,7 @@ class Collector:
 
     def data(self, message: Data, until: int = LATEST) -> None:
         """Put the rows of a frame in the journal; `until` is what `Ledger.received` says."""
-        if self.stopped or (self._deaf_until and trio.current_time() < self._deaf_until):
+        if self.stopped or (self._ignored_until and trio.current_time() < self._ignored_until):
             return
         try:
             rows, channel = message.rows, message.channel
@@ -149,15 +149,15 @@ class Collector:
     def _say_unreadable(self, message: Data) -> None:
         self.dead += message.dead
         now = trio.current_time()
-        if now >= self._silent_until:
-            self._silent_until = now + DEAD_LETTER_PAUSE
+        if now >= self._quiet_until:
+            self._quiet_until = now + DEAD_LETTER_PAUSE
             text = "%s: cannot be read, kept as a dead letter (%d in this run): %s"
             log.warning(text, self.symbol, self.dead, one_line(message.rows[-1].m, 200))
 
     def failed(self, error: Exception) -> None:
         """Hear nothing for a while: a message has met with an error of this program."""
         pause = self._pauses.next()
-        self._deaf_until = trio.current_time() + pause
+        self._ignored_until = trio.current_time() + pause
         text = "%s: an error of this program; not heard for %.0f s"
         log.error(text, self.symbol, pause, exc_info=error)
         self.broken(error)
