@@ -49,7 +49,7 @@ class LineSource:
     @property
     def reach(self) -> int:
         """The exchange's time before which the connection brings nothing more; 0 is unknown."""
-        return max(self.clock, self.heard.ts)
+        return max(self.clock, self.heard.reach)
 
 
 @attrs.define(eq=False)

@@ -352,6 +352,19 @@ def test_other_symbols_show_until_when_a_connection_lived() -> None:
     assert merger.missed == []
 
 
+def test_other_symbols_may_be_ahead_by_a_second() -> None:
+    """A pong overtakes what the exchange has yet to send of the symbol, which is lost, and told."""
+    merger, (a,) = lines(1)
+    merger.take(a, ticker(10), 0.0)
+    a.heard.note(START + 5500, 5.5)
+    b = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(b, channel, START + 5000)
+    merger.lost(a)
+    assert {one.channel for one in merger.missed} == set(CHANNELS)
+    assert Missed("ticker", START + 10, None) in merger.missed
+
+
 def test_one_wrong_time_does_not_say_until_when_a_connection_lived() -> None:
     """Neither far ahead nor far back, at whatever time of day the first one was."""
     heard = Heard()
@@ -541,7 +554,7 @@ def tell(
     for when, kind, session, at in sorted(all_of_it, key=lambda one: (one[0], one[1])):
         taken: Sequence[Data] = ()
         if kind == 0:
-            opened[session] = merger.join()
+            opened[session] = merger.join(heard=Heard(lag=0))
         source = opened[session]
         if kind == 1:
             ts = START + session.begins if session.is_dated else 0
