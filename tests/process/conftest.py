@@ -9,6 +9,7 @@ import pytest
 
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from tests.support.faults import TABLE, make_tables
+from tests.support.running import Embedded, Served, Store
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 
@@ -74,6 +75,16 @@ def kept(kept_engines: Kept, tmp_path: Path) -> Callable[[str], Path]:
 def kept_data(kept: Callable[[str], Path]) -> Path:
     """Lend one as `tmp_path / "data"`."""
     return kept("data")
+
+
+@pytest.fixture(params=["embedded", "server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Lend each of the two stores, empty and ready for BTC_USDT and ETH_USDT."""
+    if request.param == "embedded":
+        return Embedded(tmp_path)
+    served = Served(request.getfixturevalue("clickhouse_server"))
+    served.create("btc", "eth")
+    return served
 
 
 @pytest.fixture(params=["embedded", "server"])

@@ -147,18 +147,14 @@ def test_recording_goes_on_in_the_other_engine(tmp_path: Path) -> None:
     instants = random.Random(1)
     with recording(tmp_path, linger="0") as (exchange, recorder):
         for engine in ("mergetree", "stripelog", "mergetree"):
-            exchange.look()
-            recorder.start()
-            exchange.sends()
+            exchange.feed(recorder)
             recorder.stores(200)
             recorder.run_for(instants.uniform(0, 0.3))
             recorder.kill()
             where = ["--engine", engine, "--store", str(recorder.state)]
             assert main(["convert", "BTC_USDT", *where]) == 0
             recorder.engine = engine
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.stores(200)
         recorder.catches_up()
         recorder.stop()

@@ -20,6 +20,7 @@ from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
 from tests.support.running import (
     DEADLINE,
+    OLD_MARKET,
     Embedded,
     Program,
     Served,
@@ -34,17 +35,6 @@ from tools.market import CHANNELS, ODDITIES
 
 BTC, ETH = "BTC_USDT", "ETH_USDT"
 STOPPING_SECONDS = 30.0
-
-
-@pytest.fixture(params=["embedded", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Lend each of the two stores, empty and ready for BTC_USDT and ETH_USDT."""
-    if request.param == "embedded":
-        return Embedded(tmp_path)
-    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
-    served = Served(server)
-    served.create("btc", "eth")
-    return served
 
 
 def stored_as_sent(
@@ -463,10 +453,7 @@ async def test_optional_channels_and_a_table_without_room(tmp_path: Path) -> Non
     settings = Settings(store=EmbeddedTarget(tmp_path / "mexc-data"))
     made = open_store(settings)
     prepare(made, [market_table("eth"), GAPS])
-    made.query(
-        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
-        "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-    )
+    made.query(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
     made.close()
 
     async def record(*expected: str) -> Program:

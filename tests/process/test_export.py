@@ -36,7 +36,7 @@ from mexc_trio.export.hftbacktest import (
     TRADE_EVENT,
 )
 from mexc_trio.export.part import ExportedDays
-from tests.support.running import DEADLINE, environment, running
+from tests.support.running import DEADLINE, OLD_MARKET, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
 from tools.market import Row
@@ -1051,10 +1051,7 @@ def test_a_server_that_goes_away(
 ) -> None:
     """From a real server: its rows; and when it is killed in the middle, one line and no file."""
     with ClickHouseServer() as server:
-        server.execute(
-            "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
-            "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-        )
+        server.execute(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
         rows = days_of_deals(3)
         server.execute("INSERT INTO mexc_data.btc VALUES", rows)
         command = ["export", "BTC_USDT", "--store", server.url, "--kind", "raw", "--out"]

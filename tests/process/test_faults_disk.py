@@ -45,9 +45,7 @@ def test_disk_that_is_nearly_full(kind: str, tmp_path: Path, server: ClickHouseS
         # All that was received could still be written, within the bound of a stop.
         assert recorder.backlog() == 0 or "rows are not yet in" in recorder.said()
         ballast.unlink()
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.stores()
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, target))
@@ -72,9 +70,7 @@ def test_disk_that_is_quite_full(kind: str, tmp_path: Path, server: ClickHouseSe
     ):
         fulls = repetitions(2)
         for _ in range(fulls):
-            exchange.look()
-            recorder.start()
-            exchange.sends()
+            exchange.feed(recorder)
             recorder.run_for(instants.uniform(0.2, 1))
             ballast = fill(state, instants.choice((0, 4096, 65536, 300_000)))
             assert recorder.wait() == 1
@@ -84,9 +80,7 @@ def test_disk_that_is_quite_full(kind: str, tmp_path: Path, server: ClickHouseSe
             assert "the disk is full" in said or "no space" in said.lower(), said
             ballast.unlink()
             TALLY.fault("disk full")
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.catches_up()
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, target))
@@ -111,9 +105,7 @@ def test_journal_damaged_between_two_runs(
     with recording(tmp_path, server) as (exchange, recorder):
         times = repetitions(3 if how == "overwritten" else 1)
         for _ in range(times):
-            exchange.look()
-            recorder.start()
-            exchange.sends()
+            exchange.feed(recorder)
             recorder.stores(300)
             # A stop folds the WAL into the file, so that the damage hits what counts.
             recorder.stop()
@@ -128,9 +120,7 @@ def test_journal_damaged_between_two_runs(
             else:
                 path.unlink()
             TALLY.fault(f"journal {how}")
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.stores(300)
         recorder.stop()
         table = stored(recorder, server)
@@ -156,9 +146,7 @@ def test_journal_removed_while_recording(tmp_path: Path, server: ClickHouseServe
             path.unlink()
         assert recorder.wait() == 1
         assert "was removed or replaced while in use" in recorder.said().splitlines()[-1]
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.stores(100)
         recorder.stop()
         found = compare(exchange.connections(), stored(recorder, server))
@@ -174,9 +162,7 @@ def test_journal_damaged_while_recording(tmp_path: Path, server: ClickHouseServe
     instants = chance("journal-running")
     with recording(tmp_path, server) as (exchange, recorder):
         for _ in range(repetitions(2)):
-            exchange.look()
-            recorder.start()
-            exchange.sends()
+            exchange.feed(recorder)
             recorder.stores(300)
             path = recorder.journal
             for _ in range(5):
@@ -185,9 +171,7 @@ def test_journal_damaged_while_recording(tmp_path: Path, server: ClickHouseServe
             if recorder.run_for(1):
                 recorder.kill()
             TALLY.fault("journal overwritten while recording")
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.stores(300)
         recorder.stop()
         assert "Traceback" not in recorder.said()

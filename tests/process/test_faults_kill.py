@@ -59,9 +59,7 @@ def test_kill_9_during_heavy_traffic(
             recorder.kill()
             if rows := recorder.journaled():
                 journaled.append(hash(rows[-1]))
-        exchange.look()
-        recorder.start()
-        exchange.sends()
+        exchange.feed(recorder)
         recorder.catches_up()  # a crowded machine leaves more than a stop has time for
         recorder.stop()
         table = stored(recorder, server)

@@ -77,9 +77,7 @@ def test_power_loss(
             noticed = Notices(recorder)
             started = time.monotonic()
             for number in range(repetitions(losses)):
-                exchange.look()
-                recorder.start()
-                exchange.sends()
+                exchange.feed(recorder)
                 noticed.wait()
                 # Without a new row, the end of the data may be of an INSERT that was cut off with
                 # the index: nobody reads it, so what becomes of it is not noticed either.
@@ -155,9 +153,7 @@ def test_what_the_journal_no_longer_has_is_a_gap(
             sizes: list[int] = []
             data = files(recorder, server) / "data.bin"
             for removes in (False, True):
-                exchange.look()
-                recorder.start()
-                exchange.sends()
+                exchange.feed(recorder)
                 recorder.stores(100)
                 # The first INSERT may have a second's rows where the start was slow, and is to be
                 # in the half that stays.

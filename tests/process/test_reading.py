@@ -23,7 +23,7 @@ from mexc_trio.locks import hold_file
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, ServerTarget, parse_store
-from tests.support.running import DEADLINE
+from tests.support.running import DEADLINE, OLD_MARKET
 from tools.clickhouse import ClickHouseServer
 
 T = TypeVar("T")
@@ -137,10 +137,7 @@ async def test_the_same_from_a_recorder_and_from_nobody(directory: Path) -> None
 async def test_the_same_from_a_server(directory: Path, clickhouse_server: ClickHouseServer) -> None:
     """Moving from a directory to a server changes no answer: no value, no type, no byte."""
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
-    clickhouse_server.execute(
-        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
-        "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-    )
+    clickhouse_server.execute(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
     clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
     with open_reader(at(directory)) as reader:
         embedded = everything(reader)

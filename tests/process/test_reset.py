@@ -39,16 +39,6 @@ async def record(exchange: Exchange, directory: Path, store: str) -> None:
         assert "ERROR" not in program.log, program.log
 
 
-@pytest.fixture(params=["embedded", "server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Lend both stores in turn."""
-    if request.param == "embedded":
-        return Embedded(tmp_path)
-    served = Served(request.getfixturevalue("clickhouse_server"))
-    served.create("btc", "eth")
-    return served
-
-
 async def test_a_symbol_begins_anew_and_the_others_go_on(tmp_path: Path, store: Store) -> None:
     """Its table is empty in the next run, which takes it neither for lost nor for another's."""
     async with open_exchange() as exchange:

@@ -17,16 +17,8 @@ from mexc_trio.operate.setup import setup
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.symbols import EXACT_VIEWS, VIEWS
+from tests.support.running import OLD_LEDGER, OLD_MARKET
 from tools.clickhouse import ClickHouseServer
-
-MARKET = (
-    "(ts DateTime64(3), mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) "
-    "ENGINE = StripeLog"
-)
-LEDGER = (
-    "(symbol String, channel String, `from` DateTime64(3), `to` DateTime64(3), cause String, "
-    "detail String, version_before UInt64, version_after UInt64) ENGINE = StripeLog"
-)
 
 
 def embedded(directory: Path, **more: Any) -> Settings:
@@ -57,8 +49,8 @@ def server() -> Iterator[ClickHouseServer]:
 
 def with_tables(server: ClickHouseServer) -> Settings:
     """Make the tables that a server without DateTime64 can have; return its settings."""
-    server.execute(f"CREATE TABLE mexc_data.btc {MARKET}")
-    server.execute(f"CREATE TABLE mexc_data.gaps {LEDGER}")
+    server.execute(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
+    server.execute(f"CREATE TABLE mexc_data.gaps {OLD_LEDGER}")
     return Settings(store=parse_store(server.url))
 
 
@@ -168,8 +160,8 @@ def test_a_server_with_tables(
 ) -> None:
     """Tables that are there are used as they are."""
     clickhouse_server.execute("CREATE DATABASE IF NOT EXISTS setup_there")
-    clickhouse_server.execute(f"CREATE TABLE IF NOT EXISTS setup_there.btc {MARKET}")
-    clickhouse_server.execute(f"CREATE TABLE IF NOT EXISTS setup_there.gaps {LEDGER}")
+    clickhouse_server.execute(f"CREATE TABLE IF NOT EXISTS setup_there.btc {OLD_MARKET}")
+    clickhouse_server.execute(f"CREATE TABLE IF NOT EXISTS setup_there.gaps {OLD_LEDGER}")
     url = clickhouse_server.url.replace("/mexc_data", "/setup_there")
     assert run(Settings(store=parse_store(url)), "BTC_USDT") == 0
     address = f"ClickHouse at 127.0.0.1:{clickhouse_server.tcp_port}"

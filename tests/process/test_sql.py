@@ -18,7 +18,7 @@ from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import prepare, qualified
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from tests.support import running
-from tests.support.running import DEADLINE, environment
+from tests.support.running import DEADLINE, OLD_MARKET, environment
 from tools.clickhouse import ClickHouseServer
 
 ROWS = [(1_767_225_600_000 + n, "d", f"{n}.50|{n}|1") for n in range(3)]
@@ -63,10 +63,7 @@ def sql(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]
 def test_output(closed: Path, clickhouse_server: ClickHouseServer) -> None:
     """Tab-separated into a pipe, any format on request, the same from either store."""
     clickhouse_server.execute("DROP TABLE IF EXISTS mexc_data.btc")
-    clickhouse_server.execute(
-        "CREATE TABLE mexc_data.btc (ts DateTime64(3), "
-        "mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) ENGINE = StripeLog"
-    )
+    clickhouse_server.execute(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
     clickhouse_server.execute("INSERT INTO mexc_data.btc VALUES", ROWS)
     for store in ("mexc-data", clickhouse_server.url):
         done = sql(closed, SELECT, "--store", store)

@@ -26,21 +26,13 @@ from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts
 from mexc_trio.verify.verdict import report
 from mexc_trio.verify.verify import gather, verify
+from tests.support.running import OLD_LEDGER, OLD_MARKET
 from tools.clickhouse import PASSWORD as SECRET
 from tools.clickhouse import ClickHouseServer
 
 START = 1_700_000_000_000
 BLOCK, BLOCKS = 50, 40
 ROWS = BLOCK * BLOCKS
-
-MARKET = (
-    "(ts DateTime64(3), mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) "
-    "ENGINE = StripeLog"
-)
-LEDGER = (
-    "(symbol String, channel String, `from` DateTime64(3), `to` DateTime64(3), cause String, "
-    "detail String, version_before UInt64, version_after UInt64) ENGINE = StripeLog"
-)
 
 
 def block(number: int) -> list[Row]:
@@ -460,8 +452,8 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.fixture
 def server(emptied_server: ClickHouseServer) -> ClickHouseServer:
     """Lend a server with tables like the embedded store's, as old ones can have."""
-    emptied_server.execute(f"CREATE TABLE mexc_data.btc {MARKET}")
-    emptied_server.execute(f"CREATE TABLE mexc_data.gaps {LEDGER}")
+    emptied_server.execute(f"CREATE TABLE mexc_data.btc {OLD_MARKET}")
+    emptied_server.execute(f"CREATE TABLE mexc_data.gaps {OLD_LEDGER}")
     return emptied_server
 
 

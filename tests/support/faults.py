@@ -164,6 +164,12 @@ class Exchange:
             "rows are sent", lambda: self.log.exists() and self.log.stat().st_size > self._seen
         )
 
+    def feed(self, recorder: "Recorder") -> None:
+        """Start a recorder, and wait until something was sent to it."""
+        self.look()
+        recorder.start()
+        self.sends()
+
     def connections(self, symbol: str = SYMBOL) -> list[list[Sent]]:
         """Return what was sent for a symbol, one list a connection, in order."""
         found: dict[int, list[Sent]] = {}

@@ -31,6 +31,15 @@ ROOT: Final = Path(__file__).parents[2]
 BTC: Final = "BTC_USDT"
 DEADLINE: Final = 300.0
 """Seconds after which a test gives up waiting, on a slow machine where others work as well."""
+OLD_MARKET: Final = (
+    "(ts DateTime64(3), mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String) "
+    "ENGINE = StripeLog"
+)
+OLD_LEDGER: Final = (
+    "(symbol String, channel String, `from` DateTime64(3), `to` DateTime64(3), cause String, "
+    "detail String, version_before UInt64, version_after UInt64) ENGINE = StripeLog"
+)
+"""The tables of a symbol and of gaps as they were before channels on request, and fillings."""
 
 
 def environment(**variables: str) -> dict[str, str]:

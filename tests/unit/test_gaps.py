@@ -2,7 +2,8 @@
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,13 @@ class Recorder:
         return [Gap(*row) for row in rows_of(self.gaps)]  # type: ignore[arg-type]
 
 
+@contextmanager
+def recorder_at(path: Path, *, fills: bool = False) -> Iterator[Recorder]:
+    """Open a journal for one run."""
+    with open_journal(path) as journal:
+        yield Recorder(journal, fills=fills)
+
+
 def rows_of(queue: Queue) -> list[RowTuple]:
     """Return all rows of a queue that was never acknowledged."""
     return queue.head(10**9)
@@ -97,8 +105,7 @@ def gap(
 
 async def test_a_gap_lies_between_two_rows_of_its_channel(journal_path: Path) -> None:
     """Each channel has its own last row and its own first one, depth the books' versions, too."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10, 11)
         recorder.frame("ticker", 12)
         recorder.frame("depth", 13, version=100)
@@ -120,8 +127,7 @@ async def test_a_first_start_has_no_gap_but_a_failing_one_has(
     journal_path: Path, clocks: Clocks
 ) -> None:
     """Nothing was missed before anybody listened; from then on it was."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", NOW + 5)
         assert recorder.written == []
@@ -140,8 +146,7 @@ async def test_a_first_start_before_the_clock_is_set(
     It may never have been set, be weeks behind, or be ahead; before the first row or after it.
     """
     clocks.wall = wall
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
         clocks.steady += 60_000
         recorder.frame("ticker", NOW + 5)
@@ -158,8 +163,7 @@ async def test_an_impossible_time_neither_begins_nor_ends_a_gap(
     journal_path: Path, impossible: int
 ) -> None:
     """A deal of 1970 or 2286: the row is kept as it came, and our own clock bounds the gap."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
         recorder.frame("deal", impossible)
@@ -172,8 +176,7 @@ async def test_an_impossible_time_neither_begins_nor_ends_a_gap(
 
 async def test_a_gap_that_is_open_keeps_its_first_cause(journal_path: Path) -> None:
     """A connection that fails ten times in a row leaves one gap and not ten."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.ledger.lost(Cause.CHANNEL_SILENT, "why", "deal")
         for _ in range(10):
@@ -184,8 +187,7 @@ async def test_a_gap_that_is_open_keeps_its_first_cause(journal_path: Path) -> N
 
 async def test_one_silent_channel_is_one_gap(journal_path: Path) -> None:
     """The others were heard all the time."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         for channel in CHANNELS:
             recorder.frame(channel, 10)
         recorder.ledger.lost(Cause.CHANNEL_SILENT, "why", "depth")
@@ -199,8 +201,7 @@ async def test_a_pause_that_nobody_has_told_of_is_a_gap_if_it_is_too_long(
 ) -> None:
     """By the rule that `verify` has, whatever lines and connections were like meanwhile."""
     least = int(PATIENCE["ticker"] * RECORDER)
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 1000)
         recorder.frame("ticker", 1000 + least)
         recorder.frame("ticker", 0, 9 * 10**12)  # neither can be, and so they end no silence
@@ -220,8 +221,7 @@ async def test_a_channel_that_is_recorded_again_has_a_gap_since_it_was_left(
     journal_path: Path,
 ) -> None:
     """Whether that is done by a reload or a restart; one that is new has none."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("ticker", 10)
         recorder.frame("depth", 11, version=7)
         recorder.ledger.record_channels(["deal", "ticker"])
@@ -238,8 +238,7 @@ async def test_a_channel_that_is_recorded_again_has_a_gap_since_it_was_left(
         ledger = Ledger("BTC_USDT", queue, journal.queue("gaps"), ["deal"])
         message = Data("BTC_USDT", "deal", [Row(full(90), "d", "90")])
         queue.append(message.rows, 0, ledger.received(message))
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("ticker", 100)
         assert recorder.written[-1] == gap("ticker", 10, 100, Cause.PROGRAM_STOPPED)
@@ -252,8 +251,7 @@ async def test_dead_letters_are_gaps_of_the_channels_they_may_have_been_for(
     journal_path: Path,
 ) -> None:
     """One gap for errors in a row; a dead letter that missed nothing is none."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         for channel in CHANNELS:
             recorder.frame(channel, 10)
         recorder.frame(None, dead=1)
@@ -275,8 +273,7 @@ async def test_dead_letters_are_gaps_of_the_channels_they_may_have_been_for(
 
 async def test_a_bad_deal_among_good_ones_may_be_older_than_they_are(journal_path: Path) -> None:
     """So its gap begins before its frame, and ends with the next one."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.frame("deal", 20, 25, dead=1, missed=["deal"])
         recorder.frame("deal", 30)
@@ -287,8 +284,7 @@ async def test_an_unreadable_frame_on_a_shared_connection_is_everybodys_gap(
     journal_path: Path,
 ) -> None:
     """The dead letter is in another symbol's table, and the ledger says so."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.ledger.unreadable()
         recorder.frame("deal", 20)
@@ -299,8 +295,7 @@ async def test_an_unreadable_frame_on_a_shared_connection_is_everybodys_gap(
 
 async def test_a_gap_never_ends_before_it_begins(journal_path: Path) -> None:
     """The exchange may greet a new connection with a book older than the last one."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("depth", 100, version=7)
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why")
         recorder.frame("depth", 90, version=6)
@@ -313,8 +308,7 @@ async def test_a_gap_never_ends_before_it_begins(journal_path: Path) -> None:
 
 async def test_a_symbol_that_stops_writes_its_end(journal_path: Path) -> None:
     """No row will come to close the gap, so it is closed by the time of the stop, and once."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.frame("depth", 11, version=4)
         recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "why")
@@ -328,14 +322,12 @@ async def test_a_symbol_that_stops_writes_its_end(journal_path: Path) -> None:
 
 async def test_a_program_that_stops_writes_what_is_open(journal_path: Path) -> None:
     """A gap that nobody would close otherwise, were this the last run; no gap where none is."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.ledger.lost(Cause.CONNECTION_LOST, "why", "deal")
         recorder.ledger.close()
         assert recorder.written == [gap("deal", 10, NOW, Cause.CONNECTION_LOST)]
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 70)
         assert recorder.written[-1] == gap("deal", 10, 70, Cause.PROGRAM_STOPPED)
@@ -343,12 +335,10 @@ async def test_a_program_that_stops_writes_what_is_open(journal_path: Path) -> N
 
 async def test_the_next_start_writes_the_gap_since_the_last_row(journal_path: Path) -> None:
     """From what the journal remembers; a channel that never had a row since the last of any."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("ticker", 10)
         recorder.frame("depth", 12, version=77)
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         for channel in CHANNELS:
             recorder.frame(channel, 50, version=90)
@@ -515,8 +505,7 @@ def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path)
 
 def test_of_an_uncertain_time_only_deals_that_were_lacking_are_a_gap(journal_path: Path) -> None:
     """They stand behind later ones, and the ledger says why; to have looked is no row."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal, fills=True)
+    with recorder_at(journal_path, fills=True) as recorder:
         recorder.frame("deal", 90, 100, 130, 200)
         recorder.ledger.note_uncertain((full(100), full(130)))
         recorder.ledger.note_uncertain((full(130), full(200)))
@@ -543,8 +532,7 @@ def test_deals_that_were_fetched_in_any_order_shorten_the_pauses_that_are_usual(
     journal_path: Path,
 ) -> None:
     """Those of uncertain time come last, and may be older than those of a gap."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal, fills=True)
+    with recorder_at(journal_path, fills=True) as recorder:
         recorder.frame("deal", 1_000)
         recorder.frame("deal", 201_000)
         recorder.ledger.note_uncertain((full(1_000), full(201_000)))
@@ -567,8 +555,7 @@ def test_a_symbol_that_ends_writes_what_it_holds(journal_path: Path) -> None:
         channels = sorted(gap.channel for gap in recorder.written if gap.detail == "closed")
         assert channels == ["deal", "depth", "ticker"]
         written = len(recorder.written)
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal, fills=True)
+    with recorder_at(journal_path, fills=True) as recorder:
         assert recorder.ledger.pending.gaps == []
         assert len(recorder.written) == written
 
@@ -601,8 +588,7 @@ def test_a_held_gap_outlives_the_program(
             (full(100), full(200)), (full(200), full(400))
         ]  # fmt: skip
         assert all("; filled whole: 1 deal from" in gap.detail for gap in gaps) == fills
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal, fills=True)
+    with recorder_at(journal_path, fills=True) as recorder:
         assert recorder.ledger.pending.gaps == [], "it was filled"
         # The last row is not the newest; the gap since begins at the newest all the same.
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
@@ -647,19 +633,16 @@ def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
     journal_path: Path,
 ) -> None:
     """What was under way on it is lost; the rows of the other that are there do not hide that."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.frame("deal", 90, until=10)
         recorder.frame("deal", 11, until=11)
         recorder.frame("deal", 95, until=11)
         recorder.frame("deal", 12, until=12)
     for _ in range(2):  # told once
-        with open_journal(journal_path) as journal:
-            recorder = Recorder(journal)
+        with recorder_at(journal_path) as recorder:
             recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 200)
         recorder.frame("deal", 210)
@@ -667,8 +650,7 @@ def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
             gap("deal", 12, 95, Cause.PROGRAM_STOPPED, LAGGED),
             gap("deal", 95, 200, Cause.PROGRAM_STOPPED),
         ]
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 300)
         assert recorder.written[2:] == [gap("deal", 210, 300, Cause.PROGRAM_STOPPED)]
@@ -676,13 +658,11 @@ def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
 
 def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
     """The line has brought what it lagged with: the journal knows at once."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.frame("deal", 90, until=10)
         recorder.frame("deal", 91, until=91)
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 200)
         assert recorder.written == [gap("deal", 91, 200, Cause.PROGRAM_STOPPED)]
@@ -690,8 +670,7 @@ def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
 
 def test_a_symbol_that_stops_while_a_line_lags_writes_that(journal_path: Path) -> None:
     """Its successor has other lines, which do not bring it."""
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal)
+    with recorder_at(journal_path) as recorder:
         recorder.frame("deal", 10)
         recorder.frame("deal", 90, until=10)
         recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "why")
@@ -710,8 +689,7 @@ def test_after_a_kill_while_deals_are_asked_for_none_is_stored_twice(journal_pat
             for _ in range(ticks):
                 recorder.frame("ticker", 1000 * second)
         journal.flush()
-    with open_journal(journal_path) as journal:
-        recorder = Recorder(journal, fills=True)
+    with recorder_at(journal_path, fills=True) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 205_000)
         last = [
