@@ -14,7 +14,7 @@ from mexc_trio.exchange.merging import LATE
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.missed import Missed
 from mexc_trio.rows import CHANNELS, Cause, Channel, Row
-from mexc_trio.spans import LATEST
+from mexc_trio.spans import HOUR, LATEST
 
 START = 1_764_000_000_000
 WINDOW = 60.0
@@ -538,6 +538,7 @@ def tell(
     messages: Sequence[Data | None],
     stored_deals: Look = nothing,
     silences: Mapping[Session, tuple[float, Channel]] | None = None,
+    ahead: int = 0,
 ) -> Told:
     """Let it happen; return what comes of it.
 
@@ -545,6 +546,7 @@ def tell(
         sessions: the lines' connections.
         messages: what the exchange sends; None is a message of another symbol.
         silences: when a channel of a connection is taken for silent.
+        ahead: milliseconds by which the clock of the first line is ahead, but for deals.
         stored_deals: is called with the same, and `Merger.deals_until`, whenever deals are stored.
     """
     merger, told = Merger(WINDOW), Told()
@@ -555,16 +557,19 @@ def tell(
         taken: Sequence[Data] = ()
         if kind == 0:
             opened[session] = merger.join(heard=Heard(lag=0))
-        source = opened[session]
+        source, off = opened[session], 0 if session.line else ahead
         if kind == 1:
-            ts = START + session.begins if session.is_dated else 0
+            ts = START + session.begins + off if session.is_dated else 0
             source.heard.note(ts, when)
             for channel in CHANNELS:
                 merger.subscribed(source, channel, ts)
         elif kind == 2:
             if (message := messages[at - 1]) is not None:
+                if off and message.channel != "deal":
+                    rows = [row._replace(ts=row.ts + off) for row in message.rows]
+                    message = msgspec.structs.replace(message, rows=rows)
                 taken = merger.take(source, message, when)
-            source.heard.note(START + at, when)
+            source.heard.note(START + at + off, when)
         elif kind == 3:
             taken = merger.lost(source)
         elif kind == 4 and silences and source in merger.sources:
@@ -619,6 +624,21 @@ def test_any_interleaving_delay_loss_and_reconnect(seed: int, with_ids: bool) ->
     if all(one.is_dated for one in sessions):
         assert not told.without_reason(sessions)
     event("missed" if told.missed else "nothing missed")
+
+
+@given(st.integers(0, 2**32), st.sampled_from([-HOUR, HOUR]))
+@settings(max_examples=100, deadline=None)
+def test_a_line_whose_clock_is_an_hour_off_costs_no_deal(seed: int, ahead: int) -> None:
+    """Nor do books go back, and the loss of all lines is told, though from when may be wrong."""
+    chance = random.Random(seed)
+    sessions = story(chance)
+    kinds = [chance.choice((*CHANNELS, None)) for _ in range(SPAN)]
+    told = tell(sessions, sent(kinds), ahead=ahead)
+    times = [one.rows[0].ts - START for one in told.stored if one.channel == "deal"]
+    assert sorted(times) == [at for at in sorted(heard(sessions)) if kinds[at - 1] == "deal"]
+    versions = [one.version for one in told.stored if one.channel == "depth"]
+    assert versions == sorted(set(versions))
+    assert told.opened.keys() == {*CHANNELS}
 
 
 @given(st.integers(0, 2**32))
