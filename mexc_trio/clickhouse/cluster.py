@@ -2,9 +2,11 @@
 
 A recorder writes to one shard, that of the hosts which `--store` names. Each table is made on all
 shards, empty but on one, so that a Distributed table of the same name in a second database can read
-over all. Nothing is ever written through that: its answers prove nothing.
+over all. Nothing is ever written through that: its answers prove nothing. But they say whether a
+symbol's rows are on another shard already.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -12,17 +14,21 @@ from typing import Any, Final
 
 import attrs
 
-from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import Store, literal, quoted
+from mexc_trio.clickhouse.replicas import ReplicatedStore, lag
+from mexc_trio.clickhouse.schema import Readable, Store, literal, quoted
 from mexc_trio.clickhouse.server import ServerStore
-from mexc_trio.clickhouse.tables import Table
-from mexc_trio.errors import StoreRejected, StoreUnavailable
+from mexc_trio.clickhouse.tables import SHARED_TABLES, Table
+from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 ALL_SHARDS: Final = "_all"
 """What the database with the tables over all shards is named behind that of the shards."""
 LONGEST: Final = 60.0
 """Seconds in which a host must have made what the cluster was told to make."""
 _PAUSE: Final = 0.1
+_AT_ONCE: Final = 50
+"""Tables that one statement counts, for each of which it asks every shard."""
 # The statement is left with Keeper, and each host makes its tables when it can.
 _LEFT_WITH_KEEPER: Final[Any] = {"distributed_ddl_task_timeout": 0}
 
@@ -78,6 +84,67 @@ def make(store: ReplicatedStore, tables: Sequence[Table]) -> None:
                 f"{LONGEST:g} s; system.distributed_ddl_queue says why"
             )
         time.sleep(_PAUSE)
+
+
+def look_elsewhere(store: ReplicatedStore, tables: Sequence[Table]) -> None:
+    """See that rows of symbols are on this shard alone.
+
+    Raises ForeignTable for a table without rows here that has some elsewhere. If both have some,
+    which is done already, or if a shard does not answer, that is only told.
+    """
+    names = [table.name for table in tables if table.name not in SHARED_TABLES]
+    # Not through the store, which would leave a host whose only fault is that another is away.
+    with closing(ServerStore(store.current, 1)) as one:
+        try:
+            for first in range(0, len(names), _AT_ONCE):
+                some = names[first : first + _AT_ONCE]
+                over_all, here = (
+                    _counted(one, database, some)
+                    for database in (store.database + ALL_SHARDS, store.database)
+                )
+                for name in some:
+                    if over_all[name] > here[name]:
+                        _tell_elsewhere(store, one, name, here[name])
+        except ForeignTable:
+            raise
+        except StoreError as error:
+            log.warning("%s; whether other shards have rows of the same symbols is unknown", error)
+
+
+def _counted(store: Readable, database: str, tables: Sequence[str]) -> dict[str, int]:
+    """Return how many rows tables have. Servers know it, so that none is read for that."""
+    each = (
+        f"SELECT {literal(name)}, toInt64(count()) FROM {quoted(database)}.{quoted(name)}"
+        for name in tables
+    )
+    return dict(store.query(" UNION ALL ".join(each)))
+
+
+def _tell_elsewhere(store: ReplicatedStore, one: Readable, table: str, here: int) -> None:
+    """Tell of a table's rows on other shards; what a replica lacks that lags says nothing."""
+    ours = one.query(
+        f"SELECT toInt64(shard_num) FROM system.clusters WHERE cluster = {literal(store.cluster)} "
+        f"AND is_local"
+    )
+    found = one.query(
+        f"SELECT toInt64(_shard_num), count() FROM {quoted(store.database + ALL_SHARDS)}."
+        f"{quoted(table)} GROUP BY _shard_num ORDER BY _shard_num"
+    )
+    where = ", ".join(f"{rows} on shard {shard}" for shard, rows in found)
+    if here and len(found) > 1:
+        log.warning(
+            "table %s of cluster %s has rows on more than one shard: %s; unless its symbol was "
+            "moved from one to the other, two recorders write it, of which one is too many",
+            table, store.cluster, where,
+        )  # fmt: skip
+    elif not here and {shard for shard, _ in found} - {shard for (shard,) in ours}:
+        if lag(store, table):
+            return
+        raise ForeignTable(
+            f"table {store.database}.{table} has no row at {store.name}, and of cluster "
+            f"{store.cluster} {where}: record its symbol with the hosts of that shard, or remove "
+            f"what is there"
+        )
 
 
 def _lacking(store: ReplicatedStore, tables: Sequence[Table]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mexc_trio.clickhouse import cluster
 from mexc_trio.clickhouse.replicas import ReplicatedStore
-from mexc_trio.clickhouse.schema import Store, literal, prepare
+from mexc_trio.clickhouse.schema import Store, literal, prepare, qualified
 from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
 
@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     """Do what `prepare` does, on each host that answers; return the names of new tables.
 
-    Raises as `prepare`, and StoreRejected if the tables of two hosts are no replicas of each other.
+    Raises as `prepare`, StoreRejected if the tables of two hosts are no replicas of each other, and
+    ForeignTable if another shard has a table's rows.
     """
     if not store.hosts:
         return prepare(store, tables)
@@ -35,14 +36,26 @@ def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     for absent in away:
         log.warning("%s; what it lacks of the tables is made when it is used", absent)
     refuse_strangers(there, tables)
+    if isinstance(store, ReplicatedStore) and store.cluster:
+        cluster.look_elsewhere(store, tables)
     return list(created)
 
 
 def prepare_here(store: Store, tables: Sequence[Table]) -> list[str]:
-    """Do what `prepare` does on the host that is used; if anything is new, on the others, too."""
+    """Do what `prepare` does on the host that is used; if anything is new, on the others, too.
+
+    What has no rows yet is looked for on other shards, as at a start: symbols come at any time.
+    """
     created = prepare(store, tables)
     if created and store.hosts:
         prepare_all(store, tables)
+    elif isinstance(store, ReplicatedStore) and store.cluster:
+        empty = [
+            table
+            for table in tables
+            if not store.query(f"SELECT 1 FROM {qualified(store, table.name)} LIMIT 1")
+        ]
+        cluster.look_elsewhere(store, empty)
     return created
 
 

@@ -1,5 +1,6 @@
 """Clusters of several shards: tables on all of them, and tables that read over all."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -8,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-from mexc_trio.clickhouse import cluster, views
+from mexc_trio.clickhouse import cluster, preparing, views
 from mexc_trio.clickhouse.replicas import ReplicatedStore
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, TableEngine, market_table
-from mexc_trio.errors import StoreRejected
+from mexc_trio.errors import ForeignTable, StoreRejected
 from mexc_trio.settings.targets import ServerTarget, parse_store
 from tests.support.replicas import (
     OLD_SERVER,
@@ -20,6 +21,7 @@ from tests.support.replicas import (
     as_of_old,
     needs_a_pair,
     needs_zookeeper,
+    remote_servers,
     replica_config,
     zookeeper,
 )
@@ -63,6 +65,48 @@ def test_statements_are_understood(clickhouse_server: ClickHouseServer) -> None:
     for statement in cluster.statements("mexc_data", "main", TABLES):
         tree = clickhouse_server.execute(f"EXPLAIN AST {statement}")
         assert tree[0][0].startswith("CreateQuery")
+
+
+def test_rows_on_another_shard_are_noticed(
+    tmp_path: Path,
+    emptied_server: ClickHouseServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A symbol whose rows another shard has is not begun on this one; if both have, it is told."""
+    # Tables as a cluster makes them, but without Keeper, and so no replicas.
+    monkeypatch.setattr(preparing, "prepare", lambda store, tables: [])
+    other, config_d, port = emptied_server, tmp_path / "config", free_port()
+    config_d.mkdir()
+    shards = remote_servers([port, other.tcp_port])
+    (config_d / "shard.xml").write_text(f"<clickhouse>{shards}</clickhouse>")
+    with ClickHouseServer(port, config_d=config_d) as server, closing(store_of(server)) as store:
+        for statement in cluster.statements("mexc_data", "main", TABLES):
+            alone = re.sub(r"Replicated(MergeTree)\(.*?\)", r"\1", statement)
+            alone = re.sub(
+                r"replicated(_deduplication_window) = \d+, .*", r"non_replicated\1 = 9", alone
+            )
+            for each in (server, other):
+                if each is server or "mexc_data_all" not in alone:
+                    each.execute(alone.replace(" ON CLUSTER `main`", ""))
+        preparing.prepare_all(store, TABLES)
+        for each in (server, other):  # of which every recorder writes some
+            each.execute("INSERT INTO mexc_data.gaps (symbol) VALUES", [("BTC_USDT",)])
+        other.execute("INSERT INTO mexc_data.btc (n) VALUES", [(0,), (1,)])
+        for prepared in (preparing.prepare_here, preparing.prepare_all):
+            with pytest.raises(ForeignTable, match=r"btc has no row at .*main 2 on shard 2: rec"):
+                prepared(store, TABLES)
+        server.execute("INSERT INTO mexc_data.btc (n) VALUES", [(0,)])
+        preparing.prepare_all(store, TABLES)
+        preparing.prepare_here(store, TABLES)
+        (said,) = caplog.messages
+        assert said.startswith("table btc of cluster main has rows on more than one shard: 1 on sh")
+        server.execute("DROP TABLE mexc_data_all.btc")
+        server.execute("TRUNCATE TABLE mexc_data.btc")
+        preparing.prepare_here(store, TABLES)
+        assert (
+            "whether other shards have rows of the same symbols is unknown" in caplog.messages[-1]
+        )
 
 
 @needs_zookeeper

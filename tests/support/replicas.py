@@ -311,11 +311,6 @@ def replica_config(
         patient: whether Keeper may take long to answer; an old server knows no word for it.
     """
     patience = "<connection_timeout_ms>60000</connection_timeout_ms>" if patient else ""
-    cluster = "".join(
-        f"<shard><replica><host>{HOST}</host><port>{port}</port><user>{USER}</user>"
-        f"<password>{PASSWORD}</password></replica></shard>"
-        for port in shards
-    )
     return f"""<clickhouse>
     <zookeeper>
         <node><host>{HOST}</host><port>{keeper}</port></node>
@@ -324,9 +319,19 @@ def replica_config(
     <macros><shard>0{number if shards else 1}</shard><replica>replica-{number}</replica></macros>
     <interserver_http_host>{HOST}</interserver_http_host>
     <interserver_http_port>{free_port()}</interserver_http_port>
-    <remote_servers><main>{cluster}</main></remote_servers>
+    {remote_servers(shards)}
     <distributed_ddl><path>/clickhouse/ddl</path></distributed_ddl>
 </clickhouse>"""
+
+
+def remote_servers(shards: Sequence[int]) -> str:
+    """Return what of a server's configuration says of the cluster `main`: the shards' ports."""
+    cluster = "".join(
+        f"<shard><replica><host>{HOST}</host><port>{port}</port><user>{USER}</user>"
+        f"<password>{PASSWORD}</password></replica></shard>"
+        for port in shards
+    )
+    return f"<remote_servers><main>{cluster}</main></remote_servers>"
 
 
 def as_of_old(sql: str) -> str:

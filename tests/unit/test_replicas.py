@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
+from mexc_trio.clickhouse import cluster
 from mexc_trio.clickhouse.preparing import refuse_strangers
 from mexc_trio.clickhouse.repair import same_server_start
 from mexc_trio.clickhouse.replicas import ReplicatedStore, lag
@@ -69,10 +70,12 @@ class Told:
     database: str = "mexc_data"
     left: int = 0
     quorum: int = 2
+    cluster: str = ""
+    hosts: "Sequence[Told]" = ()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Return what is known of a replica."""
-        if "system.tables" in sql:
+        if "engine_full" in sql:
             return [("btc", "ReplicatedMergeTree(...)")]
         if "system.parts" in sql:
             return [(self.alone,)]
@@ -150,6 +153,29 @@ def test_the_table_of_replicas() -> None:
     as_one = sql.replace(f"ReplicatedMergeTree({path})", "MergeTree").split(" SETTINGS ")[0]
     assert as_one == BTC.definition().split(" SETTINGS ")[0]
     assert "replicated_deduplication_window_seconds = 604800" in sql
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "why"),
+    [
+        ("main", 1, ""),
+        ("mani", 1, "one knows no cluster mani: it knows main, other"),
+        ("main", 2, "more than one shard of main: one to shard 1, two to shard 2. A recorder"),
+    ],
+)
+def test_hosts_of_a_cluster(name: str, second: int, why: str) -> None:
+    """A cluster that is not there is told with those that are; hosts of two shards are none."""
+
+    def host(of: str, shard: int) -> Told:
+        return Told(of, [("other", 1, 0), *(("main", n, int(n == shard)) for n in (1, 2))])
+
+    store: Any = Told("one", [("mexc_data", "btc"), ("mexc_data_all", "btc")])
+    store.hosts, store.cluster = [host("one", 1), host("two", second)], name
+    if not why:
+        return cluster.make(store, [BTC])
+    with pytest.raises(StoreRejected, match=why):
+        cluster.make(store, [BTC])
+    return None
 
 
 def test_a_start_is_told_from_another_hosts() -> None:
