@@ -5,7 +5,7 @@ import pytest
 from mexc_trio.rows import Gap
 from tools.exchange.records import Record
 from tools.market import Channel, Market, Row
-from tools.soak.made import Comparison, Made
+from tools.soak.made import Comparison, Made, in_turn
 
 SYMBOL = "BTC_USDT"
 START = 1_790_000_000_000
@@ -66,3 +66,18 @@ def test_rows_that_come_twice_or_from_nowhere_or_too_late_are_seen() -> None:
     assert compare(made, [*rows, deal]).twice == 1
     assert compare(made, [*rows, (START, "t", "1|2|3|4|5")]).strange == 1
     assert compare(made, [*rows, books[0]]).books_back == 1
+
+
+def test_rows_of_a_line_stand_connection_by_connection() -> None:
+    """Only the end of a connection may be lacking; what is elsewhere, or twice, is wrong."""
+    market = Market(clock=lambda: START)
+    frames = [market.frame(SYMBOL, "deal", oddity="") for _ in range(20)]
+    records = [
+        Record(at, 1 if at < 10 else 2, SYMBOL, "deal", text) for at, text in enumerate(frames)
+    ]
+    rows = [[row for record in records[i : i + 10] for row in record.rows or ()] for i in (0, 10)]
+    first, second = rows
+    assert in_turn(records, first + second) == (0, [])
+    assert in_turn(records, first[:-2] + second) == (0, first[-2:])
+    for wrong in (first[1:] + second, [*first, first[-1], *second], second + first):
+        assert in_turn(records, wrong)[0] > 0

@@ -5,7 +5,8 @@
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -15,7 +16,9 @@ import trio
 
 from tools.clickhouse import ClickHouseServer
 from tools.soak.backfill import Cuts, try_backfill
+from tools.soak.breaking import Faults
 from tools.soak.everything import try_everything
+from tools.soak.faults import try_faults
 from tools.soak.lines import Trial, try_lines
 from tools.soak.readers import Reading, try_readers
 from tools.soak.recorder import Outcome, Place
@@ -69,6 +72,14 @@ def rewriting(
 ) -> int:
     """Rewrite a big table while it is recorded, and compare every row."""
     return _try(try_rewriting, trial, store, place)
+
+
+@app.command
+def faults(*, trial: Annotated[Faults, _OPTIONS] = Faults(), store: _Store = "embedded") -> int:
+    """Kill, freeze and cut off whatever takes part, until Ctrl-C; then compare every row."""
+    with ClickHouseServer() if store == "server" else nullcontext() as server:
+        there = attrs.evolve(trial, store=server.url) if server else trial
+        return _try(partial(try_faults, server=server), there, "embedded")
 
 
 def _try(

@@ -109,3 +109,23 @@ class Comparison:
             if filled is not None and filled.whole:
                 there = [row for row in missing if gap.start < row[0] < gap.end]
                 self.untrue += [f"{gap}: {len(there)} missing"] if there else []
+
+
+def in_turn(records: Iterable[Record], stored: Sequence[Row]) -> tuple[int, list[Row]]:
+    """Hold the rows of a symbol's one line against those of each of its connections in turn.
+
+    Returns how many are not the ones that were sent next, and those at the ends of connections that
+    were not received.
+    """
+    sent: dict[int, list[Row]] = {}
+    for record in records:
+        sent.setdefault(record.connection, []).extend(record.rows or ())
+    at = 0
+    unheard: list[Row] = []
+    for number in sorted(sent):
+        rows = sent[number]
+        n = 0
+        while n < len(rows) and at < len(stored) and rows[n] == stored[at]:
+            n, at = n + 1, at + 1
+        unheard += rows[n:]
+    return len(stored) - at, unheard

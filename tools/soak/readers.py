@@ -150,15 +150,15 @@ async def _read(reading: Reading, number: int, answers: Counter[tuple[str, str]]
     at = number
     while True:
         sql = STATEMENTS[at % len(STATEMENTS)]
-        answers[sql, await trio.to_thread.run_sync(_ask, reading, sql)] += 1
+        answers[sql, await trio.to_thread.run_sync(ask_as_reader, reading, sql)] += 1
         at += 1
         await trio.sleep(0.2)
 
 
-def _ask(reading: Reading, sql: str) -> str:
-    """Ask as a reader; return how it ended."""
+def ask_as_reader(place: Place, sql: str) -> str:
+    """Ask the recorder's engine as a reader; return how it ended."""
     with suppress(OSError, http.client.HTTPException):
-        url = urlsplit((reading.directory / reading.store / "http.url").read_text().strip())
+        url = urlsplit((place.directory / place.store / "http.url").read_text().strip())
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=120)
         login = {"X-ClickHouse-User": url.username or "",
                  "X-ClickHouse-Key": unquote(url.password or "")}  # fmt: skip

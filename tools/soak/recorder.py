@@ -1,9 +1,11 @@
 """What trials share: the recorder as a process of one symbol, and questions to what it stored."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tools.exchange.connection import Connection
 
 SYMBOL: Final = "BTC_USDT"
+TABLE: Final = "btc"
 LONGEST_WAIT: Final = 180.0
 """Seconds for which anything is waited for."""
 _LOOK: Final = 0.5
@@ -46,6 +49,26 @@ class Place:
         if "://" in self.store:
             return parse_store(self.store)
         return EmbeddedTarget(self.directory / self.store)
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        state = self.directory / "mexc-data"
+        return next(state.glob("journal*.sqlite"), state / "journal.sqlite")
+
+    def journaled(self) -> tuple[int, int]:
+        """Return how many rows have come into the journal, and how many of them are stored."""
+        with (
+            suppress(sqlite3.OperationalError),  # it is still to be made
+            closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, timeout=5)) as file,
+        ):
+            found = file.execute(
+                "SELECT first + n, acked FROM entries JOIN tables ON tables.id = tbl "
+                "WHERE name = ? ORDER BY entries.id DESC LIMIT 1",
+                (TABLE,),
+            ).fetchone()
+            return found or (0, 0)
+        return 0, 0
 
     async def start(self, *options: str) -> trio.Process:
         """Start the recorder; what it logs is added to `log.txt`."""
@@ -85,9 +108,9 @@ class Place:
         with open_reader(Settings(store=self.target)) as reader:
             return [list(row) for row in reader.query(f"{sql} SETTINGS max_threads = 1")]
 
-    def rows(self) -> list[Row]:
-        """Return what is stored, in the order of insertion."""
-        found = self.ask("SELECT toUnixTimestamp64Milli(ts), mt, m FROM btc")
+    def rows(self, order: str = "") -> list[Row]:
+        """Return what is stored, in the order of insertion, which of a MergeTree is to be asked."""
+        found = self.ask(f"SELECT toUnixTimestamp64Milli(ts), mt, m FROM {TABLE}{order}")  # noqa: S608
         return [(int(str(ts)), str(mt), str(m)) for ts, mt, m in found]
 
     def ledger(self) -> list[Gap]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 import signal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -27,12 +26,12 @@ from mexc_trio.settings import Settings
 from mexc_trio.texts import size
 from tools.exchange import Exchange, open_exchange
 from tools.filling import fill
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill, subscribed, until
+from tools.soak.made import in_turn
+from tools.soak.recorder import LONGEST_WAIT, SYMBOL, TABLE, Outcome, Place, kill, subscribed, until
 
 if TYPE_CHECKING:
     from tools.market import Row
 
-TABLE: Final = "btc"
 POLL: Final = 0.1
 """Seconds between two samples of the journal."""
 CAUGHT_UP: Final = 2.0
@@ -63,11 +62,6 @@ class Rewriting(Place):
     """Seconds after the command within which that is."""
     seed: int = 1
     """Makes the instants repeatable, as far as processes are."""
-
-    @property
-    def state(self) -> Path:
-        """The directory of the journal."""
-        return self.directory / "mexc-data"
 
     def open(self) -> Store:
         """Open the store."""
@@ -153,8 +147,8 @@ class _Watch:
                 await trio.sleep(POLL)
 
     def _sample(self) -> None:
-        path = next(self.trial.state.glob("journal*.sqlite"), self.trial.state / "journal.sqlite")
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as journal:
+        path = f"file:{self.trial.journal}?mode=ro"
+        with closing(sqlite3.connect(path, uri=True, timeout=5)) as journal:
             new = journal.execute(
                 "SELECT entries.id, first + n, at FROM entries JOIN tables "
                 "ON tables.id = tbl WHERE entries.id > ? AND name = ? ORDER BY entries.id",
@@ -223,7 +217,7 @@ async def try_rewriting(trial: Rewriting) -> Result:
                     f"{recorded} SETTINGS max_threads = 1"
                 )
             ]
-            wrong, unheard = _compared(exchange, stored)
+            wrong, unheard = in_turn(exchange.sent(SYMBOL), stored)
             return Result(
                 size_before=size(before),
                 size_after=size(size_of(store, TABLE)),
@@ -234,7 +228,7 @@ async def try_rewriting(trial: Rewriting) -> Result:
                 waiting=watch.most,
                 catching_up=round(caught_up - ended, 1),
                 recorded=recorded,
-                unheard=unheard,
+                unheard=len(unheard),
                 as_before=digest(store, name, rows, _NAMES) == same,
                 wrong_rows=wrong,
                 engine=str(engine_of(store, TABLE)),
@@ -261,22 +255,3 @@ async def _start(trial: Rewriting, exchange: Exchange) -> trio.Process:
 
 def _has_begun(trial: Rewriting, kills: int, command: trio.Process) -> bool:
     return trial.begun() > kills or command.poll() is not None
-
-
-def _compared(exchange: Exchange, stored: Sequence[Row]) -> tuple[int, int]:
-    """Hold recorded rows against those of each connection in turn.
-
-    Returns how many are not the ones that were sent next, and how many at the ends of connections
-    were not received.
-    """
-    sent: dict[int, list[Row]] = {}
-    for record in exchange.sent(SYMBOL):
-        sent.setdefault(record.connection, []).extend(record.rows or ())
-    at = unheard = 0
-    for number in sorted(sent):
-        rows = sent[number]
-        n = 0
-        while n < len(rows) and at < len(stored) and rows[n] == stored[at]:
-            n, at = n + 1, at + 1
-        unheard += len(rows) - n
-    return len(stored) - at, unheard
