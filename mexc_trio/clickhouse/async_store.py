@@ -8,8 +8,8 @@ door a thousand times.
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -77,7 +77,7 @@ class AsyncStore:
     _limiter: trio.CapacityLimiter = attrs.field(init=False)
     # For calls that `_limiter` counts already, or that must not wait for others.
     _unlimited: trio.CapacityLimiter = attrs.field(init=False)
-    # Held by who reads a whole table of an engine of ours, which copies the table's index for that.
+    # Held by who reads a table of an engine of ours, which copies all of its index for that.
     _reading: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _coalescer: Coalescer = attrs.field(init=False)
     scheduler: InsertScheduler = attrs.field(init=False)
@@ -90,11 +90,9 @@ class AsyncStore:
 
     prepare = _in_thread(preparing.prepare_here)
     engines = _in_thread(schema.engines)
-    rows_at = _in_thread(repair.rows_at)
     rows_between = _in_thread(numbered.rows_between)
     numbers = _in_thread(numbered.numbers)
     missing_numbers = _in_thread(numbered.missing_numbers)
-    newest = _in_thread(repair.newest)
     present_rows = _in_thread(repair.present_rows)
     put_aside = _in_thread(repair.put_aside)
     remove_leftover = _in_thread(compaction.remove_leftover)
@@ -186,12 +184,30 @@ class AsyncStore:
 
         Whoever is cancelled does not wait for the end of it: the read is ended in the engine.
         """
-        alone = self._reading if self.store.one_thread else nullcontext()
-        async with alone, self._limiter:
+        async with self._alone(), self._limiter:
             return await self._long(
                 lambda: repair.make_sound(self.store, table),
                 lambda: repair.stop_reading(self.store, table.name),
             )
+
+    async def newest(self, table: Table) -> int | None:
+        """See `repair.newest`."""
+        async with self._alone():
+            return await self.run(lambda: repair.newest(self.store, table))
+
+    async def rows_at(self, table: Table, first: int, n: int) -> list[RowTuple]:
+        """See `repair.rows_at`."""
+        async with self._alone():
+            return await self.run(lambda: repair.rows_at(self.store, table, first, n))
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        if not self.store.one_thread:
+            yield
+            return
+        async with self._reading:
+            yield
+            await self.run(lambda: repair.trim(self.store))  # the copy, before there is another
 
     async def inserts(self, table: str) -> int:
         """See `Store.inserts`."""

@@ -98,7 +98,7 @@ def _inspect(store: Store, table: Table) -> tuple[int | None, str, str]:
     while True:
         try:
             rows = count(store, table.name)
-            _trim(store)
+            trim(store)
             return rows, unreadable(store, table, rows), repaired
         except TableDamaged as error:
             kept = store.truncate_index(table.name, drop)
@@ -107,10 +107,10 @@ def _inspect(store: Store, table: Table) -> tuple[int | None, str, str]:
             drop, repaired = max(1, drop * 2), repaired or kept
 
 
-def _trim(store: Store) -> None:
-    """Have an engine of ours give back what loading an index left: reading takes as much again."""
+def trim(store: Store) -> None:
+    """Have an engine of ours give back what loading or copying an index left, as much as it is."""
     if store.one_thread:
-        with suppress(StoreRejected):  # not every build has that allocator
+        with suppress(StoreError):  # not every build has that allocator
             store.query("SYSTEM JEMALLOC PURGE")
 
 

@@ -7,7 +7,7 @@ that.
 To rewrite a table costs what all its rows cost: done whenever a bound is reached, that would grow
 with the square of the time. So a table must have had an INSERT for every `WORTH` of its rows. Then
 no more than so many rows are ever rewritten for an INSERT, and what the engine keeps stays under 64
-MiB until the tables have about 460 million rows; from then on it may be 0.15 bytes a row.
+MiB until the tables have about 920 million rows; from then on it may be 0.07 bytes a row.
 """
 
 import logging
@@ -30,7 +30,7 @@ from mexc_trio.texts import size
 
 log = logging.getLogger(__name__)
 
-WORTH: Final = 2_000
+WORTH: Final = 4_000
 """Rows of a table for each of its INSERTs, at the most, for it to be worth rewriting."""
 FEW: Final = 1_000
 """INSERTs that are not worth a rewriting, which takes a fifth of a second for any table."""
