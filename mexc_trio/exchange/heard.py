@@ -23,15 +23,16 @@ class Heard:
     ts: int = attrs.field(default=0, init=False)
     """The exchange's time of what came last, in milliseconds; 0 before anything has."""
     _at: float = attrs.field(default=0.0, init=False)
+    # Whether another message has confirmed it; the first one of all may be the one that is wrong.
+    _is_confirmed: bool = attrs.field(default=False, init=False)
 
     def note(self, ts: int, now: float) -> None:
         """Note the time of a message that comes now; that of a single one may be wrong."""
-        if self.ts:
-            if abs(ts - self.ts - (now - self._at) * SECOND) > _WILD:
-                return
-        elif not EARLIEST <= ts < LATEST:
+        if not EARLIEST <= ts < LATEST:
             return
-        self.ts, self._at = ts, now
+        is_due = abs(ts - self.ts - (now - self._at) * SECOND) <= _WILD
+        if is_due or not self._is_confirmed:
+            self.ts, self._at, self._is_confirmed = ts, now, is_due
 
     @property
     def reach(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import msgspec
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -371,12 +372,31 @@ def test_one_wrong_time_does_not_say_until_when_a_connection_lived() -> None:
     for wrong in (0, LATEST):
         heard.note(wrong, 0.0)
         assert heard.ts == 0
+    heard.note(START - 1000, 9.0)
     heard.note(START, 10.0)
     for wrong in (0, START - 70_000, START + 90_000, LATEST):
         heard.note(wrong, 20.0)
         assert heard.ts == START
     heard.note(START + 8000, 20.0)
     assert heard.ts == START + 8000
+
+
+@pytest.mark.parametrize("wrong", [-3_600_000, 3_600_000])
+def test_a_wrong_first_time_does_not_either(wrong: int) -> None:
+    """Nor for as long as the connection lives: it would hide what that has missed since it hung."""
+    merger = Merger(WINDOW)
+    a = merger.join()
+    a.heard.note(START + wrong, 0.0)
+    merger.subscribed(a, "ticker", START)
+    for second in range(1, 21):
+        a.heard.note(START + second * 1000, float(second))
+        merger.take(a, ticker(second * 1000), float(second))
+    assert a.reach == START + 20_000
+    b = merger.join()
+    merger.subscribed(b, "ticker", START + 100_000)
+    merger.take(b, ticker(100_500), 100.5)
+    merger.lost(a)
+    assert [one[:3] for one in merger.missed] == [("ticker", START + 20_000, START + 100_500)]
 
 
 def test_a_gap_that_a_silent_lines_own_message_ends_is_uncertain() -> None:
