@@ -93,7 +93,7 @@ class Entry(NamedTuple):
 
 def fitted(rows: list[RowTuple], width: int) -> list[RowTuple]:
     """Return rows as wide as a table: a run before may have had other columns, or 0 there."""
-    if not width or all(len(row) == width for row in rows):
+    if not width or {*map(len, rows)} <= {width}:
         return rows
     return [(*row[:width], *[0] * (width - len(row))) for row in rows]
 

@@ -3,7 +3,7 @@
 Positions count the rows that were ever journaled for the table, from 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -57,8 +57,9 @@ class Queue:
     _is_retained: bool = attrs.field(default=False, init=False)
     earlier: int = attrs.field(init=False)
     """Rows before this position were journaled by earlier runs."""
-    marks: Marks | None = attrs.field(default=None, init=False)
-    """The ledger's marks of this run; None before there is a ledger."""
+    marks: Callable[[], Marks] | None = attrs.field(default=None, init=False)
+    """Returns what the gap ledger remembers of the rows up to `end`; None if there is no ledger.
+    It is asked when that is written, once for many frames."""
     _unwritten: list[RowTuple] = attrs.field(factory=list, init=False)
     # The last rows, as many as are in memory, and of those that are written, when that was.
     _recent: list[RowTuple] = attrs.field(factory=list, init=False)
@@ -90,23 +91,17 @@ class Queue:
         await trio.sleep(RETRY)
         await self._outbox.locked.wait_value(False)
 
-    def append(
-        self, rows: Sequence[RowTuple], version: int = 0, marks: Marks | None = None
-    ) -> None:
+    def append(self, rows: Sequence[RowTuple], version: int = 0) -> None:
         """Put the rows of one frame at the end of the queue; see the package's text.
 
-        `version` is the highest depth version among them, 0 if there is none; `marks` is what the
-        gap ledger remembers from then on, None if nothing new. A full group is written at once, for
-        which DiskFull and JournalError are raised as by `Outbox.flush`.
+        `version` is the highest depth version among them, 0 if there is none. A full group is
+        written at once, for which DiskFull and JournalError are raised as by `Outbox.flush`.
         """
-        if marks is not None:
-            self.marks = marks
         self._collect(rows, version)
         self._outbox.appended()
 
-    def remember(self, marks: Marks) -> None:
+    def remember(self) -> None:
         """Write what the gap ledger remembers in one transaction with what is collected next."""
-        self.marks = marks
         self._outbox.changed(self)
 
     def collect(self, rows: Sequence[RowTuple]) -> None:
@@ -283,7 +278,7 @@ class Queue:
 
     def state(self) -> TableState:
         """Return what is remembered, as the file takes it."""
-        marks = self.stored_marks if self.marks is None else encode(self.marks)
+        marks = self.stored_marks if self.marks is None else encode(self.marks())
         known = (self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
         return TableState(*known, self.base, self.sent)
 

@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Final
 
 import attrs
@@ -138,7 +139,8 @@ class Collector:
                 self._say_unreadable(message)
             self.latest[channel] = message
             kept = widened(message) if self.settings.wide else rows
-            self.queue.append(kept, message.version, self.ledger.received(message, until))
+            self.ledger.received(message, until)
+            self.queue.append(kept, message.version)
             if self.ledger.pending.wanted:
                 self.request_deals(self)
         except MexcTrioError:
@@ -282,6 +284,5 @@ class Collector:
                 self.stop(UnknownContract(self.symbol))
 
     def _acknowledged(self, rows: Sequence[RowTuple]) -> None:
-        appended = self.counts.appended
-        for row in rows:
-            appended[str(row[1])] += 1
+        for mt, number in Counter(map(itemgetter(1), rows)).items():
+            self.counts.appended[str(mt)] += number

@@ -47,8 +47,7 @@ class Ledger:
     pending: Pending = attrs.field(init=False)
     """What of deals is to be asked for before it is written, if others can be fetched."""
     _marks: dict[Channel, Mark] = attrs.field(init=False)
-    # Time and version of each, also of those that were recorded once: one object, kept up to date,
-    # as to make one takes a microsecond.
+    # Time and version of the channels that were recorded once.
     _last: dict[Channel, tuple[int, int]] = attrs.field(init=False)
     # Where a gap begins in a channel that has had no row: when the program was last known to
     # listen. 0 is the start of this run, whose time the machine's clock may not know yet.
@@ -70,7 +69,7 @@ class Ledger:
         self._has_history = self.newest > 0
         for mark in self._marks.values():
             mark.heard = mark.ts or self.newest
-        self._begin_to_remember()
+        self._queue.marks = self._to_remember
         if not self.fills:
             self.give_up()  # an earlier run would have filled them
 
@@ -89,6 +88,7 @@ class Ledger:
         One that is new has no past in which it was missed; one that was recorded once has.
         """
         for name in self._marks.keys() - set(channels):
+            self._last[name] = self._marks[name].ts, self._marks[name].version
             self._end_gap(self._marks[name], now(), 0)
             if name == "deal":
                 self._give_up_end(Cause.SYMBOL_STOPPED, "deals are not recorded any more")
@@ -99,11 +99,6 @@ class Ledger:
                 if ts:
                     self.lost(Cause.SYMBOL_STOPPED, "the settings did not name this channel", name)
         self._marks = {name: self._marks[name] for name in channels}
-        self._begin_to_remember()
-
-    def _begin_to_remember(self) -> None:
-        self._last |= {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
-        self._queue.marks = self._to_remember()
 
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
@@ -138,7 +133,7 @@ class Ledger:
         else:
             gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
             self._ended(gap)
-            self._queue.remember(self._to_remember())
+            self._queue.remember()
 
     def note_uncertain(self, span: Span) -> None:
         """Have deals asked for of a time that is no gap: only those that are lacking are written.
@@ -148,17 +143,16 @@ class Ledger:
         if self.fills:
             self.pending.add_uncertain(span)
 
-    def received(self, message: Data, until: int = LATEST) -> Marks:
-        """Note the rows of a frame: they close an open gap, and dead letters open one.
+    def received(self, message: Data, until: int = LATEST) -> None:
+        """Note the rows of a frame, which go into the queue next.
 
-        Returns what is to be written with the rows, for the next run to know where they ended.
-        `until` is the last row of the channel before which a line that lags can bring no other: if
-        the program ends now, others may be lacking from there on.
+        They close an open gap, and dead letters open one. `until` is the last row of the channel
+        before which a line that lags can bring no other: if the program ends now, others may be
+        lacking from there on.
         """
         rows, channel = message.rows, message.channel
         good = len(rows) - message.dead
         mark = self._marks.get(channel or "") if good else None
-        pending, is_uncertain = len(self.pending.gaps), False
         if mark is not None and mark.gap is not None:
             self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
         # Between the two: a dead letter among good rows may be older than they are.
@@ -175,15 +169,10 @@ class Ledger:
             # A line that lags brings older ones than are there.
             mark.ts = max(mark.ts, last) if until < LATEST else last
             mark.version = message.version
-            self._last[mark.channel] = mark.ts, mark.version
             if channel == "deal":
-                is_uncertain = self._uncertain_end.note(until, self.pending.uncertain, mark.ts)
+                self._note_uncertain_end(until, mark.ts)
                 if self.fills:
                     self.pending.last_deals.note(message, merged=until < LATEST)
-        marks = self._to_remember(len(rows))
-        if is_uncertain or len(self.pending.gaps) > pending:
-            self._queue.remember(marks)
-        return marks
 
     def unreadable(self) -> None:
         """Open a gap in all channels: a dead letter of another symbol may have been for this."""
@@ -215,9 +204,8 @@ class Ledger:
         if missed and (mark := self._marks.get("deal")):
             times = [row.ts for row, _ in missed]
             mark.fetched((min(times), max(times) + 1))
-        marks = self._to_remember(len(missed))
-        self._queue.remember(marks)
-        self._queue.append([*map(fetched, missed)], 0, marks)
+        self._queue.remember()
+        self._queue.append([*map(fetched, missed)])
         return len(missed)
 
     def give_up(self, *, until: int | None = None) -> tuple[list[Gap], Span | None]:
@@ -229,19 +217,26 @@ class Ledger:
         for gap in given_up:
             self._put(gap)
         if given_up:
-            self._queue.remember(self._to_remember())
+            self._queue.remember()
         return given_up, uncertain
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
+    def _note_uncertain_end(self, until: int, newest: int) -> None:
+        uncertain = self.pending.uncertain
+        if until == LATEST and uncertain is None and not self._uncertain_end.since:
+            return  # of one line, nearly always
+        if self._uncertain_end.note(until, uncertain, newest):
+            self._queue.remember()
+
     def _give_up_end(self, cause: Cause, detail: str) -> None:
         """Write what may be lacking between deals that are there: it will not come any more."""
         mark = self._marks.get("deal")
         for gap in self._uncertain_end.end(self.symbol, mark.ts if mark else 0, cause, detail):
             self._put(gap)
-            self._queue.remember(self._to_remember())
+            self._queue.remember()
 
     def _end_gap(self, mark: Mark, end: int, version: int, *, ended: bool = False) -> None:
         gap = mark.gap
@@ -278,6 +273,7 @@ class Ledger:
             self._recalled = self._queue.earlier
             self.pending.last_deals.note_earlier(earlier_deals(self._queue))
         self.pending.add([gap])
+        self._queue.remember()
 
     def _put(self, gap: Gap) -> None:
         for name, mark in self._marks.items():
@@ -287,8 +283,7 @@ class Ledger:
         self.written[gap.cause] += 1
         self.missed[gap.cause] += gap.end - gap.start
 
-    def _to_remember(self, new: int = 0) -> Marks:
-        """Return what is to be remembered once so many new rows are in the queue."""
-        return Marks(
-            self._last, self._queue.end + new, self.pending.gaps, self._uncertain_end.since
-        )
+    def _to_remember(self) -> Marks:
+        last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
+        since = self._uncertain_end.since
+        return Marks(self._last | last, self._queue.end, self.pending.gaps, since)

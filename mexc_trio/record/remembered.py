@@ -5,6 +5,7 @@ from typing import Final
 from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue, decode_marks
+from mexc_trio.journal.entries import encode
 from mexc_trio.record.uncertain import UncertainEnd
 from mexc_trio.rows import DEAL, Channel, Gap, Row
 from mexc_trio.spans import EARLIEST, LATEST, now
@@ -41,7 +42,8 @@ def write_pending(queue: Queue, gaps: Queue) -> None:
     """Write the gaps that an earlier run left pending of a symbol that is recorded no longer."""
     if queue.stored_marks and (marks := decode_marks(queue.stored_marks)).pending:
         gaps.collect(marks.pending)
-        queue.remember(Marks(marks.last, marks.until))
+        queue.stored_marks = encode(Marks(marks.last, marks.until))
+        queue.remember()
 
 
 def earlier_deals(queue: Queue) -> list[Deal]:

@@ -64,8 +64,8 @@ class Recorder:
         rows = [Row(full(ts), MT[channel], f"{ts}") for ts in times] if channel else []
         rows += [Row(NOW, "dl", "?")] * dead
         message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
-        marks = self.ledger.received(message, full(until) if until else LATEST)
-        self.queue.append(message.rows, message.version, marks)
+        self.ledger.received(message, full(until) if until else LATEST)
+        self.queue.append(message.rows, message.version)
 
     @property
     def written(self) -> list[Gap]:
@@ -237,7 +237,8 @@ async def test_a_channel_that_is_recorded_again_has_a_gap_since_it_was_left(
         queue = journal.queue("btc")
         ledger = Ledger("BTC_USDT", queue, journal.queue("gaps"), ["deal"])
         message = Data("BTC_USDT", "deal", [Row(full(90), "d", "90")])
-        queue.append(message.rows, 0, ledger.received(message))
+        ledger.received(message)
+        queue.append(message.rows)
     with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("ticker", 100)
@@ -605,7 +606,8 @@ def test_what_an_earlier_version_remembers_is_read(journal_path: Path) -> None:
         ledger = Ledger("BTC_USDT", queue, journal.queue("gaps"))
         ledger.program_started(Cause.PROGRAM_STOPPED, "stopped")
         message = Data("BTC_USDT", "deal", [Row(full(200), "d", "7|1|1")])
-        queue.append(message.rows, 0, ledger.received(message))
+        ledger.received(message)
+        queue.append(message.rows)
         (gap,) = rows_of(journal.queue("gaps"))
         assert gap[1:4] == ("deal", full(100), full(200))
 
