@@ -12,7 +12,7 @@ zeros at its end than the socket, which then makes no difference.
 import math
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice, repeat
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
@@ -33,9 +33,6 @@ Deal: TypeAlias = tuple[Row, int]
 """A deal's row, and the exchange's number of it; 0 where there is none."""
 
 
-_NO_IDS: Final = repeat(0)
-
-
 class Fill(NamedTuple):
     """What falls into a gap."""
 
@@ -49,8 +46,10 @@ class Fill(NamedTuple):
 class LastDeals:
     """The last deals of a symbol that are there: at least as many as an answer can have."""
 
-    received: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
-    """In their order."""
+    # Those that were received, in their order, and their numbers. Pairs take twice as long to note,
+    # and the garbage collector looks at each.
+    _rows: deque[Row] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
+    _ids: deque[int] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
     filled: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_DEALS), init=False)
     """Those that were fetched afterwards."""
     fetched: deque[Deal] = attrs.field(factory=lambda: deque(maxlen=MOST_FETCHED), init=False)
@@ -63,44 +62,54 @@ class LastDeals:
 
     def note_earlier(self, deals: Sequence[Deal]) -> None:
         """Note deals that were received before all others, oldest first."""
-        room = max(0, MOST_DEALS - len(self.received))
-        self.received.extendleft(islice(reversed(deals), room))
+        room = max(0, MOST_DEALS - len(self._rows))
+        for row, id_ in islice(reversed(deals), room):
+            self._rows.appendleft(row)
+            self._ids.appendleft(id_)
 
     def keep(self, number: int) -> None:
         """Keep so many: more while an answer is waited for, which may be old when it comes."""
-        if self.received.maxlen != number:
-            self.received = deque(self.received, number)
+        if self._rows.maxlen != number:
+            self._rows, self._ids = deque(self._rows, number), deque(self._ids, number)
 
     def note(self, message: Data, *, merged: bool = False) -> None:
         """Note the deals of a frame; of several lines, one that lags brings older ones late."""
         rows = message.rows[: -message.dead] if message.dead else message.rows
-        new = zip(rows, message.ids or _NO_IDS, strict=False)
-        if merged and self.received and rows and rows[0].ts < self.received[-1][0].ts:
-            ordered = sorted([*self.received, *new], key=lambda deal: deal[0].ts)
-            self.received = deque(ordered, self.received.maxlen)
-        else:
-            self.received.extend(new)
+        ids = message.ids or [0] * len(rows)
+        if merged and self._rows and rows and rows[0].ts < self._rows[-1].ts:
+            deals = [*self.received, *zip(rows, ids, strict=True)]
+            deals.sort(key=lambda deal: deal[0].ts)
+            rows, ids = [row for row, _ in deals], [id_ for _, id_ in deals]
+            self._rows.clear()
+            self._ids.clear()
+        self._rows.extend(rows)
+        self._ids.extend(ids)
+
+    @property
+    def received(self) -> list[Deal]:
+        """Those that were received, in their order."""
+        return list(zip(self._rows, self._ids, strict=True))
 
     def goes_back_to(self, ts: int) -> bool:
         """Whether all deals of a millisecond that were received are here."""
-        return any(row.ts < ts for row, _ in self.received) or (
-            len(self.received) < MOST_DEALS and any(row.ts == ts for row, _ in self.received)
+        return any(row.ts < ts for row in self._rows) or (
+            len(self._rows) < MOST_DEALS and any(row.ts == ts for row in self._rows)
         )
 
     @property
     def oldest(self) -> int:
         """The time before which no answer reaches any more, in milliseconds; 0 is not known."""
-        if len(self.received) < MOST_DEALS:
+        if len(self._rows) < MOST_DEALS:
             return 0
-        return min(row.ts for row, _ in islice(reversed(self.received), MOST_DEALS))
+        return min(row.ts for row in islice(reversed(self._rows), MOST_DEALS))
 
     @property
     def rate(self) -> float:
         """Deals a second, by those that were received last."""
-        if not self.received:
+        if not self._rows:
             return 0.0
-        lasted = self.received[-1][0].ts - self.received[0][0].ts
-        return len(self.received) * SECOND / max(1, lasted)
+        lasted = self._rows[-1].ts - self._rows[0].ts
+        return len(self._rows) * SECOND / max(1, lasted)
 
 
 def fall_into(gap: Span, known: LastDeals, answer: Sequence[Deal]) -> Fill | None:

@@ -52,9 +52,11 @@ SWITCH_INTERVAL: Final = 0.001
 """Seconds for which a thread that waits for the interpreter lets the running one go on. An INSERT
 waits several times for an answer, and with Python's 5 ms each time beside a busy main thread: four
 of them at once took twice as long as with this."""
-ALLOCATIONS: Final = 10_000
-"""New objects from which on garbage is looked for. Frames and rows hold no cycles, and with
-Python's 700 the search took 9 % of the processor time of 1,200 symbols, with this 3 %."""
+ALLOCATIONS: Final = 100_000
+"""More objects than before, from which on garbage is looked for. Frames and rows hold no cycles,
+but those that wait for the store are looked at each time, cold: with Python's 700 that took 9 % of
+the processor time of 1,200 symbols, with 10,000 5 % and with this 1 %. Garbage is little, and made
+by errors: so many of its objects are 20 MB."""
 YOUNGER: Final = 20
 """Searches of one generation before the next older one is searched."""
 
