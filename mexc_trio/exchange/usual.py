@@ -7,10 +7,10 @@ take 11.9 in two passes and 4.5 here, a book of 20 levels a side 14.9 and 13.0, 
 5.9.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -32,8 +32,10 @@ _DIGITS: Final = b"0123456789."
 _SIGNED: Final = b"-0123456789."
 _BAR: Final = ord("|")
 _DIRECTIONS: Final = {1: b"1", 2: b"2"}
-# Where the exchange writes the channel today: after the data. To look for it there only spares half
-# a microsecond of a book's twelve.
+# Where the exchange writes the end of the channel's name today: behind the data, before a time of
+# thirteen digits. To look it up there takes a tenth of a microsecond, to search for it half a one.
+_NAME: Final = slice(-28, -20)
+# To search for it in the end only spares half a microsecond more of a book.
 _TAIL: Final = 64
 
 # 0.2 microseconds; `Row(...)`, which does the same by way of a function of its own, takes 0.7.
@@ -93,22 +95,22 @@ def read_usual(message: bytes) -> Data | None:
     """Return what a push means; None if this is none, or not one as it usually is."""
     # This only chooses what is tried: the parser's own way to tell kinds apart reads up to the name
     # first, and then all from the beginning.
+    read = _READERS.get(message[_NAME]) or _reader(message)
+    try:
+        return read(message) if read else None
+    except (Malformed, msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def _reader(message: bytes) -> "_Read | None":
     tail = message[-_TAIL:]
     if b'"push.' not in tail:
         tail = message  # as in former years
-    try:
-        if b'"push.deal"' in tail:
-            return _deals(_decode_deals(message))
-        if b'"push.depth.full"' in tail:
-            return _depth(_decode_depth(message))
-        if b'"push.ticker"' in tail:
-            return _ticker(_decode_ticker(message))
-    except (Malformed, msgspec.DecodeError, RecursionError, UnicodeError):
-        pass
-    return None
+    return next((_READERS[name[-8:]] for name in _NAMES if name in tail), None)
 
 
-def _deals(push: _DealPush) -> Data:
+def _deals(message: bytes) -> Data:
+    push = _decode_deals(message)
     deals = push.data
     if len(deals) > MOST_DEALS:
         raise Malformed
@@ -130,13 +132,15 @@ def _deals(push: _DealPush) -> Data:
     return Data(push.symbol, "deal", rows, 0, 0, (), ids)
 
 
-def _depth(push: _DepthPush) -> Data:
+def _depth(message: bytes) -> Data:
+    push = _decode_depth(message)
     book = push.data
     row = _row((push.ts, DEPTH, f"{side(book.bids)}|{side(book.asks)}"))
     return Data(push.symbol, "depth", [row], 0, book.version)
 
 
-def _ticker(push: _TickerPush) -> Data:
+def _ticker(message: bytes) -> Data:
+    push = _decode_ticker(message)
     ticker = push.data
     prices = (ticker.lastPrice, ticker.fairPrice, ticker.indexPrice, ticker.holdVol)
     text = b"|".join(prices)
@@ -144,3 +148,10 @@ def _ticker(push: _TickerPush) -> Data:
         raise Malformed  # no plain numbers, or no last price
     row = _row((push.ts, TICKER, f"{text.decode()}|{funding_rate(ticker.fundingRate)}"))
     return Data(push.symbol, "ticker", [row])
+
+
+_Read: TypeAlias = Callable[[bytes], Data]
+_NAMES: Final = (b'"push.deal"', b'"push.depth.full"', b'"push.ticker"')
+_READERS: Final[Mapping[bytes, _Read]] = {
+    name[-8:]: read for name, read in zip(_NAMES, (_deals, _depth, _ticker), strict=True)
+}
