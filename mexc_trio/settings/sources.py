@@ -41,7 +41,10 @@ class _Given:
 
     def read(self, parse: Callable[[str], T]) -> T:
         try:
+            self.text.encode()  # as a server or a proxy is sent it
             return parse(self.text)
+        except UnicodeEncodeError:
+            raise UsageError(f"{self.where}: write it in UTF-8, which it is not") from None
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from None
 

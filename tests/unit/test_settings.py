@@ -445,6 +445,27 @@ def test_a_password_of_its_own() -> None:
     assert load(environ=environ).store == EmbeddedTarget(Path("mexc-data"))
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("password", "{}"),
+        ("store", "clickhouse://me:{}@host"),
+        ("route", "socks5://me:{}@host:1080"),
+        ("store", "./{}"),
+    ],
+)
+def test_what_is_not_utf8_is_refused(key: str, text: str) -> None:
+    """As a password of a terminal in Latin-1: no server would understand it, for ever."""
+    text = text.format("caf\udce9-secret")
+    for where, sources in (
+        (f"--{key}", ({key: text}, (), {})),
+        (f"MEXC_TRIO_{key.upper()}", ({}, (), {f"MEXC_TRIO_{key.upper()}": text})),
+    ):
+        with pytest.raises(UsageError, match=f"^{where}: write it in UTF-8") as caught:
+            load(*sources)
+        assert "secret" not in str(caught.value)
+
+
 def test_the_log_shows_every_setting_and_no_secret() -> None:
     """The log says what holds, what was set and where first, complete and fit to be shared."""
     write("[mexc-trio]\nlinger = 2\n[BTC_USDT]\ntable = bitcoin")
