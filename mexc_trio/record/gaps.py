@@ -80,7 +80,8 @@ class Ledger:
 
     def last(self, channel: Channel) -> int:
         """Return the time of a channel's last row, in milliseconds; 0 if there was none yet."""
-        return self._last.get(channel, (0, 0))[0]
+        mark = self._marks.get(channel)
+        return self._last.get(channel, (0, 0))[0] if mark is None else mark.ts
 
     def record_channels(self, channels: Sequence[Channel]) -> None:
         """Go on with other channels.

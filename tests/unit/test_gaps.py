@@ -504,6 +504,19 @@ def test_an_answer_that_says_nothing_of_a_gap_leaves_it_held(journal_path: Path)
         assert recorder.ledger.fill(told(100, 150, 200)) == 0, "nothing is to be filled"
 
 
+def test_the_last_row_of_a_channel_is_known_at_any_time(journal_path: Path) -> None:
+    """A connection that is replaced hours after the start has had what came in those hours."""
+    with recorder_at(journal_path) as recorder:
+        assert recorder.ledger.last("deal") == 0
+        recorder.frame("deal", 100, 200)
+        recorder.frame("ticker", 300)
+        assert recorder.ledger.last("deal") == full(200)
+        recorder.ledger.record_channels(("ticker",))
+        assert recorder.ledger.last("deal") == full(200)
+    with recorder_at(journal_path) as recorder:
+        assert recorder.ledger.last("ticker") == full(300)
+
+
 def test_of_an_uncertain_time_only_deals_that_were_lacking_are_a_gap(journal_path: Path) -> None:
     """They stand behind later ones, and the ledger says why; to have looked is no row."""
     with recorder_at(journal_path, fills=True) as recorder:
