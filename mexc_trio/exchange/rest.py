@@ -235,7 +235,21 @@ async def in_thread_if_long(
     """Return what a function makes of an answer; a long one in a thread, so that frames come."""
     if size <= _SMALL:
         return function(*args, **kwargs)
-    return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            results.append(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it is raised again below
+            errors.append(error)
+
+    # Trio would hold an error that comes out of the thread, and that by its traceback the answer,
+    # until garbage is next looked for; many long answers could come until then.
+    await trio.to_thread.run_sync(call)
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:

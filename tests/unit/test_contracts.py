@@ -1,9 +1,11 @@
 """The client of the REST interface against a real one, with everything that goes wrong there."""
 
 import contextlib
+import gc
 import logging
 import math
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
@@ -24,6 +26,7 @@ from mexc_trio.exchange.rest import (
     Client,
     RequestLimits,
     RestError,
+    in_thread_if_long,
     open_client,
 )
 from mexc_trio.exchange.terms import ask_terms
@@ -40,6 +43,29 @@ async def exchange() -> AsyncIterator[Exchange]:
     """Run an exchange that lists a few contracts."""
     async with open_exchange(contracts=SYMBOLS, rest_port=0) as running:
         yield running
+
+
+async def test_a_long_answer_that_is_no_answer_is_let_go() -> None:
+    """Garbage is looked for rarely, and by then there could be gigabytes of such answers."""
+
+    class Answer:
+        pass
+
+    def fail(answer: Answer) -> None:
+        raise ValueError
+
+    gc.disable()
+    try:
+        answer = Answer()
+        there = weakref.ref(answer)
+        with contextlib.suppress(ValueError):
+            await in_thread_if_long(MOST_BYTES, fail, answer)
+        del answer
+        with trio.fail_after(DEADLINE):
+            while there() is not None:
+                await trio.lowlevel.checkpoint()
+    finally:
+        gc.enable()
 
 
 async def test_a_private_authority_vouches_for_rest_too(
