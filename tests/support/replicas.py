@@ -309,6 +309,9 @@ def replica_config(
         number: which of the replicas it is, or if there are shards, which shard.
         shards: ports of the servers of a cluster `main`, each a shard of its own.
         patient: whether Keeper may take long to answer; an old server knows no word for it.
+
+    A server that was killed in the commit of an INSERT has a part that Keeper does not know, and
+    does not start if that is most of its table, as it is of one of a few rows.
     """
     patience = "<connection_timeout_ms>60000</connection_timeout_ms>" if patient else ""
     return f"""<clickhouse>
@@ -321,6 +324,9 @@ def replica_config(
     <interserver_http_port>{free_port()}</interserver_http_port>
     {remote_servers(shards)}
     <distributed_ddl><path>/clickhouse/ddl</path></distributed_ddl>
+    <merge_tree>
+        <replicated_max_ratio_of_wrong_parts>1</replicated_max_ratio_of_wrong_parts>
+    </merge_tree>
 </clickhouse>"""
 
 
