@@ -24,6 +24,13 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture(autouse=True)
+def _tests_options_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what tests are asked for by variables from a program that a test runs in its process."""
+    for option in ("REPEAT", "SEED"):
+        monkeypatch.delenv(f"MEXC_TRIO_TEST_{option}", raising=False)
+
+
 @pytest.fixture(scope="session")
 def clickhouse_server() -> Iterator[ClickHouseServer]:
     """Lend the session's one server; a test that stops it starts it again."""

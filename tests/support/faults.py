@@ -47,6 +47,8 @@ LOOK: Final = 0.04
 
 REPEAT: Final = float(os.environ.get("MEXC_TRIO_TEST_REPEAT", "1"))
 """Multiplies the number of faults of each test."""
+SEED: Final = os.environ.get("MEXC_TRIO_TEST_SEED", "")
+"""Of the instants at which they come; one that is drawn if it is not given."""
 
 _CHANNEL_OF: Final = {"t": "ticker", "d": "deal", "dp": "depth"}
 
@@ -58,7 +60,7 @@ def repetitions(number: int) -> int:
 
 def chance(name: str) -> random.Random:
     """Return a test's source of random instants. Its seed is printed, and can be given again."""
-    seed = os.environ.get("MEXC_TRIO_TEST_SEED") or str(random.SystemRandom().randrange(10**6))
+    seed = SEED or str(random.SystemRandom().randrange(10**6))
     print(f"{name}: MEXC_TRIO_TEST_SEED={seed}")
     return random.Random(f"{seed} {name}")
 

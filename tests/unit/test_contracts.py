@@ -321,13 +321,14 @@ async def test_frames_are_received_while_a_long_list_is_read(
 
 async def test_requests_keep_their_pace(rest: Rest) -> None:
     """However many ask at once, four requests a second leave the program."""
+    began = trio.current_time()
     async with open_client(rest.url) as client, trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(contracts_of, client)
-    times = [time for time, _ in rest.requests]
-    assert len(times) == 4
-    # Each leaves at its time and may arrive a little later.
-    assert times[-1] - times[0] > 3 * REQUEST_INTERVAL - 0.1
+    # Each leaves at its time, and may arrive at any later one.
+    arrivals = [time - began for time, _ in rest.requests]
+    assert len(arrivals) == 4
+    assert arrivals[-1] >= 3 * REQUEST_INTERVAL
 
 
 async def test_entries_that_are_not_understood_are_left_out(
