@@ -95,14 +95,22 @@ class Exchange(State):
         Text goes out as a text frame, bytes as a binary one. Returns the first subscriber's
         record; LookupError says that nobody is subscribed.
         """
-        records: list[Record] = []
-        for connection in self.subscribers(symbol):
+        records: dict[Connection, Record] = {}
+
+        async def send(connection: Connection) -> None:
             again = bool(records)
-            records.append(self.records.add(connection.number, symbol, None, frame, again=again))
-            await self.transmit(connection, records[-1:])
-        if not records:
+            record = self.records.add(connection.number, symbol, None, frame, again=again)
+            records[connection] = record
+            await self.transmit(connection, [record])
+
+        subscribers = self.subscribers(symbol)
+        if not subscribers:
             raise LookupError(f"nobody is subscribed to {symbol}")
-        return records[0]
+        # At once: while one connection takes a long frame, the next must not get later deals first.
+        async with trio.open_nursery() as nursery:
+            for connection in subscribers:
+                nursery.start_soon(send, connection)
+        return records[subscribers[0]]
 
     async def replay(
         self, frames: Sequence[tuple[str, str, str]], *, rate: float = 0.0, loop: bool = False

@@ -2,6 +2,7 @@
 
 # ruff: noqa: B008 - the trials are frozen
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -88,15 +89,22 @@ def _try(
     store: _Store,
     within: Path | None = None,
 ) -> int:
-    """Do it in a directory of its own, and with a server if there shall be one."""
+    """Do it in a directory of its own, and with a server if there shall be one.
+
+    The directory is kept if something is wrong: the log, the store and the journal tell what.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="soak-", dir=within))
+    trial = attrs.evolve(trial, directory=directory)
     with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="soak-", dir=within)
-        trial = attrs.evolve(trial, directory=Path(stack.enter_context(temporary)))
         if store == "server":
             trial = attrs.evolve(trial, store=stack.enter_context(ClickHouseServer()).url)
         result = trio.run(do, trial)
     print(result)
-    return 1 if result.wrong else 0
+    if result.wrong:
+        print(f"all of it is left in {directory}")
+        return 1
+    shutil.rmtree(directory)
+    return 0
 
 
 if __name__ == "__main__":

@@ -73,11 +73,12 @@ class Trouble:
             "--symbols-per-connection", str(self.soak.together), "--max-errors", "1000000",
         )  # fmt: skip
 
-    def heard(self) -> Counter[str]:
+    def heard(self, without: Sequence[Connection] = ()) -> Counter[str]:
         """Count by symbol the connections that are subscribed to everything of it."""
         return Counter(
             symbol
             for one in self.exchange.opened
+            if one not in without
             for symbol, channels in one.subscriptions.items()
             if len(channels) == len(CHANNELS)
         )
@@ -120,6 +121,8 @@ class Trouble:
             await trio.sleep(1 + 2 * self.chance.random())
             ((fault, _),) = self.chance.choices(faults, [weight for _, weight in faults])
             self.done[fault.__name__.replace("_", " ")] += 1
+            with (self.soak.directory / "log.txt").open("a") as log:
+                log.write(f"{wall_clock_ms()} {fault.__name__}\n")
             await fault()
             await self.whole()
         await trio.sleep(SETTLED)
@@ -128,9 +131,17 @@ class Trouble:
         """Choose a connection."""
         return self.chance.choice(self.exchange.opened)
 
+    async def drop(self, *those: Connection, reset: bool = True) -> None:
+        """Break connections, and note who is without a line now, if only for milliseconds."""
+        now, left = wall_clock_ms(), self.heard(without=those)
+        for symbol in self.symbols:
+            if not left[symbol]:
+                self.blind[symbol].append(now)
+        await self.exchange.drop(*those, reset=reset)
+
     async def kill_one(self) -> None:
         """Break a line."""
-        await self.exchange.drop(self.one(), reset=self.chance.random() < 0.5)
+        await self.drop(self.one(), reset=self.chance.random() < 0.5)
 
     async def close_one(self) -> None:
         """Close a line with a close frame."""
@@ -139,7 +150,7 @@ class Trouble:
     async def kill_both(self) -> None:
         """Break both lines of some symbols."""
         symbol = self.chance.choice(self.symbols)
-        await self.exchange.drop(*self.exchange.subscribers(symbol))
+        await self.drop(*self.exchange.subscribers(symbol))
 
     async def refuse(self) -> None:
         """Take no new connections for some seconds."""
