@@ -119,7 +119,7 @@ class Client:
         except httpx2.HTTPError as error:
             raise RestError(f"{self.url}: {_why(error)}") from error
         if packed:
-            body = await trio.to_thread.run_sync(self._unpacked, body)
+            body = await in_thread_if_long(self._bounds.size, self._unpacked, body)
         return await in_thread_if_long(len(body), self._data, status, body)
 
     @property

@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import threading
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import trustme
 from mexc_trio.exchange import contracts as contracts_module
 from mexc_trio.exchange import terms as terms_module
 from mexc_trio.exchange.contracts import contracts_of, list_contracts
+from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.rest import (
     MOST_BYTES,
     REQUEST_INTERVAL,
@@ -202,6 +204,34 @@ async def test_whatever_answers_is_one_line(
             await contracts_of(client)
     said = [str(caught.value), *caplog.messages]
     assert all(text.isprintable() and len(text) <= 400 for text in said)
+    nursery.cancel_scope.cancel()
+
+
+async def test_packed_answers_that_are_no_answer_are_let_go(nursery: trio.Nursery) -> None:
+    """As `in_thread_if_long` does, through all that a client does with one."""
+    size = 4 * 2**20
+    body = answer(b"x" * size, head="Content-Encoding: gzip\r\n")
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(body)
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, serve, 0)
+    port = listeners[0].socket.getsockname()[1]
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with open_client(f"http://127.0.0.1:{port}", rate_limiter=RateLimiter(0.0)) as client:
+            for _ in range(3):
+                with contextlib.suppress(RestError):
+                    await contracts_of(client)
+            with trio.fail_after(DEADLINE):
+                while tracemalloc.get_traced_memory()[0] > size:
+                    await trio.lowlevel.checkpoint()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
     nursery.cancel_scope.cancel()
 
 
