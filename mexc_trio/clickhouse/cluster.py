@@ -122,10 +122,6 @@ def _counted(store: Readable, database: str, tables: Sequence[str]) -> dict[str,
 
 def _tell_elsewhere(store: ReplicatedStore, one: Readable, table: str, here: int) -> None:
     """Tell of a table's rows on other shards; what a replica lacks that lags says nothing."""
-    ours = one.query(
-        f"SELECT toInt64(shard_num) FROM system.clusters WHERE cluster = {literal(store.cluster)} "
-        f"AND is_local"
-    )
     found = one.query(
         f"SELECT toInt64(_shard_num), count() FROM {quoted(store.database + ALL_SHARDS)}."
         f"{quoted(table)} GROUP BY _shard_num ORDER BY _shard_num"
@@ -137,14 +133,18 @@ def _tell_elsewhere(store: ReplicatedStore, one: Readable, table: str, here: int
             "moved from one to the other, two recorders write it, of which one is too many",
             table, store.cluster, where,
         )  # fmt: skip
-    elif not here and {shard for shard, _ in found} - {shard for (shard,) in ours}:
-        if lag(store, table):
-            return
-        raise ForeignTable(
-            f"table {store.database}.{table} has no row at {store.name}, and of cluster "
-            f"{store.cluster} {where}: record its symbol with the hosts of that shard, or remove "
-            f"what is there"
+    elif not here:
+        ours = one.query(
+            f"SELECT toInt64(shard_num) FROM system.clusters "
+            f"WHERE cluster = {literal(store.cluster)} AND is_local"
         )
+        elsewhere = {shard for shard, _ in found} - {shard for (shard,) in ours}
+        if elsewhere and not lag(store, table):
+            raise ForeignTable(
+                f"table {store.database}.{table} has no row at {store.name}, and of cluster "
+                f"{store.cluster} {where}: record its symbol with the hosts of that shard, or "
+                f"remove what is there"
+            )
 
 
 def _lacking(store: ReplicatedStore, tables: Sequence[Table]) -> list[str]:

@@ -120,12 +120,12 @@ def fall_into(gap: Span, known: LastDeals, answer: Sequence[Deal]) -> Fill | Non
     the gap: it is older than they are, or of something else.
     """
     start, end = gap
-    once = Once(math.inf)
-    for row, id_ in (*known.filled, *known.received):
+    once, received = Once(math.inf), known.received
+    for row, id_ in (*known.filled, *received):
         _is_new(once, "received", row, id_)
     # From the newest on: where deals are alike, the last of them are those that came since.
     new = [_is_new(once, "asked for", row, id_) for row, id_ in reversed(answer)][::-1]
-    since = {_key(row) for row, _ in known.received if row.ts >= end}
+    since = {_key(row) for row, _ in received if row.ts >= end}
     reached = [n for n, (row, _) in enumerate(answer) if not new[n] and _key(row) in since]
     if not reached:
         return None

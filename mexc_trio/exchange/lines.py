@@ -217,10 +217,6 @@ class Merger:
         opened = {one.channel: one.start for one in self.missed if one.end is None}
         return [one for one in messages if one.rows[0].ts <= opened.get(one.channel or "", 0)]
 
-    def is_silent(self, channel: Channel) -> bool:
-        """Whether the channel has gone silent on a connected source."""
-        return any(channel in source.mute for source in self.sources)
-
     def _note(self, source: LineSource, channel: Channel, first: int, last: int) -> None:
         """Note the times of a message."""
         reception = source.receives.get(channel)
@@ -262,7 +258,8 @@ class Merger:
             return
         living = [one.receives[channel] for one in self.sources if channel in one.receives]
         others = [*self._lost[channel], *(one for one in living if one.since)]
-        silent = LATEST if self.is_silent(channel) else self._silent_until.get(channel, 0)
+        is_silent = any(channel in one.mute for one in self.sources)
+        silent = LATEST if is_silent else self._silent_until.get(channel, 0)
         missed = find_missed(channel, self._uncertain[channel], others, silent)
         if not missed or all(one.since for one in living):
             del self._uncertain[channel]

@@ -42,7 +42,6 @@ class Reader:
         self._open(find())
 
     def _open(self, target: ServerTarget) -> None:
-        self._target = target
         self._store = ServerStore(target, 1, self._known_as)
         self._settings: dict[str, int | str] | None = None
 
@@ -77,7 +76,7 @@ class Reader:
 
         def begin() -> tuple[bytes, Generator[bytes, None, None]]:
             settings = {**_TO_THE_END, **self._how()}
-            pieces = documents.stream(self._target, self.name, sql, format, settings)
+            pieces = documents.stream(self._store.target, self.name, sql, format, settings)
             return next(pieces, b""), pieces
 
         first, others = self._again(begin)
@@ -111,7 +110,7 @@ class Reader:
             return ask()
         except StoreUnavailable:
             target = self._find()
-            if target == self._target:
+            if target == self._store.target:
                 raise
             self.close()
             self._open(target)
