@@ -95,16 +95,20 @@ def _try(
     """
     directory = Path(tempfile.mkdtemp(prefix="soak-", dir=within))
     trial = attrs.evolve(trial, directory=directory)
-    with ExitStack() as stack:
-        if store == "server":
-            trial = attrs.evolve(trial, store=stack.enter_context(ClickHouseServer()).url)
-        result = trio.run(do, trial)
-    print(result)
-    if result.wrong:
-        print(f"all of it is left in {directory}")
-        return 1
-    shutil.rmtree(directory)
-    return 0
+    is_wrong = True  # also if it does not come to its end
+    try:
+        with ExitStack() as stack:
+            if store == "server":
+                trial = attrs.evolve(trial, store=stack.enter_context(ClickHouseServer()).url)
+            result = trio.run(do, trial)
+        print(result)
+        is_wrong = result.wrong
+    finally:
+        if is_wrong:
+            print(f"all of it is left in {directory}")
+        else:
+            shutil.rmtree(directory)
+    return int(is_wrong)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from clickhouse_driver.errors import Error as DriverError
 from mexc_trio.record.rewriting import RewritingRequest
 from tools.proxy import Direction, Fault, Kind, Proxy
 from tools.soak.readers import ask_as_reader
-from tools.soak.recorder import TABLE, Place, kill, subscribed, until
+from tools.soak.recorder import TABLE, Place, kill, subscribed, until, wait_for
 from tools.soak.trouble import engines_of
 
 if TYPE_CHECKING:
@@ -123,19 +123,7 @@ class Breaking:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something while the recorder runs."""
-        with trio.move_on_after(LONGEST):
-            while not condition():
-                if self.recorder.poll() is not None:
-                    raise RuntimeError(
-                        f"it has ended with {self.recorder.returncode}: {self._said()}"
-                    )
-                await trio.sleep(_LOOK)
-            return
-        raise RuntimeError(f"waited in vain for {LONGEST:g} s: {self._said()}")
-
-    def _said(self) -> str:
-        """Return the end of what the recorder has logged."""
-        return (self.place.directory / "log.txt").read_text()[-5000:]
+        await wait_for(self.recorder, condition, LONGEST, _LOOK)
 
     async def read(self) -> None:
         """Ask one question after another. Runs until cancelled."""
@@ -193,15 +181,12 @@ class Breaking:
 
     async def compact(self) -> str:
         """Have the table rewritten, and kill somebody meanwhile, or nobody."""
-        before = self._begun()
+        since = self.place.log.stat().st_size
         RewritingRequest(str(self.done.total()), ()).leave(self.place.journal)
-        await self.until(lambda: self._begun() > before)
+        await self.until(lambda: self.place.begun(since) > 0)
         await trio.sleep(0.2 * self.chance.random())
         victim = self.chance.choice([self.kill_recorder, self.kill_engine, self.kill_both, None])
         return f"compaction, {await victim()}" if victim else "compaction"
-
-    def _begun(self) -> int:
-        return (self.place.directory / "log.txt").read_text().count("; what comes waits")
 
     async def break_insert(self) -> str:
         """Break the network at a byte of an INSERT, or of the answer to it."""

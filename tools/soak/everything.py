@@ -7,7 +7,6 @@ what it writes to. In the end each deal is stored once, or lacking inside a row 
 
 from __future__ import annotations
 
-import json
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -123,7 +122,6 @@ def _compared(soak: Soak, trouble: Trouble, seconds: float, exit_code: int) -> R
         )
     ]
     needless = [gap for gap in lost if SILENT_ELSEWHERE not in gap.detail]
-    verdict = json.loads(soak.run("verify", "--json").stdout)
     return Result(
         seconds=round(seconds, 1),
         symbols=len(trouble.symbols),
@@ -132,6 +130,6 @@ def _compared(soak: Soak, trouble: Trouble, seconds: float, exit_code: int) -> R
         gaps=dict(Counter(f"{gap.channel}, {gap.cause}" for gap in ledger)),
         needless=needless,
         uncertain=len(lost) - len(needless),
-        wrongs=[finding["text"] for finding in verdict["findings"] if finding["wrong"]],
+        wrongs=soak.wrongs(),
         exit_code=exit_code,
     )

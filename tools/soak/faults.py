@@ -8,8 +8,6 @@ was lost on its way is told in `gaps`.
 
 from __future__ import annotations
 
-import json
-import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
@@ -17,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from mexc_trio.channels import BY_TYPE
 from mexc_trio.clickhouse.tables import in_order
 from tools.exchange import open_exchange
 from tools.proxy import LOOPBACK, open_proxy
 from tools.soak.breaking import Breaking, Faults
 from tools.soak.made import in_turn
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill
+from tools.soak.recorder import SYMBOL, Outcome, Place, kill, stop
 
 if TYPE_CHECKING:
     from tools.clickhouse import ClickHouseServer
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 IMPATIENT: Final = "&send_receive_timeout=2&sync_request_timeout=2&connect_timeout=2"
 """The program waits for 10 s unless it is told."""
-_CHANNELS: Final = {"t": "ticker", "d": "deal", "dp": "depth"}
 
 
 @attrs.frozen(kw_only=True)
@@ -85,9 +83,7 @@ async def try_faults(trial: Faults, server: ClickHouseServer | None = None) -> R
             exchange.silence()
             await trouble.heard()
             await trouble.written()
-            trouble.recorder.send_signal(signal.SIGINT)
-            with trio.fail_after(LONGEST_WAIT):
-                exit_code = await trouble.recorder.wait()
+            exit_code = await stop(trouble.recorder)
         finally:
             await kill(trouble.recorder)
         return _compared(trouble, seconds, exit_code)
@@ -97,7 +93,6 @@ def _compared(trouble: Breaking, seconds: float, exit_code: int) -> Result:
     trial, exchange = trouble.trial, trouble.exchange
     stored, ledger = trial.rows(in_order(trial.engine == "mergetree")), trial.ledger()
     wrong, unheard = in_turn(exchange.sent(SYMBOL), stored)
-    verdict = json.loads(trial.run("verify", "--json").stdout)
     return Result(
         seconds=round(seconds, 1),
         faults=dict(sorted(trouble.done.items())),
@@ -110,10 +105,10 @@ def _compared(trouble: Breaking, seconds: float, exit_code: int) -> Result:
             row
             for row in unheard
             if not any(
-                gap.channel in (_CHANNELS[row[1]], "all") and gap.start <= row[0] <= gap.end
+                gap.channel in (BY_TYPE[row[1]], "all") and gap.start <= row[0] <= gap.end
                 for gap in ledger
             )
         ],
-        wrongs=[finding["text"] for finding in verdict["findings"] if finding["wrong"]],
+        wrongs=trial.wrongs(),
         exit_code=exit_code,
     )

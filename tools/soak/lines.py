@@ -19,7 +19,7 @@ import trio
 
 from mexc_trio.filled import Filled
 from tools.exchange import Exchange, open_exchange
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, Outcome, Place, kill, subscribed, until
+from tools.soak.recorder import SYMBOL, Outcome, Place, kill, stop, subscribed, until
 
 if TYPE_CHECKING:
     from mexc_trio.rows import Gap
@@ -120,9 +120,7 @@ async def try_lines(trial: Trial) -> Result:
             seconds = trio.current_time() - began
             await trial.until_stored(last_deal(exchange))
             await _until_complete(trial, exchange)
-            recorder.send_signal(signal.SIGINT)
-            with trio.fail_after(LONGEST_WAIT):
-                exit_code = await recorder.wait()
+            exit_code = await stop(recorder)
         finally:
             await kill(recorder)
         stored = await trio.to_thread.run_sync(trial.rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ import psutil
 import trio
 
 from tools.exchange import open_exchange
-from tools.soak.recorder import Outcome, Place, kill, subscribed, text_of, until
+from tools.soak.recorder import Outcome, Place, kill, stop, subscribed, text_of, until
 
 if TYPE_CHECKING:
     from tools.exchange.records import Record
@@ -131,9 +130,7 @@ async def try_readers(reading: Reading) -> Result:
                 seconds = trio.current_time() - began
                 await trio.sleep(5)
                 inserts = await trio.to_thread.run_sync(_inserts, reading)
-                recorder.send_signal(signal.SIGINT)
-                with trio.fail_after(120):
-                    exit_code = await recorder.wait()
+                exit_code = await stop(recorder, 120)
             finally:
                 await kill(recorder)
             frames = exchange.frames

@@ -1,6 +1,8 @@
 """What trials share: the recorder as a process of one symbol, and questions to what it stored."""
 
+import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -70,9 +72,25 @@ class Place:
             return found or (0, 0)
         return 0, 0
 
+    @property
+    def log(self) -> Path:
+        """What was logged, over all runs."""
+        return self.directory / "log.txt"
+
+    def begun(self, since: int = 0) -> int:
+        """Return how often a recorder began to rewrite, by the log from this byte on."""
+        with self.log.open("rb") as log:
+            log.seek(since)
+            return log.read().count(b"; what comes waits")
+
+    def wrongs(self) -> list[str]:
+        """Return what is wrong, as `mexc-trio verify` says."""
+        verdict = json.loads(self.run("verify", "--json").stdout)
+        return [finding["text"] for finding in verdict["findings"] if finding["wrong"]]
+
     async def start(self, *options: str) -> trio.Process:
-        """Start the recorder; what it logs is added to `log.txt`."""
-        with (self.directory / "log.txt").open("a") as log:
+        """Start the recorder; what it logs is added to the log."""
+        with self.log.open("a") as log:
             return await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tools.soak.hasty", SYMBOL, "--store", self.store,
                  "--stats-interval", "0", *options],
@@ -95,8 +113,8 @@ class Place:
         )  # fmt: skip
 
     async def begin(self, *arguments: str) -> trio.Process:
-        """Begin the same, and do not wait for its end; what it says is added to `log.txt`."""
-        with (self.directory / "log.txt").open("a") as log:
+        """Begin the same, and do not wait for its end; what it says is added to the log."""
+        with self.log.open("a") as log:
             return await trio.lowlevel.open_process(
                 [sys.executable, "-m", "mexc_trio", *arguments, "--store", self.store],
                 cwd=self.directory, env=_environment(), stdin=subprocess.DEVNULL, stdout=log,
@@ -171,6 +189,24 @@ async def kill(recorder: trio.Process) -> None:
         recorder.kill()
         with trio.CancelScope(shield=True):
             await recorder.wait()
+
+
+async def stop(recorder: trio.Process, seconds: float = LONGEST_WAIT) -> int:
+    """Stop it as Ctrl-C does; return its exit code."""
+    recorder.send_signal(signal.SIGINT)
+    with trio.fail_after(seconds):
+        return await recorder.wait()
+
+
+async def wait_for(
+    recorder: trio.Process, condition: Callable[[], bool], seconds: float, look: float
+) -> None:
+    """Look every `look` seconds while the recorder runs, for so many seconds at the most."""
+    with trio.fail_after(seconds):
+        while not condition():
+            if recorder.poll() is not None:
+                raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
+            await trio.sleep(look)
 
 
 def subscribed(exchange: "Exchange") -> "list[Connection]":

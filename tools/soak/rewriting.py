@@ -7,7 +7,6 @@ gives the command `compact` or `convert`, and gives it again whenever the record
 from __future__ import annotations
 
 import random
-import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -27,7 +26,17 @@ from mexc_trio.texts import size
 from tools.exchange import Exchange, open_exchange
 from tools.filling import fill
 from tools.soak.made import in_turn
-from tools.soak.recorder import LONGEST_WAIT, SYMBOL, TABLE, Outcome, Place, kill, subscribed, until
+from tools.soak.recorder import (
+    SYMBOL,
+    TABLE,
+    Outcome,
+    Place,
+    kill,
+    stop,
+    subscribed,
+    until,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from tools.market import Row
@@ -66,10 +75,6 @@ class Rewriting(Place):
     def open(self) -> Store:
         """Open the store."""
         return open_store(Settings(store=self.target))
-
-    def begun(self) -> int:
-        """Return how often a recorder has begun with what it was asked for."""
-        return (self.directory / "log.txt").read_text().count("; what comes waits")
 
     async def command(self) -> trio.Process:
         """Give the command that the trial is about."""
@@ -140,11 +145,7 @@ class _Watch:
 
     async def until(self, recorder: trio.Process, condition: Callable[[], bool]) -> None:
         """Wait for something while the recorder runs."""
-        with trio.fail_after(LONGEST):
-            while not condition():
-                if recorder.poll() is not None:
-                    raise RuntimeError(f"the recorder has ended with {recorder.returncode}")
-                await trio.sleep(POLL)
+        await wait_for(recorder, condition, LONGEST, POLL)
 
     def _sample(self) -> None:
         path = f"file:{self.trial.journal}?mode=ro"
@@ -199,9 +200,7 @@ async def try_rewriting(trial: Rewriting) -> Result:
             caught_up = trio.current_time()
             exchange.silence()
             await watch.until(recorder, lambda: not watch.waiting)
-            recorder.send_signal(signal.SIGINT)
-            with trio.fail_after(LONGEST_WAIT):
-                exit_code = await recorder.wait()
+            exit_code = await stop(recorder)
         finally:
             await kill(recorder)
         nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from tools.market import CHANNELS, wall_clock_ms
-from tools.soak.recorder import SYMBOL, Place
+from tools.soak.recorder import SYMBOL, Place, wait_for
 
 if TYPE_CHECKING:
     from tools.exchange import Exchange
@@ -98,11 +98,8 @@ class Trouble:
 
     async def whole(self) -> None:
         """Wait until all lines of all symbols are subscribed."""
-        with trio.fail_after(PATIENCE):
-            while not self._is_whole():
-                if self.recorder is not None and self.recorder.poll() is not None:
-                    raise RuntimeError(f"the recorder has ended with {self.recorder.returncode}")
-                await trio.sleep(_LOOK)
+        assert self.recorder is not None  # noqa: S101 - it was started
+        await wait_for(self.recorder, self._is_whole, PATIENCE, _LOOK)
 
     def _is_whole(self) -> bool:
         heard = self.heard()
@@ -121,7 +118,7 @@ class Trouble:
             await trio.sleep(1 + 2 * self.chance.random())
             ((fault, _),) = self.chance.choices(faults, [weight for _, weight in faults])
             self.done[fault.__name__.replace("_", " ")] += 1
-            with (self.soak.directory / "log.txt").open("a") as log:
+            with self.soak.log.open("a") as log:
                 log.write(f"{wall_clock_ms()} {fault.__name__}\n")
             await fault()
             await self.whole()
