@@ -54,6 +54,14 @@ def lines(count: int = 2) -> tuple[Merger, list[LineSource]]:
     return merger, sources
 
 
+def joined(merger: Merger, since: int = 0) -> LineSource:
+    """Return one more line, which is subscribed to everything since then; 0 is not known."""
+    source = merger.join()
+    for channel in CHANNELS:
+        merger.subscribed(source, channel, since)
+    return source
+
+
 # --- Deals ---
 
 
@@ -279,9 +287,7 @@ def test_a_line_that_hung_reveals_what_was_missed_before_the_other_came() -> Non
     merger, (a,) = lines(1)
     merger.take(a, deals(8), 0.0)
     merger.take(a, ticker(10), 0.0)
-    b = merger.join()
-    for channel in CHANNELS:
-        merger.subscribed(b, channel)
+    b = joined(merger)
     merger.take(b, ticker(20), 5.0)
     merger.take(b, deals(25), 5.0)
     merger.lost(a)
@@ -321,18 +327,14 @@ def test_a_line_that_is_subscribed_and_not_heard_yet_has_what_comes() -> None:
     """Its acknowledgement says since when: before the other was lost, so nothing is missed."""
     merger, (a,) = lines(1)
     merger.take(a, ticker(10), 0.0)
-    b = merger.join()
-    for channel in CHANNELS:
-        merger.subscribed(b, channel, START + 12)
+    b = joined(merger, START + 12)
     merger.take(a, deals(13), 0.0)
     merger.lost(a)
     merger.take(b, deals(20), 1.0)
     assert merger.missed == []
     merger, (a,) = lines(1)
     merger.take(a, ticker(10), 0.0)
-    b = merger.join()
-    for channel in CHANNELS:
-        merger.subscribed(b, channel, START + 12)
+    b = joined(merger, START + 12)
     merger.lost(a)
     assert {one[:3] for one in merger.missed} == {(one, START + 10, None) for one in CHANNELS}
 
@@ -358,9 +360,7 @@ def test_other_symbols_may_be_ahead_by_a_second() -> None:
     merger, (a,) = lines(1)
     merger.take(a, ticker(10), 0.0)
     a.heard.note(START + 5500, 5.5)
-    b = merger.join()
-    for channel in CHANNELS:
-        merger.subscribed(b, channel, START + 5000)
+    joined(merger, START + 5000)
     merger.lost(a)
     assert {one.channel for one in merger.missed} == set(CHANNELS)
     assert Missed("ticker", START + 10, None) in merger.missed
@@ -418,9 +418,7 @@ def test_a_gap_is_uncertain_if_the_line_that_was_silent_is_lost_as_well() -> Non
     for source in (a, b):
         merger.take(source, ticker(1), 0.0)
     merger.silent(b, "ticker")
-    c = merger.join()
-    for channel in CHANNELS:
-        merger.subscribed(c, channel, START + 50)
+    c = joined(merger, START + 50)
     merger.take(b, deals(40), 1.0)
     merger.lost(b)
     merger.take(c, ticker(60), 1.0)

@@ -55,7 +55,7 @@ class Rig:
 
     def gaps(self) -> list[Gap]:
         """List the gaps in the ledger."""
-        return [Gap(*row) for row in self.journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+        return gaps_in(self.journal)
 
     async def gaps_of_all_channels(self) -> list[Gap]:
         """Wait until each channel has a gap that has ended: a ticker may take longer than ten."""
@@ -86,6 +86,21 @@ class Rig:
         )
 
 
+def gaps_in(journal: Journal) -> list[Gap]:
+    """List the gaps in the ledger."""
+    return [Gap(*row) for row in journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+
+
+def collector_of(
+    journal: Journal, store: MemoryStore, max_errors: int = 100, *, fills: bool = False
+) -> Collector:
+    """Make the symbol's collector."""
+    queue = journal.queue("btc")
+    ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=fills)
+    settings = SymbolSettings(symbol=BTC, table="btc", max_errors=max_errors, linger=0.1)
+    return Collector(settings, queue, ledger, as_async(store))
+
+
 @asynccontextmanager
 async def rigged(
     directory: Path,
@@ -109,13 +124,7 @@ async def rigged(
         ):
             services.start_soon(journal.keep_flushing)
             async with trio.open_nursery() as exchanges, trio.open_nursery() as nursery:
-                settings = SymbolSettings(
-                    symbol=BTC, table="btc", max_errors=max_errors, linger=0.1
-                )
-                queue = journal.queue("btc")
-                ledger = Ledger(BTC, queue, journal.queue("gaps"))
-                collector = Collector(settings, queue, ledger, as_async(store))
-                lines, feeds = new_lines(collector, number, 15)
+                lines, feeds = new_lines(collector_of(journal, store, max_errors), number, 15)
                 nursery.start_soon(lines.collector.run)
                 connections = []
                 dead = Line(exchanges, exchange, refusals=10**6)
@@ -472,7 +481,6 @@ class Hand:
 
     journal: Journal
     lines: Lines
-    ledger: Ledger
     began: int = attrs.field(factory=wall_clock_ms)
 
     def message(self, channel: Channel) -> Data:
@@ -494,19 +502,15 @@ class Hand:
 
     def gaps(self) -> list[Gap]:
         """List the gaps in the ledger."""
-        return [Gap(*row) for row in self.journal.queue("gaps").head(1000)]  # type: ignore[arg-type]
+        return gaps_in(self.journal)
 
 
 @contextmanager
 def by_hand(directory: Path, number: int, *, fills: bool = False) -> Iterator[Hand]:
     """Open a journal for it."""
     with open_journal(directory / "journal.sqlite") as journal:
-        queue = journal.queue("btc")
-        ledger = Ledger(BTC, queue, journal.queue("gaps"), fills=fills)
-        settings = SymbolSettings(symbol=BTC, table="btc", max_errors=100, linger=0.1)
-        collector = Collector(settings, queue, ledger, as_async(MemoryStore()))
-        lines, _ = new_lines(collector, number, 15)
-        yield Hand(journal, lines, ledger)
+        lines, _ = new_lines(collector_of(journal, MemoryStore(), fills=fills), number, 15)
+        yield Hand(journal, lines)
 
 
 async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_uncertain_for_ever(
@@ -514,7 +518,8 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_uncertain_for_
 ) -> None:
     """The one connection is replaced while a contract is quiet: hours later all is certain."""
     with by_hand(tmp_path, 1, fills=True) as hand:
-        (old,), queue, ledger = hand.lines.feeds, hand.journal.queue("btc"), hand.ledger
+        (old,), queue = hand.lines.feeds, hand.journal.queue("btc")
+        ledger = hand.lines.collector.ledger
         hand.subscribe(old)
         replacement = old.replacement()
         old.data(hand.message("deal"))
