@@ -170,29 +170,9 @@ class Collector:
             self._lost_at = self.queue.end
             self.ledger.lost(Cause.PROGRAM_FAILED, detail_of(error))
 
-    def skipped(self) -> None:
-        """Count a frame that holds nothing to record."""
-        self.counts.skipped += 1
-
-    def unreadable(self) -> None:
-        """Open a gap: another symbol's dead letter may have been for this one."""
-        if not self.stopped:
-            self.ledger.unreadable()
-
-    def silent(self, channel: Channel, seconds: float) -> None:
-        """Open the gap of a channel that has gone silent."""
-        log.warning("%s: %s silent for %.0f s; subscribing again", self.symbol, channel, seconds)
-        self.ledger.lost(Cause.CHANNEL_SILENT, f"no {channel} for {seconds:.0f} s", channel)
-
-    def connection_lost(self, error: ExchangeError, *, covered: bool = False) -> None:
-        """Open the gap, count the error, and stop the symbol if it was one too many.
-
-        If it is `covered`, another line has the symbol, and there is neither gap nor trouble.
-        """
+    def connection_lost(self, error: ExchangeError) -> None:
+        """Open the gap, count the error, and stop the symbol if it was one too many."""
         if self.stopped:
-            return
-        if covered:
-            self.counts.covered += 1
             return
         self._lost_at = self.queue.end
         self.ledger.lost(cause_of(error), error.reason)
@@ -206,18 +186,13 @@ class Collector:
         if len(self._errors) >= self.settings.max_errors:
             self.stop(TooManyErrors(self.symbol, len(self._errors)))
 
-    def refused(self, error: UnknownContract, *, covered: bool = False) -> float:
-        """Open the gap; return the seconds until the exchange is asked for the symbol again.
-
-        If it is `covered`, another line has the symbol, and there is no gap.
-        """
+    def refused(self, error: UnknownContract) -> float:
+        """Note that the exchange denies the symbol; return the seconds until it is asked again."""
         self.counts.errors += 1
         if trio.current_time() - self._refused_at > 2 * LONGEST_PAUSE:
             self._pauses.reset()
         pause = self._pauses.next()
         log.warning("%s: %s; asking again in %.0f s", self.symbol, error, pause)
-        if not covered:
-            self.ledger.lost(Cause.REFUSED, error.reason)
         self._refused_at = trio.current_time()
         self._refusals.set()
         return pause

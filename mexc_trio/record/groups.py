@@ -20,8 +20,7 @@ from mexc_trio.exchange.connection import POLL, TAKE_OVER, WARM_UP, Connection
 from mexc_trio.exchange.session import Endpoint, SessionOptions
 from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
-from mexc_trio.record.line_feed import new_lines
-from mexc_trio.record.lines import Lines, OneLine
+from mexc_trio.record.lines import LineFeed, Lines
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
 from mexc_trio.record.stats import final_report
@@ -46,7 +45,7 @@ class Group:
     _first: Collector = attrs.field(init=False)
     # Waits for the end of each symbol here; None before the group has connections.
     _symbols: trio.Nursery | None = attrs.field(default=None, init=False)
-    # One for each symbol here; see `OneLine.moved`.
+    # One for each symbol here; see `LineFeed.moved`.
     _moved: set[trio.Event] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -65,7 +64,7 @@ class Group:
         settings, renewing = self._recording.settings, trio.Lock()
         self._everybody, collectors = everybody, [*self.collectors]
         of_symbols = [self._feeds_of(one) for one in collectors]
-        if any(feeds[0].is_replacement for feeds in of_symbols):
+        if any(feeds[0].predecessors for feeds in of_symbols):
             await trio.sleep(WARM_UP)
         options = SessionOptions(
             settings.ping_interval,
@@ -102,14 +101,14 @@ class Group:
         self.collectors[:] = [*living, collector]
         feeds = self._feeds_of(collector)
         self._symbols.start_soon(self._until_gone, collector, feeds[0].moved)
-        self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].is_replacement else 0.0)
+        self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].predecessors else 0.0)
         return True
 
     async def _until_gone(self, collector: Collector, moved: trio.Event) -> None:
         await until_gone(self._recording.lines[collector.symbol], moved)
         self._moved.discard(moved)
 
-    async def _connect(self, feeds: Sequence[OneLine], after: float) -> None:
+    async def _connect(self, feeds: Sequence[LineFeed], after: float) -> None:
         await trio.sleep(after)
         for connection, feed in zip(self._connections, feeds, strict=True):
             connection.join(feed)
@@ -123,16 +122,14 @@ class Group:
         one = next(iter(self.living), self._first)
         return self._recording.endpoints(line, one, throttled=self.most > 1)
 
-    def _feeds_of(self, collector: Collector) -> list[OneLine]:
+    def _feeds_of(self, collector: Collector) -> list[LineFeed]:
         """Return a feed for each line of a symbol that begins, or that moves to here."""
         recording, settings = self._recording, self._recording.settings
         if (lines := recording.lines_of(collector)) is not None:
             feeds = replacements_of(lines)
         else:
-            lines, new = new_lines(
-                collector, settings.lines, settings.ping_interval, recording.deals
-            )
-            feeds = [*new]
+            lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
+            feeds = [*lines.feeds]
             recording.lines[collector.symbol] = lines
             assert self._everybody is not None  # noqa: S101 - the group runs
             self._everybody.start_soon(self._record_symbol, collector)
@@ -223,7 +220,7 @@ class Groups:
 _MOVED: Final = "it has other routes than its neighbours"
 
 
-def replacements_of(lines: Lines) -> list[OneLine]:
+def replacements_of(lines: Lines) -> list[LineFeed]:
     """Return a feed for each line, for connections that a symbol moves to."""
     moved = trio.Event()
     present = {feed.name: feed for feed in reversed(lines.feeds)}
@@ -249,7 +246,7 @@ async def _take_over(lines: Lines, moved: trio.Event) -> None:
     if not left:
         return
 
-    def here(name: str) -> list[OneLine]:
+    def here(name: str) -> list[LineFeed]:
         return [feed for feed in lines.feeds if feed.name == name and feed.moved is moved]
 
     def is_heard(name: str) -> bool:
@@ -264,7 +261,7 @@ async def _take_over(lines: Lines, moved: trio.Event) -> None:
             await _until(partial(has_all, name))
         for feed in list(lines.feeds):
             if feed.name == name and feed.moved in left:
-                feed.has_moved(ExchangeError(_MOVED, Loss.RENEWED))
+                feed.retire(ExchangeError(_MOVED, Loss.RENEWED))
     log.info("%s: new connections have replaced the old ones: %s", lines.collector.symbol, _MOVED)
     for event in left:
         event.set()

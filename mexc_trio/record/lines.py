@@ -3,65 +3,28 @@
 With one line there is nothing to merge, and messages go straight on.
 """
 
+import logging
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from itertools import takewhile
 
 import attrs
 import trio
 
-from mexc_trio.errors import ExchangeError
-from mexc_trio.exchange.feed import Subscriber
+from mexc_trio.errors import ExchangeError, UnknownContract
+from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.lines import LineSource, Merger
 from mexc_trio.exchange.liveness import Liveness, keep_channels
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import PONG_TIMEOUT
 from mexc_trio.exchange.subscribing import Deals
-from mexc_trio.record.causes import SILENT_ELSEWHERE
+from mexc_trio.record.causes import SILENT_ELSEWHERE, cause_of, detail_of
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.uncertain import UncertainTime
 from mexc_trio.rows import Cause, Channel
 from mexc_trio.spans import LATEST
 
-
-class OneLine(Subscriber, Protocol):
-    """A connection of one line, as `Lines` knows it."""
-
-    name: str
-    """Which line it is of."""
-    liveness: dict[Channel, Liveness]
-    source: LineSource | None
-    """What the merger knows its present connection as; None before that has brought anything."""
-    moved: trio.Event
-    """Set when the symbol has moved from these connections to others. Replacements share it, and so
-    do the lines."""
-
-    @property
-    def is_subscribed(self) -> bool:
-        """Whether its connection has something of the symbol, acknowledged or not."""
-
-    @property
-    def is_replacement(self) -> bool:
-        """Whether there is another connection that it is to replace."""
-
-    def broken(self, error: Exception) -> None:
-        """Go on without this line, which an error of this program has ended."""
-
-    def replacement(self, moved: trio.Event | None = None) -> "OneLine":
-        """Return the feed of a connection that is made beside this one's, to replace it.
-
-        Args:
-            moved: of the connections that it is one of; None for those of this one.
-        """
-
-    def has_moved(self, error: ExchangeError) -> None:
-        """Hear no more: a replacement goes on, on another connection than the neighbours'."""
-
-    def join(self, merger: Merger) -> None:
-        """Have what comes from now on merged."""
-
-    def leave_merger(self) -> None:
-        """Hand on what comes as it comes."""
+log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -74,7 +37,7 @@ class Lines:
     deals: Deals = attrs.field(factory=Deals)
     merger: Merger | None = attrs.field(default=None, init=False)
     """What makes one stream of several; None while there is one connection."""
-    feeds: list[OneLine] = attrs.field(factory=list, init=False)
+    feeds: "list[LineFeed]" = attrs.field(factory=list, init=False)
     """One for each line, and for those that are about to replace one."""
     # Until then what a connection that was replaced has brought is remembered.
     _merges_until: float = attrs.field(default=math.inf, init=False)
@@ -82,9 +45,13 @@ class Lines:
 
     def __attrs_post_init__(self) -> None:
         if self.number > 1:
-            self.merger = Merger(self._window)
-        for liveness in self.collector.liveness.values():
-            liveness.connected(math.inf)  # what has not been asked for is not silent
+            self.merge()
+        watched, moved = self.collector.liveness, trio.Event()
+        for one in watched.values():
+            one.connected(math.inf)  # what has not been asked for is not silent
+        for line in range(self.number):
+            liveness = watched if self.number == 1 else {name: Liveness(name) for name in watched}
+            self.feeds.append(LineFeed(self, str(line + 1), moved, liveness))
 
     @property
     def connected(self) -> int:
@@ -114,7 +81,7 @@ class Lines:
             for feed in self.feeds:
                 feed.join(self.merger)
 
-    def leave(self, feed: OneLine) -> None:
+    def leave(self, feed: "LineFeed") -> None:
         """Go on without a connection that was replaced, or that was to replace one."""
         self.feeds.remove(feed)
         if self.number == 1:
@@ -127,7 +94,7 @@ class Lines:
         now, fetched = trio.current_time(), self.collector.ledger.pending.last_deals.fetched
         try:
             if fetched:
-                self.merger.know(tuple(fetched), now)
+                self.merger.know(fetched, now)
                 fetched.clear()
             taken = self.merger.take(source, message, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
@@ -137,11 +104,11 @@ class Lines:
             # Merged deals are not told afterwards, only those they are made of.
             if (span := self._uncertain.passed(source, message)) and not self.deals.merged:
                 self.collector.ledger.note_uncertain(span)
-            is_over = now >= self._merges_until and self.merger.passes_through
-            if is_over and not self._uncertain.start:
+            is_over = now >= self._merges_until and not self._uncertain.start
+            if is_over and self.merger.passes_through:
                 self.merger = None
                 for feed in self.feeds:
-                    feed.leave_merger()
+                    feed.source = None
 
     def store(self, messages: Sequence[Data]) -> None:
         """Write down what was missed, and hand on what is to be stored."""
@@ -174,7 +141,159 @@ class Lines:
             self._uncertain.broken(source, self.merger.sources)
             self.store(self.merger.lost(source, (cause, detail)))
 
-    def silent(self, source: LineSource, channel: Channel, detail: str) -> None:
-        """Go on without a channel of a line, until its next message."""
-        if self.merger is not None:
-            self.store(self.merger.silent(source, channel, (Cause.CHANNEL_SILENT, detail)))
+
+@attrs.define(eq=False)
+class LineFeed:
+    """One line of a symbol: a feed for its connections, one after the other."""
+
+    _lines: Lines
+    name: str
+    """Which line it is."""
+    moved: trio.Event
+    """Set when the symbol has moved to other connections. Lines and their replacements share it."""
+    liveness: dict[Channel, Liveness]
+    source: LineSource | None = attrs.field(default=None, init=False)
+    """What the merger knows its present connection as; None before that has brought anything."""
+    symbol: str = attrs.field(init=False)
+    """As the exchange writes it."""
+    _is_retired: bool = attrs.field(default=False, init=False)
+    _collector: Collector = attrs.field(init=False)
+    # What the exchange has confirmed on its present connection, by its clock, until when that is
+    # heard, and what has been silent since.
+    _confirmed: dict[Channel, int] = attrs.field(factory=dict, init=False)
+    _heard: Heard = attrs.field(factory=Heard, init=False)
+    _silent: set[Channel] = attrs.field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._collector = self._lines.collector
+        self.symbol = self._collector.symbol
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether its connection has something of the symbol, acknowledged or not."""
+        return bool(self._confirmed) or (self.source is not None and bool(self.source.receives))
+
+    @property
+    def predecessors(self) -> "list[LineFeed]":
+        """The connections of the same line that were there before, which it is to replace."""
+        older = takewhile(lambda one: one is not self, self._lines.feeds)
+        return [one for one in older if one.name == self.name]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the symbol is recorded no longer, or on other connections."""
+        return self._is_retired or self._collector.stopped
+
+    def subscribed(self, channel: Channel, since: int, heard: Heard) -> None:
+        """Note that the line has a channel from now on."""
+        if self._is_retired:
+            return
+        self._confirmed[channel], self._heard = since, heard
+        if (merger := self._lines.merger) is None:
+            return
+        if not merger.is_received(channel):
+            self._collector.liveness[channel].connected(trio.current_time())
+        source = self._joined(merger)
+        source.heard = heard
+        merger.subscribed(source, channel, since)
+        self._lines.store(())
+
+    def data(self, message: Data) -> None:
+        """Hand on the rows of a frame, as far as no other line has brought them."""
+        if self._is_retired:
+            return
+        if (merger := self._lines.merger) is None:
+            self._collector.data(message)
+        else:
+            self._lines.take(self._joined(merger), message)
+
+    def skipped(self) -> None:
+        """Count a frame that holds nothing to record."""
+        self._collector.counts.skipped += 1
+
+    def unreadable(self) -> None:
+        """Open a gap: another symbol's dead letter may have been for this one."""
+        if not self.stopped:
+            self._collector.ledger.unreadable()
+
+    def silent(self, channel: Channel, seconds: float) -> None:
+        """Note that a channel of this line has gone silent."""
+        self._silent.add(channel)
+        why, who = (Cause.CHANNEL_SILENT, f"no {channel} for {seconds:.0f} s"), self.symbol
+        if self.source is None or (merger := self._lines.merger) is None:
+            self._collector.ledger.lost(*why, channel)
+        else:
+            who += f", line {self.name}"
+            self._lines.store(merger.silent(self.source, channel, why))
+        log.warning("%s: %s silent for %.0f s; subscribing again", who, channel, seconds)
+
+    def refused(self, error: UnknownContract) -> float:
+        """Open a gap, unless another line has the symbol; see `Collector.refused`."""
+        if not self._others_have:
+            self._collector.ledger.lost(Cause.REFUSED, error.reason)
+        return self._collector.refused(error)
+
+    def connection_lost(self, error: ExchangeError) -> None:
+        """Count the error; without another line open a gap, and stop if it was one too many."""
+        if self._is_retired:
+            return
+        self._lose_connection(cause_of(error), error.reason)
+        if not self._others_have:
+            self._collector.connection_lost(error)
+        elif not self.stopped:
+            self._collector.counts.covered += 1
+
+    def broken(self, error: Exception) -> None:
+        """Go on without this line, which an error of this program has ended."""
+        self._lose_connection(Cause.PROGRAM_FAILED, detail_of(error))
+        if not self._others_have:
+            self._collector.broken(error)
+
+    def replacement(self, moved: trio.Event | None = None) -> "LineFeed":
+        """Return the feed, with its `moved`, of a connection that is to replace this one's."""
+        self._lines.merge()
+        moved = self.moved if moved is None else moved
+        replacement = LineFeed(self._lines, self.name, moved, self.liveness)
+        self._lines.feeds.append(replacement)
+        return replacement
+
+    def has_taken_over(self) -> bool:
+        """Whether nothing is lost when the connections that it is to replace are broken."""
+        merger, source, old = self._lines.merger, self.source, self.predecessors
+        if merger is None or source is None:
+            return not old  # it has joined meanwhile
+        return all(one.source is None or merger.covers(source, one.source) for one in old)
+
+    def retire(self, error: ExchangeError) -> None:
+        """Go on without this connection, and hear no more of it, even if others are still on it."""
+        if not self._is_retired:
+            self._lose_connection(Cause.CONNECTION_LOST, error.reason)
+            self._lines.leave(self)
+            self._is_retired = True
+
+    def join(self, merger: Merger) -> None:
+        """Have what comes from now on merged."""
+        if self._confirmed:
+            source = self._joined(merger)
+            for channel in self._silent & self.liveness.keys():
+                merger.silent(source, channel)
+            for channel in self._confirmed.keys() & self.liveness.keys():
+                last = self._collector.ledger.last(channel)
+                merger.subscribed(source, channel, self._confirmed[channel], last)
+
+    @property
+    def _others_have(self) -> bool:
+        """Whether another line has something of the symbol."""
+        return any(one.is_subscribed for one in self._lines.feeds if one is not self)
+
+    def _joined(self, merger: Merger) -> LineSource:
+        if self.source is None:
+            self.source = merger.join(self.name, self._heard)
+        return self.source
+
+    def _lose_connection(self, cause: Cause, detail: str) -> None:
+        source, self.source, self._heard = self.source, None, Heard()
+        self._confirmed.clear()
+        self._silent.clear()
+        if not self.stopped:
+            self._lines.lost(source, cause, detail)

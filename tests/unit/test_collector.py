@@ -32,7 +32,7 @@ from mexc_trio.record.collector import (
     Collector,
 )
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.line_feed import new_lines
+from mexc_trio.record.lines import Lines
 from mexc_trio.rows import CHANNELS, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -68,7 +68,7 @@ class Rig:
 
     def start(self, *collectors: Collector) -> None:
         """Record, as the recorder does: alone on a connection, or several beside it."""
-        feeds = [new_lines(one, 1, 15)[1][0] for one in collectors]
+        feeds = [Lines(one, 1, 15).feeds[0] for one in collectors]
         connection = Connection(
             [Endpoint(URL, dial_of(self.line))], feeds, SessionOptions(15, self.journal.flush)
         )
@@ -435,7 +435,7 @@ async def test_a_symbol_that_was_stopped_hears_nothing_more(
         await rig.exchange.subscribed(BTC)
         collector.stop(StoreRejected("why"))
         collector.connection_lost(ExchangeError("why"))
-        collector.unreadable()
+        Lines(collector, 1, 15).feeds[0].unreadable()
         assert collector.counts.errors == 0
         assert [gap.cause for gap in rig.gaps()] == ["symbol stopped"] * 3
 

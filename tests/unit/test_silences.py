@@ -29,7 +29,7 @@ from mexc_trio.filled import Filled
 from mexc_trio.journal import Journal, open_journal
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.line_feed import LineFeed, new_lines
+from mexc_trio.record.lines import LineFeed, Lines
 from mexc_trio.rhythm import PAUSE
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
@@ -97,7 +97,7 @@ class Day:
         ledger.program_started(Cause.PROGRAM_STOPPED, "killed")
         chosen = SymbolSettings(symbol=BTC, table="btc", max_errors=10**9, linger=1.0)
         collector = Collector(chosen, queue, ledger, as_async(MemoryStore()))
-        _, feeds = new_lines(collector, self.world.lines, 15.0)
+        feeds = Lines(collector, self.world.lines, 15.0).feeds
         cut = self.now + self.pause(self.world.cuts)
         self._turns = {feed.name: self.now + 1 for feed in feeds}
         self._due = {channel: self._next(channel) for channel in CHANNELS}

@@ -21,8 +21,7 @@ from mexc_trio.record.causes import SILENT_ELSEWHERE
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.groups import replacements_of, until_gone
-from mexc_trio.record.line_feed import new_lines
-from mexc_trio.record.lines import Lines, OneLine
+from mexc_trio.record.lines import LineFeed, Lines
 from mexc_trio.rows import CHANNELS, Channel, Gap, Row
 from mexc_trio.settings import SymbolSettings
 from tests.support.inmemory import URL, Line, MemoryStore, as_async, dial_of
@@ -124,13 +123,13 @@ async def rigged(
         ):
             services.start_soon(journal.keep_flushing)
             async with trio.open_nursery() as exchanges, trio.open_nursery() as nursery:
-                lines, feeds = new_lines(collector_of(journal, store, max_errors), number, 15)
+                lines = Lines(collector_of(journal, store, max_errors), number, 15)
                 nursery.start_soon(lines.collector.run)
                 connections = []
                 dead = Line(exchanges, exchange, refusals=10**6)
-                for feed in feeds:
+                for feed in [*lines.feeds]:
                     endpoints = [Endpoint(URL, dial_of(Line(exchanges, exchange)))]
-                    if last_is_dead and feed is feeds[-1]:
+                    if last_is_dead and feed is lines.feeds[-1]:
                         endpoints.insert(0, Endpoint(URL, dial_of(dead)))
                     connection = Connection(
                         endpoints,
@@ -492,7 +491,7 @@ class Hand:
         """Return the exchange's time."""
         return self.began + round(trio.current_time() * 1000)
 
-    def subscribe(self, feed: OneLine) -> Heard:
+    def subscribe(self, feed: LineFeed) -> Heard:
         """Let a line's subscriptions be confirmed; return until when its connection is heard."""
         heard = Heard()
         heard.note(self.now(), trio.current_time())
@@ -509,7 +508,7 @@ class Hand:
 def by_hand(directory: Path, number: int, *, fills: bool = False) -> Iterator[Hand]:
     """Open a journal for it."""
     with open_journal(directory / "journal.sqlite") as journal:
-        lines, _ = new_lines(collector_of(journal, MemoryStore(), fills=fills), number, 15)
+        lines = Lines(collector_of(journal, MemoryStore(), fills=fills), number, 15)
         yield Hand(journal, lines)
 
 
@@ -635,13 +634,13 @@ async def test_a_second_replacement_replaces_the_first_one_once_that_has_taken_o
             one.note(hand.now(), trio.current_time())
         assert first.has_taken_over()
         assert not second.has_taken_over()
-        old.has_moved(ExchangeError("it has other routes"))
+        old.retire(ExchangeError("it has other routes"))
         assert not second.has_taken_over()
         hand.subscribe(second)
         await trio.sleep(1)
         heard_of_first.note(hand.now(), trio.current_time())
         assert second.has_taken_over()
-        first.has_moved(ExchangeError("it has other routes"))
+        first.retire(ExchangeError("it has other routes"))
         for channel in CHANNELS:
             second.data(hand.message(channel))
         assert hand.gaps() == []
