@@ -143,11 +143,7 @@ class ServerStore:
         return settings if self.quorum else {}
 
     def answer(self, sql: str, settings: Mapping[str, int | str]) -> tuple[Rows, Columns]:
-        """Run a statement with our database as the default; return rows, and names and types.
-
-        Raises:
-            StoreError: as for `query`.
-        """
+        """Run a statement with our database as the default; return rows, and names and types."""
         with self._client() as client:
             # The driver takes the name from here for the next connection, so without quotes.
             client.execute(f"USE {self.database}")
@@ -282,19 +278,22 @@ class ServerStore:
         # The driver does not map what a server causes that closes in the middle of an answer.
         if isinstance(error, (Error, OSError, EOFError)):
             return StoreUnavailable(f"{self.name} cannot be reached: {text}")
-        if isinstance(error, Exception) and _was_reading_an_answer(error):
+        calls = _calls_of_the_driver(error)
+        if isinstance(error, KeyError) and "create_datetime_column" in calls:
+            how = "pip install --upgrade pytz"
+            return StoreRejected(f"{self.name}: its time zone {text} is unknown here; {how}")
+        # Reading an answer it may raise anything: at an error's text that is no UTF-8, say. Raised
+        # elsewhere, it is a bug of ours, and no outage to wait for.
+        if isinstance(error, Exception) and any(call.startswith("receive_") for call in calls):
             log.debug("%s", self.name, exc_info=error)
             return StoreUnavailable(f"{self.name} answers what cannot be understood: {text}")
         return None
 
 
-def _was_reading_an_answer(error: Exception) -> bool:
-    """Whether the driver failed at what a server sent, such as an error's text that is no UTF-8.
-
-    It may raise anything then. Raised elsewhere, it is a bug of ours, and no outage to wait for.
-    """
-    return any(
-        frame.f_code.co_name.startswith("receive_")
-        and frame.f_globals.get("__name__", "").startswith("clickhouse_driver.")
+def _calls_of_the_driver(error: BaseException) -> set[str]:
+    """Return the functions of the driver that an error has come through."""
+    return {
+        frame.f_code.co_name
         for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
+        if frame.f_globals.get("__name__", "").startswith("clickhouse_driver.")
+    }

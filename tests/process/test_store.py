@@ -303,6 +303,27 @@ def test_an_error_of_this_program_is_no_outage(store: Store) -> None:
     assert schema.count(store, "btc") == 1
 
 
+def test_a_time_zone_that_python_does_not_know(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may be newer than pytz, and name its own zone, or a column's; that is no bug."""
+    store.query(
+        f"CREATE TABLE {store.database}.newer (ts DateTime64(3, 'Asia/Kolkata'), "
+        "mt String, m String) ENGINE = StripeLog"
+    )
+    monkeypatch.setattr("pytz.all_timezones_set", frozenset())
+    monkeypatch.setattr("pytz._tzinfo_cache", {})
+    try:
+        for call in (
+            lambda: store.append(market_table("newer"), numbered(0, 1)),
+            lambda: store.query("SELECT toDateTime(0, 'Asia/Kolkata')"),
+        ):
+            with pytest.raises(StoreRejected, match="its time zone 'Asia/Kolkata' is unknown here"):
+                call()
+    finally:
+        store.query(f"DROP TABLE {store.database}.newer")
+
+
 def test_server_restart_between_two_calls(clickhouse_server: ClickHouseServer) -> None:
     """A kept connection that has died is made anew, by the next call or by the one after."""
     with ClickHouseServer() as server, closing(server_store(server.url)) as store:
