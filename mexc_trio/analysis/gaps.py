@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.analysis.survey import Survey, survey, time_sql
-from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.analysis.survey import Survey, survey
+from mexc_trio.clickhouse.schema import Readable, literal, milliseconds
 from mexc_trio.clickhouse.tables import GAPS, Table
 from mexc_trio.filled import DEALS_SQL, FILLED_SQL, FIRST_SQL, WHOLE_SQL, Filled
 from mexc_trio.rows import Channel
@@ -19,6 +19,9 @@ from mexc_trio.spans import Span, union, without
 
 LONGEST: Final = 5
 """How many of the longest gaps are told one by one."""
+
+_START: Final = milliseconds("from")
+_END: Final = milliseconds("to")
 
 
 @attrs.frozen
@@ -91,15 +94,14 @@ def read_gaps(
     table = survey(store, whole, "cause", ("from", "to"), directory)
     if not table.rows:
         return GapSummary(table, [], [])
-    start, end = _times(types)
     where = f"WHERE {_among(symbols)}" if symbols else ""
     causes = store.query(
-        f"SELECT symbol, cause, count(), max({end} - {start}) FROM {table.source} {where} "
+        f"SELECT symbol, cause, count(), max({_END} - {_START}) FROM {table.source} {where} "
         f"GROUP BY symbol, cause ORDER BY symbol, cause"
     )
     # One outage is a gap in each channel, and must not fill the list three times.
     longest = store.query(
-        f"SELECT symbol, channel, {start} AS a, {end} AS b, cause, detail FROM {table.source} "
+        f"SELECT symbol, channel, {_START} AS a, {_END} AS b, cause, detail FROM {table.source} "
         f"{where} ORDER BY b - a DESC, a, symbol, channel LIMIT {LONGEST * 4}"
     )
     filled = store.query(
@@ -125,16 +127,13 @@ def ledger_names(store: Readable, source: str) -> list[str]:
     return [str(symbol) for (symbol,) in found]
 
 
-def ledger_gaps(
-    store: Readable, source: str, types: Mapping[str, str], names: Sequence[str]
-) -> list[LedgerGap]:
+def ledger_gaps(store: Readable, source: str, names: Sequence[str]) -> list[LedgerGap]:
     """Return all gaps of one symbol, oldest first, by the names that it goes under.
 
-    `source` is the SQL for the ledger, to stand behind FROM; `types` are those of its columns.
+    `source` is the SQL for the ledger, to stand behind FROM.
     """
-    start, end = _times(types)
     found = store.query(
-        f"SELECT channel, {start} AS a, {end} AS b, cause, if({FILLED_SQL}, detail, '') "
+        f"SELECT channel, {_START} AS a, {_END} AS b, cause, if({FILLED_SQL}, detail, '') "
         f"FROM {source} WHERE {_among(names)} ORDER BY a, b, channel"
     )
     gaps = []
@@ -153,12 +152,10 @@ def fills_sql(source: str, names: Sequence[str]) -> str:
     )
 
 
-def starts_sql(
-    source: str, types: Mapping[str, str], names: Sequence[str], channel: Channel
-) -> str:
+def starts_sql(source: str, names: Sequence[str], channel: Channel) -> str:
     """Return the SELECT for the starts of one channel's gaps in milliseconds."""
-    start, _ = _times(types)
-    return f"SELECT {start} FROM {source} WHERE {_among(names)} AND channel IN ('{channel}', 'all')"
+    where = f"{_among(names)} AND channel IN ('{channel}', 'all')"
+    return f"SELECT {_START} FROM {source} WHERE {where}"
 
 
 def gaps_of(ledger: Iterable[LedgerGap], channel: Channel) -> list[Span]:
@@ -186,10 +183,6 @@ def near(gaps: Sequence[Span], span: Span) -> Sequence[Span]:
     """Return those of the ordered gaps that can overlap the span."""
     first = bisect_right(gaps, span[0], key=lambda gap: gap[1])
     return gaps[first : bisect_left(gaps, span[1], key=lambda gap: gap[0])]
-
-
-def _times(types: Mapping[str, str]) -> tuple[str, str]:
-    return time_sql("from", types["from"]), time_sql("to", types["to"])
 
 
 def _among(symbols: Sequence[str]) -> str:

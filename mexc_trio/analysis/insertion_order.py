@@ -29,7 +29,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.channels import ALL
-from mexc_trio.clickhouse.schema import Readable
+from mexc_trio.clickhouse.schema import TIME, Readable
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.errors import StoreError
 from mexc_trio.rhythm import PAUSE
@@ -115,8 +115,6 @@ class OrderedRows:
 
     sql: str
     """What stands behind FROM."""
-    ts: str
-    """The SQL for a row's time in milliseconds."""
     numbered: bool
 
     @property
@@ -185,7 +183,7 @@ def _empty(
         return []
     inside = ", ".join(f"countIf(at > {start} AND at < {end})" for start, end in longest)
     counts = store.query(
-        f"SELECT {inside} FROM (SELECT {source.ts} AS at FROM {source.sql} "
+        f"SELECT {inside} FROM (SELECT {TIME} AS at FROM {source.sql} "
         f"WHERE mt = '{ALL[channel].mt}')"
     )[0]
     filled = {pause for pause, n in zip(longest, counts, strict=True) if int(n)}
@@ -199,7 +197,7 @@ def _beside(source: OrderedRows, channel: Channel, *, hashed: bool) -> str:
     columns += f", {NUMBER}" if source.numbered else ""
     return (
         f"SELECT at, lagInFrame(at, 1, at - 1) OVER w AS before, before - at AS back{more} "
-        f"FROM (SELECT {source.ts} AS at{columns} "
+        f"FROM (SELECT {TIME} AS at{columns} "
         f"FROM {source.sql} WHERE mt = '{ALL[channel].mt}') "
         f"WINDOW w AS ({source.order}ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"
     )
@@ -225,7 +223,7 @@ def _repeated(
         return Repeated(dict.fromkeys(CHANNELS, 0), None, 0, alike, at_least=False)
     # All rows are numbered, also those that are of no interest.
     numbered = (
-        f"SELECT toString(mt) AS k, {source.ts} AS at, cityHash64(m) AS h, {source.number} AS n "
+        f"SELECT toString(mt) AS k, {TIME} AS at, cityHash64(m) AS h, {source.number} AS n "
         f"FROM {source.sql}"
     )
     # Deals of one text without a row in between are known already.
@@ -270,7 +268,7 @@ def _steps_to_repeated(
     )
     if not steps:
         return []
-    row_hash = f"cityHash64(toString(mt), {source.ts}, cityHash64(m))"
+    row_hash = f"cityHash64(toString(mt), {TIME}, cityHash64(m))"
     rows = f"SELECT {row_hash} AS row_hash FROM {source.sql}"
     likes = (
         f"SELECT row_hash FROM ({rows}) WHERE row_hash IN (SELECT row_hash FROM ({steps})) "

@@ -13,7 +13,7 @@ import attrs
 
 from mexc_trio.analysis.row_counts import FITS, decimal, within
 from mexc_trio.channels import ALL, OPTIONAL
-from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.schema import TIME, Readable, literal
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, OPTIONAL_TYPES, TICKER, Channel
 from mexc_trio.spans import MINUTE, Span, possible
@@ -75,16 +75,16 @@ class Around:
     """Its first row after the range."""
 
 
-def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Around]:
+def around(store: Readable, source: str, span: Span) -> dict[Channel, Around]:
     """Return what each channel with rows has on both sides of a range. Impossible times are none.
 
-    `source` is the SQL for the table, to stand behind FROM, and `ts` that for a row's time in
-    milliseconds. The range is in milliseconds since 1970.
+    `source` is the SQL for the table, to stand behind FROM. The range is in milliseconds since
+    1970.
     """
     found = store.query(
-        f"SELECT toString(mt) AS k, min({ts}), max({ts}), countIf({ts} < {span[0]}), "
-        f"maxIf({ts}, {ts} < {span[0]}), countIf({ts} >= {span[1]}), minIf({ts}, {ts} >= {span[1]})"
-        f" FROM {source} WHERE {within(ts, possible())} GROUP BY k"
+        f"SELECT toString(mt) AS k, min({TIME} AS at), max(at), countIf(at < {span[0]}), "
+        f"maxIf(at, at < {span[0]}), countIf(at >= {span[1]}), minIf(at, at >= {span[1]}) "
+        f"FROM {source} WHERE {within(possible())} GROUP BY k"
     )
     by_type = {str(line[0]): [int(value) for value in line[1:]] for line in found}
     return {
@@ -95,9 +95,7 @@ def around(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, A
     }
 
 
-def minutes(
-    store: Readable, source: str, ts: str, span: Span, step: int = MINUTE
-) -> dict[int, Minute]:
+def minutes(store: Readable, source: str, span: Span, step: int = MINUTE) -> dict[int, Minute]:
     """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`."""
     # Of each channel: how many rows, from when to when.
     channels = ", ".join(
@@ -125,13 +123,13 @@ def minutes(
         f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask, "
         f"if(k IN ({', '.join(map(literal, OPTIONAL_TYPES))}), "
         f"extract(m, {literal(f'^(-?{FITS[1:]}')}), '') AS other "
-        f"FROM ({_rows(source, ts, span)})) GROUP BY minute ORDER BY minute"
+        f"FROM ({_rows(source, span)})) GROUP BY minute ORDER BY minute"
     )
     return {int(line[0]): _minute(line[1:]) for line in found}
 
 
 def pauses(
-    store: Readable, source: str, ts: str, span: Span, step: int = MINUTE, *, numbered: bool = False
+    store: Readable, source: str, span: Span, step: int = MINUTE, *, numbered: bool = False
 ) -> dict[int, int]:
     """Return the longest pause that ended in each step, in milliseconds, by steps since 1970.
 
@@ -144,18 +142,15 @@ def pauses(
         f"SELECT intDiv(at, {step}) AS minute, max(at - newest) FROM ("
         f"SELECT at, max(at) OVER ({order}ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) "
         f"AS newest "
-        f"FROM ({_rows(source, ts, span, column)}) WHERE k != '{DEAD_LETTER}') "
+        f"FROM ({_rows(source, span, column)}) WHERE k != '{DEAD_LETTER}') "
         f"WHERE newest > 0 AND at > newest GROUP BY minute ORDER BY minute "
         f"SETTINGS max_threads = 1"
     )
     return {int(minute): int(longest) for minute, longest in found}
 
 
-def _rows(source: str, ts: str, span: Span, more: str = "") -> str:
-    return (
-        f"SELECT {ts} AS at, toString(mt) AS k, m{more} FROM {source} "
-        f"WHERE {ts} >= {span[0]} AND {ts} < {span[1]}"
-    )
+def _rows(source: str, span: Span, more: str = "") -> str:
+    return f"SELECT {TIME} AS at, toString(mt) AS k, m{more} FROM {source} WHERE {within(span)}"
 
 
 def _number(before: str, after: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.channels import BY_TYPE
-from mexc_trio.clickhouse.schema import Readable, literal
+from mexc_trio.clickhouse.schema import TIME, Readable, literal
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, Channel
 from mexc_trio.spans import HOUR, MINUTE, Span
 
@@ -59,15 +59,15 @@ class DealtMinute:
     """A number among them has too many digits to be counted with the others."""
 
 
-def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Hours]:
+def hours(store: Readable, source: str, span: Span) -> dict[Channel, Hours]:
     """Count a table's rows by channel and hour.
 
-    `source` is the SQL for the table, to stand behind FROM, and `ts` that for a row's time in
-    milliseconds. Times outside the span, in milliseconds since 1970, are the exchange's mistakes.
+    `source` is the SQL for the table, to stand behind FROM. Times outside the span, in milliseconds
+    since 1970, are the exchange's mistakes.
     """
-    hour = f"if({within(ts, span)}, intDiv({ts}, {HOUR}), -1)"
+    hour = f"if({within(span)}, intDiv({TIME}, {HOUR}), -1)"
     found = store.query(
-        f"SELECT toString(mt) AS k, {hour} AS hour, count(), min({ts}), max({ts}) "
+        f"SELECT toString(mt) AS k, {hour} AS hour, count(), min({TIME}), max({TIME}) "
         f"FROM {source} WHERE mt != '{DEAD_LETTER}' GROUP BY k, hour ORDER BY k, hour"
     )
     rows: dict[Channel, dict[int, int]] = {name: {} for name in CHANNELS}
@@ -92,14 +92,14 @@ def hours(store: Readable, source: str, ts: str, span: Span) -> dict[Channel, Ho
     }
 
 
-def within(ts: str, span: Span) -> str:
-    """Return the SQL for being in a span. Arguments as for `hours`."""
-    return f"{ts} >= {span[0]} AND {ts} < {span[1]}"
+def within(span: Span) -> str:
+    """Return the SQL for a row's being in a span."""
+    return f"{TIME} >= {span[0]} AND {TIME} < {span[1]}"
 
 
-def only(source: str, ts: str, span: Span) -> str:
+def only(source: str, span: Span) -> str:
     """Return the SQL for the rows of a source that are in a span, to stand behind FROM."""
-    return f"(SELECT * FROM {source} WHERE {within(ts, span)})"
+    return f"(SELECT * FROM {source} WHERE {within(span)})"
 
 
 def shapes(store: Readable, source: str) -> list[Shape]:
@@ -112,7 +112,7 @@ def shapes(store: Readable, source: str) -> list[Shape]:
     return [Shape(str(text), int(n)) for text, n in found]
 
 
-def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtMinute]:
+def dealt(store: Readable, source: str, span: Span) -> dict[int, DealtMinute]:
     """Add up the deals of each minute, without rounding; by minutes counted from 1970.
 
     Arguments as for `hours`; only deals in the span count.
@@ -122,8 +122,8 @@ def dealt(store: Readable, source: str, ts: str, span: Span) -> dict[int, DealtM
         f"SELECT minute, toString(sum({decimal('v')})), toString(max({decimal('p')})), "
         f"toString(min({decimal('p')})), countIf(p = '' OR v = '') "
         f"FROM (SELECT minute, {price} AS p, {volume} AS v FROM ("
-        f"SELECT intDiv({ts}, {MINUTE}) AS minute, splitByChar('|', m) AS f FROM {source} "
-        f"WHERE mt = '{DEAL}' AND {within(ts, span)})) "
+        f"SELECT intDiv({TIME}, {MINUTE}) AS minute, splitByChar('|', m) AS f FROM {source} "
+        f"WHERE mt = '{DEAL}' AND {within(span)})) "
         f"GROUP BY minute ORDER BY minute"
     )
     return {

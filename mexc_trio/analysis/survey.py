@@ -5,7 +5,6 @@ hidden even from it show in the length of the files. Where it fails, the rows be
 found and surveyed alone.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -126,21 +125,13 @@ def _read(
     store: Readable, table: Table, key: str, times: tuple[str, str], source: str
 ) -> list[tuple[str, int, int, int]]:
     """Return key, rows, oldest and newest time, reading every column of every row."""
-    types = dict(table.columns)
-    oldest, newest = (time_sql(name, types[name]) for name in times)
+    oldest, newest = map(milliseconds, times)
     # A hash, so that the engine cannot leave a column unread.
     found = store.query(
         f"SELECT toString({quoted(key)}) AS k, count(), min({oldest}), max({newest}), "
         f"sum(cityHash64({_names(table)})) FROM {source} GROUP BY k ORDER BY k"
     )
     return [(str(k), int(n), int(first), int(last)) for k, n, first, last, _ in found]
-
-
-def time_sql(column: str, type_: str) -> str:
-    """Return the SQL for a time column in milliseconds. One made by hand may be a DateTime."""
-    if re.match(r"DateTime\b", type_):
-        return f"toInt64({quoted(column)}) * 1000"
-    return milliseconds(quoted(column), type_)
 
 
 def _count(store: Readable, table: str) -> int | None:

@@ -91,7 +91,7 @@ def _value(name: str, type_: str) -> str:
     if type_ == "DateTime64(6)":
         return f"toUnixTimestamp64Micro({quoted(name)})"
     if type_.startswith("DateTime64"):
-        return milliseconds(quoted(name), type_)
+        return milliseconds(name)
     if type_.startswith(("UInt", "Int")):
         return quoted(name)
     return f"CAST({quoted(name)}, 'String')"

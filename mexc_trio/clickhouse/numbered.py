@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.clickhouse.repair import select
-from mexc_trio.clickhouse.schema import Readable, columns, milliseconds, qualified
+from mexc_trio.clickhouse.schema import TIME, Readable, qualified
 from mexc_trio.clickhouse.tables import NUMBER, Table
 from mexc_trio.rows import RowTuple
 
@@ -49,12 +49,12 @@ def rows_between(store: Readable, table: Table, first: int, end: int) -> list[tu
 
 def numbers(store: Readable, table: Table) -> NumberRange | None:
     """Return which numbers a table has; None if it has no rows."""
-    name, ts = qualified(store, table.name), _time(store, table)
+    name = qualified(store, table.name)
     found = store.query(f"SELECT count(), min({NUMBER}), max({NUMBER}) FROM {name}")[0]
     if not int(found[0]):
         return None
     lowest, highest = int(found[1]), int(found[2])
-    oldest = store.query(f"SELECT min({ts}) FROM {name} WHERE {NUMBER} = {lowest}")[0][0]
+    oldest = store.query(f"SELECT min({TIME}) FROM {name} WHERE {NUMBER} = {lowest}")[0][0]
     return NumberRange(lowest, highest, int(oldest))
 
 
@@ -68,15 +68,10 @@ def missing_numbers(store: Readable, table: Table) -> Sequence[MissingNumbers]:
     """Return where numbers are missing between rows, the lowest first; reads two columns."""
     found = store.query(
         f"SELECT number, number - before - 1, since, at FROM ("
-        f"SELECT toInt64({NUMBER}) AS number, {_time(store, table)} AS at, "
+        f"SELECT toInt64({NUMBER}) AS number, {TIME} AS at, "
         f"lagInFrame(number, 1, number - 1) OVER w AS before, "
         f"lagInFrame(at, 1, at) OVER w AS since FROM {qualified(store, table.name)} "
         f"WINDOW w AS (ORDER BY {NUMBER} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
         f"WHERE number - before > 1 ORDER BY number LIMIT {MOST_MISSING}"
     )
     return [MissingNumbers(*map(int, line)) for line in found]
-
-
-def _time(store: Readable, table: Table) -> str:
-    types = columns(store, tables=[table.name]).get(table.name, {})
-    return milliseconds("ts", types.get("ts", ""))

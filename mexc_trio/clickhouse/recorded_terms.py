@@ -41,7 +41,7 @@ def read_terms(store: Readable, tables: Sequence[str]) -> dict[str, list[Recorde
         return {}
     found: dict[str, list[RecordedTerms]] = {}
     for table, *terms in store.query(
-        f"SELECT recorded_in, {milliseconds('as_of', types['as_of'])} AS at, contract_size, tick, "
+        f"SELECT recorded_in, {milliseconds('as_of')} AS at, contract_size, tick, "
         f"lot FROM {qualified(store, CONTRACTS.name)} "
         f"WHERE recorded_in IN ({', '.join(map(literal, tables))}) ORDER BY at"
     ):

@@ -16,7 +16,6 @@ import attrs
 from mexc_trio.clickhouse.schema import (
     Readable,
     Store,
-    columns,
     count,
     literal,
     milliseconds,
@@ -189,13 +188,11 @@ def _readable_in_one_go(store: Readable, table: Table) -> int:
 
 
 def newest(store: Store, table: Table) -> int | None:
-    """Return the newest possible time in the table's first time column, in milliseconds."""
-    time_column = table.column_names[0] if table.column_names[0] == "ts" else "to"
-    types = columns(store, tables=[table.name]).get(table.name, {})
-    expression = milliseconds(quoted(time_column), types.get(time_column, ""))
+    """Return the newest possible time of a symbol's rows, or of gaps' ends, in milliseconds."""
+    time_column = milliseconds("ts" if "ts" in table.column_names else "to")
     found = store.query(
-        f"SELECT count(), max({expression}) FROM {qualified(store, table.name)} "
-        f"WHERE {expression} BETWEEN {EARLIEST} AND {LATEST}"
+        f"SELECT count(), max({time_column}) FROM {qualified(store, table.name)} "
+        f"WHERE {time_column} BETWEEN {EARLIEST} AND {LATEST}"
     )
     return int(found[0][1]) if int(found[0][0]) else None
 
@@ -212,20 +209,15 @@ def rows_at(store: Store, table: Table, first: int, n: int) -> list[RowTuple]:
 def present_rows(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[RowTuple]:
     """Return which of a few rows a table of gaps has; the answer is about as small as they are."""
     symbol, _, _, until, *_ = (name for name, _ in table.columns)
-    types = columns(store, tables=[table.name])[table.name]
     symbols = ", ".join({literal(str(row[0])) for row in rows})
     ends = ", ".join({str(row[3]) for row in rows})
-    condition = (
-        f"WHERE {quoted(symbol)} IN ({symbols}) "
-        f"AND {milliseconds(quoted(until), types[until])} IN ({ends})"
-    )
+    condition = f"WHERE {quoted(symbol)} IN ({symbols}) AND {milliseconds(until)} IN ({ends})"
     return set(rows).intersection(select(store, table, condition))
 
 
 def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     """Return a table's rows in the form in which they were appended."""
-    types = columns(store, tables=[table.name])[table.name]
-    wanted = ", ".join(_appended(name, type_, types[name]) for name, type_ in table.columns)
+    wanted = ", ".join(_appended(name, type_) for name, type_ in table.columns)
     found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [
         tuple(_value(value, type_) for value, (_, type_) in zip(row, table.columns, strict=True))
@@ -233,11 +225,11 @@ def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     ]
 
 
-def _appended(name: str, type_: str, found: str) -> str:
+def _appended(name: str, type_: str) -> str:
     """Return the SQL of a column's values as they were appended."""
     if type_ == "DateTime64(6)":
         return f"toUnixTimestamp64Micro({quoted(name)})"
-    return milliseconds(quoted(name), found) if type_.startswith("DateTime64") else quoted(name)
+    return milliseconds(name) if type_.startswith("DateTime64") else quoted(name)
 
 
 def _value(value: object, type_: str) -> int | float | str:

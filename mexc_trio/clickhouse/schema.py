@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mexc_trio.clickhouse.suitability import (
     NUMBERED,
@@ -131,6 +131,15 @@ def literal(text: str) -> str:
 def qualified(store: Readable, table: str) -> str:
     """Return `database`.`table` as SQL."""
     return f"{quoted(store.database)}.{quoted(table)}"
+
+
+def milliseconds(column: str) -> str:
+    """Return the SQL of a time column in milliseconds."""
+    return f"toUnixTimestamp64Milli({quoted(column)})"
+
+
+TIME: Final = milliseconds("ts")
+"""The SQL of a row's time in milliseconds."""
 
 
 def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
@@ -285,8 +294,3 @@ def _of_system_tables(store: Readable, column: str, table: str = "") -> dict[str
     where = f"WHERE database = {literal(store.database)} {one}"
     sql = f"SELECT name, {column} FROM system.tables {where}"
     return {str(name): None if n is None else int(n) for name, n in store.query(sql)}
-
-
-def milliseconds(column: str, type_: str) -> str:
-    """Return the SQL that reads a time column, which may be Int64, as milliseconds."""
-    return f"toUnixTimestamp64Milli({column})" if type_.startswith("DateTime64") else column

@@ -102,7 +102,7 @@ def can_be_read(columns: Sequence[tuple[str, str]], found: Mapping[str, str]) ->
 
     A server may have a table of somebody else's with a name of ours, and names of columns, too.
     """
-    kinds = {"DateTime64": ("DateTime64", "Int64"), "Enum8": _LIKE_TEXT, "String": _LIKE_TEXT}
+    kinds = {"DateTime64": ("DateTime64",), "Enum8": _LIKE_TEXT, "String": _LIKE_TEXT}
     return all(
         found.get(name, "").startswith(kinds.get(type_.split("(")[0], _LIKE_NUMBERS))
         for name, type_ in columns
@@ -115,9 +115,8 @@ _LIKE_NUMBERS: Final = ("Int", "UInt", "Float")
 
 def _takes(found: str, type_: str) -> bool:
     """Whether a column of one type takes the values of another one."""
-    if type_.startswith("DateTime64"):
-        # It may name a time zone. A server without the type has numbers there.
-        return found in (type_, "Int64") or found.startswith(type_.rstrip(")") + ",")
+    if type_.startswith("DateTime64"):  # it may name a time zone
+        return found == type_ or found.startswith(type_.rstrip(")") + ",")
     if type_.startswith("Enum8"):
         # Tables that are older than an optional channel have no room for it, and are good.
         return found in _TEXTS or (

@@ -116,7 +116,6 @@ TEXTS: Final = attrs.evolve(
 
 def definitions(
     source: str,
-    ts_type: str,
     numbers: NumberSql = FLOATS,
     *,
     numbered: bool = False,
@@ -125,43 +124,41 @@ def definitions(
 ) -> dict[str, str]:
     """Return the SELECT of each view, by its name in `COLUMNS`.
 
-    `source` is the SQL for a table's rows, to stand behind FROM, and `ts_type` the type of their
-    column `ts`; in a table made by hand that may be Int64. `numbers` says what their texts become.
-    Rows that are `numbered` bear their numbers. If the table is `wide`, the columns of the receipt
-    come behind the others. `more` is the SQL of columns that come last, made of a row's `ts`, in
-    all but candles.
+    `source` is the SQL for a table's rows, to stand behind FROM. `numbers` says what their texts
+    become. Rows that are `numbered` bear their numbers. If the table is `wide`, the columns of the
+    receipt come behind the others. `more` is the SQL of columns that come last, made of a row's
+    `ts`, in all but candles.
     """
-    ts = "ts" if ts_type.startswith("DateTime64") else "fromUnixTimestamp64Milli(ts)"
     # In the same SELECT: through one more around it the engine finds the last row of an indexed
     # table by reading them all (measured: seven times as long).
     more = (RECEIPT_SQL if wide else "") + more
     return {
-        "tickers": _numbers("tickers", TICKER, source, ts, numbers, more),
-        "deals": _deals(source, ts, numbers, more),
-        "depths": _depths(source, ts, numbers, more),
-        "candles": _candles(source, ts, numbers, numbered=numbered),
+        "tickers": _numbers("tickers", TICKER, source, numbers, more),
+        "deals": _deals(source, numbers, more),
+        "depths": _depths(source, numbers, more),
+        "candles": _candles(source, numbers, numbered=numbered),
         **{
-            view: _numbers(view, ALL[name].mt, source, ts, numbers, more)
+            view: _numbers(view, ALL[name].mt, source, numbers, more)
             for view, name in OPTIONAL_VIEWS.items()
         },
     }
 
 
-def _numbers(view: str, mt: str, source: str, ts: str, numbers: NumberSql, more: str) -> str:
+def _numbers(view: str, mt: str, source: str, numbers: NumberSql, more: str) -> str:
     """Return the SELECT of rows that are numbers and nothing else."""
     columns = (
         f"{numbers.number(f'f[{n}]')} AS {name}"
         for n, name in enumerate(COLUMNS[view][1:], start=1)
     )
     return (
-        f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {', '.join(columns)}{more} "
+        f"WITH splitByChar('|', m) AS f SELECT ts AS ts, {', '.join(columns)}{more} "
         f"FROM {source} WHERE mt = '{mt}'"
     )
 
 
-def _deals(source: str, ts: str, numbers: NumberSql, more: str) -> str:
+def _deals(source: str, numbers: NumberSql, more: str) -> str:
     return (
-        f"WITH splitByChar('|', m) AS f SELECT {ts} AS ts, {numbers.number('f[1]')} AS price, "
+        f"WITH splitByChar('|', m) AS f SELECT ts AS ts, {numbers.number('f[1]')} AS price, "
         f"{numbers.number('f[2]')} AS volume, "
         f"CAST(multiIf(f[3] = '1', 'buy', f[3] = '2', 'sell', NULL), "
         f"'Nullable(Enum8(\\'buy\\' = 1, \\'sell\\' = 2))') AS side{more} "
@@ -169,7 +166,7 @@ def _deals(source: str, ts: str, numbers: NumberSql, more: str) -> str:
     )
 
 
-def _depths(source: str, ts: str, numbers: NumberSql, more: str) -> str:
+def _depths(source: str, numbers: NumberSql, more: str) -> str:
     # The best levels are cut from the text, for a query that wants no more than those.
     def price(side: str) -> str:
         return f"substring({side}, 2, position({side}, ',') - 2)"
@@ -183,7 +180,7 @@ def _depths(source: str, ts: str, numbers: NumberSql, more: str) -> str:
     return (
         f"WITH position(m, '|') AS bar, substring(m, 1, bar - 1) AS b, substring(m, bar + 1) AS a, "
         f"{numbers.levels('b')} AS bids, {numbers.levels('a')} AS asks "
-        f"SELECT {ts} AS ts, tupleElement(bids, 1) AS bid_prices, "
+        f"SELECT ts AS ts, tupleElement(bids, 1) AS bid_prices, "
         f"tupleElement(bids, 2) AS bid_amounts, tupleElement(asks, 1) AS ask_prices, "
         f"tupleElement(asks, 2) AS ask_amounts, "
         f"{numbers.number(price('b'))} AS best_bid, {numbers.number(amount('b'))} "
@@ -195,7 +192,7 @@ def _depths(source: str, ts: str, numbers: NumberSql, more: str) -> str:
     )
 
 
-def _candles(source: str, ts: str, numbers: NumberSql, *, numbered: bool) -> str:
+def _candles(source: str, numbers: NumberSql, *, numbered: bool) -> str:
     # Deals of one millisecond are told apart by their number, in the order of insertion. If they do
     # not bear it, that is what one thread reads. A profile with readonly = 1 makes the engine
     # ignore a view's settings without a word (measured), hence the question whether it took this.
@@ -204,10 +201,10 @@ def _candles(source: str, ts: str, numbers: NumberSql, *, numbered: bool) -> str
     if numbered:
         column, number, where = f", {NUMBER} AS number", "number", "1"
     # One number of time and row, which is compared twice as fast as the two.
-    order = f"toInt128(toUnixTimestamp64Milli({ts})) * {2**48} + {number}"
+    order = f"toInt128(toUnixTimestamp64Milli(ts)) * {2**48} + {number}"
     compute = _COMPUTED_TEXTS if numbers is TEXTS else numbers
     deals = (
-        f"SELECT {ts} AS at, {compute.number('f[1]')} AS p, {compute.number('f[2]')} AS v, "
+        f"SELECT ts AS at, {compute.number('f[1]')} AS p, {compute.number('f[2]')} AS v, "
         f"f[3] AS direction, {order} AS n FROM (SELECT ts, splitByChar('|', m) AS f{column} "
         f"FROM {source} WHERE mt = 'd') WHERE {where}"
     )

@@ -84,12 +84,12 @@ def _create(store: Store, tables: Sequence[Table]) -> list[str]:
     for known in tables:
         table = known.name
         source, types = qualified(store, table), present.get(table, {})
-        ts_type, has_numbers = types.get("ts", ""), is_numbered(types)
+        has_numbers = is_numbered(types)
         selects = {
             f"{view}{suffix}": select
             for suffix, numbers in (("", FLOATS), ("_exact", EXACT))
             for view, select in definitions(
-                source, ts_type, numbers, numbered=has_numbers, wide=is_wide(types),
+                source, numbers, numbered=has_numbers, wide=is_wide(types),
                 more=_terms(terms.get(table, ()), numbers),
             ).items()
         }  # fmt: skip

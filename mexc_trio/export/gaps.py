@@ -2,11 +2,11 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, quoted, recorded_columns
+from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, recorded_columns
 from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.export.lines import line
 from mexc_trio.export.source import LINES, ExportSource, Plan
@@ -15,6 +15,8 @@ from mexc_trio.spans import HOUR
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_START: Final = milliseconds("from")
 
 
 @attrs.frozen
@@ -31,7 +33,7 @@ class GapSource(ExportSource):
     def plan(self, start: int, end: int) -> Plan:
         """See `ExportSource.plan`."""
         found = self.reader.query(
-            f"SELECT intDiv({self._start}, {HOUR}) * {HOUR} AS hour, count() "
+            f"SELECT intDiv({_START}, {HOUR}) * {HOUR} AS hour, count() "
             f"FROM ({self._gaps(start, end)}) GROUP BY hour ORDER BY hour"
         )
         return Plan({int(hour): int(rows) for hour, rows in found}, 0)
@@ -40,20 +42,16 @@ class GapSource(ExportSource):
         """See `ExportSource.tables`."""
         import pyarrow as pa
 
-        select = f"{self._gaps(start, end)} ORDER BY {self._start}, symbol, channel"
+        select = f"{self._gaps(start, end)} ORDER BY {_START}, symbol, channel"
         if self.request.format in LINES:
             text = line(self.request.format, self.names, numbers=self.request.numbers)
-            select = f"SELECT {self._start} AS at, {text} AS line FROM ({select})"
+            select = f"SELECT {_START} AS at, {text} AS line FROM ({select})"
         with closing(self.reader.batches(select)) as batches:
             for batch in batches:
                 yield pa.Table.from_batches([batch])
 
     def _gaps(self, start: int, end: int) -> str:
         return self.prefix.gaps_between(start, end, [s for s in self.symbols if s])
-
-    @property
-    def _start(self) -> str:
-        return milliseconds(quoted("from"), self.prefix.ts_type)
 
 
 def clearable(gaps: Iterable[int], end: int) -> list[int]:
@@ -64,12 +62,11 @@ def clearable(gaps: Iterable[int], end: int) -> list[int]:
 def book_gaps(source: ExportSource) -> list[int]:
     """Return when gaps in the books of a source's symbol begin, in order, in milliseconds."""
     reader = source.reader
-    types = recorded_columns(reader).get(GAPS.name)
-    if types is None:
+    if GAPS.name not in recorded_columns(reader):
         return []
     names = ", ".join(map(literal, (source.request.symbol, source.prefix.table)))
     found = reader.query(
-        f"SELECT DISTINCT {milliseconds(quoted('from'), types['from'])} AS start "
+        f"SELECT DISTINCT {_START} AS start "
         f"FROM {qualified(reader, GAPS.name)} WHERE symbol IN ({names}) "
         f"AND channel IN ('depth', 'all') ORDER BY start"
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms
-from mexc_trio.clickhouse.schema import literal, milliseconds
+from mexc_trio.clickhouse.schema import TIME, literal
 from mexc_trio.clickhouse.view_sql import RECEIPT, RECEIPT_SQL
 from mexc_trio.export import local_time
 from mexc_trio.export.lines import line
@@ -88,8 +88,7 @@ class ExportSource:
         hours: Counter[int] = Counter()
         checksums: Counter[int] = Counter()
         newest, lateness = 0, 0
-        times = milliseconds("ts", self.prefix.ts_type)
-        sql = f"SELECT {times} AS ts FROM {self._rows(start, end)} {IN_ORDER}"
+        sql = f"SELECT {TIME} AS at FROM {self._rows(start, end)} {IN_ORDER}"
         with closing(self.reader.batches(sql)) as batches:
             for batch in batches:
                 if not batch.num_rows:
@@ -119,11 +118,10 @@ class ExportSource:
         Then the time of receipt in microseconds and the exchange's number of a deal or a book, each
         0 where it is not known.
         """
-        times = milliseconds("ts", self.prefix.ts_type)
         receipt = "toInt64(0) AS received, toUInt64(0) AS id"
         if self.prefix.wide:
             receipt = "toUnixTimestamp64Micro(rt) AS received, id"
-        columns = f"{times} AS at, CAST(mt, 'String') AS type, m, {receipt}"
+        columns = f"{TIME} AS at, CAST(mt, 'String') AS type, m, {receipt}"
         return f"SELECT {columns} FROM {self._rows(start, end)}"
 
     def known_by_day(self, start: int, end: int) -> Mapping[int, int]:
@@ -156,11 +154,11 @@ class ExportSource:
 
     def _select(self, start: int, end: int) -> str:
         """Return the SELECT of what the request's format is made of; see `formats`."""
-        rows, request, ts_type = self._rows(start, end), self.request, self.prefix.ts_type
+        rows, request = self._rows(start, end), self.request
         if request.format in BACKTESTS:
             return f"{self.rows(start, end)} {IN_ORDER}"
         if request.kinds[0] == "raw":
-            times = f"fromUnixTimestamp64Milli({milliseconds('ts', ts_type)})"
+            times = f"fromUnixTimestamp64Milli({TIME})"
             symbol = f"{literal(request.symbol)} AS symbol"
             more = RECEIPT_SQL if self.prefix.wide else ""
             select = (

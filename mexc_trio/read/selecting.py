@@ -15,6 +15,7 @@ from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
+    TIME,
     count,
     literal,
     milliseconds,
@@ -59,8 +60,6 @@ class Prefix:
 
     reader: Reader
     table: str
-    ts_type: str
-    """The type of the column of its times."""
     length: int
     """How many rows; where they bear numbers, all those with a lower one."""
     numbered: bool = False
@@ -71,8 +70,7 @@ class Prefix:
 
         It is in milliseconds since 1970, its end not part of it. Without types of rows it is all.
         """
-        at = milliseconds("ts", self.ts_type)
-        bounds = f"{at} >= {start} AND {at} < {end}"
+        bounds = f"{TIME} >= {start} AND {TIME} < {end}"
         if types:
             bounds += f" AND mt IN ({', '.join(map(literal, types))})"
         source = qualified(self.reader, self.table)
@@ -85,7 +83,7 @@ class Prefix:
 
     def gaps_between(self, start: int, end: int, symbols: Sequence[str]) -> str:
         """Return the SELECT of the ledger's gaps that touch a range; of all symbols if none."""
-        begin, stop = (milliseconds(quoted(name), self.ts_type) for name in ("from", "to"))
+        begin, stop = milliseconds("from"), milliseconds("to")
         names = ", ".join(map(quoted, GAP_COLUMNS))
         rows = f"(SELECT {names} FROM {qualified(self.reader, self.table)} LIMIT {self.length})"
         select = f"SELECT * FROM {rows} WHERE {begin} < {end} AND {stop} >= {start}"
@@ -136,7 +134,7 @@ class Typed:
         `rows` is the SQL for the rows, to stand behind FROM, and the prefix where they are from.
         """
         select = view_sql.definitions(
-            rows, prefix.ts_type, NUMBERS[self.numbers], numbered=prefix.numbered, wide=prefix.wide
+            rows, NUMBERS[self.numbers], numbered=prefix.numbered, wide=prefix.wide
         )[self.kind]
         select = select.replace("{interval:UInt32}", str(self.interval))
         computed = {"symbol": literal(self.symbol), "side": "CAST(side, 'Nullable(String)')"}
@@ -188,7 +186,7 @@ def find(reader: Reader, symbol: str, table: str) -> Prefix:
         raise StoreRejected(f"table {table} at {reader.name} is not one of ours")
     numbered = is_numbered(types)
     length = end_of(reader, table) if numbered else count(reader, table)
-    return Prefix(reader, table, types["ts"], length, numbered, is_wide(types))
+    return Prefix(reader, table, length, numbered, is_wide(types))
 
 
 def not_recorded(reader: Reader, symbol: str, table: str, ours: Iterable[str]) -> UsageError:
@@ -211,7 +209,6 @@ def find_terms(reader: Reader, symbol: str, table: str) -> list[RecordedTerms]:
 
 def find_gaps(reader: Reader) -> Prefix:
     """Look at the ledger of gaps; StoreRejected without one."""
-    types = recorded_columns(reader).get(GAPS.name)
-    if types is None:
+    if GAPS.name not in recorded_columns(reader):
         raise StoreRejected(f"{reader.name} has no table {GAPS.name}")
-    return Prefix(reader, GAPS.name, types["from"], count(reader, GAPS.name))
+    return Prefix(reader, GAPS.name, count(reader, GAPS.name))

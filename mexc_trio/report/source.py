@@ -8,7 +8,7 @@ from mexc_trio.analysis.coverage import Silence, coverage
 from mexc_trio.analysis.gaps import LedgerGap, ledger_gaps, ledger_names
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
-from mexc_trio.analysis.survey import sizes, time_sql
+from mexc_trio.analysis.survey import sizes
 from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import count, qualified, recorded_columns
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, is_numbered
@@ -37,22 +37,22 @@ class RangeReader:
     def of(self, symbol: str, span: Span) -> Recorded:
         """Read one symbol's range."""
         table = self.symbols[symbol]
-        source, ts = qualified(self.reader, table), time_sql("ts", self._tables[table]["ts"])
+        source = qualified(self.reader, table)
         # What went before tells the rhythm, by which a silence is usual or not.
         longer = (span[0] - BEFORE, span[1])
-        known = around(self.reader, source, ts, longer)
+        known = around(self.reader, source, longer)
         fitted, step = _fitted(span, [one.span for one in known.values()])
         first, last = fitted[0] // step, fitted[1] // step
-        steps = minutes(self.reader, source, ts, longer, step)
+        steps = minutes(self.reader, source, longer, step)
         # Of longer steps the first and last rows do not tell every pause that matters.
-        finer = steps if step <= MINUTE else minutes(self.reader, source, ts, longer)
+        finer = steps if step <= MINUTE else minutes(self.reader, source, longer)
         longest = None
         if not self._why_no_pauses:
             numbered = is_numbered(self._tables[table])
             longest = {
                 number - first: pause
                 for number, pause in pauses(
-                    self.reader, source, ts, longer, step, numbered=numbered
+                    self.reader, source, longer, step, numbered=numbered
                 ).items()
                 if first <= number < last
             }
@@ -77,12 +77,7 @@ class RangeReader:
         spans = [
             one.span
             for table in self.symbols.values()
-            for one in around(
-                self.reader,
-                qualified(self.reader, table),
-                time_sql("ts", self._tables[table]["ts"]),
-                (0, 0),
-            ).values()
+            for one in around(self.reader, qualified(self.reader, table), (0, 0)).values()
         ]
         return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
 
@@ -90,8 +85,7 @@ class RangeReader:
         if GAPS.name not in self._tables:
             return []
         names = list(dict.fromkeys([*self._owners.names_of(table), symbol]))
-        source = qualified(self.reader, GAPS.name)
-        return ledger_gaps(self.reader, source, self._tables[GAPS.name], names)
+        return ledger_gaps(self.reader, qualified(self.reader, GAPS.name), names)
 
     def _bytes_a_row(self, table: str) -> float | None:
         known = sizes(self.reader, self._settings.store.directory).get(table)

@@ -18,9 +18,9 @@ from mexc_trio.analysis.gaps import (
 )
 from mexc_trio.analysis.insertion_order import OrderedRows, read_order
 from mexc_trio.analysis.row_counts import dealt, hours, only, shapes
-from mexc_trio.analysis.survey import Survey, time_sql
+from mexc_trio.analysis.survey import Survey
 from mexc_trio.clickhouse.schema import Readable
-from mexc_trio.clickhouse.tables import GAPS, is_numbered
+from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.read.owners import Owners, find_owners
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
 from mexc_trio.settings import Settings
@@ -53,16 +53,15 @@ class Inspection:
         symbol = self._owners.symbol_of(table.name)
         if not table.rows:  # of some damaged tables not even none can be read
             return SymbolFacts(symbol, table.name, None, None, None, [], 0)
-        ts = self._ts(table)
         span = possible()
-        counted = hours(self.store, table.source, ts, span)
+        counted = hours(self.store, table.source, span)
         source = table.source
         if impossible := sum(one.impossible for one in counted.values()):
-            source = only(source, ts, span)
+            source = only(source, span)
         order = None
         if self.in_order:
             starts = {name: self._starts(table.name, name) for name in CHANNELS}
-            rows = OrderedRows(source, ts, is_numbered(self.found[table.name]))
+            rows = OrderedRows(source, is_numbered(self.found[table.name]))
             order = read_order(self.store, rows, starts, self._fills(table.name))
         return SymbolFacts(
             symbol,
@@ -88,7 +87,7 @@ class Inspection:
                 one.symbol,
                 one.table,
                 (one.coverage.start, one.coverage.end),
-                partial(dealt, self.store, table.source, self._ts(table)),
+                partial(dealt, self.store, table.source),
                 missed(self._ledger(one.table), "deal"),
             )
             for one, table in zip(inspected, tables, strict=True)
@@ -96,9 +95,6 @@ class Inspection:
         ]
         done = {one.table: one for one in compare(self.settings.rest_url, recorded)}
         return [attrs.evolve(one, completeness=done.get(one.table)) for one in inspected]
-
-    def _ts(self, table: Survey) -> str:
-        return time_sql("ts", self.found[table.name]["ts"])
 
     @property
     def _source(self) -> str:
@@ -108,8 +104,7 @@ class Inspection:
     def _ledger(self, table: str) -> list[LedgerGap]:
         if not self._source:
             return []
-        names = self._owners.names_of(table)
-        return ledger_gaps(self.store, self._source, self.found[GAPS.name], names)
+        return ledger_gaps(self.store, self._source, self._owners.names_of(table))
 
     def _fills(self, table: str) -> str:
         if not self._source:
@@ -119,5 +114,4 @@ class Inspection:
     def _starts(self, table: str, channel: Channel) -> str:
         if not self._source:
             return "SELECT toInt64(0)"
-        names = self._owners.names_of(table)
-        return starts_sql(self._source, self.found[GAPS.name], names, channel)
+        return starts_sql(self._source, self._owners.names_of(table), channel)

@@ -165,7 +165,7 @@ def test_table_of_somebody_elses(store: Store) -> None:
     ("columns", "engine", "why"),
     [
         (
-            "ts Int64, mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String",
+            "ts DateTime64(3), mt Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4), m String",
             "Memory",
             "a Memory",
         ),

@@ -1,8 +1,9 @@
 """A pair of servers that really replicate: Debian's clickhouse-server with Debian's ZooKeeper.
 
 That server is old (18.16): it has neither DateTime64 nor deduplication tokens. So tables are made
-by hand with `ts Int64`, and the hash of a block, in which each row has its number, does what the
-token does elsewhere. All else is the same code and, of the server, the same protocol in Keeper.
+by hand with `ts Int64`, of which the program hears as the type that it knows, and the hash of a
+block, in which each row has its number, does what the token does elsewhere. All else is the same
+code and, of the server, the same protocol in Keeper.
 """
 
 import re
@@ -24,6 +25,7 @@ import pytest
 from mexc_trio.clickhouse import server as server_module
 from mexc_trio.clickhouse.replicas import ReplicatedStore
 from mexc_trio.clickhouse.schema import quoted
+from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.tables import CONTRACTS, GAPS, NUMBER, Numbering, Table
 from mexc_trio.rows import RowTuple
 from mexc_trio.settings.targets import ServerTarget, parse_store
@@ -170,17 +172,33 @@ class KeeperProxy:
 
 
 @attrs.define(eq=False)
-class PairStore(ReplicatedStore):
+class OldServerStore(ServerStore):
+    """The store of one such server."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Leave out what the server does not know: how many rows there are, DateTime64."""
+        sql = sql.replace("toString(uuid)", f"'{UUID(int=0)}'")
+        sql = sql.replace("SELECT name, total_rows", "SELECT name, NULL")
+        rows = super().query(re.sub(r"toUnixTimestamp64Milli\((`?\w+`?)\)", r"\1", sql))
+        if "system.columns" not in sql:
+            return rows
+        return [tuple("DateTime64(3)" if one == "Int64" else one for one in row) for row in rows]
+
+
+@attrs.define(eq=False)
+class PairStore(OldServerStore, ReplicatedStore):
     """The store of such a pair: what these servers do not know is left out."""
 
     looks: int = attrs.field(default=0, init=False)
     """How often it was asked whether a replica has all."""
 
+    def __attrs_post_init__(self) -> None:
+        self._hosts = [OldServerStore(host, 1, replicated=True) for host in self.target.hosts]
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Leave out what the server knows of a table's rows without counting them."""
+        """Count how often it is asked whether a replica has all."""
         self.looks += "log_pointer" in sql
-        sql = sql.replace("toString(uuid)", f"'{UUID(int=0)}'")
-        return super().query(sql.replace("SELECT name, total_rows", "SELECT name, NULL"))
+        return super().query(sql)
 
     def append(
         self, table: Table, rows: Sequence[RowTuple], numbering: Numbering | None = None

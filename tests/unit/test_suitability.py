@@ -12,7 +12,6 @@ OURS = dict(market_table("btc").columns)
     "types",
     [
         {},
-        {"ts": "Int64"},
         {"ts": "DateTime64(3, 'UTC')"},
         {"mt": "LowCardinality(String)", "m": "LowCardinality(String)"},
         {"mt": "Enum16('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'more' = 5)"},
@@ -30,6 +29,7 @@ def test_tables_as_one_may_make_them(types: dict[str, str], engine: str) -> None
     ("types", "why"),
     [
         ({"ts": "DateTime"}, "has DateTime for column ts, which must be DateTime64(3)"),
+        ({"ts": "Int64"}, "has Int64 for column ts"),
         ({"ts": "DateTime64(6)"}, "DateTime64(6) for column ts"),
         ({"ts": "Nullable(DateTime64(3))"}, "Nullable"),
         ({"mt": "Enum8('t' = 1, 'd' = 2)"}, "for column mt"),
