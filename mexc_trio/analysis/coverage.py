@@ -28,7 +28,7 @@ from mexc_trio.spans import DAY, HOUR, SECOND, Span, cut, length, union, without
 RECENT: Final = 7
 """Days, the last ones, by which growth is told."""
 _SLOW: Final = 5
-_LEAST_A_MINUTE: Final = 60  # rows an hour of a channel that is busy enough to be called slow
+_LEAST_AN_HOUR: Final = 60  # rows of a channel that is busy enough to be called slow
 
 
 @attrs.frozen
@@ -136,11 +136,11 @@ def coverage(
         )
         for name in CHANNELS
     }
-    live = {name: without((start, end), missing[name]) for name in CHANNELS}
+    live = {name: _by_hour(without((start, end), missing[name])) for name in CHANNELS}
     throughout = without(
         (start, end), union(span for spans_ in missing.values() for span in spans_)
     )
-    days = _days((start, end), throughout, live)
+    days = _days(_by_hour([(start, end)]), _by_hour(throughout), live)
     return Coverage(
         start,
         end,
@@ -174,10 +174,6 @@ def _unaccounted(
     return found[0] is not None, [silence for silence in found[1:] if silence is not None]
 
 
-def _length(span: Span) -> int:
-    return span[1] - span[0]
-
-
 def _together(silences: Mapping[Channel, Sequence[Span]]) -> list[Silence]:
     """Return silences of several channels that overlap as one: one outage has one line."""
     found: list[Silence] = []
@@ -200,54 +196,46 @@ def _open(
         last = 0 if span is None else span[1]
         if last and any(a <= last and b >= end for a, b in gaps[name]):
             continue
-        longest = max(map(_length, pauses.get(name, ())), default=0)
+        longest = max((b - a for a, b in pauses.get(name, ())), default=0)
         if end - last > max(PATIENCE[name], FACTOR * longest):
             found[name] = last
     return found
 
 
+def _by_hour(spans: Sequence[Span]) -> dict[int, int]:
+    """Return how many milliseconds of each hour since 1970 lie in the spans."""
+    return {hour: length(parts) for hour, parts in cut(spans, HOUR).items()}
+
+
 def _days(
-    span: Span, live: Sequence[Span], channels: Mapping[Channel, Sequence[Span]]
+    recorded: Mapping[int, int],
+    throughout: Mapping[int, int],
+    live: Mapping[Channel, Mapping[int, int]],
 ) -> list[Day]:
-    by_hour = {number: length(spans) for number, spans in cut(live, HOUR).items()}
-    by_day = {
-        name: {number: length(spans) for number, spans in cut(one, DAY).items()}
-        for name, one in channels.items()
-    }
-    recorded = {number: length(spans) for number, spans in cut([span], HOUR).items()}
     days = []
     for number in sorted({hour // 24 for hour in recorded}):
-        hours = tuple(
-            (recorded.get(hour, 0), by_hour.get(hour, 0))
-            for hour in range(number * 24, number * 24 + 24)
-        )
+        of_day = range(number * 24, number * 24 + 24)
+        hours = tuple((recorded.get(hour, 0), throughout.get(hour, 0)) for hour in of_day)
+        channels = {name: sum(one.get(hour, 0) for hour in of_day) for name, one in live.items()}
         days.append(
-            Day(
-                number,
-                sum(hour[0] for hour in hours),
-                sum(hour[1] for hour in hours),
-                {name: by_day[name].get(number, 0) for name in CHANNELS},
-                hours,
-            )
+            Day(number, sum(a for a, _ in hours), sum(b for _, b in hours), channels, hours)
         )
     return days
 
 
-def _rate(rows: Mapping[int, int], live: Sequence[Span]) -> Rate:
-    seconds = {hour: length(spans) / SECOND for hour, spans in cut(live, HOUR).items()}
-    whole = sum(seconds.values())
-    counted = sum(rows.values())
+def _rate(rows: Mapping[int, int], live: Mapping[int, int]) -> Rate:
+    whole = sum(live.values())
+    average = sum(rows.values()) * SECOND / whole if whole else 0.0
     rates = {
-        hour: rows.get(hour, 0) / lasted
-        for hour, lasted in sorted(seconds.items())
-        if lasted * SECOND * 2 >= HOUR
+        hour: rows.get(hour, 0) * SECOND / lasted
+        for hour, lasted in sorted(live.items())
+        if lasted * 2 >= HOUR
     }
-    average = counted / whole if whole else 0.0
     if not rates:
         return Rate(average, None, None, 0, None)
     usual = median(rates.values())
     slow = [hour for hour, rate in rates.items() if rate * _SLOW < usual]
-    if usual * HOUR / SECOND < _LEAST_A_MINUTE:
+    if usual * HOUR / SECOND < _LEAST_AN_HOUR:
         slow = []
     slowest = min(slow, key=rates.__getitem__) * HOUR if slow else None
     return Rate(average, usual, rates[max(rates)], len(slow), slowest)
@@ -256,14 +244,12 @@ def _rate(rows: Mapping[int, int], live: Sequence[Span]) -> Rate:
 def _rows_a_day(
     days: Sequence[Day],
     hours: Mapping[Channel, Mapping[int, int]],
-    live: Mapping[Channel, Sequence[Span]],
+    live: Mapping[Channel, Mapping[int, int]],
 ) -> float:
     recent = {day.number for day in days[-RECENT:]}
-    a_day = 0.0
-    for name in CHANNELS:
-        rows = sum(n for hour, n in hours[name].items() if hour // 24 in recent)
-        lasted = sum(
-            length(spans) for number, spans in cut(live[name], DAY).items() if number in recent
-        )
-        a_day += rows * DAY / lasted if lasted else 0.0
-    return a_day
+
+    def recently(by_hour: Mapping[int, int]) -> int:
+        return sum(n for hour, n in by_hour.items() if hour // 24 in recent)
+
+    lasted = {name: recently(live[name]) for name in CHANNELS}
+    return sum(recently(hours[name]) * DAY / lasted[name] for name in CHANNELS if lasted[name])
