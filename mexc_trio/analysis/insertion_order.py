@@ -48,7 +48,7 @@ _MOST_SECONDS: Final = 15_000  # in a statement, which may have 256 KiB
 _MOST_LOOKED_AT: Final = 200
 _FAR: Final = 3_600_000  # milliseconds after a longer step back in which rows are compared
 _ONE_THREAD: Final = "SETTINGS max_threads = 1"
-_READONLY: Final = "(ClickHouse error 164)"
+_READONLY: Final = 164  # ClickHouse's number for that error
 
 
 @attrs.frozen
@@ -103,7 +103,7 @@ def why_not(store: Readable) -> str:
     try:
         store.query(f"SELECT 1 {_ONE_THREAD}")
     except StoreError as error:
-        if _READONLY not in str(error):
+        if error.code != _READONLY:
             raise
         return "that needs max_threads = 1, and this user may not set it (readonly = 1)"
     return ""

@@ -7,6 +7,7 @@ table is read once after each restart of its engine, before anything is appended
 
 import re
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -142,8 +143,7 @@ def unreadable(store: Readable, table: Table, rows: int) -> str:
 def damage(error: StoreError) -> str:
     """Return the engine's words if the table's files may be what is wrong; else raise the error."""
     # Two codes that pass in other places mean the end of the file here, not of the connection.
-    ends = any(f"(ClickHouse error {code})" in str(error) for code in (3, 74))
-    if isinstance(error, TableDamaged) or ends:
+    if isinstance(error, TableDamaged) or error.code in (3, 74):
         return str(error)
     raise error
 
@@ -161,13 +161,7 @@ def longest_readable(store: Readable, table: Table, rows: int | None) -> int:
     bad = rows or good + 1024
     while rows is None and not unreadable(store, table, bad):
         good, bad = bad, bad * 2
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if unreadable(store, table, middle):
-            bad = middle
-        else:
-            good = middle
-    return good
+    return bisect_left(range(bad), 1, good + 1, key=lambda n: bool(unreadable(store, table, n))) - 1
 
 
 def _readable_in_one_go(store: Readable, table: Table) -> int:

@@ -1,10 +1,12 @@
 """What somebody may have meant whose statement the engine did not take."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Final
 
-from mexc_trio.errors import StoreError, UsageError
+from mexc_trio.errors import StoreError, StoreRejected, TableMissing, UsageError
 from mexc_trio.read.reading import Reader
 from mexc_trio.settings import Settings
 from mexc_trio.symbols import parse_symbol
@@ -15,8 +17,18 @@ _CANDLES: Final = re.compile(r"\b\w+_candles(_exact)?\b", re.IGNORECASE)
 _UNKNOWN: Final = re.compile(r"[Uu]nknown table expression identifier '([^']+)'")
 
 
-def hint(error: StoreError, statement: str, reader: Reader, settings: Settings) -> str:
-    """Return a sentence for the end of an error; empty if there is nothing to say."""
+@contextmanager
+def hinting(statement: str, reader: Reader, settings: Settings) -> Iterator[None]:
+    """Have the error of a statement that the engine did not take end with what may be meant."""
+    try:
+        yield
+    except (StoreRejected, TableMissing) as error:
+        if meant := _hint(error, statement, reader, settings):
+            raise StoreRejected(f"{error}; {meant}") from error
+        raise
+
+
+def _hint(error: StoreError, statement: str, reader: Reader, settings: Settings) -> str:
     candles = _CANDLES.search(statement)
     if error.code in _NO_PARAMETER and candles:
         return f"candles are told their length in seconds: {candles[0]}(interval = 60)"

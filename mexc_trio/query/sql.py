@@ -6,8 +6,7 @@ import sys
 from contextlib import closing
 from typing import Final
 
-from mexc_trio.errors import StoreRejected, TableMissing
-from mexc_trio.query.hints import hint
+from mexc_trio.query.hints import hinting
 from mexc_trio.read.reading import open_reader
 from mexc_trio.settings import Settings
 from mexc_trio.texts import shown
@@ -29,14 +28,13 @@ def sql(settings: Settings, statement: str, format: str | None) -> int:  # noqa:
     # Python hears of Ctrl-C when the engine has answered, which may be never; nothing is written
     # here that could be left half done.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with open_reader(settings) as reader, closing(reader.stream(statement, name)) as pieces:
-        try:
-            for piece in pieces:
-                out.write(shown(piece) if people else piece)
-                # A slow answer is seen as it comes.
-                out.flush()
-        except (StoreRejected, TableMissing) as error:
-            if meant := hint(error, statement, reader, settings):
-                raise StoreRejected(f"{error}; {meant}") from error
-            raise
+    with (
+        open_reader(settings) as reader,
+        closing(reader.stream(statement, name)) as pieces,
+        hinting(statement, reader, settings),
+    ):
+        for piece in pieces:
+            out.write(shown(piece) if people else piece)
+            # A slow answer is seen as it comes.
+            out.flush()
     return os.EX_OK

@@ -19,9 +19,9 @@ import attrs
 from mexc_trio.channels import ALL
 from mexc_trio.clickhouse.schema import literal, qualified
 from mexc_trio.clickhouse.tables import CONTRACTS
-from mexc_trio.errors import StoreRejected, TableMissing, UsageError
+from mexc_trio.errors import UsageError
 from mexc_trio.parquet import need_arrow
-from mexc_trio.query.hints import hint
+from mexc_trio.query.hints import hinting
 from mexc_trio.read.arrow import in_order
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.read.selecting import FOREVER, IN_ORDER, Typed, find, find_gaps, find_terms
@@ -176,15 +176,11 @@ class RecordedStore:
     def sql(self, statement: str) -> "pa.Table":
         """Return the answer to one statement, as `mexc-trio sql` takes it. Times are in UTC."""
         reader = self._ready()
-        try:
+        with hinting(statement, reader, self._settings):
             if _NO_SELECT.match(statement):
                 return reader.answer(statement)
             # A comment may be what it ends with.
             return reader.table(f"{statement.rstrip().removesuffix(';')}\n")
-        except (StoreRejected, TableMissing) as error:
-            if meant := hint(error, statement, reader, self._settings):
-                raise StoreRejected(f"{error}; {meant}") from error
-            raise
 
     def close(self) -> None:
         """Let the store go."""

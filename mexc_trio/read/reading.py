@@ -13,7 +13,7 @@ from mexc_trio.clickhouse import documents
 from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.engine_config import COMMANDS
 from mexc_trio.clickhouse.replicas import answering
-from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.server import Columns, Rows, ServerStore
 from mexc_trio.errors import StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.read import arrow
@@ -61,7 +61,7 @@ class Reader:
         Values are clickhouse-driver's: ask for numbers and texts, since what it makes of times
         depends on where the server is.
         """
-        return self._again(lambda: self._store.answer(sql, self._how()))[0]
+        return self._answer(sql)[0]
 
     def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement that may fail in the middle, and return the rows that came before."""
@@ -75,11 +75,11 @@ class Reader:
         """
 
         def begin() -> tuple[bytes, Generator[bytes, None, None]]:
-            settings = {**_TO_THE_END, **self._how()}
+            settings = {**_TO_THE_END, **self._query_settings()}
             pieces = documents.stream(self._store.target, self.name, sql, format, settings)
             return next(pieces, b""), pieces
 
-        first, others = self._again(begin)
+        first, others = self._ask(begin)
         with closing(others):
             yield first
             yield from others
@@ -99,13 +99,17 @@ class Reader:
 
     def answer(self, sql: str) -> "pa.Table":
         """Run a statement that is no SELECT, such as SHOW TABLES, and return its rows."""
-        return arrow.of_values(*self._again(lambda: self._store.answer(sql, self._how())))
+        return arrow.of_values(*self._answer(sql))
 
     def close(self) -> None:
         """Close the connection."""
         self._store.close()
 
-    def _again(self, ask: Callable[[], T]) -> T:
+    def _answer(self, sql: str) -> tuple[Rows, Columns]:
+        return self._ask(lambda: self._store.answer(sql, self._query_settings()))
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        """Ask; if the engine is another one by now, that one as well."""
         try:
             return ask()
         except StoreUnavailable:
@@ -116,8 +120,7 @@ class Reader:
             self._open(target)
             return ask()
 
-    def _how(self) -> dict[str, int | str]:
-        """Return the settings that go with each statement."""
+    def _query_settings(self) -> dict[str, int | str]:
         if self._settings is None:
             found = self._store.query("SELECT value FROM system.settings WHERE name = 'readonly'")
             self._settings = {"session_timezone": "UTC"}
