@@ -7,7 +7,7 @@ question raises StoreError where there is no answer.
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -19,6 +19,7 @@ from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, OPTIONAL_TYPES, TICKER, Cha
 from mexc_trio.spans import MINUTE, Span, possible
 
 _TYPES: Final[Mapping[Channel, str]] = {name: one.mt for name, one in ALL.items()}
+_Values: TypeAlias = Sequence[int | str]
 
 
 @attrs.frozen
@@ -97,35 +98,25 @@ def around(store: Readable, source: str, span: Span) -> dict[Channel, Around]:
 
 def minutes(store: Readable, source: str, span: Span, step: int = MINUTE) -> dict[int, Minute]:
     """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`."""
-    # Of each channel: how many rows, from when to when.
-    channels = ", ".join(
-        f"countIf(k = '{mt}'), minIf(at, k = '{mt}'), maxIf(at, k = '{mt}')"
-        for mt in _TYPES.values()
-    )
-    spread, both = f"({decimal('ask')} - {decimal('bid')})", "bid != '' AND ask != ''"
-    price = decimal("price")
-    # Of each channel on request: how many numbers; the last, the lowest, the highest.
-    others = "".join(
-        f", countIf({there}), argMaxIf(other, at, {there}), "
-        f"toString(minIf({number}, {there})), toString(maxIf({number}, {there}))"
-        for number in [decimal("other")]
-        for there in [f"k = '{mt}' AND other != ''" for mt in OPTIONAL_TYPES]
-    )
+    number, ask, bid = decimal("number"), decimal("ask"), decimal("bid")
+    spread, both = f"({ask} - {bid})", "bid != '' AND ask != ''"
     found = store.query(
-        f"SELECT minute, {channels}, countIf(k = '{DEAD_LETTER}'), sum(long), "
-        f"countIf(price != ''), argMaxIf(price, at, price != ''), "
-        f"toString(minIf({price}, price != '')), toString(maxIf({price}, price != '')), "
-        f"countIf({both}), toString(sumIf({spread}, {both})), "
-        f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both})){others} "
-        f"FROM (SELECT intDiv(at, {step}) AS minute, at, k, length(m) AS long, "
-        f"if(k IN ('{TICKER}', '{DEAL}'), {_number('^', '[|]')}, '') AS price, "
+        f"SELECT intDiv(at, {step}) AS step, k, (count(), min(at), max(at), sum(length(m))), "
+        f"(countIf(number != ''), maxIf(at, number != ''), argMaxIf(number, at, number != ''), "
+        f"toString(minIf({number}, number != '')), toString(maxIf({number}, number != ''))), "
+        f"(countIf({both}), toString(sumIf({spread}, {both})), "
+        f"toString(minIf({spread}, {both})), toString(maxIf({spread}, {both}))) "
+        f"FROM (SELECT at, k, m, multiIf(k IN ('{TICKER}', '{DEAL}'), {_number('^', '[|]')}, "
+        f"k IN ({', '.join(map(literal, OPTIONAL_TYPES))}), "
+        f"extract(m, {literal(f'^(-?{FITS[1:]}')}), '') AS number, "
         f"if(k = '{DEPTH}', {_number('^[[]', ',')}, '') AS bid, "
-        f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask, "
-        f"if(k IN ({', '.join(map(literal, OPTIONAL_TYPES))}), "
-        f"extract(m, {literal(f'^(-?{FITS[1:]}')}), '') AS other "
-        f"FROM ({_rows(source, span)})) GROUP BY minute ORDER BY minute"
+        f"if(k = '{DEPTH}', {_number('[|][[]', ',')}, '') AS ask "
+        f"FROM ({_rows(source, span)})) GROUP BY step, k ORDER BY step, k"
     )
-    return {int(line[0]): _minute(line[1:]) for line in found}
+    by_type: dict[int, dict[str, Sequence[_Values]]] = {}
+    for number_of_step, mt, *values in found:
+        by_type.setdefault(int(number_of_step), {})[str(mt)] = values
+    return {number: _minute(values) for number, values in by_type.items()}
 
 
 def pauses(
@@ -158,27 +149,28 @@ def _number(before: str, after: str) -> str:
     return f"extract(m, {literal(before + FITS + after)})"
 
 
-def _minute(line: Sequence[int | str]) -> Minute:
-    rows: dict[Channel, int] = {}
-    spans: dict[Channel, Span] = {}
-    for number, name in enumerate(_TYPES):
-        count, first, last = map(int, line[3 * number : 3 * number + 3])
-        rows[name] = count
-        if count:
-            spans[name] = (first, last)
-    of_all = line[3 * len(_TYPES) :]
-    dead, text, prices, last_price, low, high, books, total, least, most, *others = of_all
-    numbers: dict[Channel, Price] = {}
-    for number, name in enumerate(OPTIONAL):
-        there, *values = others[4 * number : 4 * number + 4]
-        if int(there):
-            numbers[name] = Price(*map(Decimal, values))
+def _minute(by_type: Mapping[str, Sequence[_Values]]) -> Minute:
+    """Return one step from what `minutes` asks for: its rows, their numbers and the spreads."""
+    rows = {mt: [int(value) for value in of_rows] for mt, (of_rows, _, _) in by_type.items()}
+    numbers = {
+        mt: (int(newest), Price(*map(Decimal, values)))
+        for mt, (_, (there, newest, *values), _) in by_type.items()
+        if int(there)
+    }
+    price = spread = None
+    if traded := [numbers[mt] for mt in (TICKER, DEAL) if mt in numbers]:
+        _, last = max(traded, key=lambda one: one[0])
+        lows, highs = zip(*((one.low, one.high) for _, one in traded), strict=True)
+        price = Price(last.last, min(lows), max(highs))
+    if DEPTH in by_type and int((books := by_type[DEPTH][2])[0]):
+        total, least, most = map(Decimal, books[1:])
+        spread = Spread(total / int(books[0]), least, most)
     return Minute(
-        rows,
-        int(dead),
-        spans,
-        int(text),
-        Price(Decimal(last_price), Decimal(low), Decimal(high)) if int(prices) else None,
-        Spread(Decimal(total) / int(books), Decimal(least), Decimal(most)) if int(books) else None,
-        numbers,
+        {name: rows[mt][0] if mt in rows else 0 for name, mt in _TYPES.items()},
+        rows[DEAD_LETTER][0] if DEAD_LETTER in rows else 0,
+        {name: (rows[mt][1], rows[mt][2]) for name, mt in _TYPES.items() if mt in rows},
+        sum(text for _, _, _, text in rows.values()),
+        price,
+        spread,
+        {name: numbers[ALL[name].mt][1] for name in OPTIONAL if ALL[name].mt in numbers},
     )
