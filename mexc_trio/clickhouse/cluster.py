@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 
@@ -49,12 +49,17 @@ def statements(database: str, cluster: str, tables: Sequence[Table]) -> list[str
     return made
 
 
+def has_cluster(store: Store) -> TypeGuard[ReplicatedStore]:
+    """Return whether a store's tables are made on all shards of a cluster."""
+    return isinstance(store, ReplicatedStore) and bool(store.cluster)
+
+
 @contextmanager
 def stores_over_all_shards(store: Store) -> Iterator[list[ServerStore]]:
     """Open each host of a cluster as a store of the tables over all shards; else nothing."""
     with ExitStack() as stack:
         opened: list[ServerStore] = []
-        if isinstance(store, ReplicatedStore) and store.cluster:
+        if has_cluster(store):
             database = store.database + ALL_SHARDS
             for host in store.hosts:
                 one = ServerStore(attrs.evolve(host.target, database=database), 1)

@@ -64,7 +64,7 @@ class Engine:
     _child: EngineChild | None = attrs.field(default=None, init=False)
     _lock_fd: int = attrs.field(default=-1, init=False)
     # Holds the lock of what we have written down.
-    _written: int = attrs.field(default=-1, init=False)
+    _access_fd: int = attrs.field(default=-1, init=False)
     _holding: ExitStack = attrs.field(factory=ExitStack, init=False)
     _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
@@ -87,7 +87,7 @@ class Engine:
                 if code is not None:
                     log.warning("%s: the engine ended (%s); starting it again", self.name, code)
                     self._end()
-            self._access = self._start() if self._holds_or_takes() else self._found()
+            self._access = self._start() if self._try_lock() else self._wait_for_access()
             return self._access
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Engine:
     def _access_file(self) -> Path:
         return self._home / "access"
 
-    def _holds_or_takes(self) -> bool:
+    def _try_lock(self) -> bool:
         """Return whether the directory is ours, now if not before."""
         if self._lock_fd >= 0:
             return True
@@ -135,13 +135,13 @@ class Engine:
             self._lock_fd = self._holding.enter_context(lock)
         return self._lock_fd >= 0
 
-    def _found(self) -> Access:
+    def _wait_for_access(self) -> Access:
         """Return the access to the engine of whoever holds the directory."""
         deadline = time.monotonic() + FIND
-        while (access := self._find()) is None:
+        while (access := self._access_of_other()) is None:
             # It may be starting, or ending.
             time.sleep(POLL)
-            if self._holds_or_takes():
+            if self._try_lock():
                 return self._start()
             if time.monotonic() > deadline:
                 try:
@@ -151,7 +151,7 @@ class Engine:
                     raise StoreLocked(f"no engine answers after {FIND:g} s: {error}") from error
         return access
 
-    def _find(self) -> Access | None:
+    def _access_of_other(self) -> Access | None:
         """Return the access to somebody else's engine, if it answers."""
         access = Access.load(self._access_file) if is_held(self._access_file) else None
         if access is None:
@@ -186,7 +186,7 @@ class Engine:
                 try:
                     self._child.wait_for_port()
                     self._open_to_readers(access)
-                    self._write_down(access)
+                    self._publish(access)
                 except (PortTakenError, StoreLocked, StoreUnavailable):
                     # Somebody took a port meanwhile, and may have answered in the engine's place.
                     # Or an engine that ends has let go of our lock a moment before its own.
@@ -247,8 +247,8 @@ class Engine:
                     raise PortTakenError(str(error)) from error
                 raise
 
-    def _write_down(self, access: Access) -> None:
-        self._written = write_held(self._access_file, json.dumps(attrs.asdict(access)))
+    def _publish(self, access: Access) -> None:
+        self._access_fd = write_held(self._access_file, json.dumps(attrs.asdict(access)))
         if self.listen is None:
             return
         place = self.listen.reachable(access.http_port)
@@ -260,7 +260,7 @@ class Engine:
         write_own(self.directory / ADDRESS, url)
 
     def _end(self) -> None:
-        written, self._written = self._written, -1
+        written, self._access_fd = self._access_fd, -1
         if written >= 0:
             os.close(written)
         child, self._child = self._child, None

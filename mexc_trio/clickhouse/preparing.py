@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 
 from mexc_trio.clickhouse import cluster
-from mexc_trio.clickhouse.replicas import ReplicatedStore
 from mexc_trio.clickhouse.schema import Store, literal, prepare, qualified
 from mexc_trio.clickhouse.tables import Table
 from mexc_trio.errors import StoreRejected, StoreUnavailable
@@ -20,7 +19,7 @@ def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     """
     if not store.hosts:
         return prepare(store, tables)
-    if isinstance(store, ReplicatedStore) and store.cluster:
+    if cluster.has_cluster(store):
         cluster.make(store, tables)
     created: dict[str, None] = {}
     there: list[Store] = []
@@ -36,7 +35,7 @@ def prepare_all(store: Store, tables: Sequence[Table]) -> list[str]:
     for absent in away:
         log.warning("%s; what it lacks of the tables is made when it is used", absent)
     refuse_strangers(there, tables)
-    if isinstance(store, ReplicatedStore) and store.cluster:
+    if cluster.has_cluster(store):
         cluster.look_elsewhere(store, tables)
     return list(created)
 
@@ -49,7 +48,7 @@ def prepare_here(store: Store, tables: Sequence[Table]) -> list[str]:
     created = prepare(store, tables)
     if created and store.hosts:
         prepare_all(store, tables)
-    elif isinstance(store, ReplicatedStore) and store.cluster:
+    elif cluster.has_cluster(store):
         empty = [
             table
             for table in tables

@@ -116,15 +116,13 @@ def _schema(pa: Any, columns: Columns) -> Any:
 def _type(pa: Any, type_: Type) -> Any:
     """Return the type of Arrow for one of ClickHouse; text for those without."""
     name = type_.name
-    if match := re.fullmatch(r"(U?)Int(8|16|32|64)", name):
-        return getattr(pa, f"{match[1].lower()}int{match[2]}")()
+    if re.fullmatch(r"U?Int(8|16|32|64)|Float(32|64)", name):
+        return getattr(pa, name.lower())()
     if name.startswith("Decimal"):
         precision, scale = (int(number) for number in re.findall(r"\d+", type_.arguments))
         return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
     simple = {
         "Bool": pa.bool_(),
-        "Float32": pa.float32(),
-        "Float64": pa.float64(),
         "Date": pa.date32(),
         "Date32": pa.date32(),
         "DateTime": pa.timestamp("s", "UTC"),
