@@ -10,7 +10,7 @@ import trio
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.errors import ExchangeError, Loss
-from mexc_trio.exchange.feed import Subscriber
+from mexc_trio.exchange.feed import Feed
 from mexc_trio.exchange.session import Endpoint, SessionOptions, run_session
 from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE
 
@@ -37,62 +37,62 @@ class Connection:
 
     endpoints: Sequence[Endpoint]
     """At least one. The next is taken when there is no connection to one, or no healthy one."""
-    subscribers: Sequence[Subscriber]
+    feeds: Sequence[Feed]
     options: SessionOptions
     name: str = ""
     """What tells it from others of the same symbols, for the log."""
     renewing: trio.Lock = attrs.field(factory=trio.Lock)
     """Held while a connection is replaced: lines that share it are replaced one at a time."""
     go_back: float = GO_BACK
-    """Seconds on another endpoint after which the first one is tried again."""
     # The session that there is, and what it is called by.
     _session: "_RunningSession | None" = attrs.field(default=None, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     # Those that have joined while a replacement is due and has no session yet; None at other times.
-    _waiting: list[Subscriber] | None = attrs.field(default=None, init=False)
+    _waiting: list[Feed] | None = attrs.field(default=None, init=False)
 
-    def join(self, subscriber: Subscriber) -> None:
+    def join(self, feed: Feed) -> None:
         """Record one more from now on. The session that there is subscribes to it in seconds."""
-        self.subscribers = [*(one for one in self.subscribers if not one.stopped), subscriber]
+        self.feeds = [*(one for one in self.feeds if not one.stopped), feed]
         if self._waiting is not None:
-            self._waiting.append(subscriber)
+            self._waiting.append(feed)
         elif self._session is not None:
-            self._session.feeds.append(subscriber)
+            self._session.feeds.append(feed)
 
     def renew(self, endpoints: Sequence[Endpoint], why: str) -> None:
         """Take other endpoints: a new connection is made, and then the old one is broken."""
         self.endpoints = endpoints
         if self._session is not None:
-            self._session.replace(ExchangeError(why, Loss.RENEWED))
+            self._session.ask_to_replace(ExchangeError(why, Loss.RENEWED))
 
     async def run(self) -> None:
-        """Record until no subscriber is left; sessions end and begin meanwhile."""
+        """Record until no feed is left; sessions end and begin meanwhile."""
         backoff = Backoff(SHORTEST_BACKOFF, LONGEST_BACKOFF, jitter=1.0)
         number = 0
         async with trio.open_nursery() as self._nursery:
-            while feeds := [one for one in self.subscribers if not one.stopped]:
+            while feeds := [one for one in self.feeds if not one.stopped]:
                 # A thousand connections are not dialled at once.
                 await self.options.rate_limiter.acquire()
                 session = self._begin(self.endpoints[number % len(self.endpoints)], feeds)
-                await self._changed(session)
+                await self._wait_for_change(session)
                 while session.error is None:
                     if session.why_replace is None:
-                        session = await self._gone_back(session)
+                        session = await self._try_to_go_back(session)
                     else:
-                        session = await self._replaced(session, session.why_replace, backoff)
-                    await self._changed(session)
-                is_healthy = session.age >= HEALTHY
+                        session = await self._replace(session, session.why_replace, backoff)
+                    await self._wait_for_change(session)
+                is_healthy = trio.current_time() - session.began >= HEALTHY
                 if is_healthy:
                     backoff.reset()
                 pause = backoff.next()
-                left = self._lost(session, session.error)
+                self._tell_lost(session, session.error)
+                left = any(not feed.stopped for feed in session.feeds)
                 what_next = f"reconnecting in {pause:.1f} s" if left else "not reconnecting"
-                log.warning("%s: %s; %s", self._who(session), session.error, what_next)
+                log.warning("%s: %s; %s", self._name_of(session), session.error, what_next)
                 if not is_healthy:
                     number += 1
                 await trio.sleep(pause)
 
-    def _begin(self, endpoint: Endpoint, feeds: list[Subscriber]) -> "_RunningSession":
+    def _begin(self, endpoint: Endpoint, feeds: list[Feed]) -> "_RunningSession":
         """Start a session; one that it is to replace goes on meanwhile."""
         assert self._nursery is not None  # noqa: S101 - open while this runs
         session = self._session = _RunningSession(endpoint, feeds)
@@ -103,31 +103,32 @@ class Connection:
     async def _run_session(self, session: "_RunningSession") -> None:
         with session.scope:
             try:
-                await run_session(session.endpoint, session.feeds, self.options, session.replace)
+                await run_session(
+                    session.endpoint, session.feeds, self.options, session.ask_to_replace
+                )
             except ExchangeError as error:
                 session.error = error
         session.ended.set()
         session.changed.set()
 
-    async def _changed(self, session: "_RunningSession") -> None:
+    async def _wait_for_change(self, session: "_RunningSession") -> None:
         """Wait until a session has ended, is to be replaced, or was long on another endpoint."""
-        with trio.move_on_after(
-            math.inf if session.endpoint is self.endpoints[0] else self.go_back
-        ):
+        is_first = session.endpoint is self.endpoints[0]
+        with trio.move_on_after(math.inf if is_first else self.go_back):
             await session.changed.wait()
 
-    async def _gone_back(self, old: "_RunningSession") -> "_RunningSession":
-        """Try once to go back to the first endpoint; return what there is then.
+    async def _try_to_go_back(self, old: "_RunningSession") -> "_RunningSession":
+        """Try once to go back to the first endpoint; return the session that there is then.
 
         Each line has a first one of its own: while they all are on one, its loss is everybody's.
         """
         why = ExchangeError("the first route is tried again", Loss.RENEWED)
         async with self.renewing:
             if old.error is None and (replacements := _replacements(old, why)):
-                return await self._beside(old, replacements, self.endpoints[0], why) or old
+                return await self._begin_beside(old, replacements, self.endpoints[0], why) or old
         return old
 
-    async def _replaced(
+    async def _replace(
         self, old: "_RunningSession", why: ExchangeError, backoff: Backoff
     ) -> "_RunningSession":
         """Make a new connection, trying while the old one lives; return the one that goes on."""
@@ -136,22 +137,20 @@ class Connection:
             while old.error is None:
                 replacements = _replacements(old, why)
                 if not replacements:
-                    old.scope.cancel()
-                    await old.ended.wait()
-                    old.error = old.error or why
+                    await old.cancel(why)
                     return old
                 endpoint = self.endpoints[place % len(self.endpoints)]
-                if (new := await self._beside(old, replacements, endpoint, why)) is not None:
+                if new := await self._begin_beside(old, replacements, endpoint, why):
                     return new
                 place += 1
                 with trio.move_on_after(backoff.next()):
                     await old.ended.wait()
         return old
 
-    async def _beside(
+    async def _begin_beside(
         self,
         old: "_RunningSession",
-        replacements: list[Subscriber],
+        replacements: list[Feed],
         endpoint: Endpoint,
         why: ExchangeError,
     ) -> "_RunningSession | None":
@@ -160,36 +159,34 @@ class Connection:
         with trio.move_on_after(WARM_UP):
             await old.ended.wait()
         await self.options.rate_limiter.acquire()
-        log.info("%s: %s; making a new connection first", self._who(old), why)
+        log.info("%s: %s; making a new connection first", self._name_of(old), why)
         new = self._begin(endpoint, [*replacements, *self._waiting])
         with trio.move_on_after(TAKE_OVER + 2 * SUBSCRIBE_PAUSE * len(replacements)):
-            await _taken_over(new, old)
+            await _wait_for_take_over(new, old)
         if new.error is not None:
-            self._withdraw(new, old, number)
+            self._go_on_with(old, new, number)
             return None
         await self._leave(old, why)
-        self.subscribers = new.feeds
+        self.feeds = new.feeds
         return new
 
     async def _leave(self, old: "_RunningSession", why: ExchangeError) -> None:
         """Break a connection that another one has replaced."""
         if old.error is not None:  # it has broken by itself
-            self._lost(old, old.error)
-            log.warning("%s: %s; the new connection goes on", self._who(old), old.error)
+            self._tell_lost(old, old.error)
+            log.warning("%s: %s; the new connection goes on", self._name_of(old), old.error)
         else:
-            old.scope.cancel()
-            await old.ended.wait()
-            old.error = why
+            await old.cancel(why)
             old.endpoint.counters.losses[why.loss] += 1
-            log.info("%s: a new connection has replaced the old one", self._who(old))
+            log.info("%s: a new connection has replaced the old one", self._name_of(old))
         for feed in old.feeds:
-            feed.retire(old.error)
+            feed.retire(old.error or why)
 
-    def _withdraw(self, new: "_RunningSession", old: "_RunningSession", number: int) -> None:
+    def _go_on_with(self, old: "_RunningSession", new: "_RunningSession", number: int) -> None:
         """Go on with the old connection: the new one, with so many replacements, has failed."""
         assert new.error is not None  # noqa: S101 - that is how it ended
         new.endpoint.counters.losses[new.error.loss] += 1
-        log.warning("%s: no new connection: %s", self._who(old), new.error)
+        log.warning("%s: no new connection: %s", self._name_of(old), new.error)
         for replacement in new.feeds[:number]:
             replacement.retire(new.error)
         old.feeds += new.feeds[number:]  # those that have joined meanwhile
@@ -197,23 +194,21 @@ class Connection:
             for liveness in feed.liveness.values():
                 liveness.connected(trio.current_time())
         if new.why_replace is not None and new.why_replace.loss is Loss.RENEWED:
-            old.replace(new.why_replace)  # its endpoints were changed meanwhile
+            old.ask_to_replace(new.why_replace)  # its endpoints were changed meanwhile
         self._session = old
 
-    def _lost(self, session: "_RunningSession", error: ExchangeError) -> bool:
-        """Tell the subscribers; return whether any are left."""
+    def _tell_lost(self, session: "_RunningSession", error: ExchangeError) -> None:
         session.endpoint.counters.losses[error.loss] += 1
         for feed in session.feeds:
             feed.connection_lost(error)
-        return any(not feed.stopped for feed in session.feeds)
 
-    def _who(self, session: "_RunningSession") -> str:
+    def _name_of(self, session: "_RunningSession") -> str:
         feeds = session.feeds
-        who = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
-        return f"{who}, {self.name}" if self.name else who
+        symbols = feeds[0].symbol if len(feeds) == 1 else f"{len(feeds)} symbols"
+        return f"{symbols}, {self.name}" if self.name else symbols
 
 
-def _replacements(old: "_RunningSession", why: ExchangeError) -> list[Subscriber]:
+def _replacements(old: "_RunningSession", why: ExchangeError) -> list[Feed]:
     """Return the feeds of a connection that is to replace another; none if one feed has none."""
     living = [one for one in old.feeds if not one.stopped]
     replacements = [replacement for one in living if (replacement := one.replacement()) is not None]
@@ -224,11 +219,9 @@ def _replacements(old: "_RunningSession", why: ExchangeError) -> list[Subscriber
     return []
 
 
-async def _taken_over(new: "_RunningSession", old: "_RunningSession") -> None:
+async def _wait_for_take_over(new: "_RunningSession", old: "_RunningSession") -> None:
     """Wait until a session has all that another one has, or either has ended."""
-    while True:
-        if new.ended.is_set() or old.ended.is_set():
-            return
+    while not (new.ended.is_set() or old.ended.is_set()):
         if all(one.stopped or one.has_taken_over() for one in new.feeds):
             return
         await trio.sleep(POLL)
@@ -239,7 +232,7 @@ class _RunningSession:
     """One session, as long as anybody has to do with it."""
 
     endpoint: Endpoint
-    feeds: list[Subscriber]
+    feeds: list[Feed]
     began: float = attrs.field(factory=trio.current_time, init=False)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     error: ExchangeError | None = attrs.field(default=None, init=False)
@@ -250,13 +243,13 @@ class _RunningSession:
     """Set when it is to be replaced or has ended."""
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
-    @property
-    def age(self) -> float:
-        """Seconds since it began."""
-        return trio.current_time() - self.began
-
-    def replace(self, error: ExchangeError) -> None:
+    def ask_to_replace(self, why: ExchangeError) -> None:
         """Note that it is to be replaced."""
-        if self.why_replace is None:
-            self.why_replace = error
+        self.why_replace = self.why_replace or why
         self.changed.set()
+
+    async def cancel(self, why: ExchangeError) -> None:
+        """End it, and wait for that."""
+        self.scope.cancel()
+        await self.ended.wait()
+        self.error = self.error or why

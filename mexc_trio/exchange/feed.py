@@ -1,4 +1,4 @@
-"""Where the messages of one symbol go: what a connection needs of whoever records it."""
+"""Where the messages of one symbol go, and what befalls its connection."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,7 +11,7 @@ from mexc_trio.rows import Channel
 
 
 class Feed(Protocol):
-    """Where a symbol's messages go."""
+    """What a connection calls for one of its symbols."""
 
     @property
     def symbol(self) -> str:
@@ -50,14 +50,10 @@ class Feed(Protocol):
         It denies contracts that exist, too, while it restarts.
         """
 
-
-class Subscriber(Feed, Protocol):
-    """A feed that also hears of the connection's errors."""
-
     def connection_lost(self, error: ExchangeError) -> None:
         """Count an error; the connection is made anew unless this was one too many."""
 
-    def replacement(self) -> "Subscriber | None":
+    def replacement(self) -> "Feed | None":
         """Return the same for a connection that is made beside this one, to replace it.
 
         None where two connections at once are of no use: then the old one is broken first.

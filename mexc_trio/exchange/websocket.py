@@ -7,7 +7,7 @@ become the one `ExchangeError` that says which end it was.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, NoReturn, Protocol, cast
+from typing import Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -44,8 +44,12 @@ Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Connects to a port of a host, by whatever way. Raises OSError or ExchangeError."""
 
 
-class Socket(Protocol):
-    """An open WebSocket."""
+@attrs.define(eq=False)
+class Socket:
+    """An open WebSocket, of which the library sees what is not peeled off."""
+
+    _connection: WebSocketConnection
+    _stream: PeelingStream
 
     async def receive(self, take: Take) -> NoReturn:
         """Hand on the messages of each read, texts and binary ones alike, as their bytes.
@@ -53,9 +57,21 @@ class Socket(Protocol):
         Nothing is read before this is called. It ends with an error only; what comes after that is
         not heard.
         """
+        self._stream.listen(take)
+        try:
+            while True:  # what the library has put together
+                message = await self._connection.get_message()
+                take([message.encode() if isinstance(message, str) else message])
+        finally:
+            self._stream.listen(_ignore)
 
-    async def send_message(self, message: str, /) -> None:
+    async def send_message(self, message: str) -> None:
         """Send a text frame."""
+        await self._connection.send_message(message)
+
+
+def _ignore(messages: Sequence[bytes]) -> None:
+    """Take messages that nobody waits for."""
 
 
 @asynccontextmanager
@@ -109,7 +125,7 @@ async def speak(
                         receive_buffer_size=_BUFFER_SIZE,
                     )
                 try:
-                    yield _Open(connection, peeling)
+                    yield Socket(connection, peeling)
                 finally:
                     peeling.listen(_ignore)  # the library waits for the other side's good-bye
                     with trio.move_on_after(DISCONNECT_TIMEOUT):
@@ -117,30 +133,6 @@ async def speak(
                     nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
-
-
-@attrs.define(eq=False)
-class _Open:
-    """A connection, of which the library sees what is not peeled off."""
-
-    connection: WebSocketConnection
-    stream: PeelingStream
-
-    async def receive(self, take: Take) -> NoReturn:
-        self.stream.listen(take)
-        try:
-            while True:  # what the library has put together
-                message = await self.connection.get_message()
-                take([message.encode() if isinstance(message, str) else message])
-        finally:
-            self.stream.listen(_ignore)
-
-    async def send_message(self, message: str) -> None:
-        await self.connection.send_message(message)
-
-
-def _ignore(messages: Sequence[bytes]) -> None:
-    """Take messages that nobody waits for."""
 
 
 async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.Stream:

@@ -74,7 +74,7 @@ async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
     nursery.cancel_scope.cancel()
 
 
-class Quiet:
+class Quiet(Socket):
     """The socket of an exchange that answers pings and says nothing else."""
 
     def __init__(self) -> None:
