@@ -18,8 +18,7 @@ from mexc_trio.locks import who_locks
 Database = sqlite3.Connection
 
 PATIENCE: Final = 5.0
-"""Seconds that a statement waits for another program's lock, unless `wait_for_locks` was told."""
-
+"""Seconds that a statement waits for another program's lock, unless it was told another time."""
 
 LARGEST: Final = 2**28
 """Bytes of one value that are believed: what is written together has some megabytes."""
@@ -93,11 +92,6 @@ def refuse_what_runs(db: Database) -> None:
         words = re.findall(r"\w+|[^\s(),]", str(sql).lower())
         if type_ not in ("table", "index") or not known.issuperset(words):
             raise Damage(f"a {type_} that is not ours")
-
-
-def wait_for_locks(db: Database, seconds: float) -> None:
-    """Let each statement wait for so many seconds, at the most, for another program's lock."""
-    db.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
 
 
 def shm(path: Path) -> Path:

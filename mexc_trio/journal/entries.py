@@ -2,12 +2,13 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
 from mexc_trio.rows import RowTuple
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(list[RowTuple]).decode
 
@@ -30,28 +31,17 @@ class TableState(NamedTuple):
     """What is remembered of one table."""
 
     name: str
-    acked: int
-    table_rows: int | None
+    acked: Count
+    table_rows: Count | None
     engine: str
     marks: bytes
+    base: int | None = None
+    """The number in the table of the row at position 0, below 0 where the table has lost rows
+    before; None if its rows are not numbered."""
+    sent: Count = 0
+    """The position after the last row that was ever sent to a table of numbered rows."""
     after_reboot: bool = False
     """Whether the machine was started anew since: the journal's own end may be lost."""
-    base: int | None = None
-    """The number in the table of the row at position 0; None if its rows are not numbered."""
-    sent: int = 0
-    """The position after the last row that was ever sent to a table of numbered rows."""
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether each value is of its kind, which a column's type does not see to."""
-        numbers = (self.acked, self.table_rows or 0, self.sent)
-        texts = (self.name, self.engine)
-        return (
-            all(isinstance(number, int) and number >= 0 for number in numbers)
-            and isinstance(self.base, int | None)  # below 0 where the table has lost rows before
-            and all(isinstance(text, str) for text in texts)
-            and isinstance(self.marks, bytes)
-        )
 
     def crc(self) -> int:
         """Return the checksum of all but `after_reboot`, which is set later than the rest."""
@@ -63,24 +53,33 @@ class Stored(NamedTuple):
     """Rows of one table that were written together."""
 
     table: int
-    first: int
+    first: Count
     """The position of the first of them."""
-    n: int
+    n: Annotated[int, msgspec.Meta(ge=1)]
     at: int
     """When they were written, in milliseconds since 1970."""
     version: int
     rows: bytes
 
-    @property
-    def is_possible(self) -> bool:
-        """Whether each value is of its kind, which a column's type does not see to."""
-        *numbers, rows = self
-        whole = all(isinstance(number, int) for number in numbers)
-        return isinstance(rows, bytes) and whole and self.n > 0 <= self.first
-
     def crc(self) -> int:
         """Return the checksum."""
         return zlib.crc32(self.rows, zlib.crc32(repr(self[:5]).encode()))
+
+
+Kind = TypeVar("Kind", TableState, Stored)
+
+
+def read_back(kind: type[Kind], values: Sequence[object], crc: object) -> Kind:
+    """Return what was written, from its columns in the file.
+
+    Raises:
+        ValueError: a value is none of its kind, which a column's type does not see to, or the
+            checksum is that of something else.
+    """
+    found = msgspec.convert(values, kind, builtin_types=(bytes,))  # else a text may become bytes
+    if found.crc() != crc:
+        raise ValueError("another checksum")
+    return found
 
 
 class Entry(NamedTuple):

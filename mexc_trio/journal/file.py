@@ -19,7 +19,6 @@ from mexc_trio.journal.database import (
     connect_to_read,
     transaction,
     translated,
-    wait_for_locks,
     wal,
 )
 from mexc_trio.journal.entries import Stored, TableState, decode_rows
@@ -104,17 +103,17 @@ class JournalFile:
         with translated(self.path):
             new = TableState(name, 0, None, "", b"")
             self._db.execute(
-                "INSERT OR IGNORE INTO tables (name, acked, table_rows, engine, marks, doubtful, "
-                "base, sent, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO tables (name, acked, table_rows, engine, marks, base, sent, "
+                "doubtful, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*new, new.crc()),
             )
-            id_, *found, after_reboot, base, sent = self._db.execute(
-                "SELECT id, name, acked, table_rows, engine, marks, doubtful, base, sent "
+            id_, *found, after_reboot = self._db.execute(
+                "SELECT id, name, acked, table_rows, engine, marks, base, sent, doubtful "
                 "FROM tables WHERE name = ?",
                 (name,),
             ).fetchone()
         self._kept.setdefault(id_, 0)
-        state = TableState._make([*found, bool(after_reboot), base, sent])
+        state = TableState._make([*found, bool(after_reboot)])
         return id_, state, self._ends.setdefault(id_, 0)
 
     def write(self, entries: Sequence[Stored], states: Sequence[TableState]) -> None:
@@ -127,7 +126,7 @@ class JournalFile:
             )
             self._db.executemany(
                 "UPDATE tables SET acked = ?, table_rows = ?, engine = ?, marks = ?, "
-                "doubtful = ?, base = ?, sent = ?, crc = ? WHERE name = ?",
+                "base = ?, sent = ?, doubtful = ?, crc = ? WHERE name = ?",
                 [(*state[1:], state.crc(), state.name) for state in states],
             )
         self._next += len(entries)
@@ -209,7 +208,7 @@ class JournalFile:
 
     def wait_for_locks(self, seconds: float) -> None:
         """Let what follows wait so long, at the most, for another program's lock; blocks."""
-        wait_for_locks(self._db, seconds)
+        self._db.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")
 
     def close(self) -> None:
         """Close the database, and only then what is held open beside it."""

@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from mexc_trio.errors import JournalError, JournalLocked, StoreLocked
 from mexc_trio.files import open_own, refuse_others
 from mexc_trio.journal import entry_index
@@ -26,7 +24,7 @@ from mexc_trio.journal.database import (
     transaction,
     translated,
 )
-from mexc_trio.journal.entries import Marks, Stored, TableState, decode_marks
+from mexc_trio.journal.entries import Stored, TableState, decode_marks, read_back
 from mexc_trio.journal.file import SCHEMA, JournalFile, remember
 from mexc_trio.locks import hold_file
 
@@ -54,17 +52,14 @@ def open_file(path: Path) -> Iterator[JournalFile]:
             stack.enter_context(hold_file(path.with_suffix(".lock"), f"journal {path}"))
         except StoreLocked as error:
             raise JournalLocked(str(error)) from error
-        damaged = None
         with translated(path):
             _make_private(path)
             try:
-                db, content = _open(path)
+                file = _open(path)
             except Exception as error:
                 if not is_damage(error):
                     raise
-                damaged = _put_aside(path)
-                db, content = _open(path)
-            file = JournalFile(path, damaged, db, content.kept, content.ends, content.next_entry)
+                file = _open(path, damaged=_put_aside(path))
             stack.callback(file.close)
         yield file
 
@@ -82,18 +77,7 @@ def _make_private(path: Path) -> None:
     os.close(fd)
 
 
-@attrs.frozen
-class _Content:
-    """What was found when everything was read."""
-
-    kept: dict[int, int]
-    """The first position of each table whose row is there; `ends` if there is none."""
-    ends: dict[int, int]
-    """The position after each table's last row."""
-    next_entry: int
-
-
-def _open(path: Path) -> tuple[Database, _Content]:
+def _open(path: Path, damaged: Path | None = None) -> JournalFile:
     db = connect(path)
     try:
         (found,) = db.execute("PRAGMA user_version").fetchone()
@@ -122,33 +106,41 @@ def _open(path: Path) -> tuple[Database, _Content]:
                 db.execute("ALTER TABLE tables ADD COLUMN base INTEGER")
                 db.execute("ALTER TABLE tables ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
             db.execute(f"PRAGMA user_version = {_VERSION}")
-        content = _check(db)
+        found = _check(db)
         _note_start(db)
+        return JournalFile(path, damaged, db, *found)
     except BaseException:
         db.close()
         raise
-    return db, content
 
 
-def _check(db: Database) -> _Content:
-    """Read everything: what cannot be read is better found now than when it is needed."""
+def _check(db: Database) -> tuple[dict[int, int], dict[int, int], int]:
+    """Read everything: what cannot be read is better found now than when it is needed.
+
+    Returns each table's first position and its end, which are equal if it has no rows, and the
+    number of the next entry.
+    """
     states: dict[int, TableState] = {}
     for id_, crc, *state in db.execute(
-        "SELECT id, crc, name, acked, table_rows, engine, marks, 0, base, sent FROM tables"
+        "SELECT id, crc, name, acked, table_rows, engine, marks, base, sent FROM tables"
     ):
-        states[id_] = found = TableState(*state)
-        if not found.is_possible or found.crc() != crc or not _are_marks(found.marks):
-            raise Damage(f"what is remembered of table {id_} is damaged")
+        try:
+            states[id_] = found = read_back(TableState, state, crc)
+            if found.marks:
+                decode_marks(found.marks)
+        except ValueError as error:
+            raise Damage(f"what is remembered of table {id_} is damaged") from error
     kept: dict[int, int] = {}
     ends: dict[int, int] = {}
     last = 0
     for id_, *values, crc in db.execute(
         "SELECT id, tbl, first, n, at, version, rows, crc FROM entries ORDER BY id"
     ):
-        entry = Stored(*values)
+        try:
+            entry = read_back(Stored, values, crc)
+        except ValueError as error:
+            raise Damage(f"entry {id_} is damaged") from error
         table = entry.table
-        if not entry.is_possible or entry.crc() != crc:
-            raise Damage(f"entry {id_} is damaged")
         if not isinstance(id_, int) or id_ <= last:
             raise Damage(f"entry {last} is followed by {id_}")
         if table not in states:
@@ -162,14 +154,7 @@ def _check(db: Database) -> _Content:
         kept.setdefault(table, state.acked)
         if ends.setdefault(table, state.acked) < state.acked:
             raise Damage(f"rows before {state.acked} of table {table} are missing")
-    return _Content(kept, ends, last + 1)
-
-
-def _are_marks(data: bytes) -> bool:
-    try:
-        return not data or isinstance(decode_marks(data), Marks)
-    except ValueError:
-        return False
+    return kept, ends, last + 1
 
 
 def _note_start(db: Database) -> None:

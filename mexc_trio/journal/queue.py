@@ -24,7 +24,7 @@ heads from the file would take a quarter of the time that their INSERTs take."""
 class Queue:
     """The part of the journal that belongs to one table; `Journal.queue` returns it."""
 
-    # Down to `sent` the fields of `TableState`, in its order.
+    # Down to `after_reboot` the fields of `TableState`, in its order.
     name: str
     acked: int
     """Rows before this position are in the table."""
@@ -34,13 +34,13 @@ class Queue:
     """The engine's `server_start_id` when the table was last read in full, or its fingerprint."""
     stored_marks: bytes
     """The ledger's marks as an earlier run wrote them; empty if there was none."""
-    after_reboot: bool
-    """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     base: int | None
     """The number in the table of the row at position 0; None if it has none, as far as is known."""
     sent: int
     """The position up to which rows were sent to a table of numbered rows. Those between `acked`
     and this are one batch, which goes again as it is until the store has acknowledged it."""
+    after_reboot: bool
+    """Whether the machine was started anew since `acked` was set: the journal may lack its end."""
     end: int
     """The position of the next row."""
     id: int
@@ -279,8 +279,8 @@ class Queue:
     def state(self) -> TableState:
         """Return what is remembered, as the file takes it."""
         marks = self.stored_marks if self.marks is None else encode(self.marks())
-        known = (self.name, self.acked, self.table_rows, self.engine, marks, self.after_reboot)
-        return TableState(*known, self.base, self.sent)
+        known = (self.name, self.acked, self.table_rows, self.engine, marks)
+        return TableState(*known, self.base, self.sent, self.after_reboot)
 
     def written(self, at: int) -> None:
         """Note that what was collected is in the file, and since when."""
