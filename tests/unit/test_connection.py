@@ -54,7 +54,6 @@ async def test_reconnects_without_limit_and_further_and_further_apart(
     )
     assert all(30 <= pause <= 60 for pause in pauses[5:])
     assert max(pauses) - min(pauses[5:]) > 20, "jitter"
-    nursery.cancel_scope.cancel()
 
 
 async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
@@ -71,7 +70,6 @@ async def test_the_next_way_is_taken_unless_the_last_one_has_proved_healthy(
         await exchange.drop()
     await exchange.subscribed(BTC)
     assert (len(dead.dialled), len(good.dialled)) == (2, 4)
-    nursery.cancel_scope.cancel()
 
 
 class Quiet(Socket):
@@ -130,7 +128,6 @@ async def test_a_route_that_is_dead_from_the_start_is_warned_of_each_hour(
         assert dead.counters.losses == {Loss.NOT_CONNECTED: 1 + hour}
     assert all(3600 <= b - a < 3660 for a, b in pairwise(dialled["dead"][1:]))
     assert (len(dialled["good"]), good.counters.losses.total(), len(feed.errors)) == (1, 0, 1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_healthy_connection_resets_the_backoff_and_a_short_one_does_not(
@@ -150,7 +147,6 @@ async def test_a_healthy_connection_resets_the_backoff_and_a_short_one_does_not(
         await exchange.subscribed(BTC)
         pauses.append(trio.current_time() - dropped)
     assert pauses == pytest.approx([1, 2, 4, 8, 1, 2])
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_handshake_that_hangs_is_given_up_and_tried_again(
@@ -166,7 +162,6 @@ async def test_a_handshake_that_hangs_is_given_up_and_tried_again(
     exchange.handshake = "accept"
     await exchange.subscribed(BTC)
     assert {error.reason for error in listener.errors} == {f"no connection to {URL} within 15 s"}
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +187,6 @@ async def test_each_end_is_one_line_that_says_what_happens_next(
     assert re.fullmatch(r"reconnecting in [12]\.\d s", text.split("; ")[-1])
     assert "\n" not in text
     assert record.exc_info is None
-    nursery.cancel_scope.cancel()
 
 
 async def test_every_symbol_hears_of_the_end_of_its_connection(
@@ -208,7 +202,6 @@ async def test_every_symbol_hears_of_the_end_of_its_connection(
     assert [len(one.errors) for one in (btc, eth)] == [1, 1]
     (text,) = logged(caplog)
     assert text.startswith("2 symbols: connection lost without a close frame; reconnecting in ")
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_symbol_that_has_had_enough_is_left_out_of_the_next_connection(
@@ -222,7 +215,6 @@ async def test_a_symbol_that_has_had_enough_is_left_out_of_the_next_connection(
     await exchange.subscribed(BTC)
     await trio.testing.wait_all_tasks_blocked()
     assert exchange.symbols == [BTC]
-    nursery.cancel_scope.cancel()
 
 
 async def test_nobody_left_is_the_end(
@@ -248,7 +240,6 @@ async def test_an_unknown_contract_is_asked_for_again(
     assert trio.current_time() == pytest.approx(line.dialled[-1] + 30, abs=1)
     await exchange.drop()
     await exchange.until(lambda: sum("NOPE" in text for _, text in exchange.requests) == 9)
-    nursery.cancel_scope.cancel()
 
 
 async def test_what_ended_connections_is_counted_by_kind(
@@ -268,7 +259,6 @@ async def test_what_ended_connections_is_counted_by_kind(
         Loss.NOT_CONNECTED: 3,
         Loss.NO_PONG: 1,
     }
-    nursery.cancel_scope.cancel()
 
 
 async def test_the_exchanges_clock_is_compared_at_pongs(
@@ -283,7 +273,6 @@ async def test_the_exchanges_clock_is_compared_at_pongs(
     look = connection.endpoints[0].counters.clock
     assert look is not None
     assert look.offset == pytest.approx(7, abs=0.5)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_quick_look_at_the_clock_is_kept_for_a_minute(autojump_clock: MockClock) -> None:
@@ -321,7 +310,6 @@ async def test_one_that_joins_is_recorded_on_the_connection_that_there_is(
         if sessions == 1:
             await line.exchange.drop()
             await trio.sleep(5)
-    nursery.cancel_scope.cancel()
 
 
 async def test_one_that_has_left_may_join_again(
@@ -340,4 +328,3 @@ async def test_one_that_has_left_may_join_again(
     await after.until_rows(1)
     assert not before.rows
     assert line.exchange.accepted == 1
-    nursery.cancel_scope.cancel()

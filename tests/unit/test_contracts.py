@@ -204,7 +204,6 @@ async def test_whatever_answers_is_one_line(
             await contracts_of(client)
     said = [str(caught.value), *caplog.messages]
     assert all(text.isprintable() and len(text) <= 400 for text in said)
-    nursery.cancel_scope.cancel()
 
 
 async def test_packed_answers_that_are_no_answer_are_let_go(nursery: trio.Nursery) -> None:
@@ -232,7 +231,6 @@ async def test_packed_answers_that_are_no_answer_are_let_go(nursery: trio.Nurser
     finally:
         tracemalloc.stop()
         gc.enable()
-    nursery.cancel_scope.cancel()
 
 
 async def test_unknown_contract_is_the_exchanges_word(client: Client) -> None:
@@ -309,7 +307,6 @@ async def test_a_list_of_crumbs_is_not_decoded(
     async with open_client(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(RestError, match=text):
             await contracts_of(client)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("ask", ["contracts", "terms"])

@@ -231,7 +231,6 @@ async def test_limits_change_while_the_table_and_what_needs_a_restart_stay(
     assert recording.journal.retention == 1.5
     assert recording.settings.min_free == 3 * 2**20
     assert recording.settings.ping_interval == 15.0
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_settings_file_that_does_not_end_is_not_waited_for(
@@ -275,7 +274,6 @@ async def test_symbols_that_cannot_all_come_do_not_come_at_all(
     recording.leftovers.clear()
     assert await reloads.read(symbols=("BTC_USDT", NEW)) == f"ok recording {NEW}; max_errors = 7"
     assert reloads.begun == [NEW]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_symbol_that_was_stopped_begins_again(
@@ -290,4 +288,3 @@ async def test_a_symbol_that_was_stopped_begins_again(
     assert await reloads.read() == f"ok recording {NEW}"
     assert recording.collectors[1] is not stopped
     assert not recording.collectors[1].stopped
-    nursery.cancel_scope.cancel()

@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -199,10 +198,9 @@ async def pages(path: str) -> Response | None:
 
 
 @pytest.fixture
-async def listener(nursery: trio.Nursery) -> AsyncIterator[trio.SocketListener]:
+async def listener(nursery: trio.Nursery) -> trio.SocketListener:
     """Serve it on loopback."""
-    yield await serving(nursery)
-    nursery.cancel_scope.cancel()
+    return await serving(nursery)
 
 
 async def serving(
@@ -264,7 +262,6 @@ async def test_requests_that_hang_are_let_go(nursery: trio.Nursery) -> None:
             await until_closed(hanging[0])
     async with await open_stream_to_socket_listener(await serving(nursery, 0.1)) as stream:
         await until_closed(stream)
-    nursery.cancel_scope.cancel()
 
 
 async def until_closed(stream: trio.SocketStream) -> None:
@@ -288,7 +285,6 @@ async def test_more_requests_than_are_answered_at_once(nursery: trio.Nursery) ->
             await (await open_.enter_async_context(stream)).send_all(head)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert b" 503 " in await ask(listener, head)
-    nursery.cancel_scope.cancel()
 
 
 async def test_who_takes_no_answer_keeps_nobody_from_his(nursery: trio.Nursery) -> None:
@@ -309,7 +305,6 @@ async def test_who_takes_no_answer_keeps_nobody_from_his(nursery: trio.Nursery) 
             assert b"here" in await ask(listener, b"GET / HTTP/1.1\r\n\r\n")
             assert len(await ask(listener, b"GET /large HTTP/1.1\r\n\r\n")) > 16 << 20
             await until_let_go(hanging[0])
-    nursery.cancel_scope.cancel()
 
 
 async def until_let_go(stream: trio.SocketStream) -> None:
@@ -336,7 +331,6 @@ async def test_a_page_that_fails_is_one_answer_less(
     assert await ask(listeners[0], b"GET /broken HTTP/1.1\r\n\r\n") == b""
     assert b"here" in await ask(listeners[0], b"GET / HTTP/1.1\r\n\r\n")
     assert "LookupError: /broken" in caplog.text
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_port_that_is_taken_is_a_warning_and_tried_again(

@@ -100,7 +100,6 @@ async def test_pings_keep_their_beat_whatever_else_flows(
     due = [began + n * interval for n in range(20)]
     assert times[:20] == pytest.approx(due, abs=0.01)
     assert ended() is None
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_missing_pong_ends_the_session(
@@ -170,7 +169,6 @@ async def test_subscriptions_are_confirmed_in_the_log(
         assert said == [f"Subscribed to: {method} for {BTC}" for method in methods]
     else:
         assert said == ["Subscribed to: 2 of 2 symbols on one connection"]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,6 @@ async def test_each_request_has_its_own_ten_seconds(
     await exchange.subscribed("S199_USDT")
     assert ended() is None
     assert trio.current_time() > 2 * ACK_TIMEOUT
-    nursery.cancel_scope.cancel()
 
 
 async def test_the_first_of_many_requests_is_missed_first(
@@ -242,7 +239,6 @@ async def test_unknown_contracts_leave_the_others_alone(
     await exchange.subscribed("NOPE_USDT")
     await exchange.push("NOPE_USDT", "deal")
     await nope.until_rows(1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_refusal_of_one_channel_leaves_the_other_symbols_alone(
@@ -260,7 +256,6 @@ async def test_a_refusal_of_one_channel_leaves_the_other_symbols_alone(
     assert (btc.refusals, eth.refusals, ended()) == ([BTC], [], None)
     asked = [text for _, text in exchange.requests if BTC in text]
     assert len(asked) == 6, "all channels again"
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -334,7 +329,6 @@ async def test_subscribing_again_that_helps_is_the_end_of_it(
     await trio.sleep(600)
     assert ended() is None
     assert len(listener.silences) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_subscribing_again_has_to_be_acknowledged_too(
@@ -364,7 +358,6 @@ async def test_a_quiet_contract_is_no_false_alarm(
     nursery.start_soon(lambda: keep_pushing(exchange, BTC, "deal", every=240))
     await trio.sleep(3600)
     assert (ended(), listener.silences) == (None, [])
-    nursery.cancel_scope.cancel()
 
 
 async def test_channels_that_go_silent_together_cost_one_connection_together(
@@ -398,7 +391,6 @@ async def test_frames_go_to_the_symbols_they_name(
     await eth.until_rows(len(exchange.rows(ETH)))
     assert btc.rows == exchange.rows(BTC)
     assert eth.rows == exchange.rows(ETH)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_stopped_symbol_is_unsubscribed_and_the_others_go_on(
@@ -419,7 +411,6 @@ async def test_a_stopped_symbol_is_unsubscribed_and_the_others_go_on(
     ]
     assert (ended(), eth.silences) == (None, [])
     assert all(message.symbol == BTC for message in btc.messages)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_symbol_that_stops_before_its_turn_is_not_subscribed(
@@ -432,7 +423,6 @@ async def test_a_symbol_that_stops_before_its_turn_is_not_subscribed(
     eth.stopped = True
     await exchange.subscribed(SOL)
     assert exchange.symbols == [BTC, SOL]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -451,7 +441,6 @@ async def test_a_frame_of_a_stranger_is_a_dead_letter_of_the_first(
     await btc.until_rows(1)
     assert btc.rows == [(5, "dl", frame)]
     assert (btc.messages[0].missed, eth.rows, eth.unread) == ((), [], 0)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_broken_frame_goes_where_its_text_says(
@@ -467,7 +456,6 @@ async def test_a_broken_frame_goes_where_its_text_says(
     assert [row[1:] for row in eth.rows] == [("dl", '{"symbol":"ETH_USDT","data":[{"p":1,')] * 2
     assert eth.messages[0].missed == tuple(ALL)
     assert (btc.rows, btc.unread) == ([], 0)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_broken_frame_that_says_nothing_is_everybodys_gap(
@@ -482,7 +470,6 @@ async def test_a_broken_frame_that_says_nothing_is_everybodys_gap(
     assert [len(one.rows) for one in listeners] == [1, 0, 0]
     assert listeners[0].messages[0].missed == tuple(ALL)
     assert [one.unread for one in listeners] == [0, 1, 1]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_frame_without_a_symbol_is_the_only_symbols(
@@ -498,7 +485,6 @@ async def test_a_frame_without_a_symbol_is_the_only_symbols(
     await trio.testing.wait_all_tasks_blocked()
     assert listener.rows == [(5, "t", "1.50||||")]
     assert listener.skips == 1
-    nursery.cancel_scope.cancel()
 
 
 # --- Ends ---
