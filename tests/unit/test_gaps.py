@@ -12,6 +12,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mexc_trio.channels import ALL
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Journal, Queue, open_journal
 from mexc_trio.journal.outbox import GROUP
@@ -21,7 +22,6 @@ from mexc_trio.rhythm import PATIENCE, RECORDER
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row, RowTuple
 from mexc_trio.spans import LATEST
 
-MT: dict[str, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 NOW = 1_789_498_322_165
 BASE = 1_789_498_000_000
 """What the short times in these tests are counted from."""
@@ -61,7 +61,7 @@ class Recorder:
         missed: Sequence[Channel] = (), until: int = 0,
     ) -> None:  # fmt: skip
         """Receive a frame with good rows at these times and then some dead letters."""
-        rows = [Row(full(ts), MT[channel], f"{ts}") for ts in times] if channel else []
+        rows = [Row(full(ts), ALL[channel].mt, f"{ts}") for ts in times] if channel else []
         rows += [Row(NOW, "dl", "?")] * dead
         message = Data("BTC_USDT", channel, rows, dead, version, tuple(missed))
         self.ledger.received(message, full(until) if until else LATEST)
@@ -402,15 +402,15 @@ async def _kill_again_and_again(
             # What was not written when the last run was killed, has never been received.
             del rows[recorder.queue.end :]
             # A gap and the row that ends it are received together, or not at all.
-            assert all((MT[gap.channel], gap.end) in rows for gap in recorder.written)
+            assert all((ALL[gap.channel].mt, gap.end) in rows for gap in recorder.written)
             known = {mt: ts for mt, ts in rows if mt != "dl"}
             start = next(clock)
             recorder.ledger.program_started(Cause.PROGRAM_STOPPED, f"run {number}")
             for channel in CHANNELS:
                 recorder.frame(channel, start, version=start if channel == "depth" else 0)
-                rows.append((MT[channel], start))
+                rows.append((ALL[channel].mt, start))
             newest = max(known.values(), default=0)
-            starts = [known.get(MT[channel], newest) for channel in CHANNELS]
+            starts = [known.get(ALL[channel].mt, newest) for channel in CHANNELS]
             found = [gap for gap in recorder.written if gap.detail == f"run {number}"]
             assert [(gap.channel, gap.start) for gap in found] == (
                 list(zip(CHANNELS, starts, strict=True)) if known else []
@@ -423,7 +423,7 @@ async def _kill_again_and_again(
                         for _ in range(n):
                             ts = next(clock)
                             recorder.frame(channel, ts, version=ts if channel == "depth" else 0)
-                            rows.append((MT[channel], ts))
+                            rows.append((ALL[channel].mt, ts))
                     case "mixed":
                         ts = next(clock)
                         recorder.frame("deal", ts, dead=1, missed=["deal"])

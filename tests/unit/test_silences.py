@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from mexc_trio.analysis.coverage import Coverage, Silence, coverage
 from mexc_trio.analysis.gaps import LedgerGap
-from mexc_trio.channels import BY_TYPE
+from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import Data
@@ -38,7 +38,6 @@ from tests.support.inmemory import MemoryStore, as_async
 
 BTC = "BTC_USDT"
 START = 1_789_498_000_000
-MT: Mapping[Channel, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 
 
 @attrs.frozen
@@ -133,7 +132,7 @@ class Day:
     def _bring(self, channel: Channel, feeds: Sequence[LineFeed]) -> None:
         ts = START + round(self.now * SECOND)
         self._version += 1
-        row = Row(ts, MT[channel], f"{self._version}|1|1")
+        row = Row(ts, ALL[channel].mt, f"{self._version}|1|1")
         for feed in feeds:
             if feed.is_subscribed:
                 feed.liveness[channel].note_frame(self.now)

@@ -1,7 +1,7 @@
 """Two lines of a symbol, in virtual time: one stream is stored, and a gap is what both lacked."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange import connection as connection_module
 from mexc_trio.exchange.connection import WARM_UP, Connection
@@ -30,7 +31,6 @@ from tools.market import wall_clock_ms
 
 BTC = "BTC_USDT"
 GO_BACK = 50.0
-MT: Mapping[Channel, str] = {"ticker": "t", "deal": "d", "depth": "dp"}
 
 
 @attrs.define(eq=False)
@@ -485,7 +485,12 @@ class Hand:
     def message(self, channel: Channel) -> Data:
         """Return a message of now."""
         ts = self.now()
-        return Data(BTC, channel, [Row(ts, MT[channel], f"{ts}|1|1")], version=ts)
+        return Data(BTC, channel, [Row(ts, ALL[channel].mt, f"{ts}|1|1")], version=ts)
+
+    def bring_all(self, feed: LineFeed) -> None:
+        """Have a line bring a message of each channel."""
+        for channel in CHANNELS:
+            feed.data(self.message(channel))
 
     def now(self) -> int:
         """Return the exchange's time."""
@@ -552,8 +557,7 @@ async def test_a_line_that_is_heard_before_it_is_acknowledged_has_what_it_brings
     with by_hand(tmp_path, 2) as hand:
         first, second = hand.lines.feeds
         hand.subscribe(first)
-        for channel in CHANNELS:
-            first.data(hand.message(channel))
+        hand.bring_all(first)
         await trio.sleep(1)
         second.data(hand.message("ticker"))
         assert second.is_subscribed
@@ -561,8 +565,7 @@ async def test_a_line_that_is_heard_before_it_is_acknowledged_has_what_it_brings
         first.data(hand.message("deal"))
         first.connection_lost(ExchangeError("it broke"))
         await trio.sleep(1)
-        for channel in CHANNELS:
-            second.data(hand.message(channel))
+        hand.bring_all(second)
         assert {gap.channel for gap in hand.gaps()} == {"deal", "depth"}
         assert hand.lines.collector.counts.covered == 1
 
@@ -574,8 +577,7 @@ async def test_a_connection_that_hung_before_it_was_replaced_is_a_gap(
     with by_hand(tmp_path, 1) as hand:
         (old,) = hand.lines.feeds
         hand.subscribe(old)
-        for channel in CHANNELS:
-            old.data(hand.message(channel))
+        hand.bring_all(old)
         hung = hand.now()
         await trio.sleep(8)
         replacement = old.replacement()
@@ -584,8 +586,7 @@ async def test_a_connection_that_hung_before_it_was_replaced_is_a_gap(
         replacement.data(hand.message("ticker"))
         assert not replacement.has_taken_over()
         old.retire(ExchangeError("renewed"))
-        for channel in CHANNELS:
-            replacement.data(hand.message(channel))
+        hand.bring_all(replacement)
         spans = {gap.channel: (gap.start - hung, gap.end - hung) for gap in hand.gaps()}
         assert spans == dict.fromkeys(CHANNELS, (0, 10_000))
 
@@ -597,8 +598,7 @@ async def test_a_quiet_symbol_has_no_gap_when_its_connection_is_replaced(
     with by_hand(tmp_path, 1, fills=True) as hand:
         (old,) = hand.lines.feeds
         heard = hand.subscribe(old)
-        for channel in CHANNELS:
-            old.data(hand.message(channel))
+        hand.bring_all(old)
         for _ in range(5000):
             await trio.sleep(1)
             heard.note(hand.now(), trio.current_time())
@@ -611,8 +611,7 @@ async def test_a_quiet_symbol_has_no_gap_when_its_connection_is_replaced(
         assert replacement.has_taken_over()
         old.retire(ExchangeError("renewed"))
         await trio.sleep(500)
-        for channel in CHANNELS:
-            replacement.data(hand.message(channel))
+        hand.bring_all(replacement)
         assert [gap for gap in hand.gaps() if gap.cause == "connection lost"] == []
 
 
@@ -623,8 +622,7 @@ async def test_a_second_replacement_replaces_the_first_one_once_that_has_taken_o
     with by_hand(tmp_path, 1) as hand:
         (old,) = hand.lines.feeds
         heard = hand.subscribe(old)
-        for channel in CHANNELS:
-            old.data(hand.message(channel))
+        hand.bring_all(old)
         first, second = (old.replacement(trio.Event()) for _ in range(2))
         await trio.sleep(2)
         heard_of_first = hand.subscribe(first)
@@ -641,8 +639,7 @@ async def test_a_second_replacement_replaces_the_first_one_once_that_has_taken_o
         heard_of_first.note(hand.now(), trio.current_time())
         assert second.has_taken_over()
         first.retire(ExchangeError("it has other routes"))
-        for channel in CHANNELS:
-            second.data(hand.message(channel))
+        hand.bring_all(second)
         assert hand.gaps() == []
 
 
