@@ -51,12 +51,15 @@ _PREFIX: Final = "/api/v1/contract/"
 
 
 class RequestLimits(NamedTuple):
-    """What a request may take."""
+    """What a request may take; by default as much as the list of contracts needs."""
 
-    seconds: float
+    seconds: float = TIMEOUT
     """For the whole of it, its answer included."""
-    size: int
+    size: int = MOST_BYTES
     """Bytes of the answer, unpacked."""
+
+
+USUAL_LIMITS: Final = RequestLimits()
 
 
 class RestError(ExchangeError):
@@ -99,7 +102,7 @@ class Client:
     url: str
     _http: httpx2.AsyncClient
     _rate_limiter: RateLimiter
-    _limits: RequestLimits | None = None
+    _limits: RequestLimits
     told: set[str] = attrs.field(factory=set, init=False)
     """What of its last list was not understood, by how it begins."""
 
@@ -110,7 +113,7 @@ class Client:
         that is asked about, RestError where there is no useful answer within the limits.
         """
         await self._rate_limiter.acquire()
-        seconds = self._bounds.seconds
+        seconds, size = self._limits
         try:
             with trio.fail_after(seconds):
                 status, body, packed = await self._fetch(path, query)
@@ -119,16 +122,12 @@ class Client:
         except httpx2.HTTPError as error:
             raise RestError(f"{self.url}: {_why(error)}") from error
         if packed:
-            body = await in_thread_if_long(self._bounds.size, self._unpacked, body)
+            body = await in_thread_if_long(size, self._unpacked, body)
         return await in_thread_if_long(len(body), self._data, status, body)
-
-    @property
-    def _bounds(self) -> RequestLimits:
-        return self._limits or RequestLimits(TIMEOUT, MOST_BYTES)
 
     async def _fetch(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes, bool]:
         """Return the status, the answer, and whether that is packed."""
-        body, most = bytearray(), self._bounds.size
+        body, most = bytearray(), self._limits.size
         async with self._http.stream("GET", f"{self.url}{_PREFIX}{path}", params=query) as answer:
             # Cancelled and not left, because the client does not close the generators beneath.
             with trio.CancelScope() as reading:
@@ -145,7 +144,7 @@ class Client:
         # Not by the client, which would unpack without a bound.
         unpacker = zlib.decompressobj(zlib.MAX_WBITS + 16)  # 16 is gzip
         try:
-            unpacked = unpacker.decompress(body, self._bounds.size)
+            unpacked = unpacker.decompress(body, self._limits.size)
         except zlib.error as error:
             raise RestError(f"{self.url}: an answer that cannot be unpacked: {error}") from error
         if unpacker.unconsumed_tail:
@@ -153,7 +152,7 @@ class Client:
         return unpacked
 
     def _too_long(self) -> RestError:
-        return RestError(f"{self.url}: an answer of more than {self._bounds.size >> 20} MiB")
+        return RestError(f"{self.url}: an answer of more than {self._limits.size >> 20} MiB")
 
     def _data(self, status: int, body: bytes) -> msgspec.Raw:
         if status == httpx2.codes.FORBIDDEN:
@@ -183,32 +182,26 @@ async def open_client(
     url: str,
     route: Route = DIRECT,
     rate_limiter: RateLimiter | None = None,
-    limits: RequestLimits | None = None,
+    limits: RequestLimits = USUAL_LIMITS,
 ) -> AsyncIterator[Client]:
     """Open a client of the REST interface at a URL such as https://contract.mexc.com.
 
     The rate limiter spaces out requests; clients on the same route may share one. `limits` are for
-    each request; without them they are such as the list of contracts needs.
+    each request.
     """
-    proxy = (
-        httpx2.Proxy(route.proxy_url, auth=(route.user, route.password))
-        if route.proxy_url
-        else None
-    )
-    transport = None
-    if route.kind == "from":
-        transport = httpx2.AsyncHTTPTransport(
-            verify=trusting(), trust_env=False, local_address=route.host
-        )
+    through = route.proxy_url
     # The environment's proxies are not those of the socket to the exchange, so not these either.
     async with httpx2.AsyncClient(
-        proxy=proxy,
-        transport=transport,
+        transport=httpx2.AsyncHTTPTransport(
+            verify=trusting(),
+            trust_env=False,
+            proxy=httpx2.Proxy(through, auth=(route.user, route.password)) if through else None,
+            local_address=route.host if route.kind == "from" else None,
+        ),
         timeout=None,  # Client.get bounds the whole of it
         follow_redirects=True,
         event_hooks={"request": [partial(_refuse_plain, url)]},
         trust_env=False,
-        verify=trusting(),
         headers={"Accept-Encoding": "gzip", "User-Agent": f"mexc-trio/{__version__}"},
     ) as http:
         yield Client(url.rstrip("/"), http, rate_limiter or RateLimiter(REQUEST_INTERVAL), limits)

@@ -24,7 +24,6 @@ from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.rest import (
     MOST_BYTES,
     REQUEST_INTERVAL,
-    TIMEOUT,
     Client,
     RequestLimits,
     RestError,
@@ -145,6 +144,19 @@ async def test_what_is_no_answer_is_one_error(
     assert len(await contracts_of(client)) == len(SYMBOLS)
 
 
+async def answering(nursery: trio.Nursery, data: bytes) -> str:
+    """Answer every request with these bytes; return the URL."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(data)
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, serve, 0)
+    return f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+
+
 def answer(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
     """Return an HTTP answer."""
     length = f"Content-Length: {len(body)}\r\n"
@@ -190,16 +202,7 @@ async def test_whatever_answers_is_one_line(
     what: str, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another program, a page, a broken or malicious list: bounded, printable, and no traceback."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await stream.receive_some(65536)
-        with contextlib.suppress(trio.BrokenResourceError):
-            await stream.send_all(ODD_ANSWERS[what])
-        await stream.aclose()
-
-    listeners = await nursery.start(trio.serve_tcp, serve, 0)
-    port = listeners[0].socket.getsockname()[1]
-    async with open_client(f"http://127.0.0.1:{port}") as client:
+    async with open_client(await answering(nursery, ODD_ANSWERS[what])) as client:
         with pytest.raises(RestError) as caught:
             await contracts_of(client)
     said = [str(caught.value), *caplog.messages]
@@ -209,19 +212,11 @@ async def test_whatever_answers_is_one_line(
 async def test_packed_answers_that_are_no_answer_are_let_go(nursery: trio.Nursery) -> None:
     """As `in_thread_if_long` does, through all that a client does with one."""
     size = 4 * 2**20
-    body = answer(b"x" * size, head="Content-Encoding: gzip\r\n")
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await stream.receive_some(65536)
-        await stream.send_all(body)
-        await stream.aclose()
-
-    listeners = await nursery.start(trio.serve_tcp, serve, 0)
-    port = listeners[0].socket.getsockname()[1]
+    url = await answering(nursery, answer(b"x" * size, head="Content-Encoding: gzip\r\n"))
     gc.disable()
     tracemalloc.start()
     try:
-        async with open_client(f"http://127.0.0.1:{port}", rate_limiter=RateLimiter(0.0)) as client:
+        async with open_client(url, rate_limiter=RateLimiter(0.0)) as client:
             for _ in range(3):
                 with contextlib.suppress(RestError):
                     await contracts_of(client)
@@ -260,7 +255,7 @@ async def test_addresses_where_nobody_answers(rest: Rest, url: str) -> None:
 async def test_slow_answer_is_not_waited_for(rest: Rest) -> None:
     """The bound is on the whole request."""
     rest.delay = 60
-    async with open_client(rest.url, limits=RequestLimits(0.1, MOST_BYTES)) as client:
+    async with open_client(rest.url, limits=RequestLimits(0.1)) as client:
         with (
             trio.fail_after(DEADLINE),
             pytest.raises(RestError, match=r"did not answer within 0.1 s"),
@@ -271,7 +266,7 @@ async def test_slow_answer_is_not_waited_for(rest: Rest) -> None:
 async def test_answer_without_an_end_is_left(rest: Rest) -> None:
     """Memory is bounded, and the connection closed at once."""
     rest.trouble = "endless"
-    async with open_client(rest.url, limits=RequestLimits(TIMEOUT, 2**20)) as client:
+    async with open_client(rest.url, limits=RequestLimits(size=2**20)) as client:
         with pytest.raises(RestError, match="an answer of more than 1 MiB"):
             await contracts_of(client)
 
@@ -280,7 +275,7 @@ async def test_packed_answer_is_bounded_unpacked(exchange: Exchange, rest: Rest)
     """A small answer must not unpack to a huge one."""
     for symbol in believable(1200):
         exchange.list_contract(symbol)
-    async with open_client(rest.url, limits=RequestLimits(TIMEOUT, 2**20)) as client:
+    async with open_client(rest.url, limits=RequestLimits(size=2**20)) as client:
         with pytest.raises(RestError, match="an answer of more than 1 MiB"):
             await contracts_of(client)
 
@@ -296,15 +291,7 @@ async def test_a_list_of_crumbs_is_not_decoded(
     body: bytes, text: str, nursery: trio.Nursery
 ) -> None:
     """Six megabytes of numbers would become half a gigabyte of objects, in one long step."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await stream.receive_some(65536)
-        await stream.send_all(body)
-        await stream.aclose()
-
-    listeners = await nursery.start(trio.serve_tcp, serve, 0)
-    port = listeners[0].socket.getsockname()[1]
-    async with open_client(f"http://127.0.0.1:{port}") as client:
+    async with open_client(await answering(nursery, body)) as client:
         with pytest.raises(RestError, match=text):
             await contracts_of(client)
 
