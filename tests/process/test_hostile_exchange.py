@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import trio
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Request
 
 from tests.support.faults import TALLY, compare, recording, stored, stored_gaps
+from tests.support.peers import accept
 
 Frames = Callable[[], AsyncGenerator[bytes, None]]
 Hostility = Callable[[trio.SocketStream], Awaitable[None]]
@@ -52,14 +51,9 @@ async def endless_redirect(stream: trio.SocketStream) -> None:
         await stream.send_all(bytes(65536))
 
 
-async def accept(stream: trio.SocketStream, frames: Frames) -> None:
+async def send(stream: trio.SocketStream, frames: Frames) -> None:
     """Be a WebSocket server that listens to nothing and sends these frames."""
-    protocol = WSConnection(ConnectionType.SERVER)
-    accepted = False
-    while not accepted:
-        protocol.receive_data(bytes(await stream.receive_some()))
-        accepted = any(isinstance(event, Request) for event in protocol.events())
-    await stream.send_all(protocol.send(AcceptConnection()))
+    await accept(stream)
     async with aclosing(frames()) as pieces:
         async for piece in pieces:
             await stream.send_all(piece)
@@ -114,12 +108,12 @@ HOSTILE: dict[str, Hostility] = {
     "DRIPS_USDT": dripping_headers,
     "SILENCE_USDT": silence,
     "REDIRECT_USDT": endless_redirect,
-    "NOTHING_USDT": partial(accept, frames=nothing),
-    "PINGS_USDT": partial(accept, frames=pings),
-    "EMPTY_USDT": partial(accept, frames=empty_messages),
-    "GIANTS_USDT": partial(accept, frames=giants),
-    "BOMBS_USDT": partial(accept, frames=bombs),
-    "FRAGMENTS_USDT": partial(accept, frames=fragments),
+    "NOTHING_USDT": partial(send, frames=nothing),
+    "PINGS_USDT": partial(send, frames=pings),
+    "EMPTY_USDT": partial(send, frames=empty_messages),
+    "GIANTS_USDT": partial(send, frames=giants),
+    "BOMBS_USDT": partial(send, frames=bombs),
+    "FRAGMENTS_USDT": partial(send, frames=fragments),
 }
 
 

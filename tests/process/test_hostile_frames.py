@@ -9,37 +9,20 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Request
 
 from mexc_trio.errors import ExchangeError
 from mexc_trio.exchange.peeling import AT_ONCE, LONGEST_ANSWER, Take
 from mexc_trio.exchange.websocket import speak
+from tests.support.peers import accept, frame
 from tests.support.running import DEADLINE
 
 URL = "ws://exchange/edge"
 
 
-def frame(payload: bytes, opcode: int = 1, *, final: bool = True, first: int = 0) -> bytes:
-    """Write a server's frame; `first` has further bits of its first byte."""
-    head = bytes([final << 7 | opcode | first])
-    size = len(payload)
-    if size < 126:
-        return head + bytes([size]) + payload
-    if size < 65536:
-        return head + struct.pack("!BH", 126, size) + payload
-    return head + struct.pack("!BQ", 127, size) + payload
-
-
 async def serve(stream: trio.abc.Stream, pieces: Iterable[bytes], *, hang_up: bool) -> None:
     """Be the server: accept, then send what it is to send."""
-    protocol = WSConnection(ConnectionType.SERVER)
-    accepted = False
-    while not accepted:
-        protocol.receive_data(bytes(await stream.receive_some()))
-        accepted = any(isinstance(event, Request) for event in protocol.events())
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.send_all(protocol.send(AcceptConnection()))
+        await accept(stream)
         for piece in pieces:
             await stream.send_all(piece)
         if hang_up:
@@ -89,7 +72,7 @@ async def test_frames_in_any_pieces(step: int) -> None:
 @pytest.mark.parametrize(
     ("middle", "reason"),
     [
-        (frame(b"x", first=0x40), "Reserved bit set unexpectedly"),
+        (frame(b"x", reserved=4), "Reserved bit set unexpectedly"),
         (b"\x81\x81\0\0\0\0x", "client received unexpected masked frame"),
         (frame(b"\xff\xfe"), "codec can't decode"),
         (frame(b"x", 3), "Invalid opcode 0x3"),

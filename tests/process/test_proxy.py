@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import attrs
@@ -14,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.peers import listening
 from tests.support.running import DEADLINE
 from tools.clickhouse import free_port
 from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy, parse_fault
@@ -45,12 +45,8 @@ class Echo:
 async def echo_behind_proxy() -> AsyncIterator[tuple[Echo, Proxy]]:
     """Run an echo server and a proxy in front of it."""
     echo = Echo()
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, echo.serve, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
-        async with open_proxy("127.0.0.1", port) as proxy:
-            yield echo, proxy
-        nursery.cancel_scope.cancel()
+    async with listening(echo.serve) as port, open_proxy("127.0.0.1", port) as proxy:
+        yield echo, proxy
 
 
 async def connect(proxy: Proxy) -> trio.SocketStream:

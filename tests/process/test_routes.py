@@ -18,6 +18,7 @@ from mexc_trio.exchange.contracts import contracts_of
 from mexc_trio.exchange.rest import RestError, open_client
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.settings.routes import Route, parse_routes
+from tests.support.peers import listening
 from tests.support.running import DEADLINE, Embedded, running
 from tools.clickhouse import free_port
 from tools.exchange import Exchange, open_exchange
@@ -163,16 +164,12 @@ async def test_from_an_address_of_ours(exchange: Exchange) -> None:
         seen.append(stream.socket.getpeername()[0])
         await stream.aclose()
 
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host=HOST)
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        port = listeners[0].socket.getsockname()[1]
+    async with listening(serve) as port:
         route = route_of("from:127.0.0.2")
         await reason_of(f"ws://{HOST}:{port}/edge", route)
         with pytest.raises(RestError):
             async with open_client(f"http://{HOST}:{port}", route) as client:
                 await contracts_of(client)
-        nursery.cancel_scope.cancel()
     assert seen == ["127.0.0.2", "127.0.0.2"]
     assert b'"pong"' in await pong(exchange.url, route)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-import trustme
 
 from mexc_trio.exchange.tls import TlsStream, open_tls
+from tests.support.peers import trusted_authority
 from tests.support.running import DEADLINE, environment
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -48,10 +48,8 @@ async def connected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> AsyncIterator[tuple[TlsStream, Peer]]:
     """Give both ends of a connection."""
-    authority, certificate = trustme.CA(), tmp_path / "server.pem"
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority, certificate = trusted_authority(tmp_path, monkeypatch), tmp_path / "server.pem"
     authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     process = await trio.lowlevel.open_process(
         ["openssl", "s_server", "-accept", "127.0.0.1:0", "-msg", f"-{version}",
          "-cert", str(certificate), "-key", str(certificate)],

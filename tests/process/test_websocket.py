@@ -1,9 +1,6 @@
 """Real sockets: every way in which there is no connection, each told in one line, none leaking."""
 
-import base64
-import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +10,8 @@ import trustme
 from mexc_trio.errors import ExchangeError, JournalError
 from mexc_trio.exchange import websocket
 from mexc_trio.exchange.websocket import Socket, dial
+from tests.support.peers import accept, behind_tls, listening, trusted_authority
 from tests.support.running import DEADLINE
-from tests.support.secure import behind_tls
 from tools.exchange import Exchange
 from tools.exchange.handshakes import Handshake
 
@@ -112,7 +109,7 @@ async def test_a_redirect_says_where_to(head: bytes, reason: str) -> None:
             await stream.receive_some()
             await stream.send_all(head + b"Content-Length: 0\r\n\r\n")
 
-    async with _listening(redirect) as port:
+    async with listening(redirect) as port:
         url = f"ws://{HOST}:{port}/edge"
         assert await reason_of(url) == reason.format(url)
 
@@ -131,11 +128,11 @@ async def test_a_close_that_is_ours_is_told_as_ours(frame: bytes, reason: str) -
 
     async def speak_badly(stream: trio.SocketStream) -> None:
         async with stream:
-            await _accept_websocket(stream)
+            await accept(stream)
             await stream.send_all(frame)
             await stream.receive_some()
 
-    async with _listening(speak_badly) as port:
+    async with listening(speak_badly) as port:
         assert (await reason_of(f"ws://{HOST}:{port}/edge")).startswith(reason)
 
 
@@ -144,10 +141,10 @@ async def test_an_extension_that_nobody_asked_for() -> None:
 
     async def compress(stream: trio.SocketStream) -> None:
         async with stream:
-            await _accept_websocket(stream, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
+            await accept(stream, [(b"Sec-WebSocket-Extensions", b"permessage-deflate")])
             await stream.receive_some()
 
-    async with _listening(compress) as port:
+    async with listening(compress) as port:
         reason = await reason_of(f"ws://{HOST}:{port}/edge")
     assert reason.endswith("does not speak WebSocket: unrecognized extension permessage-deflate")
 
@@ -201,10 +198,10 @@ async def test_a_dead_peer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(websocket, "DISCONNECT_TIMEOUT", 0.1)
 
     async def answer_and_fall_silent(stream: trio.SocketStream) -> None:
-        await _accept_websocket(stream)
+        await accept(stream)
         await trio.sleep_forever()
 
-    async with _listening(answer_and_fall_silent) as port:
+    async with listening(answer_and_fall_silent) as port:
         with trio.fail_after(DEADLINE):
             async with dial(f"ws://{HOST}:{port}/edge") as socket:
                 await socket.send_message("hello")
@@ -281,10 +278,7 @@ async def test_tls(
     A connection that is read a hundred times a second still brings more messages than that: one
     read takes all that has come, each of them in a TLS record of its own.
     """
-    authority = trustme.CA()
-    pem = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(pem))
-    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    authority = trusted_authority(tmp_path, monkeypatch)
     pongs, most, asked = 0, 0, 500
     async with (
         behind_tls(exchange.serve_stream, authority) as port,
@@ -307,27 +301,3 @@ async def test_tls(
         await socket.receive(take)
     assert pongs == asked
     assert most > 1 or not throttled
-
-
-@asynccontextmanager
-async def _listening(serve: object) -> AsyncIterator[int]:
-    listeners = await trio.open_tcp_listeners(0, host=HOST)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, serve, listeners)
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-
-
-async def _accept_websocket(stream: trio.SocketStream, more: str = "") -> None:
-    request = b""
-    while b"\r\n\r\n" not in request:
-        request += await stream.receive_some()
-    head = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
-    key = {name.lower(): value for name, value in head.items()}[b"sec-websocket-key"]
-    accept = base64.b64encode(
-        hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324
-    )
-    await stream.send_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + more.encode() + b"\r\n"
-    )

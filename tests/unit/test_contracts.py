@@ -15,7 +15,6 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from mexc_trio.exchange import contracts as contracts_module
 from mexc_trio.exchange import terms as terms_module
@@ -31,8 +30,8 @@ from mexc_trio.exchange.rest import (
     open_client,
 )
 from mexc_trio.exchange.terms import ask_terms
+from tests.support.peers import behind_tls, trusted_authority
 from tests.support.running import DEADLINE
-from tests.support.secure import behind_tls
 from tools.exchange import Exchange, Rest, Trouble, believable, open_exchange
 
 T = TypeVar("T")
@@ -73,14 +72,14 @@ async def test_a_private_authority_vouches_for_rest_too(
     rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whom the socket trusts is trusted here; who is trusted by nobody is told, and why."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority = trusted_authority(tmp_path, monkeypatch)
     async with behind_tls(rest.serve_stream, authority) as port:
         url = f"https://localhost:{port}"
-        async with open_client(url) as client:
-            with pytest.raises(RestError, match="certificate verify failed"):
-                await contracts_of(client)
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with monkeypatch.context() as patched:
+            patched.delenv("SSL_CERT_FILE")
+            async with open_client(url) as client:
+                with pytest.raises(RestError, match="certificate verify failed"):
+                    await contracts_of(client)
         async with open_client(url) as client:
             assert len(await contracts_of(client)) == len(SYMBOLS)
 
@@ -89,9 +88,7 @@ async def test_no_redirect_leads_away_from_tls(
     rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever answers for the exchange does not have us ask the programs of our own network."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    authority = trusted_authority(tmp_path, monkeypatch)
 
     async def elsewhere(stream: trio.SSLStream[trio.SocketStream]) -> None:
         await stream.receive_some(65536)

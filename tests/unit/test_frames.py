@@ -1,7 +1,6 @@
 """Whatever a server sends, however it arrives: the library alone would have heard the same."""
 
 import itertools
-import struct
 from collections.abc import Iterable
 
 import pytest
@@ -12,32 +11,10 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 
 from mexc_trio.exchange import frames
 from mexc_trio.exchange.frames import FramePeeler
+from tests.support.peers import frame
 
 Heard = list[tuple[str, str | bytes | int]]
 """Messages and what else came, each with its kind."""
-
-
-def frame(
-    payload: bytes = b"",
-    *,
-    opcode: int = 1,
-    final: bool = True,
-    reserved: int = 0,
-    masked: bool = False,
-    length: str = "shortest",
-) -> bytes:
-    """Write a frame, right or wrong."""
-    first = final << 7 | reserved << 4 | opcode
-    size, mask = len(payload), masked << 7
-    if length == "shortest":
-        length = "short" if size < 126 else "two" if size < 65536 else "eight"
-    if length == "short":
-        head = struct.pack("!BB", first, mask | size & 127)
-    elif length == "two":
-        head = struct.pack("!BBH", first, mask | 126, size & 0xFFFF)
-    else:
-        head = struct.pack("!BBQ", first, mask | 127, size)
-    return head + (b"\0\0\0\0" if masked else b"") + payload
 
 
 class Ear:

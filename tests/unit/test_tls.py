@@ -14,21 +14,15 @@ import trustme
 
 from mexc_trio.exchange import tls
 from mexc_trio.exchange.tls import TlsStream, open_tls, trusting
+from tests.support.peers import trusted_authority
 
 HOST = "localhost"
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    """Vouch for the servers of these tests."""
-    return trustme.CA()
-
-
-@pytest.fixture(autouse=True)
-def _trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pem = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(pem))
-    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """Vouch for the servers of a test."""
+    return trusted_authority(tmp_path, monkeypatch)
 
 
 @attrs.define(eq=False)
