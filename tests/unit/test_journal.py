@@ -50,6 +50,25 @@ def journal(path: Path) -> Iterator[Journal]:
         yield journal
 
 
+def leave(path: Path, n: int = 5) -> None:
+    """Leave a journal behind, with rows of one table."""
+    with open_journal(path) as journal:
+        journal.queue("btc").append(numbered(0, n))
+
+
+def change(path: Path, script: str) -> None:
+    """Change a journal as somebody else might."""
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a journal is put aside when it is opened, and a new one begun."""
+    with open_journal(path) as journal:
+        assert not (journal.file.damaged and journal.queues())
+        return journal.file.damaged is not None
+
+
 def size(path: Path) -> int:
     """Return the size of a file."""
     return path.stat().st_size
@@ -384,8 +403,7 @@ async def test_file_shrinks_after_an_outage(path: Path) -> None:
         queue.move_head(queue.end, queue.end)
         for _ in range(3):
             await journal.purge()
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        change(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         assert size(path) < grown / 4
 
 
@@ -521,35 +539,26 @@ def test_damage_is_noticed_or_harmless(path: Path) -> None:
 
 def test_format_that_no_program_ever_wrote_is_damage(path: Path) -> None:
     """The file's own header is as easily damaged as the rest of it."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
+    leave(path)
     content = bytearray(path.read_bytes())
     content[44:48] = bytes([0, 0, 0, 99])  # where SQLite's file format has the schema's
     path.write_bytes(content)
-    with open_journal(path) as journal:
-        assert journal.file.damaged is not None
+    assert is_damaged(path)
 
 
 def test_version_that_no_program_ever_wrote_is_damage(path: Path) -> None:
     """It asks nobody to look for a version of the program that does not exist."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = -1912602623")
-    with open_journal(path) as journal:
-        assert journal.file.damaged is not None
-        assert not journal.queues()
+    leave(path)
+    change(path, "PRAGMA user_version = -1912602623")
+    assert is_damaged(path)
 
 
 @pytest.mark.parametrize("text", ["91ffd8", "416263"])
 def test_bytes_that_became_text_are_damage(path: Path, text: str) -> None:
     """A flipped bit can turn rows into a text; Python cannot even read one that is none."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute(f"UPDATE entries SET rows = CAST(x'{text}' AS TEXT)")
-    with open_journal(path) as journal:
-        assert journal.file.damaged is not None
+    leave(path)
+    change(path, f"UPDATE entries SET rows = CAST(x'{text}' AS TEXT)")
+    assert is_damaged(path)
 
 
 ENDLESS = (
@@ -578,21 +587,15 @@ ENDLESS = (
 )
 def test_a_strangers_journal(path: Path, prepared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What somebody else put into it neither runs nor ends the program, nor a look at it."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
-    with closing(sqlite3.connect(path)) as db:
-        db.executescript(prepared)
+    leave(path)
+    change(path, prepared)
     with monkeypatch.context() as patched:
         patched.setattr(database, "LARGEST", 10_000)
         for kind in (Stored, TableState):  # he knows how sums are made
             patched.setattr(kind, "crc", lambda self: 0)
-        with closing(sqlite3.connect(path)) as db, db:
-            db.execute("UPDATE tables SET crc = 0")
-            db.execute("UPDATE entries SET crc = 0")
+        change(path, "UPDATE tables SET crc = 0; UPDATE entries SET crc = 0")
         choose(path, "", "a store")
-        with open_journal(path) as journal:
-            assert journal.file.damaged is not None
-            assert not journal.queues()
+        assert is_damaged(path)
 
 
 def test_rows_numbered_from_below_0(path: Path) -> None:
@@ -612,8 +615,7 @@ def test_rows_numbered_from_below_0(path: Path) -> None:
 
 def test_rows_that_are_none(path: Path) -> None:
     """A stranger's checksum may be right. It is told; a start anew would find the same."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
+    leave(path)
     with closing(sqlite3.connect(path)) as db, db:
         found = "tbl, first, n, at, version"
         (stored,) = db.execute(f"SELECT {found}, x'90' FROM entries").fetchall()
@@ -645,8 +647,7 @@ def test_a_link_in_the_place_of_a_journal(path: Path, suffix: str) -> None:
 
 def test_damaged_index(path: Path) -> None:
     """An index that lacks a table or rows would hide them: they would be journaled anew."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 5))
+    leave(path)
     with closing(sqlite3.connect(path)) as db:
         (page,) = db.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_tables_1'"
@@ -656,8 +657,7 @@ def test_damaged_index(path: Path) -> None:
     start = (page - 1) * page_size
     index = content[start : start + page_size].replace(b"btc", b"xtc")
     path.write_bytes(content[:start] + index + content[start + page_size :])
-    with open_journal(path) as journal:
-        assert journal.file.damaged
+    assert is_damaged(path)
 
 
 def test_damage_while_in_use(path: Path) -> None:
@@ -667,8 +667,7 @@ def test_damage_while_in_use(path: Path) -> None:
         queue.append(numbered(0, 5))
         journal.flush()
         queue.move_head(5, 5)  # what waits is in memory, too
-        with closing(sqlite3.connect(path)) as db, db:
-            db.execute("UPDATE entries SET rows = CAST(rows || x'00' AS BLOB)")
+        change(path, "UPDATE entries SET rows = CAST(rows || x'00' AS BLOB)")
         with pytest.raises(JournalError, match="are damaged"):
             queue.rows(0, 10)
 
@@ -721,12 +720,12 @@ def test_journal_of_the_first_version(path: Path) -> None:
         journal.flush()
         journal.queue("btc").append(numbered(5, 5))
         journal.queue("btc").move_head(3, 3)
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("DROP TABLE places")
-        db.execute("CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first)")
-        for later in ("base", "sent"):
-            db.execute(f"ALTER TABLE tables DROP COLUMN {later}")
-        db.execute("PRAGMA user_version = 1")
+    change(
+        path,
+        "DROP TABLE places; CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first); "
+        "ALTER TABLE tables DROP COLUMN base; ALTER TABLE tables DROP COLUMN sent; "
+        "PRAGMA user_version = 1",
+    )
     for _ in range(2):
         with open_journal(path) as journal:
             assert journal.file.damaged is None
@@ -735,10 +734,8 @@ def test_journal_of_the_first_version(path: Path) -> None:
 
 def test_version_of_another_program(path: Path) -> None:
     """A journal of a later version is not touched: it may hold rows."""
-    with open_journal(path) as journal:
-        journal.queue("btc").append(numbered(0, 1))
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA user_version = 7")
+    leave(path, 1)
+    change(path, "PRAGMA user_version = 7")
     with pytest.raises(JournalError, match="of version 7"), open_journal(path):
         pass
     assert not list(path.parent.glob("*.damaged-*"))
