@@ -155,10 +155,18 @@ def reason_of(error: BaseException) -> str:
     while error.__cause__ is not None:  # Trio tries every address of a name, and groups what it met
         error = leaves(error.__cause__)[0]
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return one_line(without_source(text)) or type(error).__name__
+    return one_line(_without_source(text)) or type(error).__name__
 
 
-def without_source(text: str) -> str:
+def words_of(error: BaseException) -> str:
+    """Return what an error says, or else what was behind it: some libraries' own are silent."""
+    behind: BaseException | None = error
+    while behind is not None and not (text := one_line(str(behind))):
+        behind = behind.__cause__ or behind.__context__
+    return type(error).__name__ if behind is None else _without_source(text)
+
+
+def _without_source(text: str) -> str:
     """Return what OpenSSL says without where in its source: `(_ssl.c:1006)`."""
     return re.sub(r" \(_ssl\.c:\d+\)", "", text)
 

@@ -25,7 +25,7 @@ from mexc_trio.clickhouse.schema import Store, columns, count, prepare, qualifie
 from mexc_trio.clickhouse.tables import SHARED_TABLES, Numbering, TableEngine, is_numbered
 from mexc_trio.errors import FileError, StoreError, StoreRejected, UsageError
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.ownership import choose
+from mexc_trio.journal.ownership import find_journal
 from mexc_trio.locks import hold_tables
 from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow
@@ -123,7 +123,7 @@ def _choose(
 def _its_journal(settings: Settings, store: Store) -> Iterator[Journal | None]:
     """Give the journal of the recorder into this store, if there is one, held against it."""
     identity = identity_of(store).lasting
-    path = choose(settings.journal_path, identity, settings.store.identity).path
+    path = find_journal(settings.journal_path, identity, settings.store.identity).path
     if not path.exists():
         yield None
         return

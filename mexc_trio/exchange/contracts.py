@@ -66,12 +66,12 @@ async def contracts_of(client: Client) -> list[Contract]:
     """Ask once for all contracts; RestError where there is no useful answer."""
     data = await client.get("detail")
     found, odd = await in_thread_if_long(len(bytes(data)), _contracts, client.url, data)
-    if not client.told.issuperset(odd):
+    if not client.not_understood.issuperset(odd):
         log.warning(
             "%s lists %d contracts that are not understood, such as %s",
             client.url, len(odd), one_line(odd[0]),
         )  # fmt: skip
-    client.told = set(odd)
+    client.not_understood = set(odd)
     if not found:
         raise RestError(f"{client.url} lists no contract at all")
     return list(found.values())

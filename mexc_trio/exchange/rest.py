@@ -20,7 +20,7 @@ import trio
 
 from mexc_trio import __version__
 from mexc_trio.backoff import Backoff
-from mexc_trio.errors import ExchangeError, without_source
+from mexc_trio.errors import ExchangeError, words_of
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.tls import trusting
 from mexc_trio.settings.routes import DIRECT, Route
@@ -103,8 +103,8 @@ class Client:
     _http: httpx2.AsyncClient
     _rate_limiter: RateLimiter
     _limits: RequestLimits
-    told: set[str] = attrs.field(factory=set, init=False)
-    """What of its last list was not understood, by how it begins."""
+    not_understood: set[str] = attrs.field(factory=set, init=False)
+    """What its last list had of that kind, by how it begins."""
 
     async def get(self, path: str, **query: str | int) -> msgspec.Raw:
         """Ask once for `/api/v1/contract/PATH`, when the limiter allows; return the answer's data.
@@ -120,7 +120,7 @@ class Client:
         except trio.TooSlowError:
             raise RestError(f"{self.url} did not answer within {seconds:g} s") from None
         except httpx2.HTTPError as error:
-            raise RestError(f"{self.url}: {_why(error)}") from error
+            raise RestError(f"{self.url}: {words_of(error)}") from error
         if packed:
             body = await in_thread_if_long(size, self._unpacked, body)
         return await in_thread_if_long(len(body), self._data, status, body)
@@ -212,14 +212,6 @@ async def _refuse_plain(url: str, request: httpx2.Request) -> None:
     if url.lower().startswith("https:") and request.url.scheme != "https":
         where = one_line(str(request.url))
         raise RestError(f"{url} redirects to {where}, which is not https: not followed")
-
-
-def _why(error: BaseException) -> str:
-    """Return what an error says, or else what was behind it: the client's own are often silent."""
-    behind: BaseException | None = error
-    while behind is not None and not (text := one_line(str(behind))):
-        behind = behind.__cause__ or behind.__context__
-    return type(error).__name__ if behind is None else without_source(text)
 
 
 async def in_thread_if_long(

@@ -10,9 +10,8 @@ import trio
 from python_socks import ProxyError, ProxyType
 from python_socks.async_.trio.v2 import Proxy
 
-from mexc_trio.errors import ExchangeError, loss_of, reason_of
+from mexc_trio.errors import ExchangeError, loss_of, reason_of, words_of
 from mexc_trio.settings.routes import Route
-from mexc_trio.texts import one_line
 
 PROXY_TIMEOUT: Final = 10.0
 """Seconds that a proxy may take until it is connected with the exchange."""
@@ -56,14 +55,10 @@ async def _connect_through(route: Route, host: str, port: int) -> trio.abc.Strea
     except trio.TooSlowError as error:
         raise ExchangeError(f"proxy {name} does not answer within {PROXY_TIMEOUT:g} s") from error
     except ProxyError as error:
-        raise ExchangeError(f"proxy {name} does not connect: {_said(error)}") from error
+        raise ExchangeError(f"proxy {name} does not connect: {words_of(error)}") from error
     except (OSError, trio.BrokenResourceError) as error:
         why = f"proxy {name} cannot be reached: {reason_of(error)}"
         raise ExchangeError(why, loss_of(error)) from error
     except (ValueError, IndexError) as error:  # bytes that the library did not expect
-        raise ExchangeError(f"{name} is no such proxy: {_said(error)}") from error
+        raise ExchangeError(f"{name} is no such proxy: {words_of(error)}") from error
     return cast("trio.abc.Stream", stream.trio_stream)
-
-
-def _said(error: BaseException) -> str:
-    return one_line(str(error)) or type(error).__name__

@@ -105,11 +105,11 @@ class _Session:
     _nursery: trio.Nursery
     _subscriptions: Subscriptions
     _heard: Heard
-    _all: Sequence[Feed]
+    _feeds: Sequence[Feed]
     _options: SessionOptions
     _counters: LineCounters
     _replace: Callable[[ExchangeError], None] | None
-    # How many of them are known.
+    # How many of those are taken in.
     _known: int = attrs.field(default=0, init=False)
     # The feeds that are to be heard. One that was stopped while others share the connection stays
     # among those of the subscriptions: what is on the way belongs to it and to nobody else.
@@ -121,11 +121,11 @@ class _Session:
     _pinged: tuple[float, float] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._new()
+        self._take_in_new()
 
-    def _new(self) -> Sequence[Feed]:
-        """Take in what was added to the feeds, and return it."""
-        new = self._all[self._known :]
+    def _take_in_new(self) -> Sequence[Feed]:
+        """Return what was added to the feeds."""
+        new = self._feeds[self._known :]
         self._known += len(new)
         for feed in new:
             self._wanted[feed.symbol] = feed
@@ -157,7 +157,7 @@ class _Session:
             await self._leave_the_stopped()
             for feed in [*self._wanted.values()]:
                 await self._subscriptions.keep_up(feed)
-            for feed in self._new():
+            for feed in self._take_in_new():
                 self._nursery.start_soon(self._subscriptions.join, feed)
             if silence := self._answer_silence():
                 if self._replace is None:

@@ -90,7 +90,7 @@ class Entry(NamedTuple):
     """Depth: the highest version among them; 0 if there is none."""
 
 
-def fitted(rows: list[RowTuple], width: int) -> list[RowTuple]:
+def with_width(rows: list[RowTuple], width: int) -> list[RowTuple]:
     """Return rows as wide as a table: a run before may have had other columns, or 0 there."""
     if not width or {*map(len, rows)} <= {width}:
         return rows

@@ -23,7 +23,7 @@ SPELT: Final = "store's name"
 
 
 @attrs.frozen
-class Found:
+class OtherJournal:
     """A journal that another process may have open."""
 
     path: Path
@@ -46,16 +46,16 @@ class Found:
 
 
 @attrs.frozen
-class Chosen:
+class FoundJournal:
     """What was found in a directory."""
 
     path: Path
     """The journal of the store, which may be still to be made."""
-    others: tuple[Found, ...]
+    others: tuple[OtherJournal, ...]
     """Journals of other stores."""
 
 
-def choose(usual: Path, store: str, spelt: str) -> Chosen:
+def find_journal(usual: Path, store: str, spelt: str) -> FoundJournal:
     """Find the journal of a store.
 
     `usual` is the file that it is in if nothing else is known; `store` says what the store is,
@@ -63,7 +63,7 @@ def choose(usual: Path, store: str, spelt: str) -> Chosen:
     `refuse_others`.
     """
     refuse_others(usual.parent)
-    found = {one.path: one for one in _inspect(usual)}
+    found = {one.path: one for one in _journals_beside(usual)}
     ours = [one for one in found.values() if store and one.store == store]
     ours += [one for one in found.values() if one.spelt == spelt]
     ours += [one for one in found.values() if one.path == usual and not one.spelt]
@@ -72,18 +72,18 @@ def choose(usual: Path, store: str, spelt: str) -> Chosen:
     while not ours and path in found:  # it is another store's
         number += 1
         path = usual.with_name(f"{usual.stem}-{number}.sqlite")
-    return Chosen(path, tuple(one for one in found.values() if one.path != path))
+    return FoundJournal(path, tuple(one for one in found.values() if one.path != path))
 
 
-def _inspect(usual: Path) -> Iterator[Found]:
+def _journals_beside(usual: Path) -> Iterator[OtherJournal]:
     for path in sorted(usual.parent.glob("journal*.sqlite"), key=lambda path: path != usual):
         try:
-            yield _peek(path)
+            yield _look_into(path)
         except JournalError:  # whoever opens it says so
-            yield Found(path, "", "", {})
+            yield OtherJournal(path, "", "", {})
 
 
-def _peek(path: Path) -> Found:
+def _look_into(path: Path) -> OtherJournal:
     with translated(path), closing(connect_to_read(path)) as db:
         told = "SELECT name, value FROM facts WHERE name IN (?, ?)"
         facts = {str(name): str(value) for name, value in db.execute(told, (STORE, SPELT))}
@@ -91,7 +91,7 @@ def _peek(path: Path) -> Found:
             "SELECT name, max(first + n) - acked AS n FROM entries JOIN tables ON tables.id = tbl "
             "GROUP BY tbl HAVING max(first + n) > acked"
         )
-        return Found(
+        return OtherJournal(
             path,
             facts.get(STORE, ""),
             facts.get(SPELT, ""),

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from mexc_trio.journal.entries import Entry, Marks, Stored, TableState, encode, fitted
+from mexc_trio.journal.entries import Entry, Marks, Stored, TableState, encode, with_width
 from mexc_trio.journal.outbox import RETRY, Outbox
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
@@ -142,13 +142,13 @@ class Queue:
         self._outbox.flush()
         at = position - self._in_memory_from
         if at >= 0:
-            return fitted(self._recent[at : at + limit], self.width)
+            return with_width(self._recent[at : at + limit], self.width)
         rows: list[RowTuple] = []
         for stored in self._outbox.file.read(self.id, position):
             rows += self._outbox.file.rows_of(stored)[max(0, position - stored.first) :]
             if len(rows) >= limit:
                 break
-        return fitted(rows[:limit], self.width)
+        return with_width(rows[:limit], self.width)
 
     @property
     def is_in_memory(self) -> bool:

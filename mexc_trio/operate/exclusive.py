@@ -11,7 +11,7 @@ from mexc_trio.clickhouse.suitability import why_unsuitable
 from mexc_trio.clickhouse.tables import SHARED_TABLES, market_table
 from mexc_trio.errors import StoreRejected
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.ownership import choose
+from mexc_trio.journal.ownership import find_journal
 from mexc_trio.locks import hold_tables
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget
@@ -40,7 +40,7 @@ def open_exclusively(
 def journal_of(settings: Settings, store: Readable) -> Path:
     """Return the file of a store's journal, which may be still to be made."""
     lasting = identity_of(store).lasting
-    return choose(settings.journal_path, lasting, settings.store.identity).path
+    return find_journal(settings.journal_path, lasting, settings.store.identity).path
 
 
 def recorded_tables(store: Readable) -> list[str]:

@@ -19,7 +19,7 @@ from mexc_trio.clickhouse.tables import GAPS, Table
 from mexc_trio.errors import ForeignTable, StoreError, StoreRejected, StoreUnavailable, UsageError
 from mexc_trio.files import refuse_others
 from mexc_trio.journal import Journal, open_journal
-from mexc_trio.journal.ownership import SPELT, STORE, Found, choose
+from mexc_trio.journal.ownership import SPELT, STORE, OtherJournal, find_journal
 from mexc_trio.locks import hold_tables
 from mexc_trio.record.admission import admit, with_room
 from mexc_trio.record.backfill import Backfill
@@ -50,7 +50,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         store = _open_store(settings)
         stack.callback(store.close)
         identity = _identity(store)
-        found = choose(settings.journal_path, identity.lasting, settings.store.identity)
+        found = find_journal(settings.journal_path, identity.lasting, settings.store.identity)
         first_start = not found.path.exists()
         # A server by its name too, for those who start while it is away.
         names = {settings.store.identity}
@@ -123,7 +123,7 @@ def has_journal(settings: Settings) -> bool:
     if usual.exists() or not any(usual.parent.glob("journal*.sqlite")):
         return usual.exists()
     with closing(_open_store(settings)) as store:
-        found = choose(usual, _identity(store).lasting, settings.store.identity)
+        found = find_journal(usual, _identity(store).lasting, settings.store.identity)
     for other in found.others:
         _say_waiting(other)
     return found.path.exists()
@@ -146,7 +146,7 @@ def _claim(journal: Journal, settings: Settings, identity: Identity) -> None:
         journal.file.remember(STORE, identity.lasting)
 
 
-def _say_waiting(journal: Found) -> None:
+def _say_waiting(journal: OtherJournal) -> None:
     """Tell of rows in a journal of another store, which this run does not write."""
     if journal.backlog:
         log.warning(

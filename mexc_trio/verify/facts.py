@@ -21,7 +21,7 @@ import attrs
 from mexc_trio.analysis.gaps import GapSummary
 from mexc_trio.analysis.survey import Size, Survey
 from mexc_trio.clickhouse.index_memory import MUCH, WHEN_LOADED
-from mexc_trio.journal.ownership import Found
+from mexc_trio.journal.ownership import OtherJournal
 from mexc_trio.texts import size
 from mexc_trio.verify.findings import Finding, SymbolFacts, of_symbol
 
@@ -91,7 +91,7 @@ class Facts:
     not_in_order: str = ""
     """Why nobody looked for silences, repeated rows and times that run backwards; else empty."""
     disk: Disk = Disk(None, {})
-    other_journals: Sequence[Found] = ()
+    other_journals: Sequence[OtherJournal] = ()
     """Journals in the same directory with rows that wait for other stores."""
 
     @property

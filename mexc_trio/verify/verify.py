@@ -27,7 +27,7 @@ from mexc_trio.clickhouse.stripelog import needs_repair
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, Table
 from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
 from mexc_trio.journal import open_journal
-from mexc_trio.journal.ownership import choose
+from mexc_trio.journal.ownership import find_journal
 from mexc_trio.read.reading import open_reader, refuse_no_store
 from mexc_trio.settings import Settings
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts, as_json
@@ -85,7 +85,7 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
         if compare is not None:
             inspected = inspection.compared(inspected, tables, compare)
         identity = identity_of(store).lasting
-        chosen = choose(settings.journal_path, identity, settings.store.identity)
+        chosen = find_journal(settings.journal_path, identity, settings.store.identity)
         return Facts(
             store.name,
             store.database,

@@ -420,7 +420,7 @@ async def test_pauses_grow_and_stay_bounded(
     class Blocked:
         attempts = 0
         url = "http://exchange"
-        told: ClassVar[set[str]] = set()
+        not_understood: ClassVar[set[str]] = set()
 
         async def get(self, path: str) -> msgspec.Raw:
             self.attempts += 1

@@ -30,7 +30,7 @@ class Listing:
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
 
-        self.told: set[str] = set()
+        self.not_understood: set[str] = set()
 
     async def get(self, path: str) -> msgspec.Raw:
         """Stand in for Client.get."""

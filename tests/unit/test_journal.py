@@ -24,7 +24,7 @@ from mexc_trio.journal.entries import Stored, TableState
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
-from mexc_trio.journal.ownership import choose
+from mexc_trio.journal.ownership import find_journal
 from mexc_trio.journal.queue import MOST_IN_MEMORY
 from mexc_trio.rows import RowTuple
 from mexc_trio.spans import now
@@ -594,7 +594,7 @@ def test_a_strangers_journal(path: Path, prepared: str, monkeypatch: pytest.Monk
         for kind in (Stored, TableState):  # he knows how sums are made
             patched.setattr(kind, "crc", lambda self: 0)
         change(path, "UPDATE tables SET crc = 0; UPDATE entries SET crc = 0")
-        choose(path, "", "a store")
+        find_journal(path, "", "a store")
         assert is_damaged(path)
 
 
@@ -639,7 +639,7 @@ def test_a_link_in_the_place_of_a_journal(path: Path, suffix: str) -> None:
             pass
         link.unlink(missing_ok=True)
     link.symlink_to(ours)
-    choose(path, "", "a store")
+    find_journal(path, "", "a store")
     with pytest.raises(JournalError, match="link"), open_journal(path):
         pass
     assert ours.read_text() == "ours"
