@@ -1,5 +1,6 @@
 """Symbols that come while recording: when their table is to be had, and when it is not."""
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,8 +71,10 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recor
         store=EmbeddedTarget(tmp_path),
         overrides={"CLASH_USDT": {"table": "btc"}},
     )
+    level = logging.root.level  # which settings that are read again may change
     with open_recording(settings, ["BTC_USDT"]) as opened:
         yield opened
+    logging.root.setLevel(level)
 
 
 async def follow_to_the_end(
