@@ -1,21 +1,22 @@
-"""A ClickHouse server over the native protocol. The only module that knows clickhouse-driver."""
+"""A ClickHouse server over the native protocol."""
 
 import logging
-import os
 import queue
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
 
-# Or the library makes a table of all days of four centuries, twice, when it is imported: a third of
-# what the start of a command takes, and 30 MB. With any value it looks up a day when one is read.
-os.environ["CLICKHOUSE_DRIVER_LASY_DATE_LUT"] = "lazy"
-from clickhouse_driver import Client
-from clickhouse_driver.errors import Error, LogicalError, ServerException, TypeMismatchError
-
+from mexc_trio.clickhouse.driver import (
+    SEND_RECEIVE_TIMEOUT,
+    DriverClient,
+    Error,
+    LogicalError,
+    ServerException,
+    TypeMismatchError,
+    calls_of_the_driver,
+)
 from mexc_trio.clickhouse.error_codes import error_of, not_let_in
 from mexc_trio.clickhouse.index_memory import inserts_of
 from mexc_trio.clickhouse.schema import qualified, quoted
@@ -27,19 +28,9 @@ from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
 
-# It logs a traceback for each connection that fails, which in an outage is one every few seconds.
-# What was wrong is in the error.
-logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
-
 Rows: TypeAlias = list[tuple[Any, ...]]
 Columns: TypeAlias = list[tuple[str, str]]
 """Names and types of an answer's columns."""
-
-# Seconds. Each bounds one wait on the socket, so no call hangs: an INSERT that nobody answers
-# ends after SEND_RECEIVE_TIMEOUT with an unknown outcome, which the writer then looks up.
-CONNECT_TIMEOUT: Final = 5
-SEND_RECEIVE_TIMEOUT: Final = 10
-SYNC_REQUEST_TIMEOUT: Final = 5
 
 MINIMUM_VERSION: Final = (24, 3)
 """The oldest that is tried: it had long-term support when this program was written."""
@@ -47,11 +38,6 @@ MINIMUM_VERSION: Final = (24, 3)
 INSERT_SETTINGS: Final = {"async_insert": 0, "max_insert_threads": 1}
 """An acknowledged row must be in the table, for its count() to resolve an INSERT that nobody heard
 of, and rows must keep their order. Servers from 26.2 on buffer INSERTs unless told not to."""
-
-REVISION: Final = 54_450
-"""The revision of the native protocol that is spoken, of the year 2021. From the next one on, a
-server adds all its counters to the answer of each INSERT, and clickhouse-driver waits for them and
-takes them apart: half of the processor time of a small INSERT, for what nobody looks at."""
 
 _OTHER_SWITCH: Final = (26, 2)
 """The version from which on it is another setting that lets an INSERT be recognised."""
@@ -70,10 +56,14 @@ class ServerStore:
     known_as: str = ""
     """What the user knows it by, if not by host and port."""
     replicated: bool = attrs.field(default=False, kw_only=True)
-    _idle: "queue.LifoQueue[tuple[int, Client]]" = attrs.field(factory=queue.LifoQueue, init=False)
+    _idle: "queue.LifoQueue[tuple[int, DriverClient]]" = attrs.field(
+        factory=queue.LifoQueue, init=False
+    )
     """Open connections, and the index of the host that each leads to."""
     # All that may be connected, since Ctrl-C may come between a client's use and its return.
-    _clients: set[Client] = attrs.field(factory=set, init=False)
+    _clients: set[DriverClient] = attrs.field(factory=set, init=False)
+    # What INSERTs have met, see `DriverClient`.
+    _headers: dict[str, Any] = attrs.field(factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -175,14 +165,14 @@ class ServerStore:
             except queue.Empty:
                 return
 
-    def _drop(self, client: Client) -> None:
+    def _drop(self, client: DriverClient) -> None:
         client.disconnect()
         self._clients.discard(client)
 
     @contextmanager
-    def _client(self) -> Iterator[Client]:
+    def _client(self) -> Iterator[DriverClient]:
         index = self._host_index()
-        client = self._idle_client(index) or self._new_client(self._target_of(index))
+        client = self._idle_client(index) or DriverClient(self._target_of(index), self._headers)
         self._clients.add(client)
         try:
             if not client.connection.connected:
@@ -208,7 +198,7 @@ class ServerStore:
             raise mapped from error
         self._idle.put((index, client))
 
-    def _idle_client(self, index: int) -> Client | None:
+    def _idle_client(self, index: int) -> DriverClient | None:
         while True:
             try:
                 found, client = self._idle.get_nowait()
@@ -233,12 +223,12 @@ class ServerStore:
             found, least = (".".join(map(str, one)) for one in (version, MINIMUM_VERSION))
             raise StoreRejected(f"{self.name} is ClickHouse {found}, too old: it takes {least}")
 
-    def _check_identity(self, client: Client) -> None:
+    def _check_identity(self, client: DriverClient) -> None:
         question, answer = self.target.known_by
         if question and client.execute(question) != [(answer,)]:
             raise StoreUnavailable(f"{self.name}: something else answers at its port")
 
-    def _check_again(self, client: Client, line: object) -> None:
+    def _check_again(self, client: DriverClient, line: object) -> None:
         """Check who answered, if the driver has made the connection anew by itself meanwhile."""
         if client.connection.socket is not line:
             self._check_identity(client)
@@ -246,26 +236,6 @@ class ServerStore:
     def _target_of(self, index: int) -> ServerTarget:
         """Return where a connection to a host goes."""
         return self.target
-
-    def _new_client(self, target: ServerTarget) -> Client:
-        options: dict[str, Any] = {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "send_receive_timeout": SEND_RECEIVE_TIMEOUT,
-            "sync_request_timeout": SYNC_REQUEST_TIMEOUT,
-            **target.options,
-        }
-        return Client(
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password,
-            secure=target.secure,
-            client_name="mexc-trio",
-            client_revision=REVISION,
-            # No default database: ours may have to be created first.
-            database="",
-            **options,
-        )
 
     def _mapped(self, error: BaseException) -> Exception | None:
         """Return what the server or the driver says as one of our errors; None for any other."""
@@ -278,7 +248,7 @@ class ServerStore:
         # The driver does not map what a server causes that closes in the middle of an answer.
         if isinstance(error, (Error, OSError, EOFError)):
             return StoreUnavailable(f"{self.name} cannot be reached: {text}")
-        calls = _calls_of_the_driver(error)
+        calls = calls_of_the_driver(error)
         if isinstance(error, KeyError) and "create_datetime_column" in calls:
             how = "pip install --upgrade pytz"
             return StoreRejected(f"{self.name}: its time zone {text} is unknown here; {how}")
@@ -288,12 +258,3 @@ class ServerStore:
             log.debug("%s", self.name, exc_info=error)
             return StoreUnavailable(f"{self.name} answers what cannot be understood: {text}")
         return None
-
-
-def _calls_of_the_driver(error: BaseException) -> set[str]:
-    """Return the functions of the driver that an error has come through."""
-    return {
-        frame.f_code.co_name
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").startswith("clickhouse_driver.")
-    }

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mexc_trio.clickhouse import driver, engine_child, engine_config
 from mexc_trio.clickhouse import engine as engine_module
-from mexc_trio.clickhouse import engine_child, engine_config
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.engine import ADDRESS, Engine
 from mexc_trio.clickhouse.engine_child import free_port, is_free
@@ -375,6 +375,7 @@ def test_a_stranger_at_the_port_of_an_engine_that_died(
     """Another user's program that takes any password and each row counts for nothing."""
     table = market_table("btc")
     rows: list[RowTuple] = [(1000 + n, "d", f"{n}|1|1") for n in range(3)]
+    monkeypatch.setattr(driver, "FRESH", 0.0)  # nothing has been asked of the engine for a while
     with closing(EmbeddedStore(tmp_path / "store")) as store:
         prepare(store, [table])
         store.append(table, rows[:1])

@@ -131,6 +131,32 @@ def test_gaps_survive(store: Store) -> None:
     assert repair.present_rows(store, GAPS, [other]) == set()
 
 
+def test_a_table_with_other_types_than_before(clickhouse_server: ClickHouseServer) -> None:
+    """What an INSERT has met is believed of the next one, which fails if it was not so.
+
+    Then the writer compares the table; and the types are asked for again.
+    """
+    clickhouse_server.execute(f"DROP TABLE IF EXISTS {DATABASE}.btc")
+    make_tables(clickhouse_server)
+    with closing(server_store(clickhouse_server.url)) as store:
+        for first in range(3):
+            store.append(BTC, numbered(first, 1))
+        assert repair.rows_at(store, BTC, 0, 9) == numbered(0, 3)
+        for types in (
+            "ts DateTime64(3), mt String, m String",
+            "m String, mt String, ts DateTime64(3)",
+        ):
+            clickhouse_server.execute(f"DROP TABLE {DATABASE}.btc")
+            clickhouse_server.execute(f"CREATE TABLE {DATABASE}.btc ({types}) ENGINE = StripeLog")
+            with pytest.raises(StoreRejected, match="types"):
+                store.append(BTC, numbered(0, 1))
+            clickhouse_server.execute(f"DROP TABLE {DATABASE}.btc")
+            clickhouse_server.execute(f"CREATE TABLE {DATABASE}.btc ({types}) ENGINE = StripeLog")
+            for first in range(3):
+                store.append(BTC, numbered(first, 1))
+            assert repair.rows_at(store, BTC, 0, 9) == numbered(0, 3)
+
+
 def test_missing_table(store: Store) -> None:
     """A table or database that is not there is told apart from any other error."""
     other = market_table("nope")
