@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 import trio
 
-READS_PER_SECOND: Final = 100
+READS_PER_SECOND: Final = 50
 """At the most, of each stream, and all at the same moments."""
 _FULL: Final = 65536
 """Bytes: a read that brought so many has probably left some."""
@@ -14,7 +14,7 @@ _FULL: Final = 65536
 
 @attrs.define(eq=False)
 class Throttled(trio.abc.Stream):
-    """A connection that is read at common moments, a hundred a second.
+    """A connection that is read at common moments, fifty a second.
 
     A message that comes alone costs three times what each of many does that are read together: the
     program wakes up for it, and finds the processor's caches cold. With 1,200 symbols, 4,000

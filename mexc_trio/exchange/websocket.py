@@ -84,7 +84,7 @@ async def dial(
 ) -> AsyncIterator[Socket]:
     """Open a WebSocket, over TLS if the URL says so, and close it at the end of the block.
 
-    `throttled` reads it a hundred times a second at the most. While `paused` is true nothing is
+    `throttled` reads it fifty times a second at the most. While `paused` is true nothing is
     dialled or read, since what came could not be kept. Raises ExchangeError if it cannot be opened
     within `CONNECT_TIMEOUT`, or has ended.
     """

@@ -275,7 +275,7 @@ async def test_tls(
 ) -> None:
     """With a certificate of the system's authorities, as the exchange has.
 
-    A connection that is read a hundred times a second still brings more messages than that: one
+    A connection that is read fifty times a second still brings more messages than that: one
     read takes all that has come, each of them in a TLS record of its own.
     """
     authority = trusted_authority(tmp_path, monkeypatch)
