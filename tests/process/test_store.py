@@ -144,7 +144,7 @@ def test_a_table_with_other_types_than_before(clickhouse_server: ClickHouseServe
         assert repair.rows_at(store, BTC, 0, 9) == numbered(0, 3)
         for types in (
             "ts DateTime64(3), mt String, m String",
-            "m String, mt String, ts DateTime64(3)",
+            "m String, mt LowCardinality(String), ts DateTime64(3)",
         ):
             clickhouse_server.execute(f"DROP TABLE {DATABASE}.btc")
             clickhouse_server.execute(f"CREATE TABLE {DATABASE}.btc ({types}) ENGINE = StripeLog")
