@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.analysis.survey import Survey, survey
-from mexc_trio.clickhouse.schema import Readable, literal, milliseconds
+from mexc_trio.clickhouse.schema import Readable, literal, milliseconds, quoted
 from mexc_trio.clickhouse.tables import GAPS, Table
 from mexc_trio.filled import DEALS_SQL, FILLED_SQL, FIRST_SQL, WHOLE_SQL, Filled
 from mexc_trio.rows import Channel
@@ -19,6 +19,12 @@ from mexc_trio.spans import Span, union, without
 
 LONGEST: Final = 5
 """How many of the longest gaps are told one by one."""
+
+_NOTHING: Final = (
+    f"defaultValueOfTypeName({literal(type_)}) AS {quoted(name)}" for name, type_ in GAPS.columns
+)
+NO_GAPS: Final = f"(SELECT {', '.join(_NOTHING)} LIMIT 0)"
+"""The SQL for a ledger without rows, to stand behind FROM where there is none."""
 
 _START: Final = milliseconds("from")
 _END: Final = milliseconds("to")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from mexc_trio.analysis.coverage import Silence, coverage
-from mexc_trio.analysis.gaps import LedgerGap, ledger_gaps, ledger_names
+from mexc_trio.analysis.gaps import NO_GAPS, LedgerGap, ledger_gaps, ledger_names
 from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
 from mexc_trio.analysis.survey import sizes
@@ -31,6 +31,8 @@ class RangeReader:
     symbols: Mapping[str, str]
     _settings: Settings
     _tables: Mapping[str, Mapping[str, str]]
+    _ledger: str
+    """The SQL for the ledger of gaps, to stand behind FROM."""
     _owners: Owners
     _why_no_pauses: str
 
@@ -56,7 +58,8 @@ class RangeReader:
                 ).items()
                 if first <= number < last
             }
-        ledger = self._gaps(table, symbol)
+        names = [*self._owners.names_of(table), symbol]
+        ledger = ledger_gaps(self.reader, self._ledger, names)
         covered, unaccounted = _covered(known, finer, ledger, span)
         return Recorded(
             symbol=symbol,
@@ -81,12 +84,6 @@ class RangeReader:
         ]
         return (min(a for a, _ in spans), max(b for _, b in spans)) if spans else None
 
-    def _gaps(self, table: str, symbol: str) -> list[LedgerGap]:
-        if GAPS.name not in self._tables:
-            return []
-        names = list(dict.fromkeys([*self._owners.names_of(table), symbol]))
-        return ledger_gaps(self.reader, qualified(self.reader, GAPS.name), names)
-
     def _bytes_a_row(self, table: str) -> float | None:
         known = sizes(self.reader, self._settings.store.directory).get(table)
         rows = count(self.reader, table)
@@ -100,8 +97,8 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> RangeR
     """
     found = recorded_columns(reader)
     ours = {name: types for name, types in found.items() if types.keys() >= MARKET_COLUMNS}
-    ledger = ledger_names(reader, qualified(reader, GAPS.name)) if GAPS.name in found else []
-    owners = find_owners(settings, ledger)
+    ledger = qualified(reader, GAPS.name) if GAPS.name in found else NO_GAPS
+    owners = find_owners(settings, ledger_names(reader, ledger))
     chosen = {symbol: settings.for_symbol(symbol).table for symbol in symbols}
     for symbol, table in chosen.items():
         if table not in ours:
@@ -111,7 +108,7 @@ def choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> RangeR
         chosen = {owners.symbol_of(table): table for table in tables}
     if not chosen:
         raise StoreRejected(f"{reader.name} has no tables of symbols to report on")
-    return RangeReader(reader, chosen, settings, found, owners, why_not(reader))
+    return RangeReader(reader, chosen, settings, found, ledger, owners, why_not(reader))
 
 
 def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:

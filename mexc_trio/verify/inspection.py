@@ -8,6 +8,7 @@ import attrs
 
 from mexc_trio.analysis.coverage import coverage
 from mexc_trio.analysis.gaps import (
+    NO_GAPS,
     GapSummary,
     LedgerGap,
     fills_sql,
@@ -22,7 +23,7 @@ from mexc_trio.analysis.survey import Survey
 from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.clickhouse.tables import is_numbered
 from mexc_trio.read.owners import Owners, find_owners
-from mexc_trio.rows import CHANNELS, DEAD_LETTER, Channel
+from mexc_trio.rows import CHANNELS, DEAD_LETTER
 from mexc_trio.settings import Settings
 from mexc_trio.spans import possible
 from mexc_trio.verify.completeness import CheckedSymbol, Completeness
@@ -45,8 +46,7 @@ class Inspection:
 
     @_owners.default
     def _find_owners(self) -> Owners:
-        names = ledger_names(self.store, self._source) if self._source else []
-        return find_owners(self.settings, names)
+        return find_owners(self.settings, ledger_names(self.store, self._source))
 
     def at(self, table: Survey) -> SymbolFacts:
         """Inspect the table of one symbol."""
@@ -60,9 +60,10 @@ class Inspection:
             source = only(source, span)
         order = None
         if self.in_order:
-            starts = {name: self._starts(table.name, name) for name in CHANNELS}
+            names = self._owners.names_of(table.name)
+            starts = {name: starts_sql(self._source, names, name) for name in CHANNELS}
             rows = OrderedRows(source, is_numbered(self.found[table.name]))
-            order = read_order(self.store, rows, starts, self._fills(table.name))
+            order = read_order(self.store, rows, starts, fills_sql(self._source, names))
         return SymbolFacts(
             symbol,
             table.name,
@@ -98,20 +99,8 @@ class Inspection:
 
     @property
     def _source(self) -> str:
-        """The SQL for the ledger of gaps, to stand behind FROM; empty if there is nothing in it."""
-        return self.gaps.table.source if self.gaps and self.gaps.table.rows else ""
+        """The SQL for the ledger of gaps, to stand behind FROM."""
+        return self.gaps.table.source if self.gaps and self.gaps.table.rows else NO_GAPS
 
     def _ledger(self, table: str) -> list[LedgerGap]:
-        if not self._source:
-            return []
         return ledger_gaps(self.store, self._source, self._owners.names_of(table))
-
-    def _fills(self, table: str) -> str:
-        if not self._source:
-            return "SELECT toInt64(0)"
-        return fills_sql(self._source, self._owners.names_of(table))
-
-    def _starts(self, table: str, channel: Channel) -> str:
-        if not self._source:
-            return "SELECT toInt64(0)"
-        return starts_sql(self._source, self._owners.names_of(table), channel)
