@@ -3,7 +3,7 @@
 What asks the store raises StoreError where there is no answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -70,26 +70,21 @@ def hours(store: Readable, source: str, span: Span) -> dict[Channel, Hours]:
         f"SELECT toString(mt) AS k, {hour} AS hour, count(), min({TIME}), max({TIME}) "
         f"FROM {source} WHERE mt != '{DEAD_LETTER}' GROUP BY k, hour ORDER BY k, hour"
     )
-    rows: dict[Channel, dict[int, int]] = {name: {} for name in CHANNELS}
-    times: dict[Channel, list[int]] = {name: [] for name in CHANNELS}
-    impossible: dict[Channel, int] = dict.fromkeys(CHANNELS, 0)
-    for mt, hour, n, first, last in found:
-        channel = BY_TYPE.get(mt)
-        if channel not in CHANNELS:  # one on request, or a type of a table made by hand
-            continue
-        if int(hour) < 0:
-            impossible[channel] = int(n)
-        else:
-            rows[channel][int(hour)] = int(n)
-            times[channel] += [int(first), int(last)]
-    return {
-        name: Hours(
-            rows[name],
-            (min(times[name]), max(times[name])) if times[name] else None,
-            impossible[name],
-        )
-        for name in CHANNELS
-    }
+    lines: dict[Channel, list[list[int]]] = {name: [] for name in CHANNELS}
+    for mt, *numbers in found:
+        channel = BY_TYPE.get(mt, "")
+        if channel in lines:  # else it is on request, or the type of a table made by hand
+            lines[channel].append([int(number) for number in numbers])
+    return {name: _hours(of_channel) for name, of_channel in lines.items()}
+
+
+def _hours(lines: Sequence[Sequence[int]]) -> Hours:
+    sound = [line for line in lines if line[0] >= 0]
+    return Hours(
+        {hour: n for hour, n, _, _ in sound},
+        (min(line[2] for line in sound), max(line[3] for line in sound)) if sound else None,
+        sum(line[1] for line in lines if line[0] < 0),
+    )
 
 
 def within(span: Span) -> str:
