@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from typing import Final
 from urllib.parse import urlencode
 
-from mexc_trio.clickhouse.error_codes import error_of, not_let_in
+from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.settings.targets import ServerTarget
 
@@ -111,4 +111,4 @@ def _error(text: str, name: str, target: ServerTarget) -> StoreError:
     text = re.sub(r" \(version [^()]*\)", "", text)
     match = re.search(r"Code: (\d+)\.", text)
     code = int(match[1]) if match else 0
-    return not_let_in(code, name, target) or error_of(code, text, name)
+    return error_of(code, text, name, target.user)

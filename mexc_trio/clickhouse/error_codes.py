@@ -4,18 +4,18 @@ import re
 from typing import Final
 
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable, TableDamaged, TableMissing
-from mexc_trio.settings.targets import ServerTarget
-
-# About who may connect: 192 unknown user, 193 and 194 wrong password, 195 address not allowed, 516
-# authentication failed (all of them in newer servers).
-_NOT_LET_IN: Final = frozenset({192, 193, 194, 195, 516})
 
 
-def error_of(code: int, text: str, store: str) -> StoreError:
+def error_of(code: int, text: str, store: str, user: str = "") -> StoreError:
     """Return an error of ClickHouse, by its code and text, as one of ours that names the store."""
     message = f"{store}: {_first_line(text)} (ClickHouse error {code})"
     error: StoreError = StoreRejected(message)
-    if code in _PASSING or code >= _FIRST_OF_LIBRARIES:
+    if code in _NOT_LET_IN:
+        error = StoreUnavailable(
+            f"{store} does not let user {user!r} in: wrong user or password; see --store and "
+            f"MEXC_TRIO_PASSWORD"
+        )
+    elif code in _PASSING or code >= _FIRST_OF_LIBRARIES:
         error = StoreUnavailable(message)
     elif code in _MISSING:
         error = TableMissing(message)
@@ -23,16 +23,6 @@ def error_of(code: int, text: str, store: str) -> StoreError:
         error = TableDamaged(message)
     error.code = code
     return error
-
-
-def not_let_in(code: int, name: str, target: ServerTarget) -> StoreUnavailable | None:
-    """Return the error for a user who may not connect; None for any other code."""
-    if code not in _NOT_LET_IN:
-        return None
-    return StoreUnavailable(
-        f"{name} does not let user {target.user!r} in: wrong user or password; see --store and "
-        f"MEXC_TRIO_PASSWORD"
-    )
 
 
 def _first_line(text: str) -> str:
@@ -48,14 +38,13 @@ def _codes(names: str) -> frozenset[int]:
 
 
 # Errors that go away without anybody changing a schema: timeouts, memory, load, quotas, a full or
-# read-only disk, a replica or a shard without its fellows, a server that starts or stops, and
-# credentials while an administrator changes them. READONLY is a user profile in read-only mode,
-# which at the first start is told at once; with ALL_CONNECTION_TRIES_FAILED a shard is down.
+# read-only disk, a replica or a shard without its fellows, a server that starts or stops. READONLY
+# is a user profile in read-only mode, which at the first start is told at once; with
+# ALL_CONNECTION_TRIES_FAILED a shard is down.
 _PASSING: Final = _codes("""
     3 UNEXPECTED_END_OF_FILE  74 CANNOT_READ_FROM_FILE_DESCRIPTOR
     75 CANNOT_WRITE_TO_FILE_DESCRIPTOR  76 CANNOT_OPEN_FILE  159 TIMEOUT_EXCEEDED  160 TOO_SLOW
-    164 READONLY  173 CANNOT_ALLOCATE_MEMORY  192 UNKNOWN_USER  193 WRONG_PASSWORD
-    194 REQUIRED_PASSWORD  195 IP_ADDRESS_NOT_ALLOWED  198 DNS_ERROR  201 QUOTA_EXCEEDED
+    164 READONLY  173 CANNOT_ALLOCATE_MEMORY  198 DNS_ERROR  201 QUOTA_EXCEEDED
     202 TOO_MANY_SIMULTANEOUS_QUERIES  203 NO_FREE_CONNECTION  209 SOCKET_TIMEOUT
     210 NETWORK_ERROR  225 NO_ZOOKEEPER  236 ABORTED  241 MEMORY_LIMIT_EXCEEDED
     242 TABLE_IS_READ_ONLY  243 NOT_ENOUGH_SPACE  252 TOO_MANY_PARTS  254 NO_ACTIVE_REPLICAS
@@ -63,10 +52,15 @@ _PASSING: Final = _codes("""
     286 UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE  289 REPLICA_IS_NOT_IN_QUORUM  290 LIMIT_EXCEEDED
     319 UNKNOWN_STATUS_OF_INSERT  369 ALL_REPLICAS_ARE_STALE  394 QUERY_WAS_CANCELLED
     415 ALL_REPLICAS_LOST  416 REPLICA_STATUS_CHANGED  425 SYSTEM_ERROR  439 CANNOT_SCHEDULE_TASK
-    473 DEADLOCK_AVOIDED  516 AUTHENTICATION_FAILED  571 DATABASE_REPLICATION_FAILED
+    473 DEADLOCK_AVOIDED  571 DATABASE_REPLICATION_FAILED
     574 DISTRIBUTED_TOO_MANY_PENDING_BYTES  659 UNKNOWN_STATUS_OF_TRANSACTION
     667 NOT_INITIALIZED  700 USER_SESSION_LIMIT_EXCEEDED  733 TABLE_IS_BEING_RESTARTED
     745 SERVER_OVERLOADED  999 KEEPER_EXCEPTION
+""")
+# They pass, too, when an administrator has changed what is wrong. Newer servers say the last one.
+_NOT_LET_IN: Final = _codes("""
+    192 UNKNOWN_USER  193 WRONG_PASSWORD  194 REQUIRED_PASSWORD  195 IP_ADDRESS_NOT_ALLOWED
+    516 AUTHENTICATION_FAILED
 """)
 _FIRST_OF_LIBRARIES: Final = 1000
 """From here on what a library of the server's threw: nothing that a statement is to blame for."""

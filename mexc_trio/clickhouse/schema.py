@@ -1,7 +1,7 @@
 """The tables, and the SQL about them that the embedded engine and a server share."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
 from mexc_trio.clickhouse.suitability import (
@@ -52,7 +52,8 @@ class Readable(Protocol):
 class Store(Readable, Protocol):
     """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
 
-    Calls may come from several threads at once, up to `concurrency`.
+    Calls may come from several threads at once, up to `concurrency`. What is answered here is so of
+    one server.
     """
 
     @property
@@ -62,6 +63,7 @@ class Store(Readable, Protocol):
     @property
     def one_thread(self) -> bool:
         """Whether commands have one thread for a statement that does not ask for more."""
+        return False
 
     @property
     def replicated(self) -> bool:
@@ -74,9 +76,11 @@ class Store(Readable, Protocol):
     @property
     def hosts(self) -> "Sequence[Store]":
         """Each of its hosts as a store by itself; none if it is one server."""
+        return ()
 
     def one_host(self) -> AbstractContextManager[None]:
         """Have calls fail, in this task, that would be answered by another host than before."""
+        return nullcontext()
 
     def leave(self) -> None:
         """Turn to the next host, if there are several."""
@@ -103,6 +107,7 @@ class Store(Readable, Protocol):
         Empty where the files are the server's. A table that still has its fingerprint has lost
         nothing, whatever happened to the machine.
         """
+        return ""
 
     def truncate_index(self, table: str, drop: int) -> str:
         """Cut the index of a table that cannot be opened back to what can be read.
@@ -110,6 +115,7 @@ class Store(Readable, Protocol):
         `drop` more of its last INSERTs are cut off as well. Returns where the old index is kept;
         empty if there is nothing to cut, or the files are the server's.
         """
+        return ""
 
     def inserts(self, table: str) -> int:
         """Return about how many INSERTs a table has had, small ones; may read a column of it."""

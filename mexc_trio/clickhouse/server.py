@@ -3,7 +3,7 @@
 import logging
 import queue
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -17,9 +17,9 @@ from mexc_trio.clickhouse.driver import (
     TypeMismatchError,
     calls_of_the_driver,
 )
-from mexc_trio.clickhouse.error_codes import error_of, not_let_in
+from mexc_trio.clickhouse.error_codes import error_of
 from mexc_trio.clickhouse.index_memory import inserts_of
-from mexc_trio.clickhouse.schema import qualified, quoted
+from mexc_trio.clickhouse.schema import Store, qualified, quoted
 from mexc_trio.clickhouse.tables import NUMBER, Numbering, Table
 from mexc_trio.errors import StoreError, StoreRejected, StoreUnavailable
 from mexc_trio.rows import RowTuple
@@ -44,7 +44,7 @@ _OTHER_SWITCH: Final = (26, 2)
 
 
 @attrs.define(eq=False)
-class ServerStore:
+class ServerStore(Store):
     """A server, or a cluster behind one, through a few kept connections.
 
     A client of clickhouse-driver serves one thread at a time, so each call borrows one and gives it
@@ -71,19 +71,8 @@ class ServerStore:
         return self.known_as or f"ClickHouse at {self.target.host}:{self.target.port}"
 
     @property
-    def one_thread(self) -> bool:
-        return False
-
-    @property
     def quorum(self) -> int:
         return self.target.quorum
-
-    @property
-    def hosts(self) -> "Sequence[ServerStore]":
-        return ()
-
-    def one_host(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def leave(self) -> None:
         """See `Store.leave`."""
@@ -142,12 +131,6 @@ class ServerStore:
 
     def server_start_id(self) -> str:
         return str(self.query("SELECT toUnixTimestamp(now()) - uptime()")[0][0])
-
-    def fingerprint(self, table: str) -> str:
-        return ""
-
-    def truncate_index(self, table: str, drop: int) -> str:
-        return ""
 
     def inserts(self, table: str) -> int:
         return inserts_of(self, qualified(self, table))
@@ -240,8 +223,7 @@ class ServerStore:
     def _mapped(self, error: BaseException) -> Exception | None:
         """Return what the server or the driver says as one of our errors; None for any other."""
         if isinstance(error, ServerException):
-            code, name = error.code, self.name
-            return not_let_in(code, name, self.target) or error_of(code, error.message, name)
+            return error_of(error.code, error.message, self.name, self.target.user)
         text = one_line(str(error).strip() or type(error).__name__, 300)
         if isinstance(error, (TypeMismatchError, LogicalError)):
             return StoreRejected(f"{self.name}: the rows do not fit their table: {text}")
