@@ -188,14 +188,12 @@ def engines(store: Readable, tables: Sequence[str]) -> dict[str, str]:
 
     A MergeTree's is given with all that belongs to it: keys and settings.
     """
-    return dict(
-        store.query(
-            f"SELECT name, if(engine IN ('{NUMBERED}', '{REPLICATED}'), engine_full, engine) "
-            f"FROM system.tables "
-            f"WHERE database = {literal(store.database)} "
-            f"AND name IN ({', '.join(map(literal, tables))})"
-        )
+    names = ", ".join(map(literal, tables))
+    sql = (
+        f"SELECT name, if(engine IN ('{NUMBERED}', '{REPLICATED}'), engine_full, engine) "
+        f"FROM system.tables WHERE database = {literal(store.database)} AND name IN ({names})"
     )
+    return dict(store.query(sql))
 
 
 def engine_of(store: Readable, table: str) -> TableEngine:
