@@ -1,13 +1,12 @@
 """The tables, and the SQL about them that the embedded engine and a server share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
 from mexc_trio.clickhouse.suitability import (
     NUMBERED,
     REPLICATED,
-    can_be_read,
     table_engine,
     why_unsuitable,
 )
@@ -17,7 +16,6 @@ from mexc_trio.clickhouse.tables import (
     Numbering,
     Table,
     TableEngine,
-    market_table,
 )
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 from mexc_trio.rows import RowTuple
@@ -172,7 +170,7 @@ def prepare(store: Store, tables: Sequence[Table]) -> list[str]:
                 f"table {store.database}.{table.name} at {store.name} {reason}: it is not one of "
                 f"ours; rename it, or give the symbol another table in settings.ini"
             )
-    if absent and not _has_database(store):
+    if absent and not has_database(store):
         store.query(f"CREATE DATABASE IF NOT EXISTS {quoted(store.database)}")
     for table in absent:
         name = qualified(store, table.name)
@@ -204,7 +202,8 @@ def engine_of(store: Readable, table: str) -> TableEngine:
     return table_engine(found[table])
 
 
-def _has_database(store: Readable) -> bool:
+def has_database(store: Readable) -> bool:
+    """Return whether the database is there."""
     name = literal(store.database)
     return bool(store.query(f"SELECT 1 FROM system.databases WHERE name = {name}"))
 
@@ -229,28 +228,6 @@ def columns(
     for table, name, type_ in store.query(sql):
         found.setdefault(table, {})[name] = type_
     return found
-
-
-def recorded_columns(store: Readable) -> dict[str, dict[str, str]]:
-    """Return what `columns` does, but for tables that only seem to be ours.
-
-    Raises StoreRejected if there is no database, so that nothing was recorded.
-    """
-    try:
-        found = columns(store)
-        there = bool(found) or _has_database(store)
-    except TableMissing:  # a reader of a server says so at once
-        there = False
-    if not there:
-        raise StoreRejected(
-            f"{store.name} has no database {store.database}: nothing was recorded there"
-        )
-    return {name: types for name, types in found.items() if not _only_seems_ours(name, types)}
-
-
-def _only_seems_ours(name: str, types: Mapping[str, str]) -> bool:
-    table = SHARED_TABLES.get(name) or market_table(name)
-    return types.keys() >= set(table.column_names) and not can_be_read(table.columns, types)
 
 
 def count(store: Readable, table: str) -> int:

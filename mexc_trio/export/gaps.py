@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import literal, milliseconds, qualified, recorded_columns
+from mexc_trio.clickhouse.schema import literal, milliseconds, qualified
 from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.export.lines import line
 from mexc_trio.export.source import LINES, ExportSource, Plan
+from mexc_trio.read.owners import recorded_columns
 from mexc_trio.read.selecting import GAP_COLUMNS
 from mexc_trio.spans import HOUR
 

@@ -21,11 +21,11 @@ from mexc_trio.clickhouse.schema import (
     milliseconds,
     qualified,
     quoted,
-    recorded_columns,
 )
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, NUMBER, is_numbered, is_wide
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
 from mexc_trio.errors import StoreRejected, UsageError
+from mexc_trio.read.owners import recorded_columns
 from mexc_trio.read.reading import Reader
 from mexc_trio.rows import DEAL
 

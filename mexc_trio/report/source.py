@@ -10,10 +10,10 @@ from mexc_trio.analysis.insertion_order import why_not
 from mexc_trio.analysis.minutes import Around, Minute, around, minutes, pauses
 from mexc_trio.analysis.survey import sizes
 from mexc_trio.clickhouse.compaction import is_leftover
-from mexc_trio.clickhouse.schema import count, qualified, recorded_columns
+from mexc_trio.clickhouse.schema import count, qualified
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, is_numbered
 from mexc_trio.errors import StoreRejected
-from mexc_trio.read.owners import Owners, find_owners
+from mexc_trio.read.owners import Owners, find_owners, recorded_columns
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import not_recorded
 from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded

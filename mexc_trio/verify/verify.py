@@ -22,12 +22,13 @@ from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.engine_config import DATABASE
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.repair import PUT_ASIDE
-from mexc_trio.clickhouse.schema import Readable, recorded_columns
+from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.clickhouse.stripelog import needs_repair
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, Table
 from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
 from mexc_trio.journal import open_journal
 from mexc_trio.journal.ownership import find_journal
+from mexc_trio.read.owners import recorded_columns
 from mexc_trio.read.reading import open_reader, refuse_no_store
 from mexc_trio.settings import Settings
 from mexc_trio.verify.facts import Disk, Facts, JournalFacts, as_json
