@@ -146,7 +146,7 @@ def coverage(
         end,
         length(throughout),
         days,
-        None if pauses is None else _together(silences),
+        None if pauses is None else _overlapping(silences),
         open_,
         late,
         {name: _rate(hours[name], live[name]) for name in CHANNELS},
@@ -174,7 +174,7 @@ def _unaccounted(
     return found[0] is not None, [silence for silence in found[1:] if silence is not None]
 
 
-def _together(silences: Mapping[Channel, Sequence[Span]]) -> list[Silence]:
+def _overlapping(silences: Mapping[Channel, Sequence[Span]]) -> list[Silence]:
     """Return silences of several channels that overlap as one: one outage has one line."""
     found: list[Silence] = []
     for start, end in union(span for spans in silences.values() for span in spans):

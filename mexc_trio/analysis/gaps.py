@@ -100,7 +100,7 @@ def read_gaps(
     table = survey(store, whole, "cause", ("from", "to"), directory)
     if not table.rows:
         return GapSummary(table, [], [])
-    where = f"WHERE {_among(symbols)}" if symbols else ""
+    where = f"WHERE {_of_symbols(symbols)}" if symbols else ""
     causes = store.query(
         f"SELECT symbol, cause, count(), max({_END} - {_START}) FROM {table.source} {where} "
         f"GROUP BY symbol, cause ORDER BY symbol, cause"
@@ -112,7 +112,7 @@ def read_gaps(
     )
     filled = store.query(
         f"SELECT count(), countIf({WHOLE_SQL}), sum({DEALS_SQL}) FROM {table.source} "
-        f"WHERE {FILLED_SQL}{f' AND {_among(symbols)}' if symbols else ''}"
+        f"WHERE {FILLED_SQL}{f' AND {_of_symbols(symbols)}' if symbols else ''}"
     )[0]
     return GapSummary(
         table,
@@ -140,7 +140,7 @@ def ledger_gaps(store: Readable, source: str, names: Sequence[str]) -> list[Ledg
     """
     found = store.query(
         f"SELECT channel, {_START} AS a, {_END} AS b, cause, if({FILLED_SQL}, detail, '') "
-        f"FROM {source} WHERE {_among(names)} ORDER BY a, b, channel"
+        f"FROM {source} WHERE {_of_symbols(names)} ORDER BY a, b, channel"
     )
     gaps = []
     for channel, a, b, cause, text in found:
@@ -154,13 +154,13 @@ def fills_sql(source: str, names: Sequence[str]) -> str:
     """Return the SELECT for the first deals that were fetched for gaps, in milliseconds."""
     return (
         f"SELECT toUnixTimestamp64Milli(parseDateTime64BestEffortOrZero({FIRST_SQL}, 3, 'UTC')) "
-        f"FROM {source} WHERE {_among(names)} AND {FILLED_SQL}"
+        f"FROM {source} WHERE {_of_symbols(names)} AND {FILLED_SQL}"
     )
 
 
 def starts_sql(source: str, names: Sequence[str], channel: Channel) -> str:
     """Return the SELECT for the starts of one channel's gaps in milliseconds."""
-    where = f"{_among(names)} AND channel IN ('{channel}', 'all')"
+    where = f"{_of_symbols(names)} AND channel IN ('{channel}', 'all')"
     return f"SELECT {_START} FROM {source} WHERE {where}"
 
 
@@ -191,7 +191,7 @@ def near(gaps: Sequence[Span], span: Span) -> Sequence[Span]:
     return gaps[first : bisect_left(gaps, span[1], key=lambda gap: gap[0])]
 
 
-def _among(symbols: Sequence[str]) -> str:
+def _of_symbols(symbols: Sequence[str]) -> str:
     return f"symbol IN ({', '.join(map(literal, symbols))})"
 
 

@@ -158,20 +158,20 @@ def _steps(
     pause = f"back < -{PAUSE[channel]}"
     row = store.query(
         f"SELECT countIf({far}), countIf({wrong}), maxIf(back, {wrong}), "
-        f"argMaxIf(before, back, {wrong}), countIf({_suspicious(channel)}), "
+        f"argMaxIf(before, back, {wrong}), countIf({_may_be_repeated(channel)}), "
         f"{'countIf(back = 0 AND h = h_before)' if hashed else '0'}, "
         f"groupArrayIf({MOST_PAUSES})(before, {pause}), groupArrayIf({MOST_PAUSES})(at, {pause}) "
-        f"FROM ({_beside(source, channel, hashed=hashed)}) {_ONE_THREAD}"
+        f"FROM ({_next_to_previous(source, channel, hashed=hashed)}) {_ONE_THREAD}"
     )[0]
     all_steps, steps, furthest, at, suspicious, alike = (int(value) for value in row[:6])
     pauses = [(int(a), int(b)) for a, b in zip(row[6], row[7], strict=True)]
     if all_steps:
-        pauses = _empty(store, source, channel, pauses)
+        pauses = _without_filled(store, source, channel, pauses)
     wrongs = Backwards(steps, furthest, at) if steps else Backwards(0, 0, 0)
     return _Steps(pauses, wrongs, suspicious, alike)
 
 
-def _empty(
+def _without_filled(
     store: Readable, source: OrderedRows, channel: Channel, pauses: Sequence[Span]
 ) -> list[Span]:
     """Leave out pauses whose rows stand elsewhere in the table, since time ran backwards.
@@ -190,7 +190,7 @@ def _empty(
     return [pause for pause in pauses if pause not in filled]
 
 
-def _beside(source: OrderedRows, channel: Channel, *, hashed: bool) -> str:
+def _next_to_previous(source: OrderedRows, channel: Channel, *, hashed: bool) -> str:
     """Return the SQL that shows each row's time beside that of the row before of its type."""
     more = ", h, lagInFrame(h) OVER w AS h_before" if hashed else ""
     columns = ", cityHash64(m) AS h" if hashed else ""
@@ -203,7 +203,7 @@ def _beside(source: OrderedRows, channel: Channel, *, hashed: bool) -> str:
     )
 
 
-def _suspicious(channel: Channel) -> str:
+def _may_be_repeated(channel: Channel) -> str:
     """Return the SQL of the steps around which a row may be there twice."""
     return "back > 0" if channel == "deal" else "back >= 0"
 
@@ -217,7 +217,7 @@ def _repeated(
     alike = found["deal"].alike
     steps = _steps_to_repeated(store, source, found)
     spans = union((at, min(before + 1, at + _FAR)) for at, before in steps)
-    where, complete = _within(spans)
+    where, complete = _in_spans(spans)
     at_least = not complete or len(steps) == _MOST_STEPS or any(b - a > _FAR for a, b in steps)
     if not spans:
         return Repeated(dict.fromkeys(CHANNELS, 0), None, 0, alike, at_least=False)
@@ -262,7 +262,7 @@ def _steps_to_repeated(
     """Return the steps to a row like which there is another: the earlier time, then the later."""
     steps = " UNION ALL ".join(
         f"SELECT at, before, cityHash64('{ALL[name].mt}', at, h) AS row_hash "
-        f"FROM ({_beside(source, name, hashed=True)}) WHERE {_suspicious(name)}"
+        f"FROM ({_next_to_previous(source, name, hashed=True)}) WHERE {_may_be_repeated(name)}"
         for name, one in found.items()
         if one.suspicious
     )
@@ -281,7 +281,7 @@ def _steps_to_repeated(
     return [(int(at), int(before)) for at, before in answer]
 
 
-def _within(spans: Sequence[Span]) -> tuple[str, bool]:
+def _in_spans(spans: Sequence[Span]) -> tuple[str, bool]:
     """Return the SQL for being in one of the spans, and whether that is all of them."""
     if len(spans) <= _MOST_RANGES:
         ranges = (f"(at >= {start} AND at < {end})" for start, end in spans)

@@ -77,7 +77,7 @@ def survey(
         # What parts of a MergeTree can be read, the engine tells when it starts.
         is_log = not is_numbered(dict(table.columns))
         readable = repair.longest_readable(store, table, counted) if is_log else 0
-        source = _first(store, table, readable)
+        source = _first_rows(store, table, readable)
         # Not even none can be read where the index is damaged.
         found = _read(store, table, key, times, source) if readable else []
     rows = sum(line[1] for line in found)
@@ -175,7 +175,7 @@ def _cut_short(directory: Path) -> str:
     return ""
 
 
-def _first(store: Readable, table: Table, rows: int) -> str:
+def _first_rows(store: Readable, table: Table, rows: int) -> str:
     """Return the SQL of a table's first rows, read as `repair.unreadable` reads them."""
     source = qualified(store, table.name) + in_order(is_numbered(dict(table.columns)))
     return f"(SELECT {_names(table)} FROM {source} LIMIT {rows} SETTINGS max_threads = 1)"

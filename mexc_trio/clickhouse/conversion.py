@@ -52,14 +52,14 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
     if not is_due(store, table, engine):
         _drop_the_old_one(store, table, copy)
         return None
-    now, types = engine_of(store, table), _roomy(_types(store, table))
+    now, types = engine_of(store, table), _with_room(_types(store, table))
     step = Rewriting(store, table, copy, "moved")
     rows, before = count(store, table), size_of(store, table)
     step.check_room(before, least_free)
     names = ", ".join(map(quoted, types))
     source = f"{old}{in_order(now is TableEngine.MERGETREE)}"
     whole = step.digest(source, rows, names)
-    done = _begun(store, copy, engine, types, rows)
+    done = _rows_moved(store, copy, engine, types, rows)
     if not done:
         store.query(f"DROP TABLE IF EXISTS {new} SYNC")
         made = Table(copy, tuple(types.items()), engine).definition(of_ours=store.one_thread)
@@ -88,7 +88,7 @@ def is_due(store: Store, table: str, engine: TableEngine) -> bool:
     if engine_of(store, table) is not engine:
         return True
     types = _types(store, table)
-    return types != _roomy(types)
+    return types != _with_room(types)
 
 
 def _types(store: Store, table: str) -> dict[str, str]:
@@ -97,11 +97,11 @@ def _types(store: Store, table: str) -> dict[str, str]:
     return {name: type_ for name, type_ in types.items() if name != NUMBER}
 
 
-def _roomy(types: Mapping[str, str]) -> dict[str, str]:
+def _with_room(types: Mapping[str, str]) -> dict[str, str]:
     return {name: with_room(type_) if name == "mt" else type_ for name, type_ in types.items()}
 
 
-def _begun(
+def _rows_moved(
     store: Store, copy: str, engine: TableEngine, types: Mapping[str, str], rows: int
 ) -> int:
     """Return how many of the first rows an earlier attempt has moved."""

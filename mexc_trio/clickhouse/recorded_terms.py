@@ -60,12 +60,12 @@ def in_force(terms: Sequence[RecordedTerms], start: int, end: int) -> tuple[Reco
     for one in terms:
         if not found or one.as_of <= start:
             found = [attrs.evolve(one, as_of=start)]
-        elif one.as_of < end and _said(one) != _said(found[-1]):
+        elif one.as_of < end and _all_digits(one) != _all_digits(found[-1]):
             found.append(one)
     return tuple(found)
 
 
-def _said(terms: RecordedTerms) -> list[str]:
+def _all_digits(terms: RecordedTerms) -> list[str]:
     return [digits(number) for number in (terms.contract_size, terms.tick, terms.lot)]
 
 

@@ -211,7 +211,7 @@ def present_rows(store: Store, table: Table, rows: Sequence[RowTuple]) -> set[Ro
 
 def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     """Return a table's rows in the form in which they were appended."""
-    wanted = ", ".join(_appended(name, type_) for name, type_ in table.columns)
+    wanted = ", ".join(_as_appended(name, type_) for name, type_ in table.columns)
     found = store.query(f"SELECT {wanted} FROM {qualified(store, table.name)} {condition}")
     return [
         tuple(_value(value, type_) for value, (_, type_) in zip(row, table.columns, strict=True))
@@ -219,7 +219,7 @@ def select(store: Readable, table: Table, condition: str) -> list[RowTuple]:
     ]
 
 
-def _appended(name: str, type_: str) -> str:
+def _as_appended(name: str, type_: str) -> str:
     """Return the SQL of a column's values as they were appended."""
     if type_ == "DateTime64(6)":
         return f"toUnixTimestamp64Micro({quoted(name)})"

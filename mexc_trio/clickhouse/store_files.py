@@ -67,14 +67,14 @@ _OURS: Final = re.compile(
 
 def refuse_strange_files(directory: Path, name: str) -> None:
     """Refuse, by StoreRejected, a directory with what no recorder makes and its engine obeys."""
-    for path, what in _found(directory):
+    for path, what in _strange_files(directory):
         raise StoreRejected(
             f"{name}: {path} {what}; take it away, or have what others have recorded from their "
             f"backup, by mexc-trio restore"
         )
 
 
-def _found(directory: Path) -> Iterator[tuple[str, str]]:
+def _strange_files(directory: Path) -> Iterator[tuple[str, str]]:
     for place in _EMPTY:
         for path in directory.glob(f"{place}/*"):
             yield str(path), "could have the engine run a program"
@@ -99,7 +99,7 @@ def _leads_into(link: str, top: str) -> bool:
 
 def _is_ours(path: str) -> bool:
     try:
-        with open(path, "rb", opener=_at_once) as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             text = file.read(_LONGEST + 1).decode("utf-8", "replace")
     except OSError:  # nor can the engine
         return True
@@ -108,5 +108,5 @@ def _is_ours(path: str) -> bool:
     return not text or _OURS.fullmatch(text) is not None  # an empty one it removes
 
 
-def _at_once(path: str, flags: int) -> int:
+def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would have us wait

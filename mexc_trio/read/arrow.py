@@ -44,10 +44,10 @@ def read(pieces: Iterable[bytes], columns: Columns) -> "Iterator[pa.RecordBatch]
             rows += batch.num_rows
             size += batch.nbytes
             if rows >= ROWS or size >= BYTES:
-                yield from _fixed(pa, waiting, columns, schema)
+                yield from _normalized(pa, waiting, columns, schema)
                 waiting, rows, size, empty = [], 0, 0, False
     if waiting or empty:
-        yield from _fixed(pa, waiting, columns, schema)
+        yield from _normalized(pa, waiting, columns, schema)
 
 
 def of_values(rows: Sequence[tuple[Any, ...]], columns: Columns) -> "pa.Table":
@@ -147,7 +147,7 @@ def _type(pa: Any, type_: Type) -> Any:
     return pa.string()
 
 
-def _fixed(pa: Any, tables: Sequence[Any], columns: Columns, schema: Any) -> Iterator[Any]:
+def _normalized(pa: Any, tables: Sequence[Any], columns: Columns, schema: Any) -> Iterator[Any]:
     """Yield batches of the tables as `schema` has them; one empty batch for none."""
     if not tables:
         yield pa.RecordBatch.from_pylist([], schema=schema)
