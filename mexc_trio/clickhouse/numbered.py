@@ -18,7 +18,6 @@ MOST_MISSING: Final = 100
 class NumberRange:
     """The numbers of a table that has rows."""
 
-    lowest: int
     highest: int
     oldest: int
     """The time of the row with the lowest number, in milliseconds."""
@@ -51,11 +50,11 @@ def numbers(store: Readable, table: Table) -> NumberRange | None:
     """Return which numbers a table has; None if it has no rows."""
     name = qualified(store, table.name)
     found = store.query(f"SELECT count(), min({NUMBER}), max({NUMBER}) FROM {name}")[0]
-    if not int(found[0]):
+    rows, lowest, highest = map(int, found)
+    if not rows:
         return None
-    lowest, highest = int(found[1]), int(found[2])
     oldest = store.query(f"SELECT min({TIME}) FROM {name} WHERE {NUMBER} = {lowest}")[0][0]
-    return NumberRange(lowest, highest, int(oldest))
+    return NumberRange(highest, int(oldest))
 
 
 def end_of(store: Readable, table: str) -> int:

@@ -138,7 +138,7 @@ class TreeStore(MemoryStore):
         await trio.sleep(0.001)
         if not (rows := sorted(self.table())):
             return None
-        return NumberRange(rows[0][0], rows[-1][0], int(rows[0][1][0]))
+        return NumberRange(rows[-1][0], int(rows[0][1][0]))
 
     async def missing_numbers(self, table: Table) -> list[MissingNumbers]:
         """Look at all."""
