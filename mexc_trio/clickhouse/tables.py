@@ -164,17 +164,16 @@ def market_table(
     )
 
 
+def _columns(definition: str) -> tuple[tuple[str, str], ...]:
+    pairs = (column.split() for column in definition.split(","))
+    return tuple((name, type_) for name, type_ in pairs)
+
+
 GAPS: Final = Table(
     "gaps",
-    (
-        ("symbol", "String"),
-        ("channel", "String"),
-        ("from", "DateTime64(3)"),
-        ("to", "DateTime64(3)"),
-        ("cause", "String"),
-        ("detail", "String"),
-        ("version_before", "UInt64"),
-        ("version_after", "UInt64"),
+    _columns(
+        "symbol String, channel String, from DateTime64(3), to DateTime64(3), cause String, "
+        "detail String, version_before UInt64, version_after UInt64"
     ),
 )
 """The ledger of gaps, in the same database as the symbols' tables; always a StripeLog."""
@@ -182,17 +181,9 @@ GAPS: Final = Table(
 
 CONTRACTS: Final = Table(
     "contracts",
-    (
-        ("symbol", "String"),
-        ("as_of", "DateTime64(3)"),
-        ("recorded_in", "String"),
-        ("contract_size", "Float64"),
-        ("tick", "Float64"),
-        ("lot", "Float64"),
-        ("price_scale", "Int32"),
-        ("volume_scale", "Int32"),
-        ("state", "Int32"),
-        ("rest", "String"),
+    _columns(
+        "symbol String, as_of DateTime64(3), recorded_in String, contract_size Float64, "
+        "tick Float64, lot Float64, price_scale Int32, volume_scale Int32, state Int32, rest String"
     ),
 )
 """What the exchange says of each recorded contract, a row whenever that changes."""
