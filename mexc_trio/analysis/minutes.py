@@ -97,7 +97,7 @@ def around(store: Readable, source: str, span: Span) -> dict[Channel, Around]:
 
 
 def minutes(store: Readable, source: str, span: Span, step: int = MINUTE) -> dict[int, Minute]:
-    """Add up a range's rows by steps of some milliseconds since 1970. Others as for `around`."""
+    """Add up a range's rows by steps of some milliseconds; the other arguments as for `around`."""
     number, ask, bid = decimal("number"), decimal("ask"), decimal("bid")
     spread, both = f"({ask} - {bid})", "bid != '' AND ask != ''"
     found = store.query(

@@ -50,8 +50,8 @@ class Readable(Protocol):
 class Store(Readable, Protocol):
     """A ClickHouse engine, embedded or a server. Every call blocks: call it in a thread.
 
-    Calls may come from several threads at once, up to `concurrency`. What is answered here is so of
-    one server.
+    Calls may come from several threads at once, up to `concurrency`. The answers that stand here
+    are those of a single server.
     """
 
     @property

@@ -22,7 +22,6 @@ import attrs
 from mexc_trio.channels import ALL, OPTIONAL_VIEWS
 from mexc_trio.clickhouse.schema import literal
 from mexc_trio.clickhouse.tables import NUMBER
-from mexc_trio.rows import TICKER
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "tickers": ("ts", "last_price", "fair_price", "index_price", "hold_volume", "funding_rate"),
@@ -132,14 +131,14 @@ def definitions(
     # In the same SELECT: through one more around it the engine finds the last row of an indexed
     # table by reading them all (measured: seven times as long).
     more = (RECEIPT_SQL if wide else "") + more
+    of_numbers = {"tickers": "ticker", **OPTIONAL_VIEWS}
     return {
-        "tickers": _numbers("tickers", TICKER, source, numbers, more),
         "deals": _deals(source, numbers, more),
         "depths": _depths(source, numbers, more),
         "candles": _candles(source, numbers, numbered=numbered),
         **{
             view: _numbers(view, ALL[name].mt, source, numbers, more)
-            for view, name in OPTIONAL_VIEWS.items()
+            for view, name in of_numbers.items()
         },
     }
 

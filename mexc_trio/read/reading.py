@@ -109,7 +109,7 @@ class Reader:
         return self._ask(lambda: self._store.answer(sql, self._query_settings()))
 
     def _ask(self, ask: Callable[[], T]) -> T:
-        """Ask; if the engine is another one by now, that one as well."""
+        """Ask the engine; if another one has the store by now, ask that one."""
         try:
             return ask()
         except StoreUnavailable:
