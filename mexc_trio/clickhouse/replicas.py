@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from mexc_trio.clickhouse.schema import Readable, Store, engines, inserting, literal
+from mexc_trio.clickhouse.schema import Store, engines, inserting, literal
 from mexc_trio.clickhouse.server import ServerStore
 from mexc_trio.clickhouse.suitability import REPLICATED
 from mexc_trio.errors import StoreRejected, StoreUnavailable
@@ -145,7 +145,9 @@ def lag(store: Store, table: str) -> str:
         # What is here of an INSERT that found no quorum is not to be acknowledged yet.
         return f"{active} replicas are connected, of a quorum of {store.quorum}"
     # The number of the last entry is 0 also if there is none.
-    unread = int(last) + 1 - int(following) if int(last) or not _is_empty(store, path) else 0
+    entries = f"SELECT count() FROM system.zookeeper WHERE path = {literal(f'{path}/log')}"
+    has_entries = int(last) or int(store.query(entries)[0][0])
+    unread = int(last) + 1 - int(following) if has_entries else 0
     parts = max(unread, 0) + int(waiting)
     if parts:
         return f"{store.name} has to fetch {parts} parts from other replicas"
@@ -157,12 +159,6 @@ def lag(store: Store, table: str) -> str:
         f"AND table = {literal(table)} AND name NOT IN ({known})"
     )
     return f"{store.name} has {alone[0][0]} parts that Keeper does not know" if alone[0][0] else ""
-
-
-def _is_empty(store: Readable, path: str) -> bool:
-    """Whether the log of a replicated table has no entry."""
-    log_of = f"SELECT count() FROM system.zookeeper WHERE path = {literal(f'{path}/log')}"
-    return not int(store.query(log_of)[0][0])
 
 
 def refuse_replicas(store: Store, table: str, what: str) -> None:
