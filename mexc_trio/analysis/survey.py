@@ -117,7 +117,7 @@ def sizes(store: Readable, directory: Path | None) -> dict[str, Size]:
 
 
 def _files(directory: Path) -> Size:
-    found = {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
+    found = {path.name: bytes_of(path) for path in directory.glob("*") if path.is_file()}
     return Size(sum(found.values()), found.get("data.bin", 0), found.get("index.mrk", 0))
 
 
@@ -160,18 +160,21 @@ def _shortened(store: Readable, table: str, directory: Path | None) -> str:
     return words or ("CHECK TABLE says that its files are cut short" if wrong else "")
 
 
-def _cut_short(directory: Path) -> str:
+def _cut_short(table: Path) -> str:
     """Compare the files with the lengths that the engine noted after each INSERT.
 
     They may be longer, when it writes just now; what is behind the noted length does not count.
     """
+    directory = table.resolve()  # another table may take its name, and it may go
+    noted = stripelog.noted_sizes(directory)
+    lengths = {name: bytes_of(directory / name) for name in noted or ()}
     if not (directory / "sizes.json").exists():
         return ""  # nothing was ever inserted
-    if (noted := stripelog.noted_sizes(directory)) is None:
+    if noted is None:
         return "sizes.json cannot be read"
     for name, size in noted.items():
-        if (length := bytes_of(directory / name)) < size:
-            return f"{name} has {length:,} bytes of {size:,}"
+        if lengths[name] < size:
+            return f"{name} has {lengths[name]:,} bytes of {size:,}"
     return ""
 
 

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from mexc_trio.files import bytes_of
+
 log = logging.getLogger(__name__)
 
 # A block: checksum (16 bytes), method, its size from the method on, its size when unpacked.
@@ -25,11 +27,9 @@ _METHODS: Final = frozenset({0x02, 0x82, 0x90})  # none, LZ4, ZSTD
 
 def needs_repair(table: Path) -> bool:
     """Return whether the sizes of a table's files alone show that the engine cannot open it."""
-    index = table / "index.mrk"
-    if not index.exists():
-        return False
-    sizes = noted_sizes(table)
-    return sizes is None or index.stat().st_size < sizes.get("index.mrk", 0)
+    index = table.resolve() / "index.mrk"  # another table may take its name, and it may go
+    sizes, length = noted_sizes(index.parent), bytes_of(index)
+    return index.exists() and (sizes is None or length < sizes.get("index.mrk", 0))
 
 
 def repair_what_would_not_open(tables: Path, aside: Path) -> None:

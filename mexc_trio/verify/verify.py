@@ -26,6 +26,7 @@ from mexc_trio.clickhouse.schema import Readable
 from mexc_trio.clickhouse.stripelog import needs_repair
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, Table
 from mexc_trio.errors import JournalError, JournalLocked, StoreRejected, TableMissing
+from mexc_trio.files import bytes_of
 from mexc_trio.journal import open_journal
 from mexc_trio.journal.ownership import find_journal
 from mexc_trio.read.owners import recorded_columns
@@ -170,7 +171,7 @@ def _volume(directory: Path | None, known: Mapping[str, Size]) -> int | None:
         return sum(size.total for size in known.values()) if known else None
     # Tables are reached by links, which os.walk does not follow: nothing counts twice.
     paths = (Path(place, name) for place, _, names in os.walk(directory) for name in names)
-    return sum(path.stat().st_size for path in paths if not path.is_symlink())
+    return bytes_of(*(path for path in paths if not path.is_symlink()))
 
 
 def _journal_facts(path: Path) -> JournalFacts | None:

@@ -1,12 +1,17 @@
-"""How far a damaged table can be read, with as few reads of the damaged block as can be."""
+"""What is no damage, and how far a damaged table can be read, its bad block as seldom as can be."""
 
+import json
 import re
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from mexc_trio.analysis.survey import Size, sizes, survey
+from mexc_trio.clickhouse import stripelog
 from mexc_trio.clickhouse.repair import longest_readable
 from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import TableDamaged
@@ -54,3 +59,76 @@ def test_an_error_that_overtakes_blocks_costs_one_read_more(ends: Sequence[int],
 def test_an_engine_that_never_says_how_far_it_came(rows: int | None) -> None:
     """Then steps and halving find it."""
     assert longest_readable(Damaged([]), market_table("btc"), rows) == GOOD
+
+
+@attrs.frozen
+class Sound:
+    """A store with one table of one row."""
+
+    name: str = "store"
+    database: str = "mexc_data"
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Answer what a survey asks."""
+        if "system.tables" in sql:
+            return [("btc", 1)]
+        return [("t", 1, 0, 0, 5)] if "cityHash64" in sql else [(1,)]
+
+    def rows_before_error(self, sql: str) -> list[tuple[Any, ...]]:
+        """Nobody asks."""
+        raise NotImplementedError
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Make two tables' files as an engine has them, and return what names the larger."""
+    for name, size in (("old", 1000), ("new", 10)):
+        directory = tmp_path / "store" / name
+        directory.mkdir(parents=True)
+        for file in ("data.bin", "index.mrk"):
+            (directory / file).write_bytes(bytes(size))
+        files = {file: {"size": str(size)} for file in ("data%2Ebin", "index%2Emrk")}
+        (directory / "sizes.json").write_text(json.dumps({"clickhouse": files}))
+    link = tmp_path / "data" / "mexc_data" / "btc"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "store" / "old")
+    return link
+
+
+def test_a_table_that_is_replaced_meanwhile_is_not_damaged(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recorder may compact it just now: lengths of the new files are none of the old one's."""
+    noted_sizes = stripelog.noted_sizes
+
+    def replaced(directory: Path) -> dict[str, int] | None:
+        noted = noted_sizes(directory)
+        table.unlink()
+        table.symlink_to(tmp_path / "store" / "new")
+        shutil.rmtree(tmp_path / "store" / "old", ignore_errors=True)
+        return noted
+
+    kept = shutil.copytree(tmp_path / "store" / "old", tmp_path / "kept")
+    monkeypatch.setattr(stripelog, "noted_sizes", replaced)
+    assert not stripelog.needs_repair(table)
+    kept.rename(tmp_path / "store" / "old")
+    table.unlink()
+    table.symlink_to(tmp_path / "store" / "old")
+    assert not survey(Sound(), market_table("btc"), "mt", ("ts", "ts"), tmp_path).damage
+
+
+def test_files_that_go_while_they_are_looked_at(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a recorder's engine removes just now has no size, and is no error."""
+    is_file = Path.is_file
+
+    def gone(path: Path) -> bool:
+        found = is_file(path)
+        if path.name == "index.mrk":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", gone)
+    of_index = (tmp_path / "store" / "old" / "sizes.json").stat().st_size
+    assert sizes(Sound(), tmp_path) == {"btc": Size(1000 + of_index, 1000, 0)}
