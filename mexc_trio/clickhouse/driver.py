@@ -4,17 +4,21 @@ With 1,200 tables a recorder makes 150 INSERTs a second of a few rows each. As t
 it sends five times and waits twice before the end: a ping, the statement, the tables that come with
 it, of which there are none, then the columns' types are awaited, then the rows and their end. Here
 types that an INSERT has met are not awaited again, nor is a connection that has just answered asked
-whether it lives, and all goes in one piece: two thirds of the processor time.
+whether it lives, all goes in one piece, and columns are packed at once: 0.28 milliseconds of
+processor time where it was 0.42.
 """
 
+import functools
 import getpass
 import logging
 import math
 import os
+import re
 import socket
+import struct
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,8 +26,12 @@ from typing import Any, Final
 # what the start of a command takes, and 30 MB. With any value it looks up a day when one is read.
 os.environ["CLICKHOUSE_DRIVER_LASY_DATE_LUT"] = "lazy"
 from clickhouse_driver import Client
+from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
 from clickhouse_driver.errors import Error, LogicalError, ServerException, TypeMismatchError
+from clickhouse_driver.protocol import ClientPacketTypes
 from clickhouse_driver.result import QueryInfo
+from clickhouse_driver.varint import write_varint
+from clickhouse_driver.writer import write_binary_str
 
 from mexc_trio.settings.targets import ServerTarget
 
@@ -61,6 +69,28 @@ takes them apart: half of the processor time of a small INSERT, for what nobody 
 
 # Holds back what is sent until it is whole. Without it (macOS) the parts go one by one.
 _CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
+
+
+_Writer = Callable[[Sequence[Any], Any], None]
+_ENUM: Final = re.compile(r"Enum8\((?:'\w+' = \d+(?:, )?)+\)")
+_INTEGERS: Final = re.compile(r"DateTime64\(.*\)|U?Int64")
+
+
+@functools.cache
+def _writer(type_: str) -> _Writer | None:
+    """Return what writes a column of a type as it is sent; None for one that the library writes.
+
+    The library looks at each value twice: twice the processor time of an INSERT of many rows.
+    """
+    if type_ == "String":
+        return lambda items, out: out.write_strings(items, encoding="utf-8")
+    if _INTEGERS.fullmatch(type_):
+        code = "Q" if type_.startswith("U") else "q"
+        return lambda items, out: out.write(struct.pack(f"<{len(items)}{code}", *items))
+    if _ENUM.fullmatch(type_):
+        codes = {name: int(code) for name, code in re.findall(r"'(\w+)' = (\d+)", type_)}
+        return lambda items, out: out.write(bytes(map(codes.__getitem__, items)))
+    return None
 
 
 class DriverClient(Client):  # type: ignore[misc] # the library has no types
@@ -128,6 +158,32 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
         self.receive_end_of_insert_query()
         self._headers[statement] = header
         return int(number)
+
+    def send_data(self, sample_block: Any, data: Sequence[Any], **options: Any) -> int:
+        """Send an INSERT's rows and their end; the library calls it."""
+        names, types = zip(*sample_block.columns_with_types, strict=True)
+        writers = [_writer(type_) for type_ in types]
+        known = [writer for writer in writers if writer is not None]
+        sizes = {len(items) for items in data}
+        is_plain = len(known) == len(types) == len(data) and len(sizes) == 1
+        if not is_plain or not options.get("columnar") or self.connection.compression:
+            return int(super().send_data(sample_block, data, **options))
+        connection, out, (number,) = self.connection, self.connection.fout, sizes
+        write_varint(ClientPacketTypes.DATA, out)
+        write_binary_str("", out)
+        BlockInfo().write(out)
+        write_varint(len(types), out)
+        write_varint(number, out)
+        for name, type_, write, items in zip(names, types, known, data, strict=True):
+            write_binary_str(name, out)
+            write_binary_str(type_, out)
+            try:
+                write(items, out)
+            except (KeyError, TypeError, struct.error) as error:
+                raise TypeMismatchError(f"a value of {name} is no {type_}: {error}") from error
+        out.flush()
+        connection.send_data(ColumnOrientedBlock())
+        return number
 
 
 def calls_of_the_driver(error: BaseException) -> set[str]:

@@ -22,9 +22,10 @@ _FUNDING_DECIMALS: Final = 8
 _NUMBER_START: Final = b"-0123456789"
 # What is left of a side in compact form, without exponents and with three elements a level, when
 # its digits are taken away. As the text is valid JSON, nothing else leaves that.
-_PLAIN_SIDES: Final = frozenset(
-    b"[" + b",".join([b"[,,]"] * levels) + b"]" for levels in range(1, DEPTH_LIMIT + 1)
-)
+_PLAIN_SIDES: Final = {
+    b"[" + b",".join([b"[,,]"] * levels) + b"]": levels for levels in range(1, DEPTH_LIMIT + 1)
+}
+_THIRD: Final = re.compile(rb",[0-9]++\]")
 _DIGITS: Final = b"-0123456789."
 # The beginning of a side, up to the last level that is kept.
 _KEPT_LEVELS: Final = re.compile(rb"\s*+\[(?:[^][]*+\[[^][]*+\]){%d}" % DEPTH_LIMIT)
@@ -40,16 +41,16 @@ _decode_levels = msgspec.json.Decoder(list[list[Raw]]).decode
 def side(raw: Raw) -> str:
     """Return one side of the book as `[price,amount],...`, best first, at most 20 levels.
 
-    The usual form is cut by its commas: 4 microseconds, where a pattern takes 7, and to make forty
-    lists of levels 12. Everything else (white space, exponents, two elements) goes level by level.
+    The usual form is cut at its third elements: 2.8 microseconds, where cutting it at each comma
+    takes 3.3, and to make forty lists of levels 12. Everything else (white space, exponents, two
+    elements) goes level by level.
     """
     text = bytes(raw)
-    if text.translate(None, _DIGITS) not in _PLAIN_SIDES:
-        return _level_by_level(text)
-    # "[[1.5", "20", "3]", "[1.4", "10", "1]]"
-    parts = text.decode().split(",")
-    del parts[2::3]
-    return ",".join(parts).replace(",[", "],[")[1:] + "]"
+    if levels := _PLAIN_SIDES.get(text.translate(None, _DIGITS)):
+        parts = _THIRD.split(text)  # "[[1.5,20" and ",[1.4,10" and "]"
+        if len(parts) == levels + 1:
+            return b"]".join(parts)[1:-1].decode()
+    return _level_by_level(text)
 
 
 def _level_by_level(text: bytes) -> str:

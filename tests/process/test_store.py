@@ -340,12 +340,9 @@ def test_a_time_zone_that_python_does_not_know(
     monkeypatch.setattr("pytz.all_timezones_set", frozenset())
     monkeypatch.setattr("pytz._tzinfo_cache", {})
     try:
-        for call in (
-            lambda: store.append(market_table("newer"), numbered(0, 1)),
-            lambda: store.query("SELECT toDateTime(0, 'Asia/Kolkata')"),
-        ):
-            with pytest.raises(StoreRejected, match="its time zone 'Asia/Kolkata' is unknown here"):
-                call()
+        store.append(market_table("newer"), numbered(0, 1))  # its times are sent as they are
+        with pytest.raises(StoreRejected, match="its time zone 'Asia/Kolkata' is unknown here"):
+            store.query("SELECT toDateTime(0, 'Asia/Kolkata')")
     finally:
         store.query(f"DROP TABLE {store.database}.newer")
 
