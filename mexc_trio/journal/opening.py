@@ -128,7 +128,7 @@ def _check(db: Database) -> tuple[dict[int, int], dict[int, int], int]:
             states[id_] = found = read_back(TableState, state, crc)
             if found.marks:
                 decode_marks(found.marks)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Damage(f"what is remembered of table {id_} is damaged") from error
     kept: dict[int, int] = {}
     ends: dict[int, int] = {}

@@ -579,6 +579,7 @@ ENDLESS = (
         "UPDATE tables SET acked = 'many'",
         "UPDATE tables SET name = x'6274'",
         "UPDATE tables SET marks = x'91c3'",
+        f"UPDATE tables SET marks = x'9580009000{'91' * 9000}c0'",
         "UPDATE entries SET n = 'five'",
         "UPDATE entries SET n = -5",
         "UPDATE entries SET first = 0.5",
