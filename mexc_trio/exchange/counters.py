@@ -1,4 +1,4 @@
-"""What is counted of the connections of one line, for who wants to know how it does."""
+"""Counters of one line's connections: what was lost and why, the clocks, the symbols."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Until when a connection was heard, by the exchange's clock, whichever symbol a message was of."""
+"""How far a connection has come, by the exchange's clock: its watermark."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ _WILD: Final = 60 * SECOND
 
 @attrs.define(eq=False)
 class Heard:
-    """The same of one connection."""
+    """The newest time of a connection's messages, of whatever symbol they are."""
 
     lag: int = LAG
     ts: int = attrs.field(default=0, init=False)

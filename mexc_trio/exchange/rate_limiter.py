@@ -1,4 +1,4 @@
-"""Spaces out what the exchange counts by address, whoever in the program asks for it."""
+"""Spaces out requests: of each address the exchange takes only so many in a second."""
 
 import math
 

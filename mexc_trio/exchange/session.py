@@ -47,12 +47,12 @@ class Endpoint:
     dial: Dial = dial
     """Opens the connection."""
     counters: LineCounters = attrs.field(factory=LineCounters)
-    """Counts what happens; of all connections of one line and route, if they share it."""
+    """May be shared by all connections of one line and route."""
 
 
 @attrs.frozen(eq=False)
 class SessionOptions:
-    """What holds for a session, and for others as well where they share it."""
+    """How a session is held. Sessions may share one, and then share its limiter."""
 
     ping_interval: float
     """Seconds between pings."""

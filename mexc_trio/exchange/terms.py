@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from mexc_trio.exchange.contracts import entries
-from mexc_trio.exchange.rest import Client, NoContract, in_thread_if_long
+from mexc_trio.exchange.rest import Client, NoContract, decode, in_thread_if_long
 
 FEW: Final = 10
 """Contracts that are asked for one by one, 2 KB each. For more of them it is the list, 2 MB."""
@@ -76,9 +76,9 @@ def _listed(url: str, data: msgspec.Raw, symbols: Collection[str]) -> list[Terms
 def _read(entry: msgspec.Raw) -> Terms | None:
     """Read one entry of the list; None if it is none."""
     try:
-        fields: dict[str, msgspec.Raw] = msgspec.json.decode(entry, type=dict[str, msgspec.Raw])
-        symbol = msgspec.json.decode(fields.pop("symbol"), type=str)
-    except (msgspec.DecodeError, KeyError, RecursionError, UnicodeDecodeError):
+        fields = decode(entry, dict[str, msgspec.Raw])
+        symbol = decode(fields.pop("symbol"), str)
+    except (msgspec.DecodeError, KeyError):
         return None
     known: dict[str, Any] = {
         name: _number(fields.pop(key, None), type_) for name, (key, type_) in _KEYS.items()
