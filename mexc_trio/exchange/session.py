@@ -22,7 +22,7 @@ from mexc_trio.exchange.feed import Feed
 from mexc_trio.exchange.heard import Heard
 from mexc_trio.exchange.messages import PING, Ack, Data, Pong, Refusal, Skipped, unsubscribe
 from mexc_trio.exchange.rate_limiter import RateLimiter
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals, Subscriptions
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, DealMode, Subscriptions
 from mexc_trio.exchange.websocket import Socket, dial
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SessionOptions:
     """Called when the feeds have what one read has brought, before anything is waited for."""
     rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     """Spaces out subscriptions, by symbols."""
-    deals: Deals = attrs.field(factory=Deals)
+    deals: DealMode = attrs.field(factory=DealMode)
     """How deals are asked for."""
 
 

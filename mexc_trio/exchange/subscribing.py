@@ -30,7 +30,7 @@ SUBSCRIBE_PAUSE: Final = 0.15
 
 
 @attrs.define(eq=False)
-class Deals:
+class DealMode:
     """How deals are subscribed to; one object for all connections."""
 
     merged: bool = False
@@ -81,7 +81,7 @@ class Subscriptions:
     _socket: Socket
     _nursery: trio.Nursery
     _rate_limiter: RateLimiter
-    _deals: Deals
+    _deals: DealMode
     _subscribed: Callable[[str], None]
     """Told the symbol of each acknowledgement."""
     _heard: Heard

@@ -17,7 +17,7 @@ from mexc_trio.exchange.lines import LineSource, Merger
 from mexc_trio.exchange.liveness import Liveness, keep_channels
 from mexc_trio.exchange.messages import Data
 from mexc_trio.exchange.session import PONG_TIMEOUT
-from mexc_trio.exchange.subscribing import Deals
+from mexc_trio.exchange.subscribing import DealMode
 from mexc_trio.record.causes import SILENT_ELSEWHERE, cause_of, detail_of
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.uncertain import UncertainTime
@@ -34,7 +34,7 @@ class Lines:
     collector: Collector
     number: int
     ping_interval: float
-    deals: Deals = attrs.field(factory=Deals)
+    deals: DealMode = attrs.field(factory=DealMode)
     merger: Merger | None = attrs.field(default=None, init=False)
     """What makes one stream of several; None while there is one connection."""
     feeds: "list[LineFeed]" = attrs.field(factory=list, init=False)

@@ -15,7 +15,7 @@ from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.exchange.route import connect
 from mexc_trio.exchange.session import Endpoint
-from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, Deals
+from mexc_trio.exchange.subscribing import SUBSCRIBE_PAUSE, DealMode
 from mexc_trio.exchange.websocket import dial
 from mexc_trio.journal import Journal, Queue
 from mexc_trio.locks import TableLocks
@@ -48,7 +48,7 @@ class Recording:
     line_counters: dict[tuple[str, str], LineCounters] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
     lines: dict[str, Lines] = attrs.field(factory=dict)
-    deals: Deals = attrs.field(init=False)
+    deals: DealMode = attrs.field(init=False)
     began: float = attrs.field(factory=time.monotonic)
     end: str = ""
     """How it ended, in a few words; empty while it goes on."""
@@ -56,7 +56,7 @@ class Recording:
     """Ends what the terminal shows, for an end that comes at once; may be called twice."""
 
     def __attrs_post_init__(self) -> None:
-        self.deals = Deals(self.settings.deals == "merged")
+        self.deals = DealMode(self.settings.deals == "merged")
         # Counters begin with the program, so that the first loss is seen as one.
         for routes in (self.settings.route, *(one.settings.route for one in self.collectors)):
             for line in range(self.settings.lines):

@@ -14,7 +14,7 @@ from mexc_trio.channels import ALL
 from mexc_trio.errors import ExchangeError, Loss
 from mexc_trio.exchange import subscribing
 from mexc_trio.exchange.session import PONG_TIMEOUT, Endpoint, SessionOptions, run_session
-from mexc_trio.exchange.subscribing import ACK_TIMEOUT, Deals
+from mexc_trio.exchange.subscribing import ACK_TIMEOUT, DealMode
 from tests.support.inmemory import URL, Line, Listener, dial_of, no_flush
 from tools.exchange import Exchange
 from tools.exchange.state import Unmerged
@@ -567,7 +567,7 @@ async def test_deals_are_asked_for_one_by_one_or_merged(
     autojump_clock: MockClock, exchange: Exchange, line: Line, nursery: trio.Nursery, merged: bool
 ) -> None:
     """Merged is what the exchange sends unless it is told otherwise."""
-    deals = Deals(merged)
+    deals = DealMode(merged)
     nursery.start_soon(
         lambda: run_session(
             Endpoint(URL, dial_of(line)), [Listener()], SessionOptions(15, no_flush, deals=deals)
@@ -590,7 +590,7 @@ async def test_merged_deals_are_better_than_none(
 ) -> None:
     """An exchange that does not send all deals is asked once, and the log says so once."""
     exchange.unmerged_deals = answer
-    btc, eth, sol, deals = Listener(BTC), Listener(ETH), Listener(SOL), Deals()
+    btc, eth, sol, deals = Listener(BTC), Listener(ETH), Listener(SOL), DealMode()
     ends: list[ExchangeError] = []
 
     async def run(*listeners: Listener) -> None:
