@@ -91,11 +91,10 @@ async def dial(
     if paused is not None:
         await paused.wait_value(False)
     deadline = trio.current_time() + CONNECT_TIMEOUT
-    with _one_error(url):
-        with trio.fail_at(deadline):
-            stream = await _connect(url, connect, throttled=throttled)
-        async with speak(stream, url, deadline, paused) as socket:
-            yield socket
+    with _one_error(url), trio.fail_at(deadline):
+        stream = await _connect(url, connect, throttled=throttled)
+    async with speak(stream, url, deadline, paused) as socket:
+        yield socket
 
 
 @asynccontextmanager
@@ -151,12 +150,11 @@ async def _connect(url: str, connect: Connect, *, throttled: bool) -> trio.abc.S
         return stream
     try:
         return await open_tls(stream, host)
-    except (trio.BrokenResourceError, OSError) as error:
+    except BaseException as error:
         await trio.aclose_forcefully(transport)
-        why = reason_of(error.__cause__ or error)
-        raise ExchangeError(f"TLS with {url} failed: {why}", loss_of(error)) from error
-    except BaseException:
-        await trio.aclose_forcefully(transport)
+        if isinstance(error, (trio.BrokenResourceError, OSError)):
+            why = f"TLS with {url} failed: {reason_of(error)}"
+            raise ExchangeError(why, loss_of(error)) from error
         raise
 
 
