@@ -1,8 +1,6 @@
 """Counters of one line's connections: what was lost and why, the clocks, the symbols."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -38,21 +36,6 @@ class LineCounters:
     """The best of the latest samples of the exchange's clock; None before the first."""
     symbols: Counter[str] = attrs.field(factory=Counter, init=False)
     """By symbol, how many connections are subscribed to it."""
-
-    @contextmanager
-    def serving(self) -> Iterator[Callable[[str], None]]:
-        """Give what notes that a connection is subscribed to a symbol, until the block ends."""
-        served: set[str] = set()
-
-        def subscribed(symbol: str) -> None:
-            if symbol not in served:
-                served.add(symbol)
-                self.symbols[symbol] += 1
-
-        try:
-            yield subscribed
-        finally:
-            self.symbols.subtract(served)
 
     def clock_seen(self, exchange: float, sent: float, round_trip: float) -> None:
         """Note the exchange's time, from a pong.

@@ -84,18 +84,18 @@ async def run_session(
         ExchangeError: the connection could not be made or has ended.
     """
     async with endpoint.dial(endpoint.url) as socket, trio.open_nursery() as nursery:
-        with endpoint.counters.serving() as subscribed:
-            heard = Heard()
-            subscriptions = Subscriptions(
-                socket, nursery, options.rate_limiter, options.deals, subscribed, heard
-            )
-            session = _Session(
-                socket, nursery, subscriptions, heard, feeds, options, endpoint.counters, replace
-            )
-            nursery.start_soon(subscriptions.begin_all)
-            nursery.start_soon(session.heartbeat)
-            nursery.start_soon(session.watch)
+        counters, heard = endpoint.counters, Heard()
+        subscriptions = Subscriptions(
+            socket, nursery, options.rate_limiter, options.deals, counters.symbols, heard
+        )
+        session = _Session(socket, nursery, subscriptions, heard, feeds, options, counters, replace)
+        nursery.start_soon(subscriptions.begin_all)
+        nursery.start_soon(session.heartbeat)
+        nursery.start_soon(session.watch)
+        try:
             await session.receive()
+        finally:
+            counters.symbols.subtract(subscriptions.confirmed)
     raise AssertionError("receive() never returns")  # pragma: no cover
 
 

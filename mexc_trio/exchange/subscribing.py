@@ -6,7 +6,8 @@ before the next symbol's are sent, and it is certain whose answer it is.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -82,12 +83,14 @@ class Subscriptions:
     _nursery: trio.Nursery
     _rate_limiter: RateLimiter
     _deals: DealMode
-    _subscribed: Callable[[str], None]
-    """Told the symbol of each acknowledgement."""
+    _connections: Counter[str]
+    """By symbol, how many connections are subscribed to it."""
     _heard: Heard
     """Until when the connection is heard."""
     feeds: dict[str, Feed] = attrs.field(factory=dict, init=False)
     """Those of all symbols that were ever taken in."""
+    confirmed: set[str] = attrs.field(factory=set, init=False)
+    """Symbols that are subscribed to, and counted as such."""
     # By symbol, what it is subscribed to or about to be.
     _asked: dict[str, set[Channel]] = attrs.field(factory=dict, init=False)
     _asking: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -181,7 +184,9 @@ class Subscriptions:
         if request is not None and channel in request.channels:
             request.channels.remove(channel)
             request.answered()
-            self._subscribed(request.symbol)
+            if request.symbol not in self.confirmed:
+                self.confirmed.add(request.symbol)
+                self._connections[request.symbol] += 1
             if channel in (feed := self.feeds[request.symbol]).liveness:  # it is still wanted
                 feed.subscribed(channel, at, self._heard)
             level = logging.DEBUG if len(self.feeds) > 1 else logging.INFO
