@@ -16,6 +16,7 @@ import trio
 
 from mexc_trio import output
 from mexc_trio.errors import INTERRUPTED
+from mexc_trio.supervise import beside
 
 log = logging.getLogger(__name__)
 
@@ -32,45 +33,34 @@ async def stoppable(
     `reload` is called for a SIGHUP that is not a closed terminal's, and under nohup for each;
     without it, that stops, too.
     """
-    running = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_listen, running, last_words, reload)
-        yield running
-        nursery.cancel_scope.cancel()
-
-
-async def _listen(
-    running: trio.CancelScope,
-    last_words: Callable[[], None],
-    reload: Callable[[], None] | None,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as under nohup
     had_terminal = not is_ignored and _has_terminal()  # else its end is none of ours
     heard = [signal.SIGINT, signal.SIGTERM]
     if reload is not None or not is_ignored:
         heard.append(signal.SIGHUP)
+    running = trio.CancelScope()
     # Not KeyboardInterrupt, which leaves nurseries as a nested group and strikes anywhere.
     with trio.open_signal_receiver(*heard) as signals:
-        task_status.started()
-        async for number in signals:
-            closed = had_terminal and not _has_terminal()
-            if number == signal.SIGHUP and reload is not None and not closed:
-                reload()
-                continue
-            if not running.cancel_called:
-                log.info("%s: stopping", signal.Signals(number).name)
-                running.cancel()
-                continue
-            if number == signal.SIGHUP:
-                continue  # the terminal that is closed sends it beside another one
-            # A call to the database in a thread cannot be cancelled, so there is nothing gentler.
-            # Nothing is lost: what was received is in the journal, as after any kill.
-            last_words()
-            sys.stdout.flush()
-            output.drain(LAST_WORDS)
-            os._exit(INTERRUPTED)
+
+        async def listen() -> None:
+            async for number in signals:
+                closed = had_terminal and not _has_terminal()
+                if number == signal.SIGHUP and reload is not None and not closed:
+                    reload()
+                elif not running.cancel_called:
+                    log.info("%s: stopping", signal.Signals(number).name)
+                    running.cancel()
+                elif number != signal.SIGHUP:  # a closed terminal's comes beside another one
+                    # A call to the database in a thread cannot be cancelled, so there is nothing
+                    # gentler. Nothing is lost: what was received is in the journal, as after any
+                    # kill.
+                    last_words()
+                    sys.stdout.flush()
+                    output.drain(LAST_WORDS)
+                    os._exit(INTERRUPTED)
+
+        async with beside(listen):
+            yield running
 
 
 def _has_terminal() -> bool:
