@@ -4,7 +4,6 @@ Nurseries hand on errors in groups, and one end of a connection makes several of
 become the one `ExchangeError` that says which end it was.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NoReturn, cast
@@ -28,9 +27,6 @@ from mexc_trio.exchange.peeling import PeelingStream, Take
 from mexc_trio.exchange.throttled import Throttled
 from mexc_trio.exchange.tls import open_tls
 from mexc_trio.texts import one_line
-
-# It logs every frame at DEBUG, even if nobody wants to see it.
-logging.getLogger("trio-websocket").setLevel(logging.INFO)
 
 CONNECT_TIMEOUT: Final = 15.0
 """Seconds for the look-up of the name, the connection, TLS and the handshake together."""
