@@ -9,9 +9,8 @@ import attrs
 import msgspec
 import trio
 
-from mexc_trio.errors import UsageError
 from mexc_trio.exchange.rest import Client, RestError, decode, in_thread_if_long, new_backoff
-from mexc_trio.symbols import parse_symbol
+from mexc_trio.symbols import is_symbol
 from mexc_trio.texts import one_line
 
 log = logging.getLogger(__name__)
@@ -98,9 +97,9 @@ def _contracts(url: str, data: msgspec.Raw) -> tuple[dict[str, Contract], list[s
     for detail in entries(url, data):
         try:
             contract = decode(detail, Contract)
-            if parse_symbol(contract.symbol) != contract.symbol:
-                raise UsageError("not in upper case")
-        except (msgspec.DecodeError, UsageError):
+            if not is_symbol(contract.symbol):
+                raise msgspec.DecodeError("no symbol")
+        except msgspec.DecodeError:
             odd.append(bytes(detail)[:60].decode("utf-8", "replace"))
         else:
             found[contract.symbol] = contract
