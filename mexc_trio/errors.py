@@ -74,7 +74,6 @@ class UnknownContract(ExchangeError):  # noqa: N818 - says what is wrong; so do 
 
     def __init__(self, symbol: str) -> None:
         super().__init__(f"the exchange knows no contract {symbol}", Loss.REFUSED)
-        self.symbol = symbol
 
 
 class TooManyErrors(MexcTrioError):  # noqa: N818
@@ -82,8 +81,6 @@ class TooManyErrors(MexcTrioError):  # noqa: N818
 
     def __init__(self, symbol: str, count: int) -> None:
         super().__init__(f"{count} errors of {symbol} within ten minutes")
-        self.symbol = symbol
-        self.count = count
 
 
 class StoreError(MexcTrioError):

@@ -106,7 +106,7 @@ class Listener:
 
     def refused(self, error: UnknownContract) -> float:
         """Keep it; ask again after half a minute."""
-        self.refusals.append(error.symbol)
+        self.refusals.append(self.symbol)
         return 30.0
 
     def replacement(self) -> None:
