@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar, Final, TextIO
 
 from mexc_trio.texts import printable
@@ -194,34 +195,25 @@ class SteadyOutput(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def steady_stdout() -> Iterator[None]:
-    """Make standard output one that nobody waits for, while the block runs."""
-    with (
-        _steady(sys.stdout, "statistics on standard output") as output,
-        contextlib.redirect_stdout(output),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def steady_stderr() -> Iterator[None]:
-    """Make standard error one that nobody waits for, while the block runs."""
-    with _steady(sys.stderr, "log on standard error") as output, contextlib.redirect_stderr(output):
-        yield
-
-
-@contextlib.contextmanager
-def _steady(file: TextIO, what: str) -> Iterator[TextIO]:
+def _steady(name: str, what: str) -> Iterator[None]:
+    file = getattr(sys, name)
     try:
         file.flush()
         output = SteadyOutput(file, what)
     except (OSError, ValueError):  # such as a test's, which is no file of the system's
-        yield file
+        yield
         return
+    setattr(sys, name, output)
     try:
-        yield output  # type: ignore[misc]  # TextIO is typing's own, and no base of anything
+        yield
     finally:
+        setattr(sys, name, file)
         output.end()
+
+
+steady_stdout = partial(_steady, "stdout", "statistics on standard output")
+steady_stderr = partial(_steady, "stderr", "log on standard error")
+"""Make standard output, or error, one that nobody waits for, while the block runs."""
 
 
 def say(text: str) -> None:
