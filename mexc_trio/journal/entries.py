@@ -82,6 +82,11 @@ def read_back(kind: type[Kind], values: Sequence[object], crc: object) -> Kind:
     return found
 
 
+def fact_crc(name: str, value: str) -> int:
+    """Return the checksum of what is remembered under a name."""
+    return zlib.crc32(repr((name, value)).encode())
+
+
 class Entry(NamedTuple):
     """Rows of one table that were written to the journal together."""
 

@@ -21,7 +21,7 @@ from mexc_trio.journal.database import (
     translated,
     wal,
 )
-from mexc_trio.journal.entries import Stored, TableState, decode_rows
+from mexc_trio.journal.entries import Stored, TableState, decode_rows, fact_crc
 from mexc_trio.journal.entry_index import EntryIndex
 from mexc_trio.journal.retention import Retention
 from mexc_trio.rows import RowTuple
@@ -55,7 +55,13 @@ SCHEMA: Final = (
         crc INTEGER NOT NULL
     )
     """,
-    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """
+    CREATE TABLE IF NOT EXISTS facts (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL,
+        crc INTEGER NOT NULL DEFAULT 0
+    )
+    """,
 )
 
 _IDENTITY: Final = "identity"
@@ -242,6 +248,7 @@ def fact_of(path: Path, name: str) -> str:
 def remember(db: Database, name: str, value: str) -> None:
     """Remember a fact about the program."""
     db.execute(
-        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = ?",
-        (name, value, value),
+        "INSERT INTO facts (name, value, crc) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc",
+        (name, value, fact_crc(name, value)),
     )

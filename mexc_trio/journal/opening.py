@@ -24,12 +24,12 @@ from mexc_trio.journal.database import (
     transaction,
     translated,
 )
-from mexc_trio.journal.entries import Stored, TableState, decode_marks, read_back
+from mexc_trio.journal.entries import Stored, TableState, decode_marks, fact_crc, read_back
 from mexc_trio.journal.file import SCHEMA, JournalFile, remember
 from mexc_trio.locks import hold_file
 
-_VERSION: Final = 3
-_TABLES: Final = {0: 0, 1: 3, 2: 4, 3: 4}
+_VERSION: Final = 4
+_TABLES: Final = {0: 0, 1: 3, 2: 4, 3: 4, 4: 4}
 """How many tables a journal of each version has; 0 is a new one."""
 _NO_VERSION: Final = 1000  # or more is no version but damage
 
@@ -101,10 +101,14 @@ def _open(path: Path, damaged: Path | None = None) -> JournalFile:
             db.execute("DROP INDEX IF EXISTS entries_by_position")
             for statement in (*SCHEMA, entry_index.SCHEMA):
                 db.execute(statement)
-            # Earlier versions knew no tables of numbered rows.
-            if "base" not in {name for _, name, *_ in db.execute("PRAGMA table_info(tables)")}:
+            # Earlier versions knew no tables of numbered rows, nor checksums of facts.
+            if not _has_column(db, "tables", "base"):
                 db.execute("ALTER TABLE tables ADD COLUMN base INTEGER")
                 db.execute("ALTER TABLE tables ADD COLUMN sent INTEGER NOT NULL DEFAULT 0")
+            if not _has_column(db, "facts", "crc"):
+                db.execute("ALTER TABLE facts ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+                for name, value in db.execute("SELECT name, value FROM facts").fetchall():
+                    remember(db, name, value)
             db.execute(f"PRAGMA user_version = {_VERSION}")
         found = _check(db)
         _note_start(db)
@@ -114,12 +118,19 @@ def _open(path: Path, damaged: Path | None = None) -> JournalFile:
         raise
 
 
+def _has_column(db: Database, table: str, column: str) -> bool:
+    return column in {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+
+
 def _check(db: Database) -> tuple[dict[int, int], dict[int, int], int]:
     """Read everything: what cannot be read is better found now than when it is needed.
 
     Returns each table's first position and its end, which are equal if it has no rows, and the
     number of the next entry.
     """
+    for name, value, crc in db.execute("SELECT name, value, crc FROM facts"):
+        if fact_crc(name, value) != crc:
+            raise Damage("a fact is damaged")
     states: dict[int, TableState] = {}
     for id_, crc, *state in db.execute(
         "SELECT id, crc, name, acked, table_rows, engine, marks, base, sent FROM tables"

@@ -661,6 +661,16 @@ def test_damaged_index(path: Path) -> None:
     assert is_damaged(path)
 
 
+def test_a_damaged_fact(path: Path) -> None:
+    """From where on rows are numbered, for one: rows would be appended twice."""
+    with open_journal(path) as journal:
+        journal.queue("btc").note("numbers from", "12345")
+    content = path.read_bytes()
+    assert content.count(b"12345") == 1
+    path.write_bytes(content.replace(b"12345", b"12305"))
+    assert is_damaged(path)
+
+
 def test_damage_while_in_use(path: Path) -> None:
     """A damaged row is an error of ours, and never a row."""
     with open_journal(path) as journal:
@@ -721,16 +731,19 @@ def test_journal_of_the_first_version(path: Path) -> None:
         journal.flush()
         journal.queue("btc").append(numbered(5, 5))
         journal.queue("btc").move_head(3, 3)
+        journal.file.remember("end", "it was stopped")
     change(
         path,
         "DROP TABLE places; CREATE UNIQUE INDEX entries_by_position ON entries (tbl, first); "
         "ALTER TABLE tables DROP COLUMN base; ALTER TABLE tables DROP COLUMN sent; "
+        "ALTER TABLE facts DROP COLUMN crc; "
         "PRAGMA user_version = 1",
     )
     for _ in range(2):
         with open_journal(path) as journal:
             assert journal.file.damaged is None
             assert journal.queue("btc").head(10) == numbered(3, 7)
+            assert journal.file.fact("end") == "it was stopped"
 
 
 def test_version_of_another_program(path: Path) -> None:
