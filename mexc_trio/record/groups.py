@@ -22,8 +22,9 @@ from mexc_trio.record import watch
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.lines import LineFeed, Lines
 from mexc_trio.record.recording import Recording
-from mexc_trio.record.sharing import TOGETHER, groups_of, measured, share
+from mexc_trio.record.sharing import TOGETHER, alone, measured
 from mexc_trio.record.stats import final_report
+from mexc_trio.record.wide import table_of
 from mexc_trio.settings.routes import Route
 from mexc_trio.supervise import supervise
 
@@ -35,13 +36,14 @@ class Group:
     """The symbols of one connection; of several lines, of a connection for each."""
 
     _recording: Recording
+    _everybody: trio.Nursery
+    """Where the symbols run, which may outlive the group."""
     collectors: list[Collector]
     """At least one. Those that join are added."""
     most: int
     """So many may share it; with 1 nobody ever joins."""
     _connections: list[Connection] = attrs.field(factory=list, init=False)
     """One for each line; none before the group runs."""
-    _everybody: trio.Nursery | None = attrs.field(default=None, init=False)
     _first: Collector = attrs.field(init=False)
     # Waits for the end of each symbol here; None before the group has connections.
     _symbols: trio.Nursery | None = attrs.field(default=None, init=False)
@@ -56,13 +58,9 @@ class Group:
         """Those of the symbols that are recorded."""
         return [one for one in self.collectors if not one.stopped]
 
-    async def run(self, everybody: trio.Nursery) -> None:
-        """Have connections until all symbols are stopped or have moved to others.
-
-        `everybody` is where the symbols run, which may outlive the group.
-        """
-        settings, renewing = self._recording.settings, trio.Lock()
-        self._everybody, collectors = everybody, [*self.collectors]
+    async def run(self) -> None:
+        """Have connections until all symbols are stopped or have moved to others."""
+        settings, renewing, collectors = self._recording.settings, trio.Lock(), [*self.collectors]
         of_symbols = [self._feeds_of(one) for one in collectors]
         if any(feeds[0].predecessors for feeds in of_symbols):
             await trio.sleep(WARM_UP)
@@ -131,7 +129,6 @@ class Group:
             lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
             feeds = [*lines.feeds]
             recording.lines[collector.symbol] = lines
-            assert self._everybody is not None  # noqa: S101 - the group runs
             self._everybody.start_soon(self._record_symbol, collector)
         self._moved.add(feeds[0].moved)
         return feeds
@@ -155,21 +152,40 @@ class Groups:
     """All groups. Only symbols with the same routes share a connection."""
 
     _recording: Recording
+    _nursery: trio.Nursery
+    """Of all symbols and their connections."""
     _all: list[Group] = attrs.field(factory=list, init=False)
 
-    def assign(self, collectors: Sequence[Collector]) -> list[Group]:
-        """Let symbols join others, or be in new groups; return those, which are to be run."""
+    def begin(self, collectors: Sequence[Collector]) -> None:
+        """Start the nurseries of symbols that are new, and the connections of all.
+
+        Their views come later.
+        """
+        # Before they join a group, which gives them lines.
+        new = [one for one in collectors if self._recording.lines_of(one) is None]
         by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
         for collector in collectors:
             by_route[collector.settings.route].append(collector)
         rates = measured(self._recording)
-        new: list[Group] = []
         self._all = [group for group in self._all if group.living]
         for route, those in by_route.items():
             groups = [group for group in self._all if group.living[0].settings.route == route]
-            new += self._assigned(groups, those, rates)
-        self._all += new
-        return new
+            for group in self._new_groups(groups, those, rates):
+                self._all.append(group)
+                self._nursery.start_soon(self._run, group)
+        self.make_views(new)
+
+    def make_views(self, collectors: Sequence[Collector]) -> None:
+        """Make the views that the tables of symbols lack."""
+        tables = [table_of(one.settings) for one in collectors]
+        create = partial(self._recording.store.create_views, tables)
+        self._nursery.start_soon(supervise, "views", create)
+
+    async def _run(self, group: Group) -> None:
+        """Record the symbols of a group; when no symbol at all is left, end everything."""
+        await group.run()
+        if self._recording.has_failed:
+            self._nursery.cancel_scope.cancel()  # there may be a list to follow still
 
     def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> list[Collector]:
         """Let groups of which all symbols get the same other routes go on by those, without a gap.
@@ -191,29 +207,27 @@ class Groups:
                 moving += changed
         return moving
 
-    def _assigned(
+    def _new_groups(
         self, groups: Sequence[Group], those: Sequence[Collector], rates: Mapping[str, float]
     ) -> list[Group]:
-        named = {one.symbol: one for one in those}
+        """Let symbols join groups, and return new ones for those that do not."""
         size = self._recording.settings.symbols_per_connection
         others = sum(len(group.living) for group in groups)
-        alone, together = share(list(named), rates, size, others)
+        apart = alone([one.symbol for one in those], rates, size, others)
         # Those that share fill up what there is.
         left = [
-            symbol
-            for symbols in together
-            for symbol in symbols
-            if not any(group.join(named[symbol]) for group in groups)
+            one
+            for one in those
+            if one.symbol not in apart and not any(group.join(one) for group in groups)
         ]
-        most = size or TOGETHER
-        new = [Group(self._recording, [named[symbol]], 1) for symbol in alone]
+        most, parts = size or TOGETHER, (self._recording, self._nursery)
+        new = [Group(*parts, [one], 1) for one in those if one.symbol in apart]
         new += [
-            Group(self._recording, [named[symbol] for symbol in some], most)
-            for some in groups_of(left, most)
+            Group(*parts, left[first : first + most], most) for first in range(0, len(left), most)
         ]
-        if len(alone) + len(left) > 1:
+        if (number := len(apart) + len(left)) > 1:
             text = "connections: %d for %d symbols; %d have one of their own"
-            log.info(text, len(new), len(alone) + len(left), len(alone))
+            log.info(text, len(new), number, len(apart))
         return new
 
 

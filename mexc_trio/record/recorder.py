@@ -17,8 +17,7 @@ from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.errors import DiskFull, JournalError, StoreError, leaves
 from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
-from mexc_trio.record.collector import Collector
-from mexc_trio.record.groups import Group, Groups
+from mexc_trio.record.groups import Groups
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.listings import follow
 from mexc_trio.record.opening import has_journal, open_recording
@@ -28,7 +27,7 @@ from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
-from mexc_trio.record.wide import table_of, was_wide
+from mexc_trio.record.wide import was_wide
 from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
@@ -176,40 +175,14 @@ async def _run(
             # A signal ends a compaction together with the symbols, whose writers may wait for it.
             compacting = supervised("rewriting", partial(keep_rewriting, recording))
             async with beside(compacting), trio.open_nursery() as nursery:
-                groups = Groups(recording)
-                begin = partial(_begin, recording, groups, nursery)
-                begin(recording.collectors)
+                groups = Groups(recording, nursery)
+                groups.begin(recording.collectors)
                 if discovery is not None:
-                    following = partial(follow, recording, discovery, begin)
+                    following = partial(follow, recording, discovery, groups.begin)
                     nursery.start_soon(supervise, "list of contracts", following)
                 if file is not None:
-                    make_views = partial(_make_views, recording, nursery)
-                    changing = partial(
-                        follow_settings, recording, discovery, file, groups, begin, make_views
-                    )
+                    changing = partial(follow_settings, recording, discovery, file, groups)
                     nursery.start_soon(supervise, "settings", changing)
-
-
-def _begin(
-    recording: Recording, groups: Groups, nursery: trio.Nursery, collectors: Sequence[Collector]
-) -> None:
-    """Start the nurseries of symbols that are new, and the connections of all; views come later."""
-    new = [one for one in collectors if recording.lines_of(one) is None]
-    for group in groups.assign(collectors):
-        nursery.start_soon(_record_group, recording, nursery, group)
-    _make_views(recording, nursery, new)
-
-
-def _make_views(recording: Recording, nursery: trio.Nursery, of: Sequence[Collector]) -> None:
-    tables = [table_of(one.settings) for one in of]
-    nursery.start_soon(supervise, "views", partial(recording.store.create_views, tables))
-
-
-async def _record_group(recording: Recording, everybody: trio.Nursery, group: Group) -> None:
-    """Record the symbols of one connection; when no symbol at all is left, end everything."""
-    await group.run(everybody)
-    if recording.has_failed:
-        everybody.cancel_scope.cancel()  # there may be a list to follow still
 
 
 def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CollectorsAction = Callable[[Sequence[Collector]], None]
-
 CONFIG: Final = "settings file"
 """What the journal calls the file that is read again; empty if there is none."""
 ANSWER: Final = "settings read again"
@@ -86,13 +84,10 @@ async def follow_settings(
     discovery: "Discovery | None",
     file: SettingsFile,
     groups: Groups,
-    begin: CollectorsAction,
-    make_views: CollectorsAction,
 ) -> None:
     """Read the settings again whenever somebody asks for it. Runs until cancelled.
 
-    `discovery` is told of other wishes; None where no list of contracts is followed. `begin` starts
-    the nurseries of new collectors, `make_views` makes the views that their tables lack.
+    `discovery` is told of other wishes; None where no list of contracts is followed.
     """
     journal, number = recording.journal, 0
     while True:
@@ -102,7 +97,7 @@ async def follow_settings(
             new = await file.settings()
             if new.config is None:
                 raise UsageError(f"{file.path} is gone")
-            said = await _apply(recording, discovery, new, groups, begin, make_views)
+            said = await _apply(recording, discovery, new, groups)
         except MexcTrioError as error:
             log.error("settings: %s; nothing is changed", error)
             journal.file.remember(ANSWER, f"{number} error {error}; nothing is changed")
@@ -112,12 +107,7 @@ async def follow_settings(
 
 
 async def _apply(
-    recording: Recording,
-    discovery: "Discovery | None",
-    wanted: Settings,
-    groups: Groups,
-    begin: CollectorsAction,
-    make_views: CollectorsAction,
+    recording: Recording, discovery: "Discovery | None", wanted: Settings, groups: Groups
 ) -> str:
     """Do what new settings say; return what that was, in one line.
 
@@ -158,8 +148,10 @@ async def _apply(
         discovery.settings = new
         for symbol in new.symbols:
             discovery.forget(symbol)  # it is not on the list's account any more
-    begin([*added, *moving])
-    await _change_channels(recording, _changed("channels", before, old, new), make_views)
+    groups.begin([*added, *moving])
+    channels = _changed("channels", before, old, new)
+    await _change_channels(recording, channels)
+    groups.make_views([*channels])
     return _summary(recording, old, new, changed, added, gone)
 
 
@@ -176,9 +168,7 @@ def _changed(
 
 
 async def _change_channels(
-    recording: Recording,
-    changed: Mapping[Collector, tuple[Channel, ...]],
-    make_views: CollectorsAction,
+    recording: Recording, changed: Mapping[Collector, tuple[Channel, ...]]
 ) -> None:
     """Let symbols go on with other channels, on the connections that they have."""
     wanted = [attrs.evolve(one.settings, channels=names) for one, names in changed.items()]
@@ -188,7 +178,6 @@ async def _change_channels(
             lines.record_channels(settings.channels)
         else:  # it has no connection yet
             collector.record_channels(settings.channels)
-    make_views([*changed])
 
 
 async def _add(recording: Recording, new: Settings) -> list[Collector]:

@@ -6,8 +6,8 @@ earlier runs have measured; before the first all count as quiet.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -32,35 +32,21 @@ MEASURE_INTERVAL: Final = 600.0
 _FACT: Final = "rates"
 
 
-class Shares(NamedTuple):
-    """Symbols by their connections, each in the order in which it came."""
-
-    alone: list[str]
-    """Those that have one of their own, and keep it."""
-    together: list[list[str]]
-    """Those that share one. More may join, even if it is one symbol for now."""
-
-
-def share(symbols: Sequence[str], rates: Mapping[str, float], size: int, others: int = 0) -> Shares:
-    """Return who is to share a connection with whom.
+def alone(
+    symbols: Sequence[str], rates: Mapping[str, float], size: int, others: int = 0
+) -> Set[str]:
+    """Return those that are to have a connection of their own; the rest shares.
 
     `symbols` are those that are to have connections, and `others` how many have some already.
     `rates` has the frames a second of those that were measured; `size` is the number of symbols of
     a connection, 0 if nobody has decided.
     """
     if size == 1 or (not size and len(symbols) + others <= FEW):
-        return Shares(list(symbols), [])
+        return set(symbols)
     if size:
-        return Shares([], groups_of(symbols, size))
+        return set()
     busy = [symbol for symbol in symbols if rates.get(symbol, 0.0) >= BUSY]
-    chosen = set(sorted(busy, key=lambda symbol: -rates[symbol])[:MOST_ALONE])
-    alone = [symbol for symbol in symbols if symbol in chosen]
-    return Shares(alone, groups_of([one for one in symbols if one not in chosen], TOGETHER))
-
-
-def groups_of(symbols: Sequence[str], size: int) -> list[list[str]]:
-    """Return them cut into groups of that size; the last may be smaller."""
-    return [list(symbols[first : first + size]) for first in range(0, len(symbols), size)]
+    return set(sorted(busy, key=lambda symbol: -rates[symbol])[:MOST_ALONE])
 
 
 def most_connections(settings: Settings, symbols: Iterable[str]) -> int:

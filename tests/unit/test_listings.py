@@ -199,11 +199,18 @@ class Reloads:
         self.wanted = recording.settings
         self.begun: list[str] = []
         self.file = SettingsFile(Path("settings.ini"), lambda: self.wanted)
-        parts = None, self.file, Groups(recording), self._begin, lambda _: None
-        nursery.start_soon(follow_settings, recording, *parts)
+        begun = self.begun
 
-    def _begin(self, collectors: Sequence[Collector]) -> None:
-        self.begun += [collector.symbol for collector in collectors]
+        class Begun(Groups):
+            """Connects nobody."""
+
+            def begin(self, collectors: Sequence[Collector]) -> None:
+                begun.extend(collector.symbol for collector in collectors)
+
+            def make_views(self, collectors: Sequence[Collector]) -> None:
+                pass
+
+        nursery.start_soon(follow_settings, recording, None, self.file, Begun(recording, nursery))
 
     async def read(self, **changes: Any) -> str:
         """Change the file and have it read; return what is said about it."""
