@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -25,6 +25,7 @@ from mexc_trio.exchange.decoding import decode_deals
 from mexc_trio.exchange.digits import Malformed
 from mexc_trio.exchange.rate_limiter import RateLimiter
 from mexc_trio.record.collector import Collector
+from mexc_trio.rows import Gap
 from mexc_trio.settings.routes import Route
 from mexc_trio.texts import number_of, time_text
 
@@ -63,12 +64,6 @@ class _Fetch:
     attempts: int = 0
     is_asked: bool = False
     """Whether an answer is waited for, or about to be used."""
-
-
-class _GivenUp(NamedTuple):
-    symbol: str
-    start: int
-    is_gap: bool
 
 
 @attrs.define(eq=False)
@@ -117,7 +112,7 @@ class Backfill:
         limits = rest.RequestLimits(TIMEOUT, MOST_BYTES)
         async with AsyncExitStack() as stack:
             clients: dict[Route, Client] = {}
-            while (fetch := await self._next(routes)) is not None:
+            while (fetch := await self._next_fetch(routes)) is not None:
                 route = routes[place]
                 if route not in clients:
                     limiter = self._rate_limiter(route, rest.REQUEST_INTERVAL)
@@ -128,22 +123,22 @@ class Backfill:
                 try:
                     answer = await _deals(clients[route], fetch.collector.symbol)
                 except rest.NoContract as error:
-                    self._end(fetch, error.reason)
+                    self._give_up(fetch, error.reason)
                 except rest.RestError as error:
                     failures, place = failures + 1, (place + 1) % len(routes)
                     # The next route is tried at once; when all have failed it is time to wait.
                     pause = 0.0 if failures % len(routes) else error.pause(backoff)
-                    self._again(fetch, pause, error.reason)
+                    self._ask_again(fetch, pause, error.reason)
                     await trio.sleep(pause)
                 except Malformed as error:
-                    self._again(fetch, _later(fetch), f"its answer is none: {error}")
+                    self._ask_again(fetch, _pause(fetch), f"its answer is none: {error}")
                 else:
                     failures = 0
                     backoff.reset()
-                    nursery.start_soon(self._use, fetch, answer)
+                    nursery.start_soon(self._fill, fetch, answer)
             self._served.discard(routes)
 
-    async def _next(self, routes: tuple[Route, ...]) -> _Fetch | None:
+    async def _next_fetch(self, routes: tuple[Route, ...]) -> _Fetch | None:
         """Return who comes next, once it is time; None if nobody waits any more."""
         while fetches := [
             fetch for fetch in self._fetches.values() if fetch.collector.settings.route == routes
@@ -157,7 +152,7 @@ class Backfill:
                 await self._changed.wait()
         return None
 
-    async def _use(self, fetch: _Fetch, answer: Sequence[Deal]) -> None:
+    async def _fill(self, fetch: _Fetch, answer: Sequence[Deal]) -> None:
         """Fill gaps with an answer."""
         await trio.sleep_until(fetch.complete)
         collector = fetch.collector
@@ -175,21 +170,21 @@ class Backfill:
                 collector.symbol, number_of(deals, "deal"), number_of(before - left, "gap"),
             )  # fmt: skip
         if ledger.pending.wanted:
-            self._again(fetch, _later(fetch), _LAGS)
+            self._ask_again(fetch, _pause(fetch), _LAGS)
         else:
             self._forget(fetch)
 
-    def _again(self, fetch: _Fetch, pause: float, why: str) -> None:
+    def _ask_again(self, fetch: _Fetch, pause: float, why: str) -> None:
         """Ask once more for a symbol after a pause, unless it was asked for too often."""
         if fetch.attempts >= ATTEMPTS:
-            self._end(fetch, why)
+            self._give_up(fetch, why)
             return
         log.info("%s: what is asked for is not there yet: %s", fetch.collector.symbol, why)
         fetch.is_asked, fetch.due = False, trio.current_time() + pause
         self._changed.set()
 
-    def _end(self, fetch: _Fetch, why: str) -> None:
-        _tell(_give_up(fetch.collector), why)
+    def _give_up(self, fetch: _Fetch, why: str) -> None:
+        _log_given_up([fetch.collector.ledger.give_up()], why)
         self._forget(fetch)
 
     def _forget(self, fetch: _Fetch) -> None:
@@ -202,20 +197,20 @@ class Backfill:
         while True:
             await trio.sleep(_SWEEP)
             now = trio.current_time()
-            late: list[_GivenUp] = []
-            past: list[_GivenUp] = []
+            late, past = [], []
             for fetch in list(self._fetches.values()):
-                collector = fetch.collector
+                ledger = fetch.collector.ledger
                 if fetch.is_asked:
                     continue
                 if now >= fetch.until:
-                    late += _give_up(collector)
+                    late.append(ledger.give_up())
                 else:
-                    past += _give_up(collector, until=collector.ledger.pending.last_deals.oldest)
-                if not collector.ledger.pending.wanted:
+                    past.append(ledger.give_up(until=ledger.pending.last_deals.oldest))
+                if not ledger.pending.wanted:
                     self._forget(fetch)
-            _tell(late, f"the exchange could not be asked within {self.longest:g} s")
-            _tell(past, f"{MOST_DEALS} deals have come since, and it tells no more", logging.INFO)
+            _log_given_up(late, f"the exchange could not be asked within {self.longest:g} s")
+            why = f"{MOST_DEALS} deals have come since, and it tells no more"
+            _log_given_up(past, why, logging.INFO)
 
     def _rate_limiter(self, route: Route, interval: float) -> RateLimiter:
         address = attrs.evolve(route, via=None)  # of ours, which is what the exchange counts by
@@ -236,36 +231,26 @@ def _urgency(fetch: _Fetch) -> tuple[bool, float]:
     return bool(pending.gaps), pending.last_deals.rate
 
 
-def _later(fetch: _Fetch) -> float:
+def _pause(fetch: _Fetch) -> float:
     return 2.0 ** (fetch.attempts - 1)
 
 
-def _give_up(collector: Collector, until: int | None = None) -> list[_GivenUp]:
-    gaps, uncertain = collector.ledger.give_up(until=until)
-    given_up = [_GivenUp(collector.symbol, gap.start, is_gap=True) for gap in gaps]
-    if uncertain:
-        given_up.append(_GivenUp(collector.symbol, uncertain[0], is_gap=False))
-    return given_up
-
-
-def _tell(given_up: Sequence[_GivenUp], why: str, level: int = logging.WARNING) -> None:
+def _log_given_up(
+    given_up: Sequence[tuple[list[Gap], Gap | None]], why: str, level: int = logging.WARNING
+) -> None:
     """Say in a line each which gaps are not filled, and what else stays uncertain."""
-    gaps = [one for one in given_up if one.is_gap]
-    uncertain = [one for one in given_up if not one.is_gap]
+    gaps = [gap for several, _ in given_up for gap in several]
+    uncertain = [gap for _, gap in given_up if gap is not None]
+    not_asked = "not looked through for more deals"
     for those, one, several, end in (
         (gaps, "gap in deals", "gaps in deals", "not filled"),
-        (
-            uncertain,
-            "time of a lost line",
-            "times of lost lines",
-            "not looked through for more deals",
-        ),
+        (uncertain, "time of a lost line", "times of lost lines", not_asked),
     ):
         if not those:
             continue
         which = f"{those[0].symbol}: the {one} from {time_text(those[0].start)} is"
         if len(those) > 1:
-            symbols = dict.fromkeys(given.symbol for given in those)
-            few = ", ".join(list(symbols)[:3]) + (" ..." if len(symbols) > 3 else "")
+            symbols = list(dict.fromkeys(gap.symbol for gap in those))
+            few = ", ".join(symbols[:3]) + (" ..." if len(symbols) > 3 else "")
             which = f"{number_of(len(those), one, several)} ({few}) are"
         log.log(level, "%s %s: %s", which, end, why)

@@ -24,7 +24,6 @@ from mexc_trio.journal import Marks, Queue
 from mexc_trio.record.mark import Mark, OpenGap
 from mexc_trio.record.pending import Pending
 from mexc_trio.record.remembered import earlier_deals, possible, remembered
-from mexc_trio.record.uncertain import UncertainEnd
 from mexc_trio.record.wide import fetched
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.spans import LATEST, SECOND, Span, now, steady
@@ -54,13 +53,14 @@ class Ledger:
     _since: int = attrs.field(init=False)
     _began: int = attrs.field(factory=steady, init=False)
     _has_history: bool = attrs.field(init=False)
-    _uncertain_end: UncertainEnd = attrs.field(init=False)
+    # See `Marks.uncertain_since`.
+    _uncertain_since: int = attrs.field(init=False)
     # The position before which rows were looked through for deals of earlier runs.
     _recalled: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._marks = {channel: Mark(channel) for channel in self._channels}
-        self._last, pending, self._uncertain_end = remembered(self._queue)
+        self._last, pending, self._uncertain_since = remembered(self._queue)
         self.pending = Pending(self.symbol)
         self.pending.add(pending)
         for name, mark in self._marks.items():
@@ -103,8 +103,8 @@ class Ledger:
 
     def program_started(self, cause: Cause, detail: str) -> None:
         """Open the gap since the last run, if the symbol has been recorded before."""
+        self._give_up_end(cause, detail)
         if self._has_history:
-            self._give_up_end(cause, detail)
             self.lost(cause, detail)
 
     def listed(self, since: int, detail: str) -> None:
@@ -134,7 +134,6 @@ class Ledger:
         else:
             gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
             self._ended(gap)
-            self._queue.remember()
 
     def note_uncertain(self, span: Span) -> None:
         """Have deals asked for of a time that is no gap: only those that are lacking are written.
@@ -209,34 +208,41 @@ class Ledger:
         self._queue.append([*map(fetched, missed)])
         return len(missed)
 
-    def give_up(self, *, until: int | None = None) -> tuple[list[Gap], Span | None]:
+    def give_up(self, *, until: int | None = None) -> tuple[list[Gap], Gap | None]:
         """Write pending gaps as they are, those that ended by then or all.
 
         Returns them, and the uncertain time that is asked for no longer.
         """
-        given_up, uncertain = self.pending.give_up(until)
-        for gap in given_up:
+        given_up = self.pending.give_up(until)
+        for gap in given_up[0]:
             self._put(gap)
-        if given_up:
             self._queue.remember()
-        return given_up, uncertain
+        return given_up
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
         self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
     def _note_uncertain_end(self, until: int, newest: int) -> None:
-        uncertain = self.pending.uncertain
-        if until == LATEST and uncertain is None and not self._uncertain_end.since:
+        """Note from which deal on others may be lacking if the program ends now; see `received`."""
+        before, uncertain = self._uncertain_since, self.pending.uncertain
+        if until == LATEST and uncertain is None and not before:
             return  # of one line, nearly always
-        if self._uncertain_end.note(until, uncertain, newest):
+        since = min(until, uncertain.start if uncertain else LATEST)
+        self._uncertain_since = since if 0 < since < newest else 0
+        if before or self._uncertain_since:
             self._queue.remember()
 
     def _give_up_end(self, cause: Cause, detail: str) -> None:
-        """Write what may be lacking between deals that are there: it will not come any more."""
-        mark = self._marks.get("deal")
-        for gap in self._uncertain_end.end(self.symbol, mark.ts if mark else 0, cause, detail):
-            self._put(gap)
+        """Write what may be lacking between the last deals that are there: none will come any more.
+
+        It is a gap of its own, to which nothing is fetched: only the last hundred of the deals that
+        are there are known, and others would be stored again.
+        """
+        since, self._uncertain_since = self._uncertain_since, 0
+        if 0 < since < (newest := self.last("deal")):
+            why = f"{detail}; a line lagged, or deals were being asked for"
+            self._put(Gap(self.symbol, "deal", since, newest, cause.value, why, 0, 0))
             self._queue.remember()
 
     def _end_gap(self, mark: Mark, end: int, version: int, *, ended: bool = False) -> None:
@@ -286,5 +292,5 @@ class Ledger:
 
     def _to_remember(self) -> Marks:
         last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}
-        since = self._uncertain_end.since
-        return Marks(self._last | last, self._queue.end, self.pending.gaps, since)
+        parts = self._last | last, self._queue.end, self.pending.gaps, self._uncertain_since
+        return Marks(*parts)

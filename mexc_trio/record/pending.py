@@ -29,8 +29,8 @@ class Pending:
     """The last deals that are there."""
     gaps: list[Gap] = attrs.field(factory=list, init=False)
     """Those that have ended and are to be filled before they are written."""
-    uncertain: Span | None = attrs.field(default=None, init=False)
-    """Time that lines had, see `uncertain`."""
+    uncertain: Gap | None = attrs.field(default=None, init=False)
+    """Time that lines had, see `uncertain`; a gap as it is written if the answer shows one."""
     filled: Counter[str] = attrs.field(factory=Counter, init=False)
     """Of gaps that were written in this run: `gaps` and `whole` that were filled, and `deals`."""
 
@@ -46,8 +46,11 @@ class Pending:
 
     def add_uncertain(self, span: Span) -> None:
         """Add a time of which only deals that are lacking are written."""
-        was = self.uncertain or span
-        self.uncertain = min(span[0], was[0]), max(span[1], was[1])
+        start, end = span
+        if was := self.uncertain:
+            start, end = min(start, was.start), max(end, was.end)
+        cause = Cause.CONNECTION_LOST.value
+        self.uncertain = Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)
         self._keep()
 
     def fill(self, answer: Sequence[Deal]) -> tuple[list[Gap], list[Deal]]:
@@ -61,13 +64,8 @@ class Pending:
         gaps: list[Gap] = []
         missed: list[Deal] = []
         left: list[Gap] = []
-        asked = self.gaps
-        if self.uncertain:
-            start, end = self.uncertain
-            cause = Cause.CONNECTION_LOST.value
-            asked = [*asked, Gap(self.symbol, "deal", start, end, cause, _LACKING, 0, 0)]
-        for gap in asked:
-            is_uncertain = gap not in self.gaps
+        for gap in [*self.gaps, self.uncertain] if self.uncertain else self.gaps:
+            is_uncertain = gap is self.uncertain
             if (fill := fall_into((gap.start, gap.end), self.last_deals, answer)) is None:
                 left += [] if is_uncertain else [gap]
                 continue
@@ -85,13 +83,13 @@ class Pending:
         self._keep()
         return gaps, missed
 
-    def give_up(self, until: int | None) -> tuple[list[Gap], Span | None]:
+    def give_up(self, until: int | None) -> tuple[list[Gap], Gap | None]:
         """Return the gaps that ended by then, or all, and the uncertain time.
 
         They are asked for no longer.
         """
         uncertain = self.uncertain
-        if uncertain and (until is None or uncertain[1] <= until):
+        if uncertain and (until is None or uncertain.end <= until):
             self.uncertain = None
         given_up = [gap for gap in self.gaps if until is None or gap.end <= until]
         self.gaps = [gap for gap in self.gaps if gap not in given_up]

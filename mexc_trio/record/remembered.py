@@ -6,7 +6,6 @@ from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue, decode_marks
 from mexc_trio.journal.entries import encode
-from mexc_trio.record.uncertain import UncertainEnd
 from mexc_trio.rows import DEAL, Channel, Gap, Row
 from mexc_trio.spans import EARLIEST, LATEST, now
 
@@ -14,8 +13,8 @@ _LOOKED_THROUGH: Final = 10 * MOST_DEALS
 """Rows in which the last deals are looked for."""
 
 
-def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap], UncertainEnd]:
-    """Return time and version of channels' last rows, unwritten gaps, the uncertain end.
+def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap], int]:
+    """Return time and version of channels' last rows, unwritten gaps, and `uncertain_since`.
 
     Of channels that are not recorded any more as well: they may be again.
     """
@@ -35,7 +34,7 @@ def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap],
                 last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
-    return last, pending, UncertainEnd(uncertain_since)
+    return last, pending, uncertain_since
 
 
 def write_pending(queue: Queue, gaps: Queue) -> None:

@@ -13,7 +13,6 @@ import attrs
 
 from mexc_trio.exchange.lines import LineSource
 from mexc_trio.exchange.messages import Data
-from mexc_trio.rows import Cause, Gap
 from mexc_trio.spans import LATEST, Span
 
 
@@ -51,34 +50,3 @@ class UncertainTime:
             return None
         self.start = 0
         return start, end
-
-
-@attrs.define
-class UncertainEnd:
-    """The last deals of one symbol, as its ledger knows them and the journal remembers them."""
-
-    since: int
-    """Milliseconds: the deal after which others may be lacking; 0 if none may."""
-
-    def note(self, until: int, uncertain: Span | None, newest: int) -> bool:
-        """Note how far no deal is lacking; return whether that is to be remembered.
-
-        All in milliseconds: no line can bring another deal from before `until`, deals of the time
-        that is `uncertain` are being asked for, and `newest` is the newest deal that is there.
-        """
-        before = self.since
-        since = min(until, uncertain[0] if uncertain else LATEST)
-        self.since = since if 0 < since < newest else 0
-        return bool(before or self.since)
-
-    def end(self, symbol: str, newest: int, cause: Cause, detail: str) -> list[Gap]:
-        """Return what is to be written now that no line will bring any of it.
-
-        It is a gap of its own, to which nothing is fetched: only the last hundred of the deals that
-        are there are known, and others would be stored again.
-        """
-        since, self.since = self.since, 0
-        if not 0 < since < newest:
-            return []
-        why = f"{detail}; a line lagged, or deals were being asked for"
-        return [Gap(symbol, "deal", since, newest, cause.value, why, 0, 0)]

@@ -51,10 +51,12 @@ def full(ts: int) -> int:
 class Recorder:
     """A ledger beside the queues it writes to, used as a collector does."""
 
-    def __init__(self, journal: Journal, *, fills: bool = False) -> None:
+    def __init__(
+        self, journal: Journal, *, fills: bool = False, channels: Sequence[Channel] = CHANNELS
+    ) -> None:
         self.queue = journal.queue("btc")
         self.gaps = journal.queue("gaps")
-        self.ledger = Ledger("BTC_USDT", self.queue, self.gaps, fills=fills)
+        self.ledger = Ledger("BTC_USDT", self.queue, self.gaps, channels, fills=fills)
 
     def frame(
         self, channel: Channel | None, *times: int, version: int = 0, dead: int = 0,
@@ -537,7 +539,10 @@ def test_of_an_uncertain_time_only_deals_that_were_lacking_are_a_gap(journal_pat
         recorder.ledger.note_uncertain((full(200), full(210)))
         assert recorder.ledger.fill(told(220)) == 0, "it does not reach back so far"
         recorder.ledger.note_uncertain((full(200), full(210)))
-        assert recorder.ledger.give_up() == ([], (full(200), full(210)))
+        gaps, uncertain = recorder.ledger.give_up()
+        assert not gaps
+        assert uncertain is not None
+        assert (uncertain.start, uncertain.end) == (full(200), full(210))
         assert recorder.ledger.pending.wanted == 0
         assert len(recorder.written) == 1
 
@@ -669,6 +674,20 @@ def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
         recorder.frame("deal", 300)
         assert recorder.written[2:] == [gap("deal", 210, 300, Cause.PROGRAM_STOPPED)]
+
+
+def test_what_a_line_lagged_with_is_told_though_deals_are_recorded_no_more(
+    journal_path: Path,
+) -> None:
+    """They may be recorded again in a year, and nothing else tells of it."""
+    with recorder_at(journal_path) as recorder:
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 90, until=10)
+    for _ in range(2):  # told once
+        with open_journal(journal_path) as journal:
+            recorder = Recorder(journal, channels=("ticker",))
+            recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+            assert recorder.written == [gap("deal", 10, 90, Cause.PROGRAM_STOPPED, LAGGED)]
 
 
 def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:

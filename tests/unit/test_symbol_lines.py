@@ -542,7 +542,7 @@ async def test_a_renewal_without_a_deal_afterwards_leaves_nothing_uncertain_for_
         await trio.sleep(3600)
         replacement.data(hand.message("deal"))
         assert queue.marks is not None
-        assert queue.marks().uncertain_since == ledger.pending.uncertain[0]
+        assert queue.marks().uncertain_since == ledger.pending.uncertain.start
         ledger.give_up()
         await trio.sleep(1)
         replacement.data(hand.message("deal"))
