@@ -25,9 +25,6 @@ from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
 from mexc_trio.metrics.page import render
 from mexc_trio.metrics.snapshot import take_snapshot
-from mexc_trio.record.backfill import Backfill
-from mexc_trio.record.collector import Collector
-from mexc_trio.record.gaps import Ledger
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import CHANNELS, Row
 from mexc_trio.settings import Settings
@@ -71,26 +68,22 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
         symbols: how many it has.
         age: seconds since the last row of each channel; None if there has been none in this run.
     """
-    settings = Settings(store=EmbeddedTarget(directory))
+    settings = Settings(store=EmbeddedTarget(directory), backfill=False)
     with open_journal(settings.journal_path) as journal:
         gaps = journal.queue(GAPS.name)
         async_store = AsyncStore(cast("Store", _NoStore()))
-        made = []
+        locks = TableLocks("none", [], -1)
+        recording = Recording(settings, journal, async_store, gaps, [], locks)
         for number in range(symbols):
-            chosen = settings.for_symbol(f"S{number}_USDT")
-            queue = journal.queue(chosen.table)
-            collector = Collector(chosen, queue, Ledger(chosen.symbol, queue, gaps), async_store)
+            collector = recording.make_collector(settings.for_symbol(f"S{number}_USDT"))
             for channel in CHANNELS:
                 if age is None:
                     break
                 collector.liveness[channel].connected(trio.current_time())
                 row = Row(int((time.time() - age) * 1000), "t", "1|1|1|1|0.00000000")
-                collector.data(Data(chosen.symbol, channel, [row], 0, 0))
-            made.append(collector)
+                collector.data(Data(collector.symbol, channel, [row], 0, 0))
         journal.flush()
-        yield Recording(
-            settings, journal, async_store, made, gaps, [], TableLocks("none", [], -1), Backfill("")
-        )
+        yield recording
 
 
 async def measure(symbols: int, scrapes: int) -> None:

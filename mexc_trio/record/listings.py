@@ -52,13 +52,10 @@ async def _take_in(
 ) -> Collector | None:
     """Make ready a symbol that is listed anew; None if its table is not to be had."""
     table = recording.settings.for_symbol(symbol).table
-    if any(queue.name == table for queue in recording.leftovers):
+    if recording.has_leftover(table):
         log.info("%s: is listed, and waits for table %s's rows of an earlier run", symbol, table)
         discovery.forget(symbol)
         return None
-    for collector in recording.collectors:
-        if collector.symbol == symbol:
-            await collector.ended.wait()  # it writes to the same table
     try:
         collector = await recording.add(symbol)
     except (UsageError, StoreError) as error:

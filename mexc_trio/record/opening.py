@@ -22,10 +22,6 @@ from mexc_trio.journal import Journal, open_journal
 from mexc_trio.journal.ownership import SPELT, STORE, OtherJournal, find_journal
 from mexc_trio.locks import hold_tables
 from mexc_trio.record.admission import admit, with_room
-from mexc_trio.record.backfill import Backfill
-from mexc_trio.record.collector import Collector
-from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.known_contracts import KnownContracts, nobody_knows
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.remembered import write_pending
 from mexc_trio.record.wide import as_before, table_of
@@ -83,23 +79,12 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         for other in found.others:
             _say_waiting(other)
         gaps = journal.queue(GAPS.name)
-        async_store = AsyncStore(store)
         try:
             there = columns(store, tables=[one.table for one in chosen])
         except StoreError:  # it has been said
             chosen = [as_before(one, journal.queue(one.table)) for one in chosen]
         else:
             chosen = with_room(chosen, there)
-        exists = KnownContracts(settings.rest_url, settings.route[0]).has
-        backfill = Backfill(settings.rest_url)
-        collectors = [
-            Collector(
-                s, queue := journal.queue(s.table),
-                Ledger(s.symbol, queue, gaps, s.channels, fills=settings.fills), async_store,
-                exists if s.symbol in settings.symbols else nobody_knows, backfill.request,
-            )
-            for s in chosen
-        ]  # fmt: skip
         waiting = [queue for queue in journal.queues() if queue.backlog]
         for queue in waiting:
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
@@ -108,9 +93,10 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         for queue in journal.queues():
             if queue.name not in recorded:
                 write_pending(queue, gaps)
-        yield Recording(
-            settings, journal, async_store, collectors, gaps, leftovers, locks, backfill
-        )
+        recording = Recording(settings, journal, AsyncStore(store), gaps, leftovers, locks)
+        for one in chosen:
+            recording.make_collector(one)
+        yield recording
 
 
 def has_journal(settings: Settings) -> bool:

@@ -23,6 +23,7 @@ from mexc_trio.record.admission import with_room
 from mexc_trio.record.backfill import Backfill
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.gaps import Ledger
+from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.lines import Lines
 from mexc_trio.record.stats import Counts, SymbolStats
 from mexc_trio.record.wide import as_before, table_of
@@ -38,12 +39,13 @@ class Recording:
     settings: Settings
     journal: Journal
     store: AsyncStore
-    collectors: list[Collector]
     gaps: Queue
     leftovers: list[Queue]
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
     locks: TableLocks
-    backfill: Backfill
+    collectors: list[Collector] = attrs.field(factory=list, init=False)
+    backfill: Backfill = attrs.field(init=False)
+    known_contracts: KnownContracts = attrs.field(init=False)
     rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     line_counters: dict[tuple[str, str], LineCounters] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
@@ -57,11 +59,9 @@ class Recording:
 
     def __attrs_post_init__(self) -> None:
         self.deals = DealMode(self.settings.deals == "merged")
-        # Counters begin with the program, so that the first loss is seen as one.
-        for routes in (self.settings.route, *(one.settings.route for one in self.collectors)):
-            for line in range(self.settings.lines):
-                for route in routes:
-                    self._counters(line, route)
+        self.backfill = Backfill(self.settings.rest_url)
+        self.known_contracts = KnownContracts(self.settings.rest_url, self.settings.route[0])
+        self._begin_counters(self.settings.route)
 
     @property
     def seconds(self) -> float:
@@ -79,33 +79,51 @@ class Recording:
         """Rows that wait in the journal, of all tables."""
         return sum(queue.backlog for queue in self.journal.queues())
 
+    def make_collector(self, settings: SymbolSettings) -> Collector:
+        """Make the collector of a symbol whose table is held."""
+        queue = self.journal.queue(settings.table)
+        parts = settings.symbol, queue, self.gaps, settings.channels
+        ledger = Ledger(*parts, fills=self.settings.fills)
+        collector = Collector(
+            settings, queue, ledger, self.store, self._exists, self.backfill.request
+        )
+        self.collectors.append(collector)
+        self._begin_counters(settings.route)
+        return collector
+
+    async def _exists(self, symbol: str) -> bool | None:
+        """See `Exists`. For a symbol that was found, not named, somebody follows the list."""
+        if symbol not in self.settings.symbols:
+            return None
+        return await self.known_contracts.has(symbol)
+
     async def add(self, symbol: str) -> Collector:
-        """Make ready a symbol that comes, or comes back, while recording.
+        """Make ready a symbol that comes, or comes back once it has ended, while recording.
 
         Raises UsageError if its table has a name that another symbol's table or view has,
         StoreLocked if another recorder has the table, StoreRejected if a table of that name is not
         ours, or cannot be made.
         """
-        for number, before in enumerate(self.collectors):
-            if before.symbol == symbol:
-                table = before.settings.table
-                settings = attrs.evolve(self.settings.for_symbol(symbol), table=table)
-                (settings,) = await self.with_room([settings])
-                self.collectors[number] = before.successor(settings)
-                return self.collectors[number]
         settings = self.settings.for_symbol(symbol)
+        for before in self.collectors:
+            if before.symbol == symbol:
+                await before.ended.wait()  # it writes to the same table
+                settings = attrs.evolve(settings, table=before.settings.table)
+                (settings,) = await self.with_room([settings])
+                collector = before.successor(settings)
+                self.collectors[self.collectors.index(before)] = collector
+                return collector
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
         self.locks.hold([settings.table])
         with suppress(StoreUnavailable):  # its writer waits for the store
             await self.store.prepare([table_of(settings)])
             (settings,) = await self.with_room([settings])
-        queue = self.journal.queue(settings.table)
-        ledger = Ledger(symbol, queue, self.gaps, settings.channels, fills=self.settings.fills)
-        request_deals = self.backfill.request
-        collector = Collector(settings, queue, ledger, self.store, request_deals=request_deals)
-        self.collectors.append(collector)
-        return collector
+        return self.make_collector(settings)
+
+    def has_leftover(self, table: str) -> bool:
+        """Whether a table has rows of an earlier run, which are written before others may come."""
+        return any(queue.name == table for queue in self.leftovers)
 
     async def with_room(self, chosen: Sequence[SymbolSettings]) -> list[SymbolSettings]:
         """Return settings with those of the channels that the tables have room for."""
@@ -138,6 +156,12 @@ class Recording:
             url = route.via or self.settings.url
             endpoints.append(Endpoint(url, dialling, self._counters(line, route)))
         return endpoints
+
+    def _begin_counters(self, routes: Sequence[Route]) -> None:
+        """Have counters before there is a connection, so that the first loss is seen as one."""
+        for line in range(self.settings.lines):
+            for route in routes:
+                self._counters(line, route)
 
     def _counters(self, line: int, route: Route) -> LineCounters:
         key = str(line + 1), str(route)

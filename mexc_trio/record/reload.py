@@ -15,7 +15,6 @@ import trio
 from mexc_trio.errors import MexcTrioError, UsageError
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.groups import Groups
-from mexc_trio.record.known_contracts import KnownContracts
 from mexc_trio.record.limits import allow_connections
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import most_connections
@@ -143,6 +142,7 @@ async def _apply(
             collector.failure = None  # whatever it was stopped by is nobody's concern any more
         collector.adjust(new.for_symbol(collector.symbol))
     recording.journal.retention = new.retention
+    recording.known_contracts.route = new.route[0]
     logging.getLogger().setLevel(new.log_level.upper())
     if discovery is not None:
         discovery.settings = new
@@ -190,10 +190,8 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
     added: list[Collector] = []
     try:
         for symbol in sorted(missing, key=known.__contains__):  # those that can fail come first
-            if symbol in known:
-                await known[symbol].ended.wait()  # it writes to the same table
             table = new.for_symbol(symbol).table
-            if any(queue.name == table for queue in recording.leftovers):
+            if recording.has_leftover(table):
                 raise UsageError(
                     f"{symbol}: table {table} has rows of an earlier run, which are written first; "
                     f"try again later"
@@ -204,9 +202,7 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
             if collector.symbol not in known:
                 recording.withdraw(collector)
         raise
-    exists = KnownContracts(new.rest_url, new.route[0]).has
     for collector in added:
-        collector.exists = exists
         if before := known.get(collector.symbol):
             why = f"it was stopped: {before.failure}" if before.failure else _BEFORE
             collector.ledger.lost(Cause.SYMBOL_STOPPED, why)
