@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 import attrs
 import trio
 
+from mexc_trio.backoff import Backoff
 from mexc_trio.clickhouse.async_store import AsyncStore
 from mexc_trio.clickhouse.tables import Table, TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
@@ -66,11 +67,12 @@ class Writer:
     """Why rows are held back although the store answers; None while they are written."""
     engine: TableEngine = attrs.field(init=False)
     """The table's engine; until the table has been seen, that of a new one."""
-    _refusals: int = attrs.field(default=0, init=False)
+    _holds: Backoff = attrs.field(factory=lambda: Backoff(FIRST_HOLD, LAST_HOLD), init=False)
     _in_sync: bool = attrs.field(default=False, init=False)
     _next_audit: float = attrs.field(default=0.0, init=False)
     _audit_after: float = attrs.field(default=FIRST_AUDIT, init=False)
-    _failures: int = attrs.field(default=0, init=False)
+    _has_failed: bool = attrs.field(default=False, init=False)
+    _pauses: Backoff = attrs.field(factory=lambda: Backoff(FIRST_PAUSE, LAST_PAUSE), init=False)
     _took: float = attrs.field(default=0.0, init=False)
     """Seconds that the last INSERT took."""
     _reconciler: Reconciler = attrs.field(init=False)
@@ -115,8 +117,7 @@ class Writer:
         self._in_sync = False
         self.refusal = error
         self.store.say_refused(self.table, error)
-        self._refusals += 1
-        await trio.sleep(min(LAST_HOLD, FIRST_HOLD * 2.0 ** min(self._refusals - 1, 10)))
+        await trio.sleep(self._holds.next())
 
     async def until_empty(self) -> None:
         """Write until nothing is left, however long the store is away.
@@ -160,12 +161,12 @@ class Writer:
             await self._start_over()
 
     async def _start_over(self) -> None:
+        failed_before, self._has_failed = self._has_failed, True
         self._in_sync = False
-        self._failures += 1
         await self.store.available()
         # The store answers, but perhaps it has trouble with this table only.
-        if self._failures > 1:
-            await trio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 10)))
+        if failed_before:
+            await trio.sleep(self._pauses.next())
 
     async def _step(self) -> None:
         async with self.queue.write_lock:
@@ -196,8 +197,9 @@ class Writer:
             await self._reconciler.append(rows)
             self._took = trio.current_time() - sent
             self._in_sync = True
-            self._failures = self._refusals = 0
-            self.refusal = None
+            self._has_failed, self.refusal = False, None
+            self._pauses.reset()
+            self._holds.reset()
             self._reconciler.acknowledge(rows)
 
     def _suited_to(self, engine: TableEngine) -> Reconciler:
