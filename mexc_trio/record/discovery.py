@@ -36,18 +36,19 @@ FILE: Final = "contracts.json"
 """Is shorter than the answer from which it was made: 17 KB with 1,200 contracts."""
 
 
-class _Kept(msgspec.Struct):
+class LastList(msgspec.Struct, frozen=True):
+    """The contracts that were traded, as the file has them."""
+
     url: str
+    """Of the exchange's REST interface."""
     asked: Annotated[int, msgspec.Meta(ge=EARLIEST)]
-    symbols: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MOST_CONTRACTS)]
+    """When it was asked, in milliseconds."""
+    symbols: Annotated[Sequence[str], msgspec.Meta(min_length=1, max_length=MOST_CONTRACTS)]
 
-
-@attrs.frozen
-class LastList:
-    """The contracts that were traded, and when that was asked, in milliseconds."""
-
-    contracts: Sequence[Contract]
-    asked: int
+    @property
+    def contracts(self) -> list[Contract]:
+        """The same as an answer of the exchange has them."""
+        return [Contract(symbol) for symbol in dict.fromkeys(self.symbols)]
 
 
 def read_last(settings: Settings) -> LastList | None:
@@ -64,7 +65,7 @@ def read_last(settings: Settings) -> LastList | None:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise UsageError(f"it has more than {MOST_BYTES >> 20} MiB")
-        kept = decode(data, _Kept)
+        kept = decode(data, LastList)
         if odd := [symbol for symbol in kept.symbols if parse_symbol(symbol) != symbol]:
             raise UsageError(f"{odd[0][:40]!r} is not in upper case")
     except (OSError, msgspec.DecodeError, UsageError) as error:
@@ -73,16 +74,13 @@ def read_last(settings: Settings) -> LastList | None:
         return None
     if kept.url != settings.rest_url:
         return None
-    contracts = [Contract(symbol) for symbol in dict.fromkeys(kept.symbols)]
-    return LastList(contracts, min(kept.asked, now()))
+    return msgspec.structs.replace(kept, asked=min(kept.asked, now()))
 
 
 def keep_last(settings: Settings, last: LastList) -> None:
     """Keep a list for the next start, unless nothing is traded; OSError if that cannot be."""
-    symbols = [contract.symbol for contract in last.contracts if contract.state == ON]
-    if symbols:
-        kept = _Kept(settings.rest_url, last.asked, symbols)
-        write_own(settings.state_directory / FILE, msgspec.json.encode(kept).decode())
+    if last.symbols:
+        write_own(settings.state_directory / FILE, msgspec.json.encode(last).decode())
 
 
 PATIENCE: Final = 10.0
@@ -139,7 +137,7 @@ class Discovery:
                 return self._without_list(reason, last)
         else:
             contracts = await list_contracts(self._client)
-        self._newest = LastList(contracts, asked)
+        self._newest = self._list_of(contracts, asked)
         found = self._matching(contracts)
         self._refuse_idle_patterns(contracts, self._wanted(contracts))
         if not found and not named:
@@ -176,7 +174,7 @@ class Discovery:
             await trio.sleep(self._pause or self.settings.refresh * jitter)
             since, at = self._asked, now()
             contracts = await list_contracts(self._client)
-            self._pause, self._newest = 0.0, LastList(contracts, at)
+            self._pause, self._newest = 0.0, self._list_of(contracts, at)
             matching = self._matching(contracts)
             self._asked = at
             missing = self._found.difference(matching)
@@ -190,6 +188,10 @@ class Discovery:
     def forget(self, symbol: str) -> None:
         """Take a symbol for one that was not listed: the next list has it anew."""
         self._found.discard(symbol)
+
+    def _list_of(self, contracts: Sequence[Contract], asked: int) -> LastList:
+        traded = [contract.symbol for contract in contracts if contract.state == ON]
+        return LastList(self.settings.rest_url, asked, traded)
 
     def _keep(self) -> None:
         """Keep the newest list for the next start; that this cannot be done is told once."""

@@ -249,7 +249,7 @@ async def test_new_list_is_kept_in_place_of_the_last(
 ) -> None:
     """Whichever run it was that had it."""
     await ran_before("BTC_USDT")
-    await ran_before("ETH_USDT")
+    await ran_before("ETH_USDT", "OFF_USDT!")
     found = read_last(Settings())
     assert found is not None
     assert [contract.symbol for contract in found.contracts] == ["ETH_USDT"]

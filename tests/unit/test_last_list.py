@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.exchange.contracts import MOST_CONTRACTS, ON, Contract
+from mexc_trio.exchange.contracts import MOST_CONTRACTS
 from mexc_trio.exchange.rest import MOST_BYTES
 from mexc_trio.record.discovery import FILE, LastList, keep_last, read_last
 from mexc_trio.settings import Settings
 from mexc_trio.spans import now
 
 ASKED = 1_764_000_000_000
-BTC, ETH = (Contract(symbol, ON) for symbol in ("BTC_USDT", "ETH_USDT"))
+BTC, ETH = "BTC_USDT", "ETH_USDT"
 
 
 def in_directory(path: Path, url: str = "http://exchange") -> Settings:
@@ -35,9 +35,9 @@ def test_what_is_traded_is_kept(tmp_path: Path) -> None:
     """In a file of our own; a list in which nothing is traded does not take its place."""
     mine = in_directory(tmp_path)
     assert read_last(mine) is None
-    keep_last(mine, LastList([ETH, Contract("OFF_USDT", 4), BTC], ASKED))
-    keep_last(mine, LastList([Contract("OFF_USDT", 4)], ASKED + 1))
-    assert read_last(mine) == LastList([ETH, BTC], ASKED)
+    keep_last(mine, LastList(mine.rest_url, ASKED, [ETH, BTC]))
+    keep_last(mine, LastList(mine.rest_url, ASKED + 1, []))
+    assert read_last(mine) == LastList(mine.rest_url, ASKED, [ETH, BTC])
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
@@ -45,7 +45,8 @@ def test_another_exchange_has_another_list(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Which is no fault, and needs no word."""
-    keep_last(in_directory(tmp_path), LastList([BTC], ASKED))
+    mine = in_directory(tmp_path)
+    keep_last(mine, LastList(mine.rest_url, ASKED, [BTC]))
     assert read_last(in_directory(tmp_path, "http://other")) is None
     assert not caplog.messages
 
