@@ -37,35 +37,25 @@ FEW: Final = 1_000
 INTERVAL: Final = 60.0
 """Seconds between two checks."""
 REMEMBERED: Final = 60
-"""Looks with which the present one is compared."""
+"""Checks with which the present one is compared."""
 PATIENCE: Final = 3600.0
 """Seconds to wait for a quiet moment, and after a failure."""
 
 
-@attrs.frozen
-class Grown:
-    """A table, and what has come into it."""
-
-    table: str
-    inserts: int
-    """Those since it was rewritten."""
-    rows: int
-
-
-def worth_rewriting(tables: Sequence[Grown], bound: int) -> list[str]:
+def worth_rewriting(queues: Sequence[Queue], bound: int) -> list[Queue]:
     """Return which of all tables to rewrite, and in which order; none while the bound is kept.
 
     It is in bytes of the engine's memory for INSERTs; 0 is no bound.
     """
-    left = sum(one.inserts for one in tables) * WHILE_RUNNING
-    chosen: list[str] = []
+    left = sum(one.inserts for one in queues) * WHILE_RUNNING
+    chosen: list[Queue] = []
     if not bound or left <= bound:
         return chosen
-    for one in sorted(tables, key=lambda one: one.inserts, reverse=True):
+    for one in sorted(queues, key=lambda one: one.inserts, reverse=True):
         if left <= bound // 2 or one.inserts < FEW:
             break
-        if one.rows <= WORTH * one.inserts:
-            chosen.append(one.table)
+        if (one.table_rows or 0) <= WORTH * one.inserts:
+            chosen.append(one)
             left -= one.inserts * WHILE_RUNNING
     return chosen
 
@@ -83,10 +73,10 @@ class Growth:
     """How many rows came between checks."""
     _ends: int | None = attrs.field(default=None, init=False)
     _due_since: float | None = attrs.field(default=None, init=False)
-    _said: int = attrs.field(default=0, init=False)
+    _warned_of: int = attrs.field(default=0, init=False)
 
     async def due(self) -> list[Queue]:
-        """Look at the tables; return the queues of those that are to be rewritten now.
+        """Return the queues of the tables that are to be rewritten now.
 
         Raises StoreError if the store does not answer.
         """
@@ -94,12 +84,11 @@ class Growth:
         verified = [one for one in self.recording.collectors if one.queue.verified]
         for one in verified:
             if one.queue.name not in self._known:
-                await self._ask(one.symbol, one.queue)
-        queues = {one.queue.name: one.queue for one in verified if self._known[one.queue.name]}
-        grown = [Grown(one.name, one.inserts, one.table_rows or 0) for one in queues.values()]
-        self._say(sum(one.inserts for one in grown) * WHILE_RUNNING)
+                await self._look_at(one.symbol, one.queue)
+        queues = [one.queue for one in verified if self._known[one.queue.name]]
+        self._warn_of(sum(one.inserts for one in queues) * WHILE_RUNNING)
         quiet, now = self._is_quiet(), trio.current_time()
-        tried = [one for one in grown if self._later.get(one.table, now) <= now]
+        tried = [one for one in queues if self._later.get(one.name, now) <= now]
         chosen = worth_rewriting(tried, self.recording.settings.compact_mib << 20)
         if not chosen:
             self._due_since = None
@@ -107,9 +96,10 @@ class Growth:
             self._due_since = now
         if not quiet and (self._due_since is None or now < self._due_since + PATIENCE):
             return []
-        return [queues[name] for name in chosen]
+        return chosen
 
-    async def _ask(self, symbol: str, queue: Queue) -> None:
+    async def _look_at(self, symbol: str, queue: Queue) -> None:
+        """Find out of what engine a table is, how many INSERTs it has had, and what was left."""
         store, beside = self.recording.store, queue.name + CONVERTING
         kinds = await store.engines([queue.name, beside])
         kind = kinds.get(queue.name)
@@ -147,11 +137,11 @@ class Growth:
         caught_up = self.recording.store.away_since is None and self.recording.backlog < BATCH
         return caught_up and came <= usual
 
-    def _say(self, memory: int) -> None:
-        if memory < self._said:
-            self._said = memory - memory % MUCH
-        if memory >= self._said + MUCH:
-            self._said = memory
+    def _warn_of(self, memory: int) -> None:
+        if memory < self._warned_of:
+            self._warned_of = memory - memory % MUCH
+        if memory >= self._warned_of + MUCH:
+            self._warned_of = memory
             log.warning(
                 "the engine keeps an index entry of every INSERT: about %s of its memory; "
                 "mexc-trio compact makes it next to nothing, and a longer --linger makes fewer",
