@@ -41,8 +41,9 @@ _CHANGEABLE: Final = {
     "symbols", "linger", "max_errors", "min_free_mib", "compact_mib", "retention", "log_level",
     "on_event", "event_after", "route", "channels",
 }  # fmt: skip
-_LISTED: Final = {"all", "quote", "shard", "refresh"}
+_CHANGEABLE_WITH_LIST: Final = {"all", "quote", "shard", "refresh", "patterns"}
 """What can be changed as well while a list of contracts is followed."""
+_KEYS: Final = {*SETTINGS, "patterns"}
 
 
 @attrs.define(eq=False)
@@ -113,15 +114,11 @@ async def _apply(
     Raises UsageError or StoreError if something of them cannot be done; then nothing is changed.
     """
     old = recording.settings
-    keys = SETTINGS.keys() - {"config"}
-    changed = {key for key in keys if getattr(wanted, key) != getattr(old, key)}
-    changeable = _CHANGEABLE | _LISTED if discovery is not None else _CHANGEABLE
-    kept: dict[str, Any] = {key: getattr(old, key) for key in SETTINGS if key not in changeable}
-    if discovery is None:
-        kept["patterns"] = old.patterns
-        if wanted.patterns != old.patterns:
-            changed.add("patterns")
-    new = attrs.evolve(wanted, **kept)
+    kept = _KEYS - _CHANGEABLE
+    if discovery is not None:
+        kept -= _CHANGEABLE_WITH_LIST
+    same: dict[str, Any] = {key: getattr(old, key) for key in kept}
+    new = attrs.evolve(wanted, **same)
     if not new.symbols and not new.finds:
         raise UsageError("no symbol is left to record")
 
@@ -152,7 +149,7 @@ async def _apply(
     channels = _changed("channels", before, old, new)
     await _change_channels(recording, channels)
     groups.make_views([*channels])
-    return _summary(recording, old, new, changed, added, gone)
+    return _summary(recording, old, wanted, added, gone)
 
 
 def _changed(
@@ -214,25 +211,26 @@ async def _add(recording: Recording, new: Settings) -> list[Collector]:
 def _summary(
     recording: Recording,
     old: Settings,
-    new: Settings,
-    changed: set[str],
+    wanted: Settings,
     added: Sequence[Collector],
     gone: Sequence[Collector],
 ) -> str:
-    parts = []
+    """Return what has changed, in one line; warn of what takes a restart."""
+    new, parts = recording.settings, []
     if added:
         parts.append(f"recording {_names([one.symbol for one in added])}")
     if gone:
         parts.append(f"no longer {_names([one.symbol for one in gone])}")
-    keys = sorted(key for key in changed if key != "symbols" and hasattr(new, key))
-    took = [key for key in keys if getattr(new, key) != getattr(old, key)]
+    keys = sorted(_KEYS - {"config", "symbols"})
+    changed = [key for key in keys if getattr(wanted, key) != getattr(old, key)]
+    took = [key for key in changed if getattr(new, key) != getattr(old, key)]
     texts = values(new)
     parts += [f"{key} = {texts[key]}" for key in took if key != "patterns"]
     was, is_now = old.overrides, new.overrides
     sections = sorted(one for one in was.keys() | is_now if was.get(one) != is_now.get(one))
     if sections:
         parts.append(f"own settings of {_names(sections)}")
-    left = [key for key in keys if key not in took]
+    left = [key for key in changed if key not in took]
     left += [
         f"table of {one.symbol}"
         for one in recording.collectors
