@@ -55,12 +55,8 @@ class NumberedReconciler(Reconciler):
         numbering = Numbering(range(first, first + len(rows)), self.queue.token())
         await self.store.append(self.table, rows, numbering)
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, engine: str) -> None:
         queue = self.queue
-        # What was given up may still be running, and what goes again under another token must not
-        # meet it.
-        await self.store.until_conclusive(self.table)
-        engine = await self.store.server_start_id()
         is_known = queue.verified and same_server_start(queue.engine, engine)
         if queue.base is None:
             await self._begin()
@@ -83,7 +79,6 @@ class NumberedReconciler(Reconciler):
             ) from error
         if queue.engine != engine:
             queue.checked(engine)
-        queue.verified = True
 
     async def _begin(self) -> None:
         """Find the number of the journal's first row: above all that there are."""

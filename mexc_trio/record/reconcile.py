@@ -83,16 +83,17 @@ class Reconciler:
         if created:
             self._cause = Cause.TABLE_DROPPED
         with self.queue.retained(), self.store.one_host():
-            await self._reconcile()
+            # An INSERT that we gave up may still be running. Before it has ended, nothing that the
+            # table has or lacks means anything, nor must rows meet it under another token.
+            await self.store.until_conclusive(self.table)
+            await self._reconcile(await self.store.server_start_id())
+        self.queue.verified = True
         self._cause = Cause.TABLE_SHORTER
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, engine: str) -> None:
+        """Do so now that nothing is on its way there; `engine` is its `server_start_id`."""
         queue, table = self.queue, self.table
         queue.base = None
-        # An INSERT that we gave up may still be running. Before it has ended, nothing that the
-        # table has or lacks means anything.
-        await self.store.until_conclusive(table)
-        engine = await self.store.server_start_id()
         if await self._is_verified(engine):
             rows = await self.store.count(table)
         else:
@@ -107,7 +108,6 @@ class Reconciler:
         if queue.engine != engine:
             queue.checked(engine)
         await self._compare(rows)
-        queue.verified = True
 
     async def _is_verified(self, engine: str) -> bool:
         """Whether the table was read in full and nothing can have happened to it since."""
