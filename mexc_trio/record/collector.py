@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final
@@ -259,5 +259,4 @@ class Collector:
                 self.stop(UnknownContract(self.symbol))
 
     def _acknowledged(self, rows: Sequence[RowTuple]) -> None:
-        for mt, number in Counter(map(itemgetter(1), rows)).items():
-            self.counts.appended[str(mt)] += number
+        self.counts.appended.update(map(itemgetter(1), rows))

@@ -1,6 +1,7 @@
 """What was recorded, in numbers: the blocks that the user reads on standard output."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import attrs
@@ -22,8 +23,8 @@ MOST_LINES = 20
 class Counts:
     """Counters of one symbol; two of them subtract to those of an interval."""
 
-    appended: dict[str, int] = attrs.field(
-        factory=lambda: dict.fromkeys((*MESSAGE_TYPES, *OPTIONAL_TYPES), 0)
+    appended: Counter[str] = attrs.field(
+        factory=lambda: Counter(dict.fromkeys((*MESSAGE_TYPES, *OPTIONAL_TYPES), 0))
     )
     """Rows that the store has acknowledged, by message type; nothing else counts."""
     skipped: int = 0
@@ -36,16 +37,18 @@ class Counts:
     @property
     def total(self) -> int:
         """All rows that the store has acknowledged."""
-        return sum(self.appended.values())
+        return self.appended.total()
 
     def copy(self) -> "Counts":
         """Return the counters as they are now."""
-        return attrs.evolve(self, appended=dict(self.appended))
+        return attrs.evolve(self, appended=self.appended.copy())
 
     def since(self, before: "Counts") -> "Counts":
         """Return what was counted after `before` was copied."""
+        appended = self.appended.copy()
+        appended.subtract(before.appended)
         return Counts(
-            {mt: n - before.appended[mt] for mt, n in self.appended.items()},
+            appended,
             self.skipped - before.skipped,
             self.errors - before.errors,
             self.covered - before.covered,
@@ -121,7 +124,7 @@ def _block(line: SymbolStats, when: str, seconds: float, *, final: bool) -> str:
     parts += [
         f"{BY_TYPE[mt].capitalize()} Messages: {counts.appended[mt]} → {path}"
         for mt in OPTIONAL_TYPES
-        if counts.appended.get(mt)
+        if counts.appended[mt]
     ]
     if counts.appended[DEAD_LETTER]:
         parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")
@@ -155,8 +158,7 @@ def _table(
         rows.append(f"and {len(lines) - len(shown)} more; {troubled} of all have errors or wait")
     total = Counts()
     for line in lines:
-        for mt, n in line.counts.appended.items():
-            total.appended[mt] += n
+        total.appended.update(line.counts.appended)
         total.skipped += line.counts.skipped
         total.errors += line.counts.errors
     everything = SymbolStats(

@@ -1,5 +1,7 @@
 """The statistics: the blocks and the table that the user reads."""
 
+from collections import Counter
+
 import attrs
 import pytest
 
@@ -16,7 +18,7 @@ def counts(
     errors: int = 0,
 ) -> Counts:
     """Make counters as a collector has them."""
-    return Counts({"t": ticker, "d": deal, "dp": depth, "dl": dead}, skipped, errors)
+    return Counts(Counter(t=ticker, d=deal, dp=depth, dl=dead), skipped, errors)
 
 
 def line(
