@@ -183,7 +183,7 @@ def _add(found: Snapshot, collector: Collector, now: float, to_wall: float) -> N
     _sum(found.rows, collector.received)
     _sum(found.stored, collector.counts.appended)
     _sum(found.gaps, collector.ledger.written)
-    _sum(found.gap_milliseconds, collector.ledger.missed)
+    _sum(found.gap_milliseconds, collector.ledger.milliseconds)
     _sum(found.filled, collector.ledger.pending.filled)
     found.dead += collector.dead
     found.covered += collector.counts.covered

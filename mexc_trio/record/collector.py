@@ -136,7 +136,7 @@ class Collector:
             self.received[channel] += len(rows)
             self.frames[channel] += 1
             if message.dead:
-                self._say_unreadable(message)
+                self._log_dead_letter(message)
             self.latest[channel] = message
             kept = widened(message) if self.settings.wide else rows
             self.ledger.received(message, until)
@@ -148,7 +148,7 @@ class Collector:
         except Exception as error:  # noqa: BLE001 - whatever it is, this symbol fails alone
             self.failed(error)
 
-    def _say_unreadable(self, message: Data) -> None:
+    def _log_dead_letter(self, message: Data) -> None:
         self.dead += message.dead
         now = trio.current_time()
         if now >= self._quiet_until:

@@ -23,7 +23,7 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Marks, Queue
 from mexc_trio.record.mark import Mark, OpenGap
 from mexc_trio.record.pending import Pending
-from mexc_trio.record.remembered import earlier_deals, possible, remembered
+from mexc_trio.record.remembered import earlier_deals, plausible_time, remembered
 from mexc_trio.record.wide import fetched
 from mexc_trio.rows import CHANNELS, Cause, Channel, Gap, Row
 from mexc_trio.spans import LATEST, SECOND, Span, now, steady
@@ -36,7 +36,7 @@ class Ledger:
     symbol: str
     written: Counter[str] = attrs.field(factory=Counter, init=False)
     """Gaps that were written in this run, by cause."""
-    missed: Counter[str] = attrs.field(factory=Counter, init=False)
+    milliseconds: Counter[str] = attrs.field(factory=Counter, init=False)
     """Their milliseconds, by cause; a gap in all channels counts once."""
     _queue: Queue
     _gaps: Queue
@@ -133,7 +133,7 @@ class Ledger:
             self.lost(cause, detail, channel)
         else:
             gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
-            self._ended(gap)
+            self._write_or_pend(gap)
 
     def note_uncertain(self, span: Span) -> None:
         """Have deals asked for of a time that is no gap: only those that are lacking are written.
@@ -154,16 +154,16 @@ class Ledger:
         good = len(rows) - message.dead
         mark = self._marks.get(channel or "") if good else None
         if mark is not None and mark.gap is not None:
-            self._end_gap(mark, possible(rows[0].ts), message.version, ended=True)
+            self._end_gap(mark, plausible_time(rows[0].ts), message.version, by_row=True)
         # Between the two: a dead letter among good rows may be older than they are.
         for missed in message.missed:
             text = "a message could not be read; see the dead letters"
             self.lost(Cause.DECODE_ERRORS, text, missed)
         if mark is not None:
             ts = rows[good - 1].ts
-            last = possible(ts)
+            last = plausible_time(ts)
             if last - mark.heard > mark.pause:
-                self._look_back(mark, rows[:good], message.version)
+                self._note_silence(mark, rows[:good], message.version)
             elif last == ts:
                 mark.heard = ts
             # A line that lags brings older ones than are there.
@@ -200,10 +200,10 @@ class Ledger:
         """
         gaps, missed = self.pending.fill(answer)
         for gap in gaps:
-            self._put(gap)
+            self._write(gap)
         if missed and (mark := self._marks.get("deal")):
             times = [row.ts for row, _ in missed]
-            mark.fetched((min(times), max(times) + 1))
+            mark.note_fetched((min(times), max(times) + 1))
         self._queue.remember()
         self._queue.append([*map(fetched, missed)])
         return len(missed)
@@ -215,13 +215,13 @@ class Ledger:
         """
         given_up = self.pending.give_up(until)
         for gap in given_up[0]:
-            self._put(gap)
+            self._write(gap)
             self._queue.remember()
         return given_up
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
-        self._put(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
+        self._write(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
 
     def _note_uncertain_end(self, until: int, newest: int) -> None:
         """Note from which deal on others may be lacking if the program ends now; see `received`."""
@@ -242,10 +242,10 @@ class Ledger:
         since, self._uncertain_since = self._uncertain_since, 0
         if 0 < since < (newest := self.last("deal")):
             why = f"{detail}; a line lagged, or deals were being asked for"
-            self._put(Gap(self.symbol, "deal", since, newest, cause.value, why, 0, 0))
+            self._write(Gap(self.symbol, "deal", since, newest, cause.value, why, 0, 0))
             self._queue.remember()
 
-    def _end_gap(self, mark: Mark, end: int, version: int, *, ended: bool = False) -> None:
+    def _end_gap(self, mark: Mark, end: int, version: int, *, by_row: bool = False) -> None:
         gap = mark.gap
         if gap is None:
             return
@@ -254,41 +254,41 @@ class Ledger:
         end = max(start, end)  # the last book may come again on a new connection: before the start
         cause, detail = gap.cause.value, gap.detail
         row = Gap(self.symbol, mark.channel, start, end, cause, detail, gap.version, version)
-        (self._ended if ended else self._put)(row)
+        (self._write_or_pend if by_row else self._write)(row)
 
-    def _look_back(self, mark: Mark, rows: Sequence[Row], version: int) -> None:
+    def _note_silence(self, mark: Mark, rows: Sequence[Row], version: int) -> None:
         """Write down the silence before a row, if there was one that nobody has told of."""
         if not self._has_history and not mark.heard:
             # The first row of the symbol begins the time of all channels.
             for one in self._marks.values():
-                one.heard = one.heard or possible(rows[0].ts)
+                one.heard = one.heard or plausible_time(rows[0].ts)
         for start, end in mark.unaccounted(rows):
             seconds = (end - start) / SECOND
             detail = f"no {mark.channel} for {seconds:.0f} s, which is longer than is usual"
             cause = Cause.CHANNEL_SILENT.value
             before = mark.version, version
-            self._ended(Gap(self.symbol, mark.channel, start, end, cause, detail, *before))
+            self._write_or_pend(Gap(self.symbol, mark.channel, start, end, cause, detail, *before))
 
-    def _ended(self, gap: Gap) -> None:
+    def _write_or_pend(self, gap: Gap) -> None:
         """Write a gap whose end is a row, or hold it if it may be filled."""
         mark = self._marks.get(gap.channel)
         if mark is None or not self.fills or gap.channel != "deal":
-            self._put(gap)
+            self._write(gap)
             return
-        mark.missed(gap)
+        mark.note_gap(gap)
         if self._recalled < self._queue.earlier:
             self._recalled = self._queue.earlier
             self.pending.last_deals.note_earlier(earlier_deals(self._queue))
         self.pending.add([gap])
         self._queue.remember()
 
-    def _put(self, gap: Gap) -> None:
+    def _write(self, gap: Gap) -> None:
         for name, mark in self._marks.items():
             if gap.channel in (name, "all"):
-                mark.missed(gap)
+                mark.note_gap(gap)
         self._gaps.collect([gap])
         self.written[gap.cause] += 1
-        self.missed[gap.cause] += gap.end - gap.start
+        self.milliseconds[gap.cause] += gap.end - gap.start
 
     def _to_remember(self) -> Marks:
         last = {name: (mark.ts, mark.version) for name, mark in self._marks.items()}

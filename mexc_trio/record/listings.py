@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 DELISTED: Final = "the exchange lists it no longer"
 
 
-async def follow(
+async def follow_listings(
     recording: Recording, discovery: "Discovery", begin: Callable[[Sequence[Collector]], None]
 ) -> None:
     """Do what the list of contracts says, whenever it changes. Runs until cancelled.

@@ -42,11 +42,11 @@ class Mark:
         self.heard = self.ts
         self._rhythm = Rhythm(self.channel, RECORDER)
 
-    def missed(self, gap: Gap) -> None:
+    def note_gap(self, gap: Gap) -> None:
         """Note a gap in this channel."""
         self._gaps = [*(one for one in self._gaps if one.end > self.heard), gap]
 
-    def fetched(self, span: Span) -> None:
+    def note_fetched(self, span: Span) -> None:
         """Note a time of which rows were fetched afterwards: it was no silence."""
         self._rhythm.forget(span)
 

@@ -130,7 +130,7 @@ class NumberedReconciler(Reconciler):
                 table.name, self._cause, again, f", {lost} are lost" if lost > 0 else "",
             )  # fmt: skip
         if lost > 0:
-            await self._write_down(lost, end)
+            await self._write_gaps(lost, end)
         if ours:
             log.info("table %s: %d rows of an unanswered INSERT had arrived", table.name, ours)
         for at in range(queue.acked, end, BATCH):
@@ -200,7 +200,7 @@ class NumberedReconciler(Reconciler):
         )  # fmt: skip
         self._count_from(end, self.queue.number(more))
 
-    async def _write_down(self, lost: int, end: int) -> None:
+    async def _write_gaps(self, lost: int, end: int) -> None:
         """Write the gaps of rows that the journal no longer has."""
         queue = self.queue
         found = await self.store.numbers(self.table)

@@ -77,7 +77,7 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             )
         _claim(journal, settings, identity if identity.lasting else _identity(store))
         for other in found.others:
-            _say_waiting(other)
+            _log_backlog(other)
         gaps = journal.queue(GAPS.name)
         try:
             there = columns(store, tables=[one.table for one in chosen])
@@ -111,7 +111,7 @@ def has_journal(settings: Settings) -> bool:
     with closing(_open_store(settings)) as store:
         found = find_journal(usual, _identity(store).lasting, settings.store.identity)
     for other in found.others:
-        _say_waiting(other)
+        _log_backlog(other)
     return found.path.exists()
 
 
@@ -132,7 +132,7 @@ def _claim(journal: Journal, settings: Settings, identity: Identity) -> None:
         journal.file.remember(STORE, identity.lasting)
 
 
-def _say_waiting(journal: OtherJournal) -> None:
+def _log_backlog(journal: OtherJournal) -> None:
     """Tell of rows in a journal of another store, which this run does not write."""
     if journal.backlog:
         log.warning(

@@ -22,7 +22,7 @@ _LACKING: Final = "a line broke, and no other had these deals"
 
 @attrs.define(eq=False)
 class Pending:
-    """The same of one symbol."""
+    """Of one symbol."""
 
     symbol: str
     last_deals: LastDeals = attrs.field(factory=LastDeals, init=False)

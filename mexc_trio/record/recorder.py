@@ -19,7 +19,7 @@ from mexc_trio.journal import Queue
 from mexc_trio.record import disk, watch
 from mexc_trio.record.groups import Groups
 from mexc_trio.record.limits import allow_connections
-from mexc_trio.record.listings import follow
+from mexc_trio.record.listings import follow_listings
 from mexc_trio.record.opening import has_journal, open_recording
 from mexc_trio.record.recording import Companion, Recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
@@ -64,7 +64,7 @@ async def record(
             from mexc_trio.record.discovery import open_discovery
 
             discovery = await stack.enter_async_context(open_discovery(settings))
-            found = await _found(discovery, file.ask if file else None)
+            found = await _first_symbols(discovery, file.ask if file else None)
             if found is None:
                 return 0
             symbols = found
@@ -73,7 +73,9 @@ async def record(
         return await _record(settings, symbols, discovery, companions, file)
 
 
-async def _found(discovery: "Discovery", reload: Callable[[], None] | None) -> Sequence[str] | None:
+async def _first_symbols(
+    discovery: "Discovery", reload: Callable[[], None] | None
+) -> Sequence[str] | None:
     """Return what is to be recorded; None if a signal came before that was known."""
     async with stoppable(lambda: None, reload) as waiting:
         with waiting:
@@ -178,7 +180,7 @@ async def _run(
                 groups = Groups(recording, nursery)
                 groups.begin(recording.collectors)
                 if discovery is not None:
-                    following = partial(follow, recording, discovery, groups.begin)
+                    following = partial(follow_listings, recording, discovery, groups.begin)
                     nursery.start_soon(supervise, "list of contracts", following)
                 if file is not None:
                     changing = partial(follow_settings, recording, discovery, file, groups)

@@ -31,7 +31,7 @@ def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap],
         for ts, mt, *_ in entry.rows:
             known = BY_TYPE.get(str(mt))
             if known is not None:
-                last[known] = possible(int(ts)), last.get(known, (0, 0))[1]
+                last[known] = plausible_time(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
     return last, pending, uncertain_since
@@ -59,6 +59,6 @@ def earlier_deals(queue: Queue) -> list[Deal]:
     ]
 
 
-def possible(ts: int) -> int:
+def plausible_time(ts: int) -> int:
     """Return a row's time, or this machine's where the exchange cannot mean what it says."""
     return ts if EARLIEST <= ts < LATEST else now()

@@ -103,15 +103,15 @@ async def keep_rewriting(recording: Recording) -> None:
     async with aclosing(periodic(POLL)) as ticks:
         async for elapsed, _ in ticks:
             if (request := RewritingRequest.found(path)) is not None:
-                await _answer(recording, growth, request)
+                await _rewrite_requested(recording, growth, request)
                 request.take_back(path)
             # Nothing is known of a table before its writer has compared it with the journal.
             if elapsed >= next_check and any(one.queue.verified for one in recording.collectors):
                 next_check = elapsed + INTERVAL
-                await _do_what_is_due(recording, growth)
+                await _rewrite_due(recording, growth)
 
 
-async def _do_what_is_due(recording: Recording, growth: Growth) -> None:
+async def _rewrite_due(recording: Recording, growth: Growth) -> None:
     with suppress(StoreUnavailable):  # it has been said, and passes
         for queue in await growth.due():
             try:
@@ -122,10 +122,12 @@ async def _do_what_is_due(recording: Recording, growth: Growth) -> None:
                 growth.failed(queue, error)
 
 
-async def _answer(recording: Recording, growth: Growth, request: RewritingRequest) -> None:
+async def _rewrite_requested(
+    recording: Recording, growth: Growth, request: RewritingRequest
+) -> None:
     answer = RewritingProgress(request.id)
 
-    def tell() -> None:
+    def note_progress() -> None:
         recording.journal.file.remember(ANSWER, msgspec.json.encode(answer).decode())
 
     queues = {one.symbol: one.queue for one in recording.collectors}
@@ -134,7 +136,7 @@ async def _answer(recording: Recording, growth: Growth, request: RewritingReques
         kinds = await recording.store.engines([queue.name for queue in queues.values()])
         symbols = tuple(one for one, queue in queues.items() if kinds.get(queue.name) == ENGINE)
     for symbol in symbols:
-        tell()
+        note_progress()
         if symbol not in queues:
             answer.failed.append(f"{symbol} is not recorded by this process")
             continue
@@ -148,7 +150,7 @@ async def _answer(recording: Recording, growth: Growth, request: RewritingReques
             answer.failed.append(str(error))
             log.error("%s", error)
     answer.ended = True
-    tell()
+    note_progress()
 
 
 async def compact(recording: Recording, queue: Queue) -> str:

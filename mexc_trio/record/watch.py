@@ -30,9 +30,9 @@ async def print_statistics(recording: Recording) -> None:
     before = {collector.symbol: collector.counts.copy() for collector in recording.collectors}
     since = time.monotonic()
     async with aclosing(periodic(recording.settings.stats_interval)) as ticks:
-        async for elapsed, _ in ticks:
+        async for since_start, _ in ticks:
             running = [collector for collector in recording.collectors if not collector.stopped]
-            if not elapsed or not running:
+            if not since_start or not running:
                 continue
             now = time.monotonic()
             lines = [recording.stats_of(one, before.get(one.symbol)) for one in running]

@@ -79,7 +79,7 @@ class Writer:
 
     def __attrs_post_init__(self) -> None:
         self.engine = self.table.engine
-        self._reconciler = self._suited_to(self.engine)
+        self._reconciler = self._make_reconciler(self.engine)
         note_width(self.queue, self.table)
 
     async def run(self) -> None:
@@ -170,39 +170,36 @@ class Writer:
 
     async def _step(self) -> None:
         async with self.queue.write_lock:
-            await self._take_a_step()
+            # Whoever rewrites a table for another engine leaves it to be compared anew.
+            if not (self._in_sync and self.queue.verified):
+                created = self.table.name in await self.store.prepare([self.table])
+                self.engine = await self.store.engine(self.table)
+                if type(self._reconciler) is not self._reconciled_by[self.engine]:
+                    self._reconciler = self._make_reconciler(self.engine)
+                await self._reconciler.reconcile(created=created)
+                self._in_sync = True
+                self._audit_later()
+                return
+            began = trio.current_time()
+            if began > self._next_audit:
+                self._in_sync = await self._reconciler.as_expected()
+                # Some engines count by reading; they are asked the less often the longer it takes.
+                self._audit_later(100 * (trio.current_time() - began))
+                self._audit_after = min(2 * self._audit_after, AUDIT_INTERVAL)
+            if self._in_sync and self.queue.backlog:  # an audit does not make rows wait once more
+                rows = self.queue.head(BATCH)
+                # Set first and cleared after: an INSERT that nobody answers leaves it so.
+                self._in_sync = False
+                sent = trio.current_time()
+                await self._reconciler.append(rows)
+                self._took = trio.current_time() - sent
+                self._in_sync = True
+                self._has_failed, self.refusal = False, None
+                self._pauses.reset()
+                self._holds.reset()
+                self._reconciler.acknowledge(rows)
 
-    async def _take_a_step(self) -> None:
-        # Whoever rewrites a table for another engine leaves it to be compared anew.
-        if not (self._in_sync and self.queue.verified):
-            created = self.table.name in await self.store.prepare([self.table])
-            self.engine = await self.store.engine(self.table)
-            if type(self._reconciler) is not self._reconciled_by[self.engine]:
-                self._reconciler = self._suited_to(self.engine)
-            await self._reconciler.reconcile(created=created)
-            self._in_sync = True
-            self._audit_later()
-            return
-        began = trio.current_time()
-        if began > self._next_audit:
-            self._in_sync = await self._reconciler.as_expected()
-            # Some engines count by reading; they are asked the less often the longer it takes.
-            self._audit_later(100 * (trio.current_time() - began))
-            self._audit_after = min(2 * self._audit_after, AUDIT_INTERVAL)
-        if self._in_sync and self.queue.backlog:  # an audit does not make rows wait once more
-            rows = self.queue.head(BATCH)
-            # Set first and cleared after: an INSERT that nobody answers leaves it so.
-            self._in_sync = False
-            sent = trio.current_time()
-            await self._reconciler.append(rows)
-            self._took = trio.current_time() - sent
-            self._in_sync = True
-            self._has_failed, self.refusal = False, None
-            self._pauses.reset()
-            self._holds.reset()
-            self._reconciler.acknowledge(rows)
-
-    def _suited_to(self, engine: TableEngine) -> Reconciler:
+    def _make_reconciler(self, engine: TableEngine) -> Reconciler:
         kind = self._reconciled_by[engine]
         return kind(self.table, self.queue, self.store, self.acknowledged, self.gap)
 

@@ -17,7 +17,7 @@ from mexc_trio.record import reload
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.discovery import Discovery, ListingChange
 from mexc_trio.record.groups import Groups
-from mexc_trio.record.listings import follow
+from mexc_trio.record.listings import follow_listings
 from mexc_trio.record.opening import open_recording
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.reload import ANSWER, SettingsFile, follow_settings
@@ -88,7 +88,7 @@ async def follow_to_the_end(
         begun.extend(collector.symbol for collector in collectors)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(follow, recording, cast("Discovery", source), begin)
+        nursery.start_soon(follow_listings, recording, cast("Discovery", source), begin)
         with trio.fail_after(DEADLINE):
             await source.told.wait()
         nursery.cancel_scope.cancel()
@@ -184,7 +184,7 @@ async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Rec
         begun.extend(collector.symbol for collector in collectors)
 
     with pytest.raises(ZeroDivisionError):
-        await follow(recording, cast("Discovery", source), begin)
+        await follow_listings(recording, cast("Discovery", source), begin)
     assert (begun, source.forgotten) == ([NEW], ["BAD_USDT", OTHER])
 
 
