@@ -57,20 +57,34 @@ async def record(
     to the end. `file` is read again at SIGHUP; without one that signal ends the program. Raises
     MexcTrioError if recording cannot be started, or the disk or the journal gives out.
     """
+    discovery, ask = None, file.ask if file else None
     async with AsyncExitStack() as stack:
-        discovery = None
         if settings.finds:
             # Here, because the HTTP client takes a while to load, and most do without it.
             from mexc_trio.record.discovery import open_discovery
 
             discovery = await stack.enter_async_context(open_discovery(settings))
-            found = await _first_symbols(discovery, file.ask if file else None)
+            found = await _first_symbols(discovery, ask)
             if found is None:
                 return 0
             symbols = found
         connections = most_connections(settings, symbols) + settings.store_connections
         allow_connections(connections, more=settings.finds)
-        return await _record(settings, symbols, discovery, companions, file)
+        recording, running = await stack.enter_async_context(_started(settings, symbols, ask))
+        for line in describe(settings):  # only now: what is refused is one line, and why
+            log.info("settings: %s", line)
+        recording.journal.file.remember(CONFIG, str(file.path.resolve()) if file else "")
+        stack.callback(_report_end, recording)
+        apart = (supervised(one.__module__, partial(one, recording)) for one in companions)
+        async with beside(*apart):
+            try:
+                await _run(recording, running, discovery, file)
+            except BaseException as error:
+                full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
+                recording.end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
+                raise
+            recording.end = "it was stopped"
+    return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
 
 
 async def _first_symbols(
@@ -81,35 +95,6 @@ async def _first_symbols(
         with waiting:
             return await discovery.begin()
     return None
-
-
-async def _record(
-    settings: Settings,
-    symbols: Sequence[str],
-    discovery: "Discovery | None",
-    companions: Sequence[Companion],
-    file: SettingsFile | None,
-) -> int:
-    ask = file.ask if file else None
-    async with _started(settings, symbols, ask) as (recording, running):
-        for line in describe(settings):  # only now: what is refused is one line, and why
-            log.info("settings: %s", line)
-        recording.journal.file.remember(CONFIG, str(file.path.resolve()) if file else "")
-        try:
-            apart = (supervised(one.__module__, partial(one, recording)) for one in companions)
-            async with beside(*apart):
-                try:
-                    await _run(recording, running, discovery, file)
-                except BaseException as error:
-                    full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
-                    recording.end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
-                    raise
-                recording.end = "it was stopped"
-        finally:
-            _report_end(recording)
-            with suppress(JournalError):  # if it is the journal that failed, it has been said
-                recording.journal.file.remember(_END, recording.end)
-        return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0
 
 
 async def drain(settings: Settings) -> int:
@@ -259,6 +244,7 @@ def _open_gaps(recording: Recording) -> None:
 
 
 def _report_end(recording: Recording) -> None:
+    """Show the statistics of all, tell of what is not written yet, and note how the run ended."""
     lines = [recording.stats_of(collector) for collector in recording.collectors]
     watch.show(final_report(lines, recording.seconds))
     if backlog := recording.backlog:
@@ -267,3 +253,5 @@ def _report_end(recording: Recording) -> None:
             "(or: mexc-trio drain)",
             backlog, recording.store.name, recording.journal.path,
         )  # fmt: skip
+    with suppress(JournalError):  # if it is the journal that failed, it has been said
+        recording.journal.file.remember(_END, recording.end)
