@@ -49,13 +49,13 @@ async def keep_terms(recording: Recording) -> None:
         while True:
             try:
                 known = await _stored(recording)
-                wanted = _recorded(recording)
+                wanted = [one.symbol for one in recording.collectors if not one.stopped]
                 if trio.current_time() < all_again:
-                    wanted = {symbol: wanted[symbol] for symbol in wanted.keys() - known.keys()}
+                    wanted = [symbol for symbol in wanted if symbol not in known]
                 else:
                     all_again = trio.current_time() + ALL_AGAIN
                 if wanted:
-                    await _write(recording, await ask_terms(client, wanted.keys()), known, wanted)
+                    await _write(recording, await ask_terms(client, wanted), known)
                 backoff, said = new_backoff(), ""
             except ForeignTable as error:
                 log.warning("contract sizes are not written down: %s", error)
@@ -72,11 +72,6 @@ async def keep_terms(recording: Recording) -> None:
                 await trio.sleep(settings.refresh)
 
 
-def _recorded(recording: Recording) -> dict[str, str]:
-    """Return the tables of the symbols that are recorded now."""
-    return {one.symbol: one.settings.table for one in recording.collectors if not one.stopped}
-
-
 async def _stored(recording: Recording) -> dict[str, RowTuple]:
     """Return what the table says of each symbol by now, without the time; make it if missing."""
     await recording.store.available()
@@ -88,17 +83,16 @@ async def _stored(recording: Recording) -> dict[str, RowTuple]:
 
 
 async def _write(
-    recording: Recording,
-    found: "Sequence[Terms]",
-    known: dict[str, RowTuple],
-    tables: dict[str, str],
+    recording: Recording, found: "Sequence[Terms]", known: dict[str, RowTuple]
 ) -> None:
     """Write down what is not known yet, and have the views know it, too."""
-    at = now()
+    at, tables = now(), {one.symbol: table_of(one.settings) for one in recording.collectors}
     rows: list[RowTuple] = []
     for terms in found:
         symbol, *others = attrs.astuple(terms)
-        row = (symbol, at, tables[symbol], *others)
+        if symbol not in tables:
+            continue  # it was taken back meanwhile
+        row = (symbol, at, tables[symbol].name, *others)
         # As texts, because what is no number equals nothing.
         if str(known.get(symbol)) != str(_without_time(row)):
             rows.append(row)
@@ -109,9 +103,7 @@ async def _write(
         if row[0] in known:
             log.info("%s: the exchange changed its contract; see table contracts", row[0])
     with suppress(StoreError):
-        names = [str(row[2]) for row in rows]
-        made = [table_of(one.settings) for one in recording.collectors]
-        await recording.store.create_views([table for table in made if table.name in names])
+        await recording.store.create_views([tables[str(row[0])] for row in rows])
 
 
 def _without_time(row: RowTuple) -> RowTuple:
