@@ -47,8 +47,8 @@ class Group:
     _first: Collector = attrs.field(init=False)
     # Waits for the end of each symbol here; None before the group has connections.
     _symbols: trio.Nursery | None = attrs.field(default=None, init=False)
-    # One for each symbol here; see `LineFeed.moved`.
-    _moved: set[trio.Event] = attrs.field(factory=set, init=False)
+    # One of the feeds of each symbol here.
+    _feeds: set[LineFeed] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._first = self.collectors[0]
@@ -86,8 +86,8 @@ class Group:
                 name = f"{who}: connection of line {line + 1}"
                 nursery.start_soon(supervise, name, connection.run, partial(self._broken, line))
             async with trio.open_nursery() as symbols:
-                for collector, feeds in zip(collectors, of_symbols, strict=True):
-                    symbols.start_soon(self._until_gone, collector, feeds[0].moved)
+                for feeds in of_symbols:
+                    symbols.start_soon(self._until_gone, feeds[0])
                 self._symbols = symbols
             nursery.cancel_scope.cancel()
 
@@ -98,13 +98,13 @@ class Group:
             return False
         self.collectors[:] = [*living, collector]
         feeds = self._feeds_of(collector)
-        self._symbols.start_soon(self._until_gone, collector, feeds[0].moved)
+        self._symbols.start_soon(self._until_gone, feeds[0])
         self._symbols.start_soon(self._connect, feeds, WARM_UP if feeds[0].predecessors else 0.0)
         return True
 
-    async def _until_gone(self, collector: Collector, moved: trio.Event) -> None:
-        await until_gone(self._recording.lines[collector.symbol], moved)
-        self._moved.discard(moved)
+    async def _until_gone(self, feed: LineFeed) -> None:
+        await until_gone(feed.lines, feed.moved)
+        self._feeds.discard(feed)
 
     async def _connect(self, feeds: Sequence[LineFeed], after: float) -> None:
         await trio.sleep(after)
@@ -123,20 +123,20 @@ class Group:
     def _feeds_of(self, collector: Collector) -> list[LineFeed]:
         """Return a feed for each line of a symbol that begins, or that moves to here."""
         recording, settings = self._recording, self._recording.settings
-        if (lines := recording.lines_of(collector)) is not None:
+        if (lines := recording.lines.get(collector)) is not None:
             feeds = replacements_of(lines)
         else:
             lines = Lines(collector, settings.lines, settings.ping_interval, recording.deals)
             feeds = [*lines.feeds]
-            recording.lines[collector.symbol] = lines
+            recording.lines[collector] = lines
             self._everybody.start_soon(self._record_symbol, collector)
-        self._moved.add(feeds[0].moved)
+        self._feeds.add(feeds[0])
         return feeds
 
     def _broken(self, line: int, error: Exception) -> None:
-        for lines in self._recording.lines.values():
-            for feed in list(lines.feeds):
-                if feed.name == str(line + 1) and feed.moved in self._moved:
+        for one in self._feeds:
+            for feed in list(one.lines.feeds):
+                if feed.name == str(line + 1) and feed.moved is one.moved:
                     feed.broken(error)
 
     async def _record_symbol(self, collector: Collector) -> None:
@@ -162,7 +162,7 @@ class Groups:
         Their views come later.
         """
         # Before they join a group, which gives them lines.
-        new = [one for one in collectors if self._recording.lines_of(one) is None]
+        new = [one for one in collectors if one not in self._recording.lines]
         by_route: defaultdict[tuple[Route, ...], list[Collector]] = defaultdict(list)
         for collector in collectors:
             by_route[collector.settings.route].append(collector)

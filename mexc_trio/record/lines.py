@@ -146,7 +146,7 @@ class Lines:
 class LineFeed:
     """One line of a symbol: a feed for its connections, one after the other."""
 
-    _lines: Lines
+    lines: Lines
     name: str
     """Which line it is."""
     moved: trio.Event
@@ -165,7 +165,7 @@ class LineFeed:
     _silent: set[Channel] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._collector = self._lines.collector
+        self._collector = self.lines.collector
         self.symbol = self._collector.symbol
 
     @property
@@ -176,7 +176,7 @@ class LineFeed:
     @property
     def predecessors(self) -> "list[LineFeed]":
         """The connections of the same line that were there before, which it is to replace."""
-        older = takewhile(lambda one: one is not self, self._lines.feeds)
+        older = takewhile(lambda one: one is not self, self.lines.feeds)
         return [one for one in older if one.name == self.name]
 
     @property
@@ -189,23 +189,23 @@ class LineFeed:
         if self._is_retired:
             return
         self._confirmed[channel], self._heard = since, heard
-        if (merger := self._lines.merger) is None:
+        if (merger := self.lines.merger) is None:
             return
         if not merger.is_received(channel):
             self._collector.liveness[channel].connected(trio.current_time())
         source = self._joined(merger)
         source.heard = heard
         merger.subscribed(source, channel, since)
-        self._lines.store(())
+        self.lines.store(())
 
     def data(self, message: Data) -> None:
         """Hand on the rows of a frame, as far as no other line has brought them."""
         if self._is_retired:
             return
-        if (merger := self._lines.merger) is None:
+        if (merger := self.lines.merger) is None:
             self._collector.data(message)
         else:
-            self._lines.take(self._joined(merger), message)
+            self.lines.take(self._joined(merger), message)
 
     def skipped(self) -> None:
         """Count a frame that holds nothing to record."""
@@ -220,11 +220,11 @@ class LineFeed:
         """Note that a channel of this line has gone silent."""
         self._silent.add(channel)
         why, who = (Cause.CHANNEL_SILENT, f"no {channel} for {seconds:.0f} s"), self.symbol
-        if self.source is None or (merger := self._lines.merger) is None:
+        if self.source is None or (merger := self.lines.merger) is None:
             self._collector.ledger.lost(*why, channel)
         else:
             who += f", line {self.name}"
-            self._lines.store(merger.silent(self.source, channel, why))
+            self.lines.store(merger.silent(self.source, channel, why))
         log.warning("%s: %s silent for %.0f s; subscribing again", who, channel, seconds)
 
     def refused(self, error: UnknownContract) -> float:
@@ -251,15 +251,15 @@ class LineFeed:
 
     def replacement(self, moved: trio.Event | None = None) -> "LineFeed":
         """Return the feed, with its `moved`, of a connection that is to replace this one's."""
-        self._lines.merge()
+        self.lines.merge()
         moved = self.moved if moved is None else moved
-        replacement = LineFeed(self._lines, self.name, moved, self.liveness)
-        self._lines.feeds.append(replacement)
+        replacement = LineFeed(self.lines, self.name, moved, self.liveness)
+        self.lines.feeds.append(replacement)
         return replacement
 
     def has_taken_over(self) -> bool:
         """Whether nothing is lost when the connections that it is to replace are broken."""
-        merger, source, old = self._lines.merger, self.source, self.predecessors
+        merger, source, old = self.lines.merger, self.source, self.predecessors
         if merger is None or source is None:
             return not old  # it has joined meanwhile
         return all(one.source is None or merger.covers(source, one.source) for one in old)
@@ -268,7 +268,7 @@ class LineFeed:
         """Go on without this connection, and hear no more of it, even if others are still on it."""
         if not self._is_retired:
             self._lose_connection(Cause.CONNECTION_LOST, error.reason)
-            self._lines.leave(self)
+            self.lines.leave(self)
             self._is_retired = True
 
     def join(self, merger: Merger) -> None:
@@ -284,7 +284,7 @@ class LineFeed:
     @property
     def _others_have(self) -> bool:
         """Whether another line has something of the symbol."""
-        return any(one.is_subscribed for one in self._lines.feeds if one is not self)
+        return any(one.is_subscribed for one in self.lines.feeds if one is not self)
 
     def _joined(self, merger: Merger) -> LineSource:
         if self.source is None:
@@ -296,4 +296,4 @@ class LineFeed:
         self._confirmed.clear()
         self._silent.clear()
         if not self.stopped:
-            self._lines.lost(source, cause, detail)
+            self.lines.lost(source, cause, detail)

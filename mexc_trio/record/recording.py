@@ -49,7 +49,8 @@ class Recording:
     rate_limiter: RateLimiter = attrs.field(factory=lambda: RateLimiter(SUBSCRIBE_PAUSE))
     line_counters: dict[tuple[str, str], LineCounters] = attrs.field(factory=dict)
     """What is counted of the connections, by line and route."""
-    lines: dict[str, Lines] = attrs.field(factory=dict)
+    lines: dict[Collector, Lines] = attrs.field(factory=dict, init=False)
+    """Of the symbols that have begun."""
     deals: DealMode = attrs.field(init=False)
     began: float = attrs.field(factory=time.monotonic)
     end: str = ""
@@ -112,6 +113,7 @@ class Recording:
                 (settings,) = await self.with_room([settings])
                 collector = before.successor(settings)
                 self.collectors[self.collectors.index(before)] = collector
+                self.lines.pop(before, None)
                 return collector
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
@@ -181,14 +183,9 @@ class Recording:
             collector.writer.engine if collector.writer else TableEngine.STRIPELOG,
         )
 
-    def lines_of(self, collector: Collector) -> Lines | None:
-        """Return the lines of a symbol, if it has begun."""
-        lines = self.lines.get(collector.symbol)
-        return lines if lines is not None and lines.collector is collector else None
-
     def connected_lines(self, collector: Collector) -> int:
         """Return how many of a symbol's lines are connected."""
-        lines = self.lines.get(collector.symbol)
+        lines = self.lines.get(collector)
         return 0 if lines is None or collector.stopped else lines.connected
 
 

@@ -171,7 +171,7 @@ async def _change_channels(
     wanted = [attrs.evolve(one.settings, channels=names) for one, names in changed.items()]
     admitted = await recording.with_room(wanted) if wanted else []
     for collector, settings in zip(changed, admitted, strict=True):
-        if lines := recording.lines_of(collector):
+        if lines := recording.lines.get(collector):
             lines.record_channels(settings.channels)
         else:  # it has no connection yet
             collector.record_channels(settings.channels)
