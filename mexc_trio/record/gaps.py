@@ -132,8 +132,7 @@ class Ledger:
         if end is None:
             self.lost(cause, detail, channel)
         else:
-            gap = Gap(self.symbol, channel, start, max(start, end), cause.value, detail, 0, 0)
-            self._write_or_pend(gap)
+            self._write_or_pend(self._gap(channel, start, end, cause, detail))
 
     def note_uncertain(self, span: Span) -> None:
         """Have deals asked for of a time that is no gap: only those that are lacking are written.
@@ -221,7 +220,7 @@ class Ledger:
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
-        self._write(Gap(self.symbol, "all", start, max(start, end), cause.value, detail, 0, 0))
+        self._write(self._gap("all", start, end, cause, detail))
 
     def _note_uncertain_end(self, until: int, newest: int) -> None:
         """Note from which deal on others may be lacking if the program ends now; see `received`."""
@@ -242,7 +241,7 @@ class Ledger:
         since, self._uncertain_since = self._uncertain_since, 0
         if 0 < since < (newest := self.last("deal")):
             why = f"{detail}; a line lagged, or deals were being asked for"
-            self._write(Gap(self.symbol, "deal", since, newest, cause.value, why, 0, 0))
+            self._write(self._gap("deal", since, newest, cause, why))
             self._queue.remember()
 
     def _end_gap(self, mark: Mark, end: int, version: int, *, by_row: bool = False) -> None:
@@ -251,9 +250,8 @@ class Ledger:
             return
         mark.gap = None
         start = gap.start or end - (steady() - self._began)
-        end = max(start, end)  # the last book may come again on a new connection: before the start
-        cause, detail = gap.cause.value, gap.detail
-        row = Gap(self.symbol, mark.channel, start, end, cause, detail, gap.version, version)
+        versions = gap.version, version
+        row = self._gap(mark.channel, start, end, gap.cause, gap.detail, versions)
         (self._write_or_pend if by_row else self._write)(row)
 
     def _note_silence(self, mark: Mark, rows: Sequence[Row], version: int) -> None:
@@ -265,9 +263,15 @@ class Ledger:
         for start, end in mark.unaccounted(rows):
             seconds = (end - start) / SECOND
             detail = f"no {mark.channel} for {seconds:.0f} s, which is longer than is usual"
-            cause = Cause.CHANNEL_SILENT.value
-            before = mark.version, version
-            self._write_or_pend(Gap(self.symbol, mark.channel, start, end, cause, detail, *before))
+            cause, versions = Cause.CHANNEL_SILENT, (mark.version, version)
+            self._write_or_pend(self._gap(mark.channel, start, end, cause, detail, versions))
+
+    def _gap(
+        self, channel: str, start: int, end: int, cause: Cause, detail: str,
+        versions: tuple[int, int] = (0, 0),
+    ) -> Gap:  # fmt: skip
+        # The last book may come again on a new connection: before the start.
+        return Gap(self.symbol, channel, start, max(start, end), cause.value, detail, *versions)
 
     def _write_or_pend(self, gap: Gap) -> None:
         """Write a gap whose end is a row, or hold it if it may be filled."""

@@ -18,23 +18,17 @@ def remembered(queue: Queue) -> tuple[dict[Channel, tuple[int, int]], list[Gap],
 
     Of channels that are not recorded any more as well: they may be again.
     """
-    last: dict[Channel, tuple[int, int]] = {}
-    pending: list[Gap] = []
-    until, uncertain_since = queue.acked, 0
-    if queue.stored_marks:
-        marks = decode_marks(queue.stored_marks)
-        last = {name: one for name, one in marks.last.items() if name in ALL}
-        pending = [Gap(*gap) for gap in marks.pending]
-        until, uncertain_since = max(until, marks.until), marks.uncertain_since
+    marks = decode_marks(queue.stored_marks) if queue.stored_marks else Marks({})
+    last: dict[Channel, tuple[int, int]] = {k: v for k, v in marks.last.items() if k in ALL}
     # They are written whenever `acked` is, and what came later is still in the queue.
-    for entry in queue.since(until):
+    for entry in queue.since(max(queue.acked, marks.until)):
         for ts, mt, *_ in entry.rows:
             known = BY_TYPE.get(str(mt))
             if known is not None:
                 last[known] = plausible_time(int(ts)), last.get(known, (0, 0))[1]
         if entry.version and "depth" in last:
             last["depth"] = last["depth"][0], entry.version
-    return last, pending, uncertain_since
+    return last, [Gap(*gap) for gap in marks.pending], marks.uncertain_since
 
 
 def write_pending(queue: Queue, gaps: Queue) -> None:

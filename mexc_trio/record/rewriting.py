@@ -115,7 +115,7 @@ async def _rewrite_due(recording: Recording, growth: Growth) -> None:
     with suppress(StoreUnavailable):  # it has been said, and passes
         for queue in await growth.due():
             try:
-                await compact(recording, queue)
+                await rewrite(recording, queue)
             except StoreUnavailable:
                 raise
             except StoreError as error:
@@ -141,11 +141,9 @@ async def _rewrite_requested(
             answer.failed.append(f"{symbol} is not recorded by this process")
             continue
         try:
-            if request.engine is None:
-                answer.done.append(await compact(recording, queues[symbol]))
-            else:
+            if request.engine is not None:
                 growth.forget(queues[symbol])
-                answer.done.append(await convert(recording, queues[symbol], request.engine))
+            answer.done.append(await rewrite(recording, queues[symbol], request.engine))
         except StoreError as error:
             answer.failed.append(str(error))
             log.error("%s", error)
@@ -153,35 +151,26 @@ async def _rewrite_requested(
     note_progress()
 
 
-async def compact(recording: Recording, queue: Queue) -> str:
-    """Rewrite the table of a queue; return what was done, in a sentence.
+async def rewrite(recording: Recording, queue: Queue, engine: TableEngine | None = None) -> str:
+    """Rewrite the table of a queue, for another engine or, without one, in large blocks.
 
-    Raises StoreError if it was not done, see `clickhouse.compaction.compact`.
+    Returns what was done, in a sentence. Raises StoreError if it was not done, or not to its end,
+    see `clickhouse.compaction.compact` and `clickhouse.conversion.convert`.
     """
-    store, least_free = recording.store, recording.settings.min_free
-    async with _in_sync(store, queue, "compacted"):
-        log.info("table %s: rewriting it; what comes waits in the journal", queue.name)
-        done = await store.compact(queue.name, least_free)
-        queue.inserts = 0
-    said = f"table {queue.name}: {done}"
-    log.info("%s", said)
-    return said
-
-
-async def convert(recording: Recording, queue: Queue, engine: TableEngine) -> str:
-    """Move the table of a queue to another engine; return what was done, in a sentence.
-
-    Raises StoreError if it was not done, or not to its end, see `clickhouse.conversion.convert`.
-    """
-    store, least_free = recording.store, recording.settings.min_free
-    async with _in_sync(store, queue, "moved"):
-        if await store.run(lambda: is_due(store.store, queue.name, engine)):
-            log.info("table %s: moving it to %s; what comes waits", queue.name, engine)
-            # Before anything happens: a recorder after a kill is to look anew at what it finds.
-            queue.base, queue.verified = None, False
-            queue.checked(queue.engine)
-        done = await store.convert(queue.name, engine, least_free)
-    said = f"table {queue.name}: {f'is a {engine} already' if done is None else done}"
+    store, table, least_free = recording.store, queue.name, recording.settings.min_free
+    async with _in_sync(store, queue, "compacted" if engine is None else "moved"):
+        if engine is None:
+            log.info("table %s: rewriting it; what comes waits in the journal", table)
+            done = str(await store.compact(table, least_free))
+            queue.inserts = 0
+        else:
+            if await store.run(lambda: is_due(store.store, table, engine)):
+                log.info("table %s: moving it to %s; what comes waits", table, engine)
+                # Before anything happens: a recorder after a kill is to look anew at what it finds.
+                queue.base, queue.verified = None, False
+                queue.checked(queue.engine)
+            done = str(await store.convert(table, engine, least_free) or f"is a {engine} already")
+    said = f"table {table}: {done}"
     log.info("%s", said)
     return said
 
