@@ -27,7 +27,7 @@ from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import Queue
 from mexc_trio.record.causes import cause_of, detail_of
 from mexc_trio.record.gaps import Ledger
-from mexc_trio.record.known_contracts import Exists, nobody_knows
+from mexc_trio.record.known_contracts import Exists
 from mexc_trio.record.stats import Counts
 from mexc_trio.record.wide import table_of, widened
 from mexc_trio.record.writer import Writer
@@ -57,7 +57,7 @@ class Collector:
     queue: Queue
     ledger: Ledger
     store: AsyncStore
-    exists: Exists = nobody_knows
+    exists: Exists | None = None
     """Asked when the exchange refuses a symbol of which nothing was ever recorded."""
     request_deals: "Callable[[Collector], None]" = lambda collector: None
     """Called when gaps in deals are pending, to be filled."""
@@ -253,7 +253,7 @@ class Collector:
 
     async def _check_refusals(self) -> None:
         """Stop a symbol that is refused, of which there is no row yet, and that no list has."""
-        while not self.queue.end:
+        while self.exists is not None and not self.queue.end:
             await self._refusals.wait()
             if await self.exists(self.symbol) is False and not self.queue.end:
                 self.stop(UnknownContract(self.symbol))

@@ -24,12 +24,6 @@ Exists = Callable[[str], Awaitable[bool | None]]
 """Says whether the exchange lists a symbol; None if it cannot be asked."""
 
 
-async def nobody_knows(symbol: str) -> bool | None:
-    """Return None: there is no list to ask, or somebody else follows it."""
-    await trio.lowlevel.checkpoint()
-    return None
-
-
 @attrs.define(eq=False)
 class KnownContracts:
     """Asks the REST interface at `url` for its list, at most once in `FRESH` seconds."""

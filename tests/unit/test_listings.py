@@ -168,6 +168,22 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
     assert after.failure is None
 
 
+async def test_symbol_that_is_back_takes_its_own_place(recording: Recording) -> None:
+    """Also if another one is taken back while its end is waited for."""
+    (before,) = recording.collectors
+    first = await recording.add(NEW)
+    recording.collectors.sort(key=lambda one: one is not first)
+    before.let_go("it is gone")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recording.add, "BTC_USDT")
+        await trio.testing.wait_all_tasks_blocked()
+        recording.withdraw(first)
+        await recording.add(OTHER)
+        before.ended.set()
+    assert [one.symbol for one in recording.collectors] == ["BTC_USDT", OTHER]
+    assert before not in recording.collectors
+
+
 async def test_a_symbol_that_breaks_the_program_is_taken_in_later(recording: Recording) -> None:
     """Those before it begin; it and those after it come with a later list."""
     source = Changes(ListingChange((NEW, "BAD_USDT", OTHER), ()))
