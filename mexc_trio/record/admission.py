@@ -41,13 +41,13 @@ def admit(
         try:
             check(admitted, [one])
         except (UsageError, StoreError) as error:
-            refuse(one.symbol, error)
+            log_left_out(one.symbol, error)
         else:
             admitted.append(one)
     return admitted
 
 
-def refuse(symbol: str, error: Exception) -> None:
+def log_left_out(symbol: str, error: Exception) -> None:
     """Tell that a symbol on the list is not recorded, and why."""
     log.error("%s: is listed, and cannot be recorded: %s", symbol, error)
 

@@ -94,7 +94,7 @@ class WalSize:
             )  # fmt: skip
 
 
-async def watch(recording: Recording) -> None:
+async def keep_checking(recording: Recording) -> None:
     """Stop while there is still room for what has to be written on the way out.
 
     Raises DiskFull if less than `min_free_mib` is free, JournalError if the journal was removed.

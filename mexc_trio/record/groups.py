@@ -188,11 +188,10 @@ class Groups:
             self._nursery.cancel_scope.cancel()  # there may be a list to follow still
 
     def reroute(self, routes: Mapping[Collector, tuple[Route, ...]], why: str) -> list[Collector]:
-        """Let groups of which all symbols get the same other routes go on by those, without a gap.
+        """Give symbols other routes, without a gap; `why` is a few words about it, for the log.
 
-        `routes` are those of the symbols that get others, `why` a few words about it. Returns
-        those of them that are in no group now: they are to be assigned to one, to which they move,
-        and their neighbours stay where they are.
+        A group whose symbols all get the same ones makes its connections anew. Where some do, those
+        leave the group and are returned: when they are begun again, they move to another one.
         """
         moving: list[Collector] = []
         for one, route in routes.items():

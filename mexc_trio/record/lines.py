@@ -130,7 +130,7 @@ class Lines:
             self.collector.data(message, self._until(message))
 
     def _until(self, message: Data) -> int:
-        """Return the last deal before which none can be lacking that may yet be had."""
+        """Return the time before which no line, and no answer, can bring another deal."""
         if self.merger is None or message.channel != "deal":
             return LATEST
         return min(self.merger.deals_until(), self._uncertain.start or LATEST)

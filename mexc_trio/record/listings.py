@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mexc_trio.errors import StoreError, UsageError
-from mexc_trio.record.admission import refuse
+from mexc_trio.record.admission import log_left_out
 from mexc_trio.record.collector import Collector
 from mexc_trio.record.recording import Recording
 
@@ -59,7 +59,7 @@ async def _take_in(
     try:
         collector = await recording.add(symbol)
     except (UsageError, StoreError) as error:
-        refuse(symbol, error)
+        log_left_out(symbol, error)
         return None
     collector.ledger.listed(change.since, "it was not on the exchange's list before")
     log.info("%s: is listed now and recorded in table %s", symbol, table)

@@ -182,7 +182,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.fills:
         yield supervised("backfill", recording.backfill.run)
     yield supervised("rates of symbols", partial(keep_measuring, recording))
-    yield supervised("disk", partial(disk.watch, recording))
+    yield supervised("disk", partial(disk.keep_checking, recording))
     yield supervised("store", recording.store.keep_asking)
     yield supervised("schedule of INSERTs", recording.store.scheduler.run)
     yield supervised("outages", partial(watch.report_outages, recording))
