@@ -28,7 +28,7 @@ from mexc_trio.record.sharing import keep_measuring, most_connections
 from mexc_trio.record.stats import final_report
 from mexc_trio.record.terms import keep_terms
 from mexc_trio.record.wide import was_wide
-from mexc_trio.record.writer import LEDGER_DRAIN_TIMEOUT, SharedWriter, Writer
+from mexc_trio.record.writer import DRAIN_TIMEOUT, LEDGER_DRAIN_TIMEOUT, Writer
 from mexc_trio.rows import Cause, Gap
 from mexc_trio.settings import Settings
 from mexc_trio.settings.description import describe
@@ -225,10 +225,9 @@ def _writer(recording: Recording, queue: Queue) -> Writer:
             [Gap(queue.name, "all", start, max(start, end), cause, detail, 0, 0)]
         )
 
-    parts = (table, queue, recording.store, recording.settings.linger, lambda rows: None, gap)
-    if queue.name == GAPS.name:
-        return SharedWriter(*parts, LEDGER_DRAIN_TIMEOUT)
-    return Writer(*parts)
+    timeout = LEDGER_DRAIN_TIMEOUT if table is GAPS else DRAIN_TIMEOUT
+    linger = recording.settings.linger
+    return Writer(table, queue, recording.store, linger, lambda rows: None, gap, timeout)
 
 
 def _open_gaps(recording: Recording) -> None:

@@ -7,15 +7,15 @@ number of rows, soon after the start and later about once a minute.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 import trio
 
 from mexc_trio.backoff import Backoff
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.tables import Table, TableEngine
+from mexc_trio.clickhouse.tables import SHARED_TABLES, Table, TableEngine
 from mexc_trio.errors import JournalBusy, StoreError, StoreUnavailable, TableDamaged, TableMissing
 from mexc_trio.journal import Queue
 from mexc_trio.record.numbered import NumberedReconciler
@@ -47,12 +47,8 @@ LAST_HOLD: Final = 60.0
 
 @attrs.define(eq=False)
 class Writer:
-    """Writes one table's queue. Nobody else writes to the table."""
+    """Writes one table's queue. Nobody else writes to the table, unless all recorders share it."""
 
-    _reconciled_by: ClassVar[Mapping[TableEngine, type[Reconciler]]] = {
-        TableEngine.STRIPELOG: Reconciler,
-        TableEngine.MERGETREE: NumberedReconciler,
-    }
     table: Table
     queue: Queue
     store: AsyncStore
@@ -79,7 +75,7 @@ class Writer:
 
     def __attrs_post_init__(self) -> None:
         self.engine = self.table.engine
-        self._reconciler = self._make_reconciler(self.engine)
+        self._reconciler = self._new_reconciler()
         note_width(self.queue, self.table)
 
     async def run(self) -> None:
@@ -173,9 +169,9 @@ class Writer:
             # Whoever rewrites a table for another engine leaves it to be compared anew.
             if not (self._in_sync and self.queue.verified):
                 created = self.table.name in await self.store.prepare([self.table])
-                self.engine = await self.store.engine(self.table)
-                if type(self._reconciler) is not self._reconciled_by[self.engine]:
-                    self._reconciler = self._make_reconciler(self.engine)
+                if (engine := await self.store.engine(self.table)) is not self.engine:
+                    self.engine = engine
+                    self._reconciler = self._new_reconciler()
                 await self._reconciler.reconcile(created=created)
                 self._in_sync = True
                 self._audit_later()
@@ -199,8 +195,12 @@ class Writer:
                 self._holds.reset()
                 self._reconciler.acknowledge(rows)
 
-    def _make_reconciler(self, engine: TableEngine) -> Reconciler:
-        kind = self._reconciled_by[engine]
+    def _new_reconciler(self) -> Reconciler:
+        if self.table.name in SHARED_TABLES:
+            kind: type[Reconciler] = SharedReconciler
+        else:
+            is_numbered = self.engine is TableEngine.MERGETREE
+            kind = NumberedReconciler if is_numbered else Reconciler
         return kind(self.table, self.queue, self.store, self.acknowledged, self.gap)
 
     def _audit_later(self, seconds: float = 0.0) -> None:
@@ -212,9 +212,3 @@ class Writer:
         async with self.queue.write_lock:
             if self._in_sync and (fingerprint := await self.store.fingerprint(self.table)):
                 self.queue.checked(fingerprint)
-
-
-class SharedWriter(Writer):
-    """Writes the ledger of gaps, to which all recorders of a database may write."""
-
-    _reconciled_by = dict.fromkeys(TableEngine, SharedReconciler)

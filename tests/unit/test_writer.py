@@ -31,7 +31,6 @@ from mexc_trio.record.writer import (
     AUDIT_INTERVAL,
     LAST_HOLD,
     LAST_PAUSE,
-    SharedWriter,
     Writer,
 )
 from mexc_trio.rows import Cause, RowTuple
@@ -193,18 +192,17 @@ class Bench:
     gaps: list[tuple[Cause, str, int, int]] = attrs.field(factory=list)
     acknowledged: list[RowTuple] = attrs.field(factory=list)
 
-    def writer(self, kind: type[Writer] = Writer, linger: float = 1.0) -> Writer:
+    def writer(self, table: Table = BTC, linger: float = 1.0) -> Writer:
         """Make a writer, as a start of the program does."""
-        table = GAPS if kind is SharedWriter else BTC
-        return kind(
+        return Writer(
             table, self.queue, as_async(self.store), linger, self.acknowledged.extend,
             lambda *gap: self.gaps.append(gap),
         )  # fmt: skip
 
-    async def settle(self, kind: type[Writer] = Writer) -> None:
+    async def settle(self, table: Table = BTC) -> None:
         """Run a writer until nothing is left, and stop it."""
         async with trio.open_nursery() as nursery:
-            writer = self.writer(kind)
+            writer = self.writer(table)
             nursery.start_soon(writer.run)
             with trio.fail_after(600):
                 await trio.sleep(5)
@@ -650,13 +648,13 @@ async def test_full_read_after_each_start_of_the_engine(
     assert parts.store.rows == numbered(0, 105)
 
 
-@pytest.mark.parametrize("kind", [Writer, SharedWriter])
+@pytest.mark.parametrize("table", [BTC, GAPS], ids=lambda table: table.name)
 async def test_restart_of_the_engine_that_no_insert_meets(
-    parts: Bench, autojump_clock: MockClock, kind: type[Writer]
+    parts: Bench, autojump_clock: MockClock, table: Table
 ) -> None:
     """A restart between two INSERTs may have cost the table its end, which no count shows."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(parts.writer(kind).run)
+        nursery.start_soon(parts.writer(table).run)
         parts.queue.append(numbered(0, 10))
         await trio.sleep(100)
         assert parts.store.full_reads == 1
@@ -799,7 +797,7 @@ def test_ledger_of_several_recorders(outcomes: list[Outcome], steps: list[tuple[
                 theirs += others
                 parts.queue.append(gaps(ours, mine))
                 ours += mine
-                await parts.settle(SharedWriter)
+                await parts.settle(GAPS)
         found = [row for row in store.table() if row[0] == "BTC_USDT"]
         assert found == gaps(0, ours)
         assert len(store.table()) == ours + theirs
@@ -815,14 +813,14 @@ async def test_ledger_that_lost_its_end(
     store = FakeStore(rows=gaps(0, 3, "ETH_USDT"))
     with bench(tmp_path, store, "gaps") as parts:
         parts.queue.append(gaps(0, 5))
-        await parts.settle(SharedWriter)
+        await parts.settle(GAPS)
         assert store.rows is not None
         store.rows = [*store.rows[:6], *gaps(3, 1, "ETH_USDT")]
         with caplog.at_level(logging.WARNING):
-            await parts.settle(SharedWriter)
+            await parts.settle(GAPS)
             parts.queue.append(gaps(5, 1))
             store.life = "life 2"
-            await parts.settle(SharedWriter)
+            await parts.settle(GAPS)
     assert [row for row in store.rows if row[0] == "BTC_USDT"] == gaps(0, 6)
     assert "2 rows are appended again" in caplog.text
 
@@ -836,12 +834,12 @@ async def test_ledger_of_a_bad_day(
     store = FakeStore()
     with bench(tmp_path, store, "gaps") as parts:
         parts.queue.append(gaps(0, 1500))
-        await parts.settle(SharedWriter)
+        await parts.settle(GAPS)
         del store.table()[1500 - lost :]
         parts.queue.append(gaps(1500, 1000))
         if not lost:
             store.table().extend(gaps(1500, unheard))
         store.rows = gaps(0, 9000, "ETH_USDT") + store.table()
-        await parts.settle(SharedWriter)
+        await parts.settle(GAPS)
     assert [row for row in store.table() if row[0] == "BTC_USDT"] == gaps(0, 2500)
     assert len(store.table()) == 11_500
