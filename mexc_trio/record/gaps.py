@@ -114,6 +114,7 @@ class Ledger:
         """
         if not self._has_history:
             self._since = since
+        self._give_up_end(Cause.NEWLY_LISTED, detail)
         self.lost(Cause.NEWLY_LISTED, detail)
 
     def lost(self, cause: Cause, detail: str, channel: Channel | None = None) -> None:
@@ -245,10 +246,9 @@ class Ledger:
             self._queue.remember()
 
     def _end_gap(self, mark: Mark, end: int, version: int, *, by_row: bool = False) -> None:
-        gap = mark.gap
+        gap, mark.gap = mark.gap, None
         if gap is None:
             return
-        mark.gap = None
         start = gap.start or end - (steady() - self._began)
         versions = gap.version, version
         row = self._gap(mark.channel, start, end, gap.cause, gap.detail, versions)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from mexc_trio.channels import ALL, BY_TYPE
 from mexc_trio.exchange.backfill import MOST_DEALS, Deal
 from mexc_trio.journal import Marks, Queue, decode_marks
@@ -35,7 +37,7 @@ def write_pending(queue: Queue, gaps: Queue) -> None:
     """Write the gaps that an earlier run left pending of a symbol that is recorded no longer."""
     if queue.stored_marks and (marks := decode_marks(queue.stored_marks)).pending:
         gaps.collect(marks.pending)
-        queue.stored_marks = encode(Marks(marks.last, marks.until))
+        queue.stored_marks = encode(msgspec.structs.replace(marks, pending=()))
         queue.remember()
 
 

@@ -690,6 +690,36 @@ def test_what_a_line_lagged_with_is_told_though_deals_are_recorded_no_more(
             assert recorder.written == [gap("deal", 10, 90, Cause.PROGRAM_STOPPED, LAGGED)]
 
 
+def test_what_a_line_lagged_with_is_told_of_a_symbol_that_comes_with_a_later_list(
+    journal_path: Path,
+) -> None:
+    """The start had no list, or one that lacked it."""
+    with recorder_at(journal_path) as recorder:
+        recorder.frame("deal", 10)
+        recorder.frame("deal", 90, until=10)
+    with recorder_at(journal_path) as recorder:
+        recorder.ledger.listed(full(95), "why")
+        recorder.frame("deal", 200)
+        assert recorder.written == [
+            gap("deal", 10, 90, Cause.NEWLY_LISTED, LAGGED),
+            gap("deal", 90, 200, Cause.NEWLY_LISTED),
+        ]
+
+
+def test_what_a_line_lagged_with_is_not_forgotten_with_the_gaps_that_were_held(
+    journal_path: Path,
+) -> None:
+    """A run without the symbol writes those; the next one with it tells of the rest."""
+    with open_journal(journal_path) as journal:
+        recorder = with_a_held_gap(journal)
+        recorder.frame("deal", 300, until=250)
+    with open_journal(journal_path) as journal:
+        write_pending(journal.queue("btc"), journal.queue("gaps"))
+    with recorder_at(journal_path) as recorder:
+        recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
+        assert recorder.written[-1] == gap("deal", 250, 300, Cause.PROGRAM_STOPPED, LAGGED)
+
+
 def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
     """The line has brought what it lagged with: the journal knows at once."""
     with recorder_at(journal_path) as recorder:
