@@ -19,7 +19,6 @@ import cyclopts
 import trio
 
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.tables import GAPS
 from mexc_trio.exchange.messages import Data
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import TableLocks
@@ -70,10 +69,9 @@ def recorder(directory: Path, symbols: int, age: float | None = 0.0) -> Iterator
     """
     settings = Settings(store=EmbeddedTarget(directory), backfill=False)
     with open_journal(settings.journal_path) as journal:
-        gaps = journal.queue(GAPS.name)
         async_store = AsyncStore(cast("Store", _NoStore()))
         locks = TableLocks("none", [], -1)
-        recording = Recording(settings, journal, async_store, gaps, [], locks)
+        recording = Recording(settings, journal, async_store, [], locks)
         for number in range(symbols):
             collector = recording.make_collector(settings.for_symbol(f"S{number}_USDT"))
             for channel in CHANNELS:

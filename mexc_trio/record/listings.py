@@ -30,10 +30,9 @@ async def follow_listings(
     """
     while True:
         change = await discovery.change()
-        for symbol in change.gone:
-            for collector in recording.collectors:
-                if collector.symbol == symbol:
-                    collector.let_go(DELISTED)
+        for collector in recording.collectors:
+            if collector.symbol in change.gone:
+                collector.let_go(DELISTED)
         new: list[Collector] = []
         left = list(change.new)
         try:

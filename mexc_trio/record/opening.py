@@ -78,7 +78,6 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
         _claim(journal, settings, identity if identity.lasting else _identity(store))
         for other in found.others:
             _log_backlog(other)
-        gaps = journal.queue(GAPS.name)
         try:
             there = columns(store, tables=[one.table for one in chosen])
         except StoreError:  # it has been said
@@ -90,10 +89,10 @@ def open_recording(settings: Settings, symbols: Sequence[str]) -> Iterator[Recor
             log.info("table %s: %d rows of an earlier run to write", queue.name, queue.backlog)
         recorded = {GAPS.name, *(one.table for one in chosen)}
         leftovers = [queue for queue in waiting if queue.name not in recorded]
+        recording = Recording(settings, journal, AsyncStore(store), leftovers, locks)
         for queue in journal.queues():
             if queue.name not in recorded:
-                write_pending(queue, gaps)
-        recording = Recording(settings, journal, AsyncStore(store), gaps, leftovers, locks)
+                write_pending(queue, recording.gaps)
         for one in chosen:
             recording.make_collector(one)
         yield recording

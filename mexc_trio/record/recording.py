@@ -9,7 +9,7 @@ from typing import TypeAlias
 import attrs
 
 from mexc_trio.clickhouse.async_store import AsyncStore
-from mexc_trio.clickhouse.tables import TableEngine
+from mexc_trio.clickhouse.tables import GAPS, TableEngine
 from mexc_trio.errors import StoreError, StoreUnavailable
 from mexc_trio.exchange.counters import LineCounters
 from mexc_trio.exchange.rate_limiter import RateLimiter
@@ -39,10 +39,11 @@ class Recording:
     settings: Settings
     journal: Journal
     store: AsyncStore
-    gaps: Queue
     leftovers: list[Queue]
     """Queues with rows of earlier runs whose tables are not recorded in this one."""
     locks: TableLocks
+    gaps: Queue = attrs.field(init=False)
+    """The ledger's."""
     collectors: list[Collector] = attrs.field(factory=list, init=False)
     backfill: Backfill = attrs.field(init=False)
     known_contracts: KnownContracts = attrs.field(init=False)
@@ -59,6 +60,7 @@ class Recording:
     """Ends what the terminal shows, for an end that comes at once; may be called twice."""
 
     def __attrs_post_init__(self) -> None:
+        self.gaps = self.journal.queue(GAPS.name)
         self.deals = DealMode(self.settings.deals == "merged")
         self.backfill = Backfill(self.settings.rest_url)
         self.known_contracts = KnownContracts(self.settings.rest_url, self.settings.route[0])
