@@ -59,7 +59,7 @@ class NumberedReconciler(Reconciler):
         queue = self.queue
         is_known = queue.verified and same_server_start(queue.engine, engine)
         if queue.base is None:
-            await self._begin()
+            await self._find_base()
         waiting = queue.sent - queue.acked
         if waiting and not queue.after_reboot:
             first = queue.number(queue.acked)
@@ -80,7 +80,7 @@ class NumberedReconciler(Reconciler):
         if queue.engine != engine:
             queue.checked(engine)
 
-    async def _begin(self) -> None:
+    async def _find_base(self) -> None:
         """Find the number of the journal's first row: above all that there are."""
         queue = self.queue
         rows = await self.store.count(self.table)

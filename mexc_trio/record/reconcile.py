@@ -122,11 +122,11 @@ class Reconciler:
         if expected is None:
             await self._first_contact(rows)
         elif rows < expected:
-            await self._shorter(rows, expected - rows)
+            await self._restore_lost(rows, expected - rows)
         elif rows > expected:
-            await self._longer(rows)
+            await self._acknowledge_arrived(rows)
         if self.queue.began is None and rows:
-            self.queue.began = await self._first_row()
+            self.queue.began = await self._first_row_time()
 
     async def _first_contact(self, rows: int) -> None:
         queue = self.queue
@@ -162,7 +162,7 @@ class Reconciler:
                     f"got {more} rows that are not from here: another recorder writes to it"
                 )
 
-    async def _shorter(self, rows: int, lost: int) -> None:
+    async def _restore_lost(self, rows: int, lost: int) -> None:
         """Give the table again what it lost, as far as the journal still has it."""
         queue = self.queue
         kept = queue.first_kept()
@@ -178,7 +178,7 @@ class Reconciler:
         if not emptied:
             start = await self.store.newest(self.table) if rows else None
         # We went on writing: what is gone lies before the rows that are there.
-        elif kept < queue.acked - rows and await self._emptied(rows):
+        elif kept < queue.acked - rows and await self._put_aside(rows):
             again, missing, rows = kept, lost + rows, 0
         else:
             again = queue.acked
@@ -186,7 +186,7 @@ class Reconciler:
         written_next = not emptied or not rows
         gone = missing - (queue.acked - again)
         restored = lost - gone
-        end = (queue.first_time(again) or now()) if written_next else await self._first_row()
+        end = (queue.first_time(again) or now()) if written_next else await self._first_row_time()
         if gone:
             # Of a table that has nothing left it is known when it began, or nothing at all.
             start = min(start or queue.began or end, end)
@@ -199,7 +199,7 @@ class Reconciler:
             self.table.name, self._cause, lost, restored, f", {gone} are lost" if gone else "",
         )  # fmt: skip
 
-    async def _emptied(self, rows: int) -> bool:
+    async def _put_aside(self, rows: int) -> bool:
         """Empty a table whose rows the journal has all, so that it gets them again in order."""
         try:
             kept_as = await self.store.put_aside(self.table)
@@ -218,7 +218,7 @@ class Reconciler:
             f"table of its own in settings.ini; the journal keeps what is not written{more}"
         )
 
-    async def _first_row(self) -> int:
+    async def _first_row_time(self) -> int:
         return int((await self.store.rows_at(self.table, 0, 1))[0][0])
 
     async def _ends_at(self, rows: int, position: int) -> bool | None:
@@ -229,7 +229,7 @@ class Reconciler:
         found = await self.store.rows_at(self.table, rows - known, known)
         return found == self.queue.rows(position - known, known)
 
-    async def _longer(self, rows: int) -> None:
+    async def _acknowledge_arrived(self, rows: int) -> None:
         """Acknowledge the rows of an INSERT that nobody heard of, if they are its rows."""
         queue = self.queue
         end_may_be_lost = queue.after_reboot
