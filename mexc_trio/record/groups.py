@@ -23,7 +23,7 @@ from mexc_trio.record.collector import Collector
 from mexc_trio.record.lines import LineFeed, Lines
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.sharing import TOGETHER, alone, measured
-from mexc_trio.record.stats import final_report
+from mexc_trio.record.stats import statistics
 from mexc_trio.record.wide import table_of
 from mexc_trio.settings.routes import Route
 from mexc_trio.supervise import supervise
@@ -143,8 +143,8 @@ class Group:
         await collector.run()
         # It was stopped by its errors. If it was the last one, the program's end says the same.
         if any(not other.stopped for other in self._recording.collectors):
-            recording = self._recording
-            watch.show(final_report([recording.stats_of(collector)], recording.seconds))
+            lines = [self._recording.stats_of(collector)]
+            watch.show(statistics(lines, self._recording.seconds, final=True))
 
 
 @attrs.define(eq=False)

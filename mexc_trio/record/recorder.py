@@ -25,7 +25,7 @@ from mexc_trio.record.recording import Companion, Recording
 from mexc_trio.record.reload import CONFIG, SettingsFile, follow_settings
 from mexc_trio.record.rewriting import keep_rewriting
 from mexc_trio.record.sharing import keep_measuring, most_connections
-from mexc_trio.record.stats import final_report
+from mexc_trio.record.stats import statistics
 from mexc_trio.record.terms import keep_terms
 from mexc_trio.record.wide import was_wide
 from mexc_trio.record.writer import DRAIN_TIMEOUT, LEDGER_DRAIN_TIMEOUT, Writer
@@ -245,7 +245,7 @@ def _open_gaps(recording: Recording) -> None:
 def _report_end(recording: Recording) -> None:
     """Show the statistics of all, tell of what is not written yet, and note how the run ended."""
     lines = [recording.stats_of(collector) for collector in recording.collectors]
-    watch.show(final_report(lines, recording.seconds))
+    watch.show(statistics(lines, recording.seconds, final=True))
     if backlog := recording.backlog:
         log.warning(
             "%d rows are not yet in %s; they are safe in %s, and the next run writes them "

@@ -79,17 +79,9 @@ class SymbolStats:
         return self.counts.errors + self.counts.appended[DEAD_LETTER] + late
 
 
-def interval_report(lines: Sequence[SymbolStats], seconds: float) -> str:
-    """Return the statistics of an interval."""
-    return _report(lines, f"Last {seconds:.0f}s", seconds, final=False)
-
-
-def final_report(lines: Sequence[SymbolStats], seconds: float) -> str:
-    """Return the statistics of the whole run."""
-    return _report(lines, f"Final, {elapsed(seconds)}", seconds, final=True)
-
-
-def _report(lines: Sequence[SymbolStats], when: str, seconds: float, *, final: bool) -> str:
+def statistics(lines: Sequence[SymbolStats], seconds: float, *, final: bool = False) -> str:
+    """Return the statistics of an interval or, if they are `final`, of the whole run."""
+    when = f"Final, {elapsed(seconds)}" if final else f"Last {seconds:.0f}s"
     if len(lines) <= MOST_BLOCKS:
         return "\n".join(_block(line, when, seconds, final=final) for line in lines)
     return _table(lines, when, seconds, lines if final else _most_telling(lines))

@@ -9,7 +9,7 @@ from typing import Final
 from trio_util import periodic
 
 from mexc_trio.record.recording import Recording
-from mexc_trio.record.stats import elapsed, interval_report
+from mexc_trio.record.stats import elapsed, statistics
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def print_statistics(recording: Recording) -> None:
                 continue
             now = time.monotonic()
             lines = [recording.stats_of(one, before.get(one.symbol)) for one in running]
-            show(interval_report(lines, now - since))
+            show(statistics(lines, now - since))
             before = {one.symbol: one.counts.copy() for one in recording.collectors}
             since = now
 

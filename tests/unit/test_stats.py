@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from mexc_trio.clickhouse.tables import TableEngine
-from mexc_trio.record.stats import Counts, SymbolStats, elapsed, final_report, interval_report
+from mexc_trio.record.stats import Counts, SymbolStats, elapsed, statistics
 
 
 def counts(
@@ -35,7 +35,7 @@ def line(
 
 def test_block_is_the_references_to_the_letter() -> None:
     """People compare it with what they know."""
-    assert interval_report([line()], 15.004) == (
+    assert statistics([line()], 15.004) == (
         "==================================================\n"
         "BTC_USDT STATISTICS (Last 15s)\n"
         "==================================================\n"
@@ -53,7 +53,7 @@ def test_block_is_the_references_to_the_letter() -> None:
 def test_what_is_out_of_the_ordinary_has_a_line_of_its_own() -> None:
     """Dead letters, a backlog and gaps are shown when there are any."""
     unusual = line(of=counts(dead=3, skipped=2, errors=1), backlog=1234, waiting=75, gaps=4)
-    assert interval_report([unusual], 10).split("\n")[3:-1] == [
+    assert statistics([unusual], 10).split("\n")[3:-1] == [
         "Total Records Appended: 193",
         "Ticker Messages: 7 → btc/data.bin",
         "Deal Messages: 140 → btc/data.bin",
@@ -69,7 +69,7 @@ def test_what_is_out_of_the_ordinary_has_a_line_of_its_own() -> None:
 
 def test_a_table_of_many_files_is_named_as_a_table() -> None:
     """A MergeTree has no one file that its rows go to."""
-    text = interval_report([attrs.evolve(line(), engine=TableEngine.MERGETREE)], 15)
+    text = statistics([attrs.evolve(line(), engine=TableEngine.MERGETREE)], 15)
     assert "Deal Messages: 140 → table btc\n" in text
     assert "data.bin" not in text
 
@@ -77,13 +77,13 @@ def test_a_table_of_many_files_is_named_as_a_table() -> None:
 def test_rows_that_are_just_waiting_for_company_are_no_backlog() -> None:
     """Not in the middle of a run; at its end every row that is not stored matters."""
     waiting = line(backlog=5, waiting=0.8)
-    assert "Backlog" not in interval_report([waiting], 15)
-    assert "Backlog: 5 rows, the oldest 0s old" in final_report([waiting], 15)
+    assert "Backlog" not in statistics([waiting], 15)
+    assert "Backlog: 5 rows, the oldest 0s old" in statistics([waiting], 15, final=True)
 
 
 def test_final_block_is_of_the_whole_run() -> None:
     """Its head has the duration, its rate is over all of it."""
-    text = final_report([line()], 100_000)
+    text = statistics([line()], 100_000, final=True)
     assert "BTC_USDT STATISTICS (Final, 1d 03:46:40)" in text
     assert "Rate: 0.00 records/sec" in text
 
@@ -91,13 +91,13 @@ def test_final_block_is_of_the_whole_run() -> None:
 def test_four_symbols_have_a_block_each_and_five_share_a_table() -> None:
     """Beyond four a screen full of blocks would say less than a line each."""
     symbols = ["BTC_USDT", "ETH_USDT", "SOL_USDT", "1000BONK_USDT", "XRP_USDT"]
-    four = interval_report([line(symbol) for symbol in symbols[:4]], 15)
+    four = statistics([line(symbol) for symbol in symbols[:4]], 15)
     assert four.count("STATISTICS (Last 15s)") == 4
     lines = [
         line(symbol, of=counts(ticker=n, dead=1), backlog=n, waiting=n, gaps=n)
         for n, symbol in enumerate(symbols)
     ]
-    rule, title, _, head, *body, total, _ = interval_report(lines, 10).split("\n")
+    rule, title, _, head, *body, total, _ = statistics(lines, 10).split("\n")
     assert rule == "=" * 50
     assert title == "STATISTICS (Last 10s), 5 symbols"
     assert head.split() == [
@@ -119,7 +119,7 @@ def test_of_many_symbols_the_telling_ones_are_shown() -> None:
     lines = [line(f"S{n}_USDT", of=counts(deal=n)) for n in range(1200)]
     lines[3] = line("S3_USDT", of=counts(deal=0, errors=2))
     lines[7] = line("S7_USDT", of=counts(deal=0), backlog=9, waiting=60.0)
-    text = interval_report(lines, 15)
+    text = statistics(lines, 15)
     assert len(text) < 4000
     _, title, _, _, *body, rest, total, _ = text.split("\n")
     assert title == "STATISTICS (Last 15s), 1200 symbols"
@@ -127,13 +127,13 @@ def test_of_many_symbols_the_telling_ones_are_shown() -> None:
     assert [row.split()[0] for row in body] == ["S3_USDT", "S7_USDT", *busiest]
     assert rest == "and 1180 more; 2 of all have errors or wait"
     assert total.split()[:2] == ["all", str(sum(one.counts.total for one in lines))]
-    assert final_report(lines, 15).count("_USDT") == 1200
+    assert statistics(lines, 15, final=True).count("_USDT") == 1200
 
 
 def test_trouble_leaves_room_for_the_busiest() -> None:
     """When all have errors at once, as after an outage, half of the table is by rate still."""
     lines = [line(f"S{n}_USDT", of=counts(deal=n, errors=1200 - n)) for n in range(1200)]
-    shown = interval_report(lines, 15).split("\n")[4:24]
+    shown = statistics(lines, 15).split("\n")[4:24]
     numbers = [int(row.split("_")[0][1:]) for row in shown]
     assert numbers == [*range(10), *range(1190, 1200)]
 
@@ -152,7 +152,7 @@ def test_an_interval_is_what_was_counted_since_it_began() -> None:
 
 def test_nothing_at_all_is_reported_as_nothing() -> None:
     """A run that ended at once has no rate to divide by."""
-    assert "Rate: 0.00 records/sec" in final_report([line(of=Counts())], 0.0)
+    assert "Rate: 0.00 records/sec" in statistics([line(of=Counts())], 0.0, final=True)
 
 
 @pytest.mark.parametrize(
