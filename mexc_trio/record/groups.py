@@ -143,8 +143,8 @@ class Group:
         await collector.run()
         # It was stopped by its errors. If it was the last one, the program's end says the same.
         if any(not other.stopped for other in self._recording.collectors):
-            lines = [self._recording.stats_of(collector)]
-            watch.show(statistics(lines, self._recording.seconds, final=True))
+            stats = [self._recording.stats_of(collector)]
+            watch.show(statistics(stats, self._recording.seconds, final=True))
 
 
 @attrs.define(eq=False)

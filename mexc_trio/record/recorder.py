@@ -244,8 +244,8 @@ def _open_gaps(recording: Recording) -> None:
 
 def _report_end(recording: Recording) -> None:
     """Show the statistics of all, tell of what is not written yet, and note how the run ended."""
-    lines = [recording.stats_of(collector) for collector in recording.collectors]
-    watch.show(statistics(lines, recording.seconds, final=True))
+    stats = [recording.stats_of(collector) for collector in recording.collectors]
+    watch.show(statistics(stats, recording.seconds, final=True))
     if backlog := recording.backlog:
         log.warning(
             "%d rows are not yet in %s; they are safe in %s, and the next run writes them "

@@ -79,34 +79,34 @@ class SymbolStats:
         return self.counts.errors + self.counts.appended[DEAD_LETTER] + late
 
 
-def statistics(lines: Sequence[SymbolStats], seconds: float, *, final: bool = False) -> str:
+def statistics(symbols: Sequence[SymbolStats], seconds: float, *, final: bool = False) -> str:
     """Return the statistics of an interval or, if they are `final`, of the whole run."""
     when = f"Final, {elapsed(seconds)}" if final else f"Last {seconds:.0f}s"
-    if len(lines) <= MOST_BLOCKS:
-        return "\n".join(_block(line, when, seconds, final=final) for line in lines)
-    return _table(lines, when, seconds, lines if final else _most_telling(lines))
+    if len(symbols) <= MOST_BLOCKS:
+        return "\n".join(_block(one, when, seconds, final=final) for one in symbols)
+    return _table(symbols, when, seconds, symbols if final else _most_telling(symbols))
 
 
-def _most_telling(lines: Sequence[SymbolStats]) -> Sequence[SymbolStats]:
-    """Return as many lines as there is room for, in their order: half of it for the troubled."""
-    if len(lines) <= MOST_LINES:
-        return lines
-    troubled = sorted((one for one in lines if one.trouble), key=lambda one: -one.trouble)
-    busiest = sorted(lines, key=lambda one: -one.counts.total)
+def _most_telling(symbols: Sequence[SymbolStats]) -> Sequence[SymbolStats]:
+    """Return as many as there is room for, in their order: half of it for the troubled."""
+    if len(symbols) <= MOST_LINES:
+        return symbols
+    troubled = sorted((one for one in symbols if one.trouble), key=lambda one: -one.trouble)
+    busiest = sorted(symbols, key=lambda one: -one.counts.total)
     chosen = {one.symbol for one in troubled[: MOST_LINES // 2]}
     for one in busiest:
         if len(chosen) == MOST_LINES:
             break
         chosen.add(one.symbol)
-    return [one for one in lines if one.symbol in chosen]
+    return [one for one in symbols if one.symbol in chosen]
 
 
-def _block(line: SymbolStats, when: str, seconds: float, *, final: bool) -> str:
-    counts = line.counts
-    path = data_file(line.table, line.engine)
+def _block(one: SymbolStats, when: str, seconds: float, *, final: bool) -> str:
+    counts = one.counts
+    path = data_file(one.table, one.engine)
     parts = [
         RULE,
-        f"{line.symbol} STATISTICS ({when})",
+        f"{one.symbol} STATISTICS ({when})",
         RULE,
         f"Total Records Appended: {counts.total}",
         f"Ticker Messages: {counts.appended[TICKER]} → {path}",
@@ -121,12 +121,12 @@ def _block(line: SymbolStats, when: str, seconds: float, *, final: bool) -> str:
     if counts.appended[DEAD_LETTER]:
         parts.append(f"Dead Letters: {counts.appended[DEAD_LETTER]} → {path}")
     parts += [f"Skipped Messages: {counts.skipped}", f"Errors: {counts.errors}"]
-    if line.lines[1] > 1:
-        parts.append("Lines: {} of {} connected, {} lost".format(*line.lines, counts.covered))
-    if line.backlog and (final or line.waiting > LATE):
-        parts.append(f"Backlog: {line.backlog} rows, the oldest {elapsed(line.waiting)} old")
-    if line.gaps:
-        parts.append(f"Gaps: {line.gaps} in this run → gaps table")
+    if one.lines[1] > 1:
+        parts.append("Lines: {} of {} connected, {} lost".format(*one.lines, counts.covered))
+    if one.backlog and (final or one.waiting > LATE):
+        parts.append(f"Backlog: {one.backlog} rows, the oldest {elapsed(one.waiting)} old")
+    if one.gaps:
+        parts.append(f"Gaps: {one.gaps} in this run → gaps table")
     parts += [f"Rate: {_rate(counts.total, seconds):.2f} records/sec", RULE]
     return "\n".join(parts)
 
@@ -137,43 +137,43 @@ def data_file(table: str, engine: TableEngine) -> str:
 
 
 def _table(
-    lines: Sequence[SymbolStats], when: str, seconds: float, shown: Sequence[SymbolStats]
+    symbols: Sequence[SymbolStats], when: str, seconds: float, shown: Sequence[SymbolStats]
 ) -> str:
-    width = max(len("symbol"), *(len(line.symbol) for line in lines))
+    width = max(len("symbol"), *(len(one.symbol) for one in symbols))
     head = (
         f"{'symbol':<{width}} {'appended':>10} {'ticker':>8} {'deal':>9} {'depth':>9} {'dead':>6} "
         f"{'skipped':>7} {'errors':>6} {'backlog':>8} {'gaps':>5} {'rec/sec':>8}"
     )
-    rows = [_table_line(line, width, seconds) for line in shown]
-    if len(shown) < len(lines):
-        troubled = sum(1 for line in lines if line.trouble)
-        rows.append(f"and {len(lines) - len(shown)} more; {troubled} of all have errors or wait")
+    rows = [_table_line(one, width, seconds) for one in shown]
+    if len(shown) < len(symbols):
+        troubled = sum(1 for one in symbols if one.trouble)
+        rows.append(f"and {len(symbols) - len(shown)} more; {troubled} of all have errors or wait")
     total = Counts()
-    for line in lines:
-        total.appended.update(line.counts.appended)
-        total.skipped += line.counts.skipped
-        total.errors += line.counts.errors
+    for one in symbols:
+        total.appended.update(one.counts.appended)
+        total.skipped += one.counts.skipped
+        total.errors += one.counts.errors
     everything = SymbolStats(
         "all",
         "",
         total,
-        sum(line.backlog for line in lines),
-        max(line.waiting for line in lines),
-        sum(line.gaps for line in lines),
+        sum(one.backlog for one in symbols),
+        max(one.waiting for one in symbols),
+        sum(one.gaps for one in symbols),
     )
-    title = f"STATISTICS ({when}), {len(lines)} symbols"
+    title = f"STATISTICS ({when}), {len(symbols)} symbols"
     return "\n".join(
         [RULE, title, RULE, head, *rows, _table_line(everything, width, seconds), RULE]
     )
 
 
-def _table_line(line: SymbolStats, width: int, seconds: float) -> str:
-    counts = line.counts
+def _table_line(one: SymbolStats, width: int, seconds: float) -> str:
+    counts = one.counts
     by_type = counts.appended
     return (
-        f"{line.symbol:<{width}} {counts.total:>10} {by_type[TICKER]:>8} {by_type[DEAL]:>9} "
+        f"{one.symbol:<{width}} {counts.total:>10} {by_type[TICKER]:>8} {by_type[DEAL]:>9} "
         f"{by_type[DEPTH]:>9} {by_type[DEAD_LETTER]:>6} {counts.skipped:>7} {counts.errors:>6} "
-        f"{line.backlog:>8} {line.gaps:>5} {_rate(counts.total, seconds):>8.2f}"
+        f"{one.backlog:>8} {one.gaps:>5} {_rate(counts.total, seconds):>8.2f}"
     )
 
 

@@ -35,8 +35,8 @@ async def print_statistics(recording: Recording) -> None:
             if not since_start or not running:
                 continue
             now = time.monotonic()
-            lines = [recording.stats_of(one, before.get(one.symbol)) for one in running]
-            show(statistics(lines, now - since))
+            stats = [recording.stats_of(one, before.get(one.symbol)) for one in running]
+            show(statistics(stats, now - since))
             before = {one.symbol: one.counts.copy() for one in recording.collectors}
             since = now
 
