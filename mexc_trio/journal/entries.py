@@ -84,7 +84,8 @@ def read_back(kind: type[Kind], values: Sequence[object], crc: object) -> Kind:
 
 def fact_crc(name: str, value: str) -> int:
     """Return the checksum of what is remembered under a name."""
-    return zlib.crc32(repr((name, value)).encode())
+    # As a text, which it is when it is read: it may be a member of an enumeration now.
+    return zlib.crc32(repr((name, str(value))).encode())
 
 
 class Entry(NamedTuple):

@@ -81,7 +81,7 @@ async def record(
                 await _run(recording, running, discovery, file)
             except BaseException as error:
                 full = any(isinstance(leaf, DiskFull) for leaf in leaves(error))
-                recording.end = Cause.DISK_FULL if full else f"it failed: {leaves(error)[0]}"
+                recording.end = Cause.DISK_FULL.value if full else f"it failed: {leaves(error)[0]}"
                 raise
             recording.end = "it was stopped"
     return 1 if any(one.failure or one.refusal for one in recording.collectors) else 0

@@ -26,7 +26,7 @@ from mexc_trio.journal.journal import SYNC_INTERVAL
 from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.ownership import find_journal
 from mexc_trio.journal.queue import MOST_IN_MEMORY
-from mexc_trio.rows import RowTuple
+from mexc_trio.rows import Cause, RowTuple
 from mexc_trio.spans import now
 from tests.support.faults import chance
 from tests.support.running import DEADLINE
@@ -798,7 +798,8 @@ def test_facts(path: Path) -> None:
     with open_journal(path) as journal:
         assert journal.file.fact("end") == ""
         journal.file.remember("end", "it was stopped")
-        journal.file.remember("end", "disk full")
+        journal.file.remember("end", Cause.DISK_FULL)
     with open_journal(path) as journal:
+        assert not journal.file.damaged
         assert journal.file.fact("end") == "disk full"
         assert [queue.name for queue in journal.queues()] == []
