@@ -1,8 +1,7 @@
 """Parquet files, for exports and backups."""
 
-from collections.abc import Mapping
-from contextlib import suppress
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mexc_trio.errors import UsageError
@@ -26,45 +25,40 @@ def need_arrow() -> None:
         ) from error
 
 
-class Parquet:
-    """Row groups of a bounded size, compressed with zstd."""
+@contextmanager
+def open_parquet(file: BinaryIO) -> "Iterator[Callable[[pa.Table], None]]":
+    """Lend what adds rows, which come in their final order; the file is whole when the block ends.
 
-    about: Mapping[str, str] = MappingProxyType({})
-    """Nothing that would have to stand beside the file."""
+    Row groups have a bounded size, and are compressed with zstd.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._writer: pa.parquet.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
+    writer: pq.ParquetWriter | None = None
+    waiting: list[pa.Table] = []
 
-    def write(self, table: "pa.Table") -> None:
-        """Add rows, which come in their final order."""
-        self._waiting.append(table)
-        rows = sum(waiting.num_rows for waiting in self._waiting)
-        if rows >= _GROUP_ROWS or sum(t.nbytes for t in self._waiting) >= _GROUP_BYTES:
-            self._flush()
+    def flush() -> None:
+        nonlocal writer
+        if waiting:
+            table = pa.concat_tables(waiting)
+            waiting.clear()
+            writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+            writer.write_table(table)
 
-    def close(self) -> None:
-        """Write the rows that wait, and the footer."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
+    def write(table: pa.Table) -> None:
+        waiting.append(table)
+        rows = sum(table.num_rows for table in waiting)
+        if rows >= _GROUP_ROWS or sum(table.nbytes for table in waiting) >= _GROUP_BYTES:
+            flush()
 
-    def abandon(self) -> None:
-        """Let go of everything; the file will be removed."""
-        if self._writer is not None:
+    try:
+        yield write
+        flush()
+        if writer is not None:
+            writer.close()
+    except BaseException:
+        if writer is not None:
             # Else it would close itself some day, and find its file closed.
             with suppress(OSError, ValueError):
-                self._writer.close()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
-        self._waiting = []
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
-        self._writer.write_table(table)
+                writer.close()
+        raise

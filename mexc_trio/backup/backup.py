@@ -21,7 +21,7 @@ from mexc_trio.clickhouse.tables import SHARED_TABLES, is_wide
 from mexc_trio.errors import FileError, UsageError
 from mexc_trio.files import may_be_a_trap, sync_directory
 from mexc_trio.output import say
-from mexc_trio.parquet import Parquet, need_arrow
+from mexc_trio.parquet import need_arrow, open_parquet
 from mexc_trio.progress import Progress, progress
 from mexc_trio.read.reading import Reader, open_reader
 from mexc_trio.settings import Settings
@@ -97,17 +97,11 @@ def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress)
     checksum = Checksum()
     path = directory / f"{table}.parquet"
     with path.open("xb") as file:
-        writer = Parquet(file)
-        try:
-            with closing(reader.batches(sql)) as batches:
-                for batch in batches:
-                    checksum.add(batch)
-                    writer.write(pa.Table.from_batches([batch]))
-                    bar(batch.num_rows)
-            writer.close()
-        except BaseException:
-            writer.abandon()
-            raise
+        with open_parquet(file) as write, closing(reader.batches(sql)) as batches:
+            for batch in batches:
+                checksum.add(batch)
+                write(pa.Table.from_batches([batch]))
+                bar(batch.num_rows)
         _sync(file)
     return SavedTable(table, checksum.rows, checksum.digest())
 

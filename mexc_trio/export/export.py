@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import attrs
 
 from mexc_trio.errors import StoreRejected, UsageError
-from mexc_trio.export.formats import FileWriter, Piped, open_writer
+from mexc_trio.export.formats import AddRows, Piped, open_writer
 from mexc_trio.export.gaps import GapSource, book_gaps, clearable
 from mexc_trio.export.nautilus import export_catalog
 from mexc_trio.export.part import Part, days, read_ledger, whole
@@ -103,12 +103,12 @@ def _export_file(
     with (
         progress(what, total) as bar,
         _output(request) as file,
-        open_writer(source, whole(source, plan, start, end), file) as writer,
+        open_writer(source, whole(source, plan, start, end), file) as (write, about),
     ):
         for source, plan in full:
             with closing(source.tables(plan, start, end)) as tables:
-                _copy(source, Part(None, start, end, plan.rows), tables, writer, bar)
-    _write_beside(request.out, writer, replace=request.force)
+                _copy(source, Part(None, start, end, plan.rows), tables, write, bar)
+    _write_beside(request.out, about, replace=request.force)
     if request.out == STANDARD_OUTPUT:
         sys.stderr.write(f"{what} from {number_of(total, 'row')}\n")
     else:
@@ -182,10 +182,10 @@ def _write(
         for part, slices in groupby(_cut(tables, run), key=lambda pair: pair[0]):
             with (
                 whole_file(request.file_of(part.day), replace=may_replace(part)) as file,
-                open_writer(source, part, file) as writer,
+                open_writer(source, part, file) as (write, about),
             ):
-                _copy(source, part, (table for _, table in slices), writer, bar)
-            _write_beside(request.file_of(part.day), writer, replace=may_replace(part))
+                _copy(source, part, (table for _, table in slices), write, bar)
+            _write_beside(request.file_of(part.day), about, replace=may_replace(part))
             yield part
 
 
@@ -193,13 +193,13 @@ def _copy(
     source: ExportSource,
     part: Part,
     tables: "Iterable[pa.Table]",
-    writer: FileWriter,
+    write: AddRows,
     bar: Progress,
 ) -> None:
     """Write a source's rows, and count them."""
     rows = 0
     for table in tables:
-        writer.write(table)
+        write(table)
         rows += table.num_rows
         bar(table.num_rows)
     if rows != part.rows and source.request.kinds != ("candles",):
@@ -209,11 +209,11 @@ def _copy(
         )
 
 
-def _write_beside(path: Path, writer: FileWriter, *, replace: bool) -> None:
+def _write_beside(path: Path, about: Mapping[str, str], *, replace: bool) -> None:
     """Write what is to stand beside a file, as JSON under its name and `.json`."""
-    if writer.about and path != STANDARD_OUTPUT:
+    if about and path != STANDARD_OUTPUT:
         with whole_file(path.with_name(f"{path.name}.json"), replace=replace) as file:
-            file.write(json.dumps(dict(writer.about), indent=1).encode() + b"\n")
+            file.write(json.dumps(about, indent=1).encode() + b"\n")
 
 
 def _cut(tables: "Iterator[pa.Table]", run: Sequence[Part]) -> "Iterator[tuple[Part, pa.Table]]":

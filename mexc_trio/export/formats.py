@@ -6,81 +6,51 @@ and a book's prices and amounts as JSON arrays; what the exchange did not send i
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from mexc_trio.export.local_time import LocalClock
 from mexc_trio.export.part import Part
 from mexc_trio.export.source import ExportSource
-from mexc_trio.parquet import Parquet
+from mexc_trio.parquet import open_parquet
 from mexc_trio.texts import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
-class FileWriter(Protocol):
-    """Writes rows into one file."""
-
-    def write(self, table: "pa.Table") -> None:
-        """Add rows, which come in their final order."""
-
-    def close(self) -> None:
-        """Write what a file of the format ends with. The file itself stays open."""
-
-    def abandon(self) -> None:
-        """Let go of everything; the file will be removed."""
-
-    @property
-    def about(self) -> Mapping[str, str]:
-        """What is to stand in a file beside this one, when it is closed; mostly nothing."""
+AddRows: TypeAlias = "Callable[[pa.Table], None]"
+"""Adds rows to a file; they come in their final order."""
 
 
 @contextmanager
-def open_writer(source: ExportSource, part: Part, file: BinaryIO) -> Iterator[FileWriter]:
-    """Lend what writes a part of a source's rows into a file, in the request's format."""
-    writer = _writer(source, part, file)
-    try:
-        yield writer
-        writer.close()
-    except BaseException:
-        writer.abandon()
-        raise
+def open_writer(
+    source: ExportSource, part: Part, file: BinaryIO
+) -> Iterator[tuple[AddRows, Mapping[str, str]]]:
+    """Lend what writes a part of a source's rows into a file, in the request's format.
 
-
-def _writer(source: ExportSource, part: Part, file: BinaryIO) -> FileWriter:
+    And what is to stand in a file beside this one, which is known when the block has ended; mostly
+    nothing.
+    """
     request = source.request
     if request.format == "parquet":
-        return Parquet(file)
-    if request.format == "hftbacktest":
-        from mexc_trio.export.hftbacktest import EventFile
+        with open_parquet(file) as write:
+            yield write, {}
+    elif request.format == "hftbacktest":
+        from mexc_trio.export.hftbacktest import open_events
 
-        return EventFile(file, part.gaps, LocalClock(request.latency, part.known), part.terms)
-    return LineWriter(file, header=source.names if request.format == "csv" else ())
+        local = LocalClock(request.latency, part.known)
+        with open_events(file, part.gaps, local, part.terms) as (write, about):
+            yield write, about
+    else:
+        if request.format == "csv":
+            file.write(",".join(source.names).encode() + b"\n")
 
+        def write_lines(table: "pa.Table") -> None:
+            lines = table.column(1).to_pylist()  # as the engine has written them
+            file.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
 
-class LineWriter:
-    """One line a row, as the engine has written it: the second of two columns."""
-
-    about: Mapping[str, str] = MappingProxyType({})
-
-    def __init__(self, file: BinaryIO, header: Sequence[str] = ()) -> None:
-        self._file = file
-        if header:
-            file.write(",".join(header).encode() + b"\n")
-
-    def write(self, table: "pa.Table") -> None:
-        """See `FileWriter.write`."""
-        lines = table.column(1).to_pylist()
-        self._file.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
-
-    def close(self) -> None:
-        """Nothing follows the last line."""
-
-    def abandon(self) -> None:
-        """See `FileWriter.abandon`."""
+        yield write_lines, {}
 
 
 class Piped(io.RawIOBase, BinaryIO):

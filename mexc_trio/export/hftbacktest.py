@@ -16,10 +16,12 @@ are the greatest steps of which all prices and all amounts in the file are multi
 
 import logging
 import math
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, digits
 from mexc_trio.export.books import BIDS, Books, in_units
@@ -61,28 +63,56 @@ _FLUSH: Final = 50_000
 Event = tuple[int, int, int, float, float, int, int, float]
 
 
-class EventFile:
-    """Writes `data` of an .npz. The events are spooled: their number stands at its beginning."""
+@contextmanager
+def open_events(
+    file: BinaryIO, gaps: Sequence[int], local: LocalClock, terms: Sequence[RecordedTerms]
+) -> "Iterator[tuple[Callable[[pa.Table], None], Mapping[str, str]]]":
+    """Lend what writes rows, with the columns of `ExportSource.rows`, as `data` of an .npz.
 
-    def __init__(
-        self, file: BinaryIO, gaps: Sequence[int], local: LocalClock, terms: Sequence[RecordedTerms]
-    ) -> None:
-        """Begin a file.
+    And what is to stand beside it, which is known when the block has ended. `gaps` are when gaps in
+    the books begin that are in the file, or at its end, in order, in milliseconds. Of `terms`, what
+    is known of the contract, the last ones count.
+    """
+    about: dict[str, str] = {}
+    # The events are spooled: their number stands at the beginning of `data`.
+    with tempfile.TemporaryFile(dir=_directory(file)) as spool:
+        events = _Events(spool, gaps, local)
+        yield events.write, about
+        about |= events.finish(terms[-1] if terms else None)
+        _archive(spool, events.number, file)
 
-        `gaps` are when gaps in the books begin that are in the file, or at its end, in order, in
-        milliseconds. Of `terms`, what is known of the contract, the last ones count.
-        """
-        self._file = file
-        self._terms = terms[-1] if terms else None
+
+def _archive(spool: IO[bytes], events: int, file: BinaryIO) -> None:
+    """Turn the spool into the archive."""
+    from numpy.lib import format as npy
+
+    header: Mapping[str, Any] = {
+        "descr": npy.dtype_to_descr(_dtype()),
+        "fortran_order": False,
+        "shape": (events,),
+    }
+    spool.seek(0)
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, True, 1) as archive,
+        archive.open("data.npy", "w", force_zip64=True) as data,
+    ):
+        # hftbacktest reads no later version.
+        npy.write_array_header_1_0(data, header)  # type: ignore[arg-type]
+        shutil.copyfileobj(spool, data, _COPY)
+
+
+class _Events:
+    """The events of a file, as they are written into a spool."""
+
+    def __init__(self, spool: IO[bytes], gaps: Sequence[int], local: LocalClock) -> None:
+        self.number = 0
+        self._spool = spool
         self._books = Books(gaps)
         self._local = local
         self._tick, self._lot = _Step(), _Step()
-        self._spool = tempfile.TemporaryFile(dir=_directory(file))  # noqa: SIM115 - see close
-        self._events = 0
         self._impossible = 0
 
     def write(self, table: "pa.Table") -> None:
-        """See `FileWriter.write`. Columns: those of `ExportSource.rows`."""
         events: list[Event] = []
         columns = (column.to_pylist() for column in table.columns[:4])
         for ts, mt, m, received in zip(*columns, strict=True):
@@ -99,51 +129,28 @@ class EventFile:
                 self._flush(events)
         self._flush(events)
 
-    def close(self) -> None:
-        """Turn the spool into the archive."""
+    def finish(self, terms: RecordedTerms | None) -> dict[str, str]:
+        """Write the last clears; return what a backtest is to be told of the contract."""
+        self._flush(self._clears(LATEST))
         if self._impossible:
             log.warning("%d rows have an impossible time and are left out", self._impossible)
-        known = digits(self._terms.tick) if self._terms else ""
-        if known and known != (tick := self.about["tick_size"]):
+        if terms is None:
+            return {"tick_size": self._tick.text, "lot_size": self._lot.text}
+        said = {
+            "tick_size": self._tick.or_coarser(known := digits(terms.tick)),
+            "lot_size": self._lot.or_coarser(digits(terms.lot)),
+            "contract_size": digits(terms.contract_size),
+        }
+        if known and known != (tick := said["tick_size"]):
             log.warning(
                 "prices lie between the contract's ticks of %s: tick_size is %s", known, tick
             )
-        from numpy.lib import format as npy
-
-        self._flush(self._clears(LATEST))
-        header: Mapping[str, Any] = {
-            "descr": npy.dtype_to_descr(_dtype()),
-            "fortran_order": False,
-            "shape": (self._events,),
-        }
-        with self._spool, zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, True, 1) as file:
-            self._spool.seek(0)
-            with file.open("data.npy", "w", force_zip64=True) as data:
-                # hftbacktest reads no later version.
-                npy.write_array_header_1_0(data, header)  # type: ignore[arg-type]
-                while chunk := self._spool.read(_COPY):
-                    data.write(chunk)
-
-    def abandon(self) -> None:
-        """See `FileWriter.abandon`."""
-        self._spool.close()
-
-    @property
-    def about(self) -> Mapping[str, str]:
-        """See `FileWriter.about`."""
-        if self._terms is None:
-            return {"tick_size": self._tick.text, "lot_size": self._lot.text}
-        said = {
-            "tick_size": self._tick.or_coarser(digits(self._terms.tick)),
-            "lot_size": self._lot.or_coarser(digits(self._terms.lot)),
-            "contract_size": digits(self._terms.contract_size),
-        }
         return {name: text for name, text in said.items() if text}
 
     def _flush(self, events: list[Event]) -> None:
         import numpy as np
 
-        self._events += len(events)
+        self.number += len(events)
         self._spool.write(np.array(events, dtype=_dtype()).tobytes())
         events.clear()
 
