@@ -7,9 +7,11 @@ their labels are letters, digits and an underscore, which need no escaping.
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from statistics import median
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -87,141 +89,116 @@ def _families(snapshot: Snapshot) -> Iterator[Metric]:
         "ready", "Whether every symbol has fresh data and the store answers.", snapshot.ready
     )
     yield from _exchange(snapshot)
+    yield from _clock(snapshot)
     yield from _gaps(snapshot)
     yield from _store(snapshot)
     yield from _disk(snapshot)
 
 
 def _exchange(snapshot: Snapshot) -> Iterator[Metric]:
-    line_counters = [((one.line, one.route), one) for one in snapshot.line_counters]
-    states = [((state.value,), snapshot.states[state]) for state in SymbolState]
-    yield _gauges("symbols", "Symbols by what they do.", ["state"], states)
-    yield _gauge(
-        "recorded_channels", "Channels that are recorded, of all symbols together.",
-        snapshot.channels,
-    )  # fmt: skip
-    yield _gauges(
-        "connected_symbols", "Symbols whose data is coming, by line and route.",
-        ["line", "route"], [(line, snapshot.connected[one]) for line, one in line_counters],
-    )  # fmt: skip
-    yield _counters(
-        "reconnects", "Connections that were lost or could not be made, by reason.",
-        ["line", "route", "reason"],
-        [((*line, why.value), one.losses[why]) for line, one in line_counters for why in Loss],
-    )  # fmt: skip
-    every = (*ALL, None)
-    frames = [((channel or _OTHER,), snapshot.frames[channel]) for channel in every]
-    yield _counters("frames", "Frames with rows that came.", ["channel"], frames)
-    rows = [((channel or _OTHER,), snapshot.rows[channel]) for channel in every]
-    yield _counters("rows", "Rows that came, dead letters included.", ["channel"], rows)
+    lines = {one: (one.line, one.route) for one in snapshot.line_counters}
+    connected = {line: snapshot.connected[one] for one, line in lines.items()}
+    losses = {(*line, why): one.losses[why] for one, line in lines.items() for why in Loss}
+    frames, rows = (
+        {channel or _OTHER: counted[channel] for channel in (*ALL, None)}
+        for counted in (snapshot.frames, snapshot.rows)
+    )
+    silent = {channel: snapshot.silent[channel] for channel in ALL}
+    delays = {channel: seconds for channel, seconds in snapshot.delays.items() if seconds}
+    medians = {channel: median(seconds) for channel, seconds in delays.items()}
+    longest = {channel: max(seconds) for channel, seconds in delays.items()}
+    states = {state: snapshot.states[state] for state in SymbolState}
+    yield _gauge("symbols", "Symbols by what they do.", states, "state")
+    about = "Channels that are recorded, of all symbols together."
+    yield _gauge("recorded_channels", about, snapshot.channels)
+    about = "Symbols whose data is coming, by line and route."
+    yield _gauge("connected_symbols", about, connected, "line", "route")
+    about = "Connections that were lost or could not be made, by reason."
+    yield _counter("reconnects", about, losses, "line", "route", "reason")
+    yield _counter("frames", "Frames with rows that came.", frames, "channel")
+    yield _counter("rows", "Rows that came, dead letters included.", rows, "channel")
     yield _counter("dead_letters", "Messages that could not be read.", snapshot.dead)
-    yield _counter(
-        "covered_losses", "Losses of a symbol's line while another had it, which left no gap.",
-        snapshot.covered,
-    )  # fmt: skip
-    yield _gauges(
-        "last_frame_timestamp_seconds", "When the last frame of any symbol came.",
-        ["channel"], [((channel,), at) for channel, at in snapshot.last.items()],
-    )  # fmt: skip
-    yield _gauges(
-        "silent_symbols", "Symbols whose channel is silent for longer than is usual for it.",
-        ["channel"], [((channel,), snapshot.silent[channel]) for channel in ALL],
-    )  # fmt: skip
-    heard = [(channel, delays) for channel, delays in snapshot.delays.items() if delays]
-    yield _gauges(
-        "exchange_delay_median_seconds",
-        "From the exchange's time to receipt, of the last frame of each symbol within a minute.",
-        ["channel"], [((channel,), median(delays)) for channel, delays in heard],
-    )  # fmt: skip
-    yield _gauges(
-        "exchange_delay_max_seconds", "The longest of the same.",
-        ["channel"], [((channel,), max(delays)) for channel, delays in heard],
-    )  # fmt: skip
+    about = "Losses of a symbol's line while another had it, which left no gap."
+    yield _counter("covered_losses", about, snapshot.covered)
+    about = "When the last frame of any symbol came."
+    yield _gauge("last_frame_timestamp_seconds", about, snapshot.last, "channel")
+    about = "Symbols whose channel is silent for longer than is usual for it."
+    yield _gauge("silent_symbols", about, silent, "channel")
+    about = "From the exchange's time to receipt, of the last frame of each symbol within a minute."
+    yield _gauge("exchange_delay_median_seconds", about, medians, "channel")
+    yield _gauge("exchange_delay_max_seconds", "The longest of the same.", longest, "channel")
+
+
+def _clock(snapshot: Snapshot) -> Iterator[Metric]:
     clocks = [one.clock for one in snapshot.line_counters if one.clock is not None]
     if clocks:
         clock = min(clocks, key=lambda sample: sample.round_trip)
-        yield _gauge(
-            "clock_offset_seconds",
+        about = (
             "How far this machine's clock is ahead of the exchange's, give or take half the round "
-            "trip.",
-            clock.offset,
+            "trip."
         )
-        yield _gauge(
-            "clock_round_trip_seconds", "From a ping to its pong, when the clocks were compared.",
-            clock.round_trip,
-        )  # fmt: skip
+        yield _gauge("clock_offset_seconds", about, clock.offset)
+        about = "From a ping to its pong, when the clocks were compared."
+        yield _gauge("clock_round_trip_seconds", about, clock.round_trip)
 
 
 def _gaps(snapshot: Snapshot) -> Iterator[Metric]:
-    causes = [(cause.value, (cause.value,)) for cause in Cause]
-    yield _counters(
-        "gaps", "Gaps written to the table of gaps.",
-        ["cause"], [(label, snapshot.gaps[cause]) for cause, label in causes],
-    )  # fmt: skip
-    seconds = [(label, snapshot.gap_milliseconds[cause] / 1000) for cause, label in causes]
-    yield _counters(
-        "gap_seconds", "Their length; of one in all channels of a symbol once.", ["cause"], seconds
-    )
+    gaps = {cause: snapshot.gaps[cause] for cause in Cause}
+    seconds = {cause: snapshot.gap_milliseconds[cause] / 1000 for cause in Cause}
     whole = snapshot.filled["whole"]
-    how = [(("whole",), whole), (("part",), snapshot.filled["gaps"] - whole)]
-    yield _counters("filled_gaps", "Those in deals that were filled afterwards.", ["how"], how)
+    filled = {"whole": whole, "part": snapshot.filled["gaps"] - whole}
+    yield _counter("gaps", "Gaps written to the table of gaps.", gaps, "cause")
+    about = "Their length; of one in all channels of a symbol once."
+    yield _counter("gap_seconds", about, seconds, "cause")
+    yield _counter("filled_gaps", "Those in deals that were filled afterwards.", filled, "how")
     yield _counter("filled_deals", "Deals that were fetched for them.", snapshot.filled["deals"])
 
 
 def _store(snapshot: Snapshot) -> Iterator[Metric]:
+    stored = {mt: snapshot.stored[mt] for mt in (*MESSAGE_TYPES, *OPTIONAL_TYPES)}
     inserts = snapshot.inserts
+    outcomes = {outcome: inserts.outcomes[outcome] for outcome in Outcome}
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(inserts.buckets), strict=True))
     yield _gauge("store_up", "Whether the store answers.", snapshot.away is None)
     yield _gauge("store_away_seconds", "Since when it does not; else 0.", snapshot.away or 0.0)
-    stored = [((mt,), snapshot.stored[mt]) for mt in (*MESSAGE_TYPES, *OPTIONAL_TYPES)]
-    yield _counters("stored_rows", "Rows that the store has acknowledged.", ["type"], stored)
-    yield _counters(
-        "inserts", "INSERTs by how they ended; unavailable means that nobody answered.",
-        ["outcome"], [((one.value,), inserts.outcomes[one]) for one in Outcome],
-    )  # fmt: skip
-    buckets, total = [], 0
-    for bound, number in zip((*BOUNDS, None), inserts.buckets, strict=True):
-        total += number
-        buckets.append(("+Inf" if bound is None else str(bound), total))
+    yield _counter("stored_rows", "Rows that the store has acknowledged.", stored, "type")
+    about = "INSERTs by how they ended; unavailable means that nobody answered."
+    yield _counter("inserts", about, outcomes, "outcome")
     yield HistogramMetricFamily(
         f"{_PREFIX}insert_seconds", "How long INSERTs took.", buckets, inserts.seconds
     )
     yield _gauge("backlog_rows", "Rows in the journal that the store lacks.", snapshot.backlog)
-    yield _gauge(
-        "backlog_age_seconds", "Since the oldest of them was received.", snapshot.backlog_age
-    )
+    about = "Since the oldest of them was received."
+    yield _gauge("backlog_age_seconds", about, snapshot.backlog_age)
 
 
 def _disk(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("journal_bytes", "Size of the journal's files.", snapshot.journal)
     yield _gauge("disk_free_bytes", "Free where the journal lies.", snapshot.disk_free)
-    yield _gauge(
-        "disk_bound_bytes", "With less than this free, recording stops.", snapshot.disk_bound
-    )
+    about = "With less than this free, recording stops."
+    yield _gauge("disk_bound_bytes", about, snapshot.disk_bound)
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(_PREFIX + name, about, value)
+_Values: TypeAlias = float | Mapping[Any, float]
+"""One number, or one for each value of the label, or for each combination of the labels' values."""
 
 
-def _counter(name: str, about: str, value: float) -> Metric:
-    return CounterMetricFamily(_PREFIX + name, about, value)
-
-
-_Labelled: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
-
-
-def _gauges(name: str, about: str, labels: list[str], values: _Labelled) -> Metric:
-    return _labelled(GaugeMetricFamily(_PREFIX + name, about, labels=labels), values)
-
-
-def _counters(name: str, about: str, labels: list[str], values: _Labelled) -> Metric:
-    return _labelled(CounterMetricFamily(_PREFIX + name, about, labels=labels), values)
-
-
-def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: _Labelled) -> Metric:
-    for labels, value in values:
-        family.add_metric(labels, value)
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    about: str,
+    values: _Values,
+    *labels: str,
+) -> Metric:
+    family = kind(_PREFIX + name, about, labels=labels)
+    for key, value in values.items() if isinstance(values, Mapping) else [((), values)]:
+        family.add_metric((key,) if isinstance(key, str) else key, value)
     return family
+
+
+_gauge = partial(_family, GaugeMetricFamily)
+_counter = partial(_family, CounterMetricFamily)
 
 
 # The symbols' own, in the form of the page: more labels, if any, and a number.
