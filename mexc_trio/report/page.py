@@ -5,8 +5,8 @@ from html import escape
 from typing import Final
 
 from mexc_trio.analysis.gaps import LedgerGap
-from mexc_trio.channels import ALL, OPTIONAL
-from mexc_trio.report.plots import plots_of
+from mexc_trio.channels import ALL
+from mexc_trio.report.plots import BY_NAME, plots_of
 from mexc_trio.report.recorded import Recorded, Summary
 from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
@@ -15,18 +15,6 @@ from mexc_trio.texts import UNKNOWN, duration_text, number_of, percent, size, ti
 
 MOST_GAPS: Final = 200
 """Gaps of a symbol that are listed one by one. All of them are shaded."""
-
-TITLES: Final[Mapping[str, str]] = {
-    "price": "Price",
-    "rate": "Rows a second",
-    "pause": "Longest pause",
-    "spread": "Spread",
-    "storage": "Growth",
-    **{
-        name: next(iter(ALL[name].numbers.values())).replace("_", " ").capitalize()
-        for name in OPTIONAL
-    },
-}
 
 
 def head(
@@ -97,12 +85,12 @@ def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
     for plot in plots_of(part):
         if plot == "pause" and part.pauses is None:
             parts.append(
-                f'<figure><h3>{TITLES[plot]}</h3><p class="note">Not known: '
+                f'<figure><h3>{BY_NAME[plot].title}</h3><p class="note">Not known: '
                 f"{escape(part.why_no_pauses)}.</p></figure>\n"
             )
             continue
         parts.append(
-            f"<figure><h3>{TITLES[plot]}</h3>"
+            f"<figure><h3>{BY_NAME[plot].title}</h3>"
             f'<p class="note">{_note(plot, part)}</p>'
             f'<div class="wide">{draw(plot, False)}</div>'
             f'<div class="narrow">{draw(plot, True)}</div></figure>\n'
@@ -146,7 +134,7 @@ def _figures(part: Recorded) -> str:
 
 
 def _note(plot: str, part: Recorded) -> str:
-    note = _NOTES[plot].format(step=f"{_length(part.step)}")
+    note = BY_NAME[plot].note.format(step=_length(part.step))
     if plot == "price":
         shades = '<span class="key" style="background:var(--gap)"></span> a gap of the ledger'
         if part.unaccounted:
@@ -241,13 +229,3 @@ _COVERED: Final = (
     "in the ledger nor a silence that nothing accounts for. Recorded is the part of the time "
     "between the symbol's first and last row of all."
 )
-_NOTES: Final[Mapping[str, str]] = {
-    "price": "What was traded at: the last price of each {step}, and behind it from low to high.",
-    "rate": "Mean of each {step}. A row is a ticker, one deal, or a book of up to 20 levels a "
-    "side. One message may bring several deals.",
-    "pause": "The longest time in each {step} without a newer row of any channel. It is here in "
-    "place of the delay: rows bear the exchange's time, and in wide tables alone their arrival's.",
-    "spread": "Best ask minus best bid: the mean of each {step}, and behind it from low to high.",
-    "storage": "Rows so far, dead letters included.",
-    **dict.fromkeys(OPTIONAL, "The last one of each {step}, and behind it from low to high."),
-}

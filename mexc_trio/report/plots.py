@@ -9,24 +9,15 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.errors import UsageError
 from mexc_trio.report.axis import finish, positions, unit, width_of_numbers, with_commas
-from mexc_trio.report.recorded import (
-    Band,
-    Recorded,
-    coarser,
-    growth,
-    numbers,
-    pauses,
-    prices,
-    rates,
-    spreads,
-)
+from mexc_trio.report.recorded import Band, Recorded, coarser
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import SECOND, Span, union
 
@@ -48,11 +39,6 @@ COLOURS: Final[Mapping[str, str]] = {
 PLOTS: Final = ("price", "rate", "pause", "spread", "storage")
 """The plots of every range, in their order. Behind them come those of channels on request."""
 
-UNITS: Final[Mapping[str, str]] = {
-    "price": "{quote}", "rate": "rows/s", "pause": "s", "spread": "{quote}", "storage": "rows",
-    **{name: ALL[name].unit for name in OPTIONAL},
-}  # fmt: skip
-"""What the numbers of each plot are."""
 MOST_SHADES: Final = 300
 """Gaps that are shaded one by one."""
 NARROW_STEPS: Final = 360
@@ -151,9 +137,10 @@ def _save(
         bottom = 0.32 / figure.get_figheight()
         figure.subplots_adjust(right=1 - 0.6 / width, bottom=bottom, top=top)
         axes = figure.add_subplot()
-        _DRAW[plot](axes, range_)
+        facts = BY_NAME[plot]
+        facts.draw(axes, range_)
         quote = range_.symbol.rpartition("_")[2]
-        unit(axes, UNITS[plot].format(quote=quote), COLOURS["muted"])
+        unit(axes, facts.unit.format(quote=quote), COLOURS["muted"])
         _shade(axes, range_)
         finish(axes, range_, COLOURS["muted"], narrow=narrow)
         figure.subplots_adjust(left=max(0.72, width_of_numbers(axes)) / width)
@@ -164,29 +151,24 @@ def _save(
 
 
 def _price(axes: "Axes", range_: Recorded) -> None:
-    _band(axes, range_, prices(range_), COLOURS["deal"], "last")
+    _band(axes, range_, range_.band(lambda one: one.price), COLOURS["deal"], "last")
 
 
 def _spread(axes: "Axes", range_: Recorded) -> None:
-    _band(axes, range_, spreads(range_), COLOURS["depth"], "mean")
+    _band(axes, range_, range_.band(lambda one: one.spread), COLOURS["depth"], "mean")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-
-
-def _number(axes: "Axes", range_: Recorded, channel: str) -> None:
-    _band(axes, range_, numbers(range_, channel), COLOURS["ticker"], "last")
 
 
 def _rate(axes: "Axes", range_: Recorded) -> None:
     for channel in CHANNELS:
-        axes.plot(
-            positions(range_), rates(range_, channel), lw=0.9, color=COLOURS[channel], label=channel
-        )
+        rates = range_.rates(channel)
+        axes.plot(positions(range_), rates, lw=0.9, color=COLOURS[channel], label=channel)
     axes.set_ylim(bottom=0)
     _key(axes)
 
 
 def _pause(axes: "Axes", range_: Recorded) -> None:
-    values = pauses(range_)
+    values = range_.pause_seconds()
     axes.set_yscale("log")
     axes.plot(positions(range_), values, lw=0, marker=".", ms=2.2, color=COLOURS["ink"])
     known = [value for value in values if not math.isnan(value)]
@@ -194,7 +176,7 @@ def _pause(axes: "Axes", range_: Recorded) -> None:
 
 
 def _storage(axes: "Axes", range_: Recorded) -> None:
-    rows = growth(range_)
+    rows = range_.growth()
     axes.fill_between(positions(range_), rows, color=COLOURS["deal"], alpha=0.12, lw=0)
     axes.plot(positions(range_), rows, lw=1.2, color=COLOURS["deal"])
     axes.set_ylim(bottom=0)
@@ -239,7 +221,7 @@ def _key(axes: "Axes") -> None:
 
 def _shade(axes: "Axes", range_: Recorded) -> None:
     """Shade each gap of the ledger, the more channels miss the darker, and each silence."""
-    for number, gap in enumerate(_apart(range_)):
+    for number, gap in enumerate(_gaps_to_shade(range_)):
         shade = _SHADE * 2.5 if gap.channel == "all" else _SHADE
         _span(axes, range_, (gap.start, gap.end), f"gap-{number}", COLOURS["gap"], shade)
     for number, silence in enumerate(range_.unaccounted[:MOST_SHADES]):
@@ -247,7 +229,7 @@ def _shade(axes: "Axes", range_: Recorded) -> None:
         _span(axes, range_, span, f"silence-{number}", COLOURS["unknown"], _SHADE * 2)
 
 
-def _apart(range_: Recorded) -> Sequence[LedgerGap]:
+def _gaps_to_shade(range_: Recorded) -> Sequence[LedgerGap]:
     """Return the gaps; where they are very many, those that no eye can tell apart as one."""
     if len(range_.gaps) <= MOST_SHADES:
         return range_.gaps
@@ -270,11 +252,48 @@ def _span(axes: "Axes", range_: Recorded, span: Span, name: str, colour: str, sh
     axes.axvspan(start, end, color=colour, alpha=shade, lw=0.6, gid=name, zorder=0.5)
 
 
-_DRAW: Final[Mapping[str, "Callable[[Axes, Recorded], None]"]] = {
-    "price": _price,
-    "rate": _rate,
-    "pause": _pause,
-    "spread": _spread,
-    "storage": _storage,
-    **{name: partial(_number, channel=name) for name in OPTIONAL},
-}
+@attrs.frozen
+class PlotFacts:
+    """One kind of plot."""
+
+    title: str
+    unit: str
+    """What its numbers are."""
+    draw: "Callable[[Axes, Recorded], None]"
+    note: str
+    """What it shows, in HTML."""
+
+
+def _optional(channel: str) -> PlotFacts:
+    def draw(axes: "Axes", range_: Recorded) -> None:
+        band = range_.band(lambda one: one.numbers.get(channel))
+        _band(axes, range_, band, COLOURS["ticker"], "last")
+
+    title = next(iter(ALL[channel].numbers.values())).replace("_", " ").capitalize()
+    note = "The last one of each {step}, and behind it from low to high."
+    return PlotFacts(title, ALL[channel].unit, draw, note)
+
+
+BY_NAME: Final[Mapping[str, PlotFacts]] = {
+    "price": PlotFacts(
+        "Price", "{quote}", _price,
+        "What was traded at: the last price of each {step}, and behind it from low to high.",
+    ),
+    "rate": PlotFacts(
+        "Rows a second", "rows/s", _rate,
+        "Mean of each {step}. A row is a ticker, one deal, or a book of up to 20 levels a "
+        "side. One message may bring several deals.",
+    ),
+    "pause": PlotFacts(
+        "Longest pause", "s", _pause,
+        "The longest time in each {step} without a newer row of any channel. It is here in "
+        "place of the delay: rows bear the exchange's time, and in wide tables alone their "
+        "arrival's.",
+    ),
+    "spread": PlotFacts(
+        "Spread", "{quote}", _spread,
+        "Best ask minus best bid: the mean of each {step}, and behind it from low to high.",
+    ),
+    "storage": PlotFacts("Growth", "rows", _storage, "Rows so far, dead letters included."),
+    **{name: _optional(name) for name in OPTIONAL},
+}  # fmt: skip

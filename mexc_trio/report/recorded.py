@@ -1,12 +1,9 @@
-"""A range of one symbol: step by step, its gaps, and how much of it was recorded.
-
-The numbers of its plots are as many as it has steps; a pixel needs no more than a float. Where
-there is nothing, prices and pauses are no number.
-"""
+"""A range of one symbol: step by step, its gaps, and how much of it was recorded."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 import attrs
@@ -22,6 +19,10 @@ STEPS: Final = tuple(SECOND * n for n in (1, 5, 15, 60, 300, 900, 3600, 4 * 3600
 """Lengths of what is added up, in milliseconds."""
 MOST: Final = 1440
 """Steps of a range: a day has a minute each, an hour five seconds."""
+
+
+Band: TypeAlias = tuple[list[float], list[float], list[float]]
+"""What is in the middle, the lowest and the highest of each step."""
 
 
 @attrs.frozen
@@ -92,6 +93,34 @@ class Recorded:
         """How many steps the range has."""
         return (self.end - self.start) // self.step
 
+    @property
+    def every(self) -> Sequence[Minute | None]:
+        """Each step; None for one without rows."""
+        return [self.steps.get(number) for number in range(self.number)]
+
+    def rates(self, channel: Channel) -> list[float]:
+        """Return a channel's rows a second in each step; 0 without any."""
+        return [one.rows[channel] * SECOND / self.step if one else 0.0 for one in self.every]
+
+    def growth(self) -> list[int]:
+        """Return the rows of the range that there were after each step."""
+        return list(accumulate(one.total if one else 0 for one in self.every))
+
+    def pause_seconds(self) -> list[float]:
+        """Return the longest pause that ended in each step; no number where none did."""
+        ended = self.pauses or {}
+        return [ended[n] / SECOND if n in ended else math.nan for n in range(self.number)]
+
+    def band(self, of: Callable[[Minute], Price | Spread | None]) -> Band:
+        """Return a number of each step, such as its last price, the lowest and the highest.
+
+        A pixel needs no more than a float. Where there is nothing they are no number.
+        """
+        found = [of(one) if one else None for one in self.every]
+        numbers = [attrs.astuple(one) if one else (math.nan,) * 3 for one in found]
+        middle, low, high = ([float(three[n]) for three in numbers] for n in range(3))
+        return middle, low, high
+
     def summary(self) -> Summary:
         """Return the range without its steps, of which a thousand symbols have many."""
         steps = self.steps.values()
@@ -104,54 +133,6 @@ class Recorded:
             longest=max((gap.end - gap.start for gap in self.gaps), default=None),
             silences=len(self.unaccounted),
         )
-
-
-Band: TypeAlias = tuple[list[float], list[float], list[float]]
-"""What is in the middle, the lowest and the highest of each step."""
-
-_NOTHING: Final = math.nan
-
-
-def prices(range_: Recorded) -> Band:
-    """Return last, lowest and highest price of each step."""
-    return _band(one.price if one else None for one in _steps(range_))
-
-
-def numbers(range_: Recorded, channel: Channel) -> Band:
-    """Return the same of a channel that is recorded on request."""
-    return _band(one.numbers.get(channel) if one else None for one in _steps(range_))
-
-
-def spreads(range_: Recorded) -> Band:
-    """Return mean, lowest and highest spread of each step."""
-    return _band(one.spread if one else None for one in _steps(range_))
-
-
-def _band(those: Iterable[Price | Spread | None]) -> Band:
-    found = [attrs.astuple(one) if one else (_NOTHING,) * 3 for one in those]
-    middle, low, high = ([float(one[n]) for one in found] for n in range(3))
-    return middle, low, high
-
-
-def rates(range_: Recorded, channel: Channel) -> list[float]:
-    """Return a channel's rows a second in each step; 0 without any."""
-    seconds = range_.step / SECOND
-    return [one.rows[channel] / seconds if one else 0.0 for one in _steps(range_)]
-
-
-def pauses(range_: Recorded) -> list[float]:
-    """Return the longest pause that ended in each step, in seconds."""
-    known = range_.pauses or {}
-    return [known[n] / SECOND if n in known else _NOTHING for n in range(range_.number)]
-
-
-def growth(range_: Recorded) -> list[int]:
-    """Return the rows of the range that there were after each step."""
-    total, found = 0, []
-    for one in _steps(range_):
-        total += one.total if one else 0
-        found.append(total)
-    return found
 
 
 def coarser(range_: Recorded, most: int) -> Recorded:
@@ -203,7 +184,3 @@ def _sum(those: Sequence[Minute]) -> Minute:
 
 def _together(those: Sequence[Price]) -> Price:
     return Price(those[-1].last, min(one.low for one in those), max(one.high for one in those))
-
-
-def _steps(range_: Recorded) -> Iterable[Minute | None]:
-    return (range_.steps.get(n) for n in range(range_.number))

@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 import attrs
 
-from mexc_trio.channels import OPTIONAL
 from mexc_trio.errors import FileError, MexcTrioError, UsageError
 from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.progress import progress
@@ -115,7 +114,7 @@ def report(
         source = choose(reader, settings, symbols)
         if pictures is not None:
             for symbol in source.symbols:
-                for plot in (*plots.PLOTS, *OPTIONAL):
+                for plot in plots.BY_NAME:
                     refuse_existing(_picture(pictures, symbol, asked, plot), replace=force)
         pages = _Pages(out, asked, force) if len(source.symbols) > FEW else None
         with whole_file(out, replace=force) as file, _scratch(out) as sections:
@@ -204,7 +203,7 @@ def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bo
     for plot in plots.plots_of(found):
         if plot == "pause" and found.pauses is None:
             continue
-        title = f"{found.symbol} · {asked.name}, UTC · {page.TITLES[plot]}"
+        title = f"{found.symbol} · {asked.name}, UTC · {plots.BY_NAME[plot].title}"
         with whole_file(_picture(directory, found.symbol, asked, plot), replace=force) as file:
             file.write(plots.png(found, plot, title))
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mexc_trio import open_store
+from mexc_trio.analysis.minutes import Minute, Price
 from mexc_trio.channels import ALL, OPTIONAL, USUAL
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse import views
@@ -140,10 +141,14 @@ def test_the_report_draws_them(directory: Path, tmp_path: Path) -> None:
     assert plots.plots_of(btc) == (*plots.PLOTS, *OPTIONAL)
     assert btc.rows == 2 + len(OPTIONAL) * len(TEXTS)
     for name in OPTIONAL:
-        last, low, high = recorded.numbers(btc, name)
+
+        def number(one: Minute, name: str = name) -> Price | None:
+            return one.numbers.get(name)
+
+        last, low, high = btc.band(number)
         drawn = [value for value in last if not math.isnan(value)]
         assert drawn == [float(text) for text in TEXTS[:3]]
         assert low[0] == high[0] == 0.0001
         assert btc.summary().channels[name] == len(TEXTS)
-        minute = recorded.numbers(recorded.coarser(btc, 1), name)
+        minute = recorded.coarser(btc, 1).band(number)
         assert [values[0] for values in minute] == [drawn[2], drawn[1], drawn[2]]

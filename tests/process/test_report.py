@@ -283,18 +283,19 @@ def test_what_is_drawn_is_the_numbers(directory: Path) -> None:
             sum(mt == ("t", "d", "dp")[number] for _, mt, _ in grouped.get(n, [])) / 60
             for n in range(1440)
         ]
-        assert recorded.rates(day, channel) == wanted
-    growth = recorded.growth(day)
+        assert day.rates(channel) == wanted
+    growth = day.growth()
     assert growth[-1] == day.rows == sum(map(len, grouped.values()))
     assert [b - a for a, b in pairwise([0, *growth])] == [
         len(grouped.get(n, [])) for n in range(1440)
     ]
-    for values in (*recorded.prices(day), *recorded.spreads(day), recorded.pauses(day)):
+    prices, spreads = day.band(lambda one: one.price), day.band(lambda one: one.spread)
+    for values in (*prices, *spreads, day.pause_seconds()):
         assert len(values) == 1440
         empty = [n for n in range(1440) if n not in grouped]
         assert empty
         assert all(math.isnan(values[n]) for n in empty)
-    assert recorded.prices(day)[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
+    assert prices[2][700] == float(day.steps[700].price.high)  # type: ignore[union-attr]
 
 
 def test_coverage_counts_gaps_and_silences(directory: Path) -> None:
@@ -391,7 +392,7 @@ def test_an_hour_fits_the_page(directory: Path, tmp_path: Path) -> None:
     assert (found.start, found.end, found.step) == (*span, 5 * SECOND)
     there = [row for row in ROWS["btc"] if span[0] <= row[0] < span[1]]
     assert found.rows == len(there)
-    assert recorded.growth(found)[-1] == len(there)
+    assert found.growth()[-1] == len(there)
     assert found.covered is not None
     assert (found.covered.recorded, found.covered.live) == (HOUR, HOUR)
 
@@ -435,7 +436,7 @@ def test_fewer_steps_say_the_same(directory: Path) -> None:
     fewer = recorded.coarser(day, 360)
     assert (fewer.step, fewer.number) == (4 * MINUTE, 360)
     assert fewer.rows == day.rows
-    assert recorded.growth(fewer) == recorded.growth(day)[3::4]
+    assert fewer.growth() == day.growth()[3::4]
     for n in range(360):
         four = [day.steps[m].price for m in range(4 * n, 4 * n + 4) if m in day.steps]
         prices = [price for price in four if price]
@@ -444,7 +445,7 @@ def test_fewer_steps_say_the_same(directory: Path) -> None:
         if shown:
             assert shown.high == max(price.high for price in prices)
             assert shown.last == prices[-1].last
-    assert max(recorded.rates(fewer, "deal")) <= max(recorded.rates(day, "deal"))
+    assert max(fewer.rates("deal")) <= max(day.rates("deal"))
 
 
 def test_many_symbols_have_a_page_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
