@@ -11,7 +11,7 @@ is not known is null.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -112,36 +112,37 @@ class Facts:
     @property
     def findings(self) -> list[Finding]:
         """What is wrong, and then what is worth a word."""
-        found = [
-            Finding("damaged", True, table.name, _damage(table))
-            for table in self.read
-            if table.damage
-        ]
-        found += [Finding("missing", True, "", text) for text in self.missing]
+        return sorted(self._findings(), key=lambda finding: not finding.wrong)
+
+    def _findings(self) -> Iterator[Finding]:
+        for table in self.read:
+            if table.damage:
+                yield Finding("damaged", True, table.name, _damage(table))
+        for text in self.missing:
+            yield Finding("missing", True, "", text)
         if self.journal and self.journal.damage:
-            found.append(Finding("journal", True, "", self.journal.damage))
+            yield Finding("journal", True, "", self.journal.damage)
         for symbol in self.symbols:
-            found += of_symbol(symbol)
+            yield from of_symbol(symbol)
         if self.not_in_order and self.tables:
             text = (
                 "nobody looked for silences without a gap, repeated rows and times that run "
                 f"backwards: {self.not_in_order}"
             )
-            found.append(Finding("not looked", False, "", text))
+            yield Finding("not looked", False, "", text)
         for journal in self.other_journals:
             text = f"{journal.backlog:,} rows wait in {journal.path} for {journal.whose}"
-            found.append(Finding("journal of another store", False, "", text))
+            yield Finding("journal of another store", False, "", text)
         if self.index_memory > MUCH:
             text = (
                 f"the engine keeps an index entry of every INSERT in memory: from its next start "
                 f"on {size(self.index_memory)}; mexc-trio compact makes it next to nothing"
             )
-            found.append(Finding("memory", False, "", text))
+            yield Finding("memory", False, "", text)
         left = self.disk.days_left
         if left is not None and left < SOON:
             text = f"the disk is full in {left:.1f} days at the rate of the last days"
-            found.append(Finding("disk", False, "", text))
-        return sorted(found, key=lambda finding: not finding.wrong)
+            yield Finding("disk", False, "", text)
 
     @property
     def problems(self) -> list[str]:
