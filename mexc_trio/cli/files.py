@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+from cyclopts import Parameter
+
 from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.cli.options import (
     FILES,
@@ -25,8 +27,8 @@ _KIND = (
 @app.command(group_parameters=FILES)
 def export(
     *symbols: Symbols,
-    out: Annotated[str, value("PATH", hyphen=True)],
-    kind: Annotated[str | None, value("KIND", *KINDS, text=_KIND)] = None,
+    out: Annotated[str, value("PATH"), Parameter(allow_leading_hyphen=True)],
+    kind: Annotated[str | None, value("KIND", *KINDS), Parameter(help=_KIND)] = None,
     file_format: Annotated[str | None, value("FORMAT", *FORMATS, name="--format")] = None,
     numbers: Annotated[str | None, value("WHICH", *NUMBERS)] = None,
     amounts: Annotated[str | None, value("UNIT", *AMOUNTS)] = None,

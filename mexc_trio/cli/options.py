@@ -177,18 +177,10 @@ Flag: TypeAlias = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option of a command that is no setting. The command's docstring says what it means."""
 
 
-def value(
-    metavar: str, *choices: str, name: str | None = None, hyphen: bool = False, text: str = ""
-) -> Parameter:
-    """Describe the value of such an option; it may begin with a hyphen if `hyphen`.
-
-    `text` is its help, where a docstring cannot say it.
-    """
-    found = Parameter(
-        name=name, metavar=metavar, show_default=False, allow_leading_hyphen=hyphen,
-        completer=words(*choices) if choices else None,
-    )  # fmt: skip
-    return Parameter.combine(found, Parameter(help=text)) if text else found
+def value(metavar: str, *choices: str, name: str | None = None) -> Parameter:
+    """Describe the value of such an option."""
+    completer = words(*choices) if choices else None
+    return Parameter(name=name, metavar=metavar, show_default=False, completer=completer)
 
 
 def begin(
