@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from mexc_trio.backup.compared import Checksum, Types, select_rows
+from mexc_trio.backup.checksum import Checksum, Types, select_rows
 from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
 from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import columns, count

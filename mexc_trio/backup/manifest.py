@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from mexc_trio.backup.compared import Checksum
+from mexc_trio.backup.checksum import Checksum
 from mexc_trio.clickhouse.tables import SHARED_TABLES, Table, market_table
 from mexc_trio.errors import FileError, UsageError
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import attrs
 
-from mexc_trio.backup.compared import Checksum, select_rows
+from mexc_trio.backup.checksum import Checksum, select_rows
 from mexc_trio.backup.manifest import SavedTable, check_file, read_manifest, read_rows, table_of
 from mexc_trio.clickhouse import open_store, views
 from mexc_trio.clickhouse.identity import identity_of
@@ -74,7 +74,7 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             locks = hold_tables(spelt, [spelt], tables, settings.store.lock_directories)
             kept_out.enter_context(locks)
             # Before anything is changed: a recorder may have it open.
-            journal = kept_out.enter_context(_its_journal(settings, store))
+            journal = kept_out.enter_context(_hold_journal(settings, store))
             found = columns(store)
             for entry in entries:
                 refuse_replicas(store, entry.table, "is not restored: restore to one server")
@@ -94,11 +94,11 @@ def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append:
             _compare(settings, move)
         with closing(open_store(settings)) as store:
             for move in moves:
-                _give_name(store, move)
+                _put_in_place(store, move)
             restored = [entry.table for entry in entries if entry.table not in SHARED_TABLES]
             views.create(store, [views.as_recorded(store, table) for table in restored])
             totals = {move.entry.table: count(store, move.entry.table) for move in moves}
-            _tell_journal(journal, totals)
+            _note_in_journal(journal, totals)
             name = store.name
     for entry in entries:
         say(f"{entry.table}: {entry.rows:,} rows restored, {totals[entry.table]:,} there now")
@@ -120,7 +120,7 @@ def _choose(
 
 
 @contextmanager
-def _its_journal(settings: Settings, store: Store) -> Iterator[Journal | None]:
+def _hold_journal(settings: Settings, store: Store) -> Iterator[Journal | None]:
     """Give the journal of the recorder into this store, if there is one, held against it."""
     identity = identity_of(store).lasting
     path = find_journal(settings.journal_path, identity, settings.store.identity).path
@@ -215,7 +215,7 @@ def _clean_up(store: Store, move: _Move) -> None:
         store.query(f"DROP TABLE IF EXISTS {qualified(store, move.into)}")
 
 
-def _give_name(store: Store, move: _Move) -> None:
+def _put_in_place(store: Store, move: _Move) -> None:
     """Put a filled table in the place of the empty or missing one."""
     if move.before:
         return
@@ -231,7 +231,7 @@ def _give_name(store: Store, move: _Move) -> None:
     store.query(f"DROP TABLE {empty}")
 
 
-def _tell_journal(journal: Journal | None, totals: dict[str, int]) -> None:
+def _note_in_journal(journal: Journal | None, totals: dict[str, int]) -> None:
     """Tell a recorder's journal of rows that are in its tables now, so that it goes on after them.
 
     A journal that knows of more rows than the backup had gives the table those again that it still

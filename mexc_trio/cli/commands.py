@@ -47,17 +47,17 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
     for text in symbols:
         _refuse_command(text)
     settings = begin(options, symbols, recording=True)
-    if not settings.symbols and not settings.finds:
+    if not settings.symbols and not settings.follows_list:
         raise UsageError("no symbol given; name at least one, such as BTC_USDT, or use --all")
     for key in ("quote", "shard"):
-        if getattr(options, key, None) and not settings.finds:
+        if getattr(options, key, None) and not settings.follows_list:
             raise UsageError(f"--{key} narrows --all or a pattern, and there is neither")
     with steady_stdout():
         import trio
 
-        from mexc_trio.metrics import events
-        from mexc_trio.metrics.answer import answer
-        from mexc_trio.metrics.systemd import telling
+        from mexc_trio.metrics.endpoints import serve_endpoints
+        from mexc_trio.metrics.events import tell_of_events
+        from mexc_trio.metrics.systemd import notifying
         from mexc_trio.record import recorder
         from mexc_trio.record.limits import tune
         from mexc_trio.record.reload import SettingsFile
@@ -71,8 +71,8 @@ def record(*symbols: Symbols, options: RecordOptions | None = None) -> int:
         tune()
 
         async def run() -> int:
-            async with telling() as tell:
-                beside = [statistics, answer, tell, events.tell]
+            async with notifying() as notify_systemd:
+                beside = [statistics, serve_endpoints, notify_systemd, tell_of_events]
                 return await recorder.record(settings, settings.symbols, beside, file)
 
         return trio.run(run)

@@ -66,7 +66,7 @@ def export(settings: Settings, requests: Sequence[ExportRequest]) -> int:
         plans = [(source, source.plan(start, end)) for source in sources]
         full = [(source, plan) for source, plan in plans if plan.rows]
         if not full:
-            raise UsageError(_nothing(sources[0]))
+            raise UsageError(_no_rows(sources[0]))
         if first.format == "nautilus":
             _export_catalog(full, start, end)
         elif first.by_day:
@@ -84,7 +84,7 @@ def _export_catalog(full: Sequence[tuple[ExportSource, Plan]], start: int, end: 
             gaps = clearable(book_gaps(source), end)
             path = export_catalog(source, plan, start, end, gaps, bar)
             rows = number_of(plan.rows, "row")
-            say(f"{path}: {_what([source.request])} from {rows}, {size(path.stat().st_size)}")
+            say(f"{path}: {_title([source.request])} from {rows}, {size(path.stat().st_size)}")
 
 
 def _export_file(
@@ -98,7 +98,7 @@ def _export_file(
     request = source.request
     # The ledger is one source, whatever symbols it is asked about.
     of = requests if request.kinds == ("gaps",) else [source.request for source, _ in full]
-    what = _what(of)
+    what = _title(of)
     total = sum(plan.rows for _, plan in full)
     with (
         progress(what, total) as bar,
@@ -158,13 +158,13 @@ def _export_days(source: ExportSource, plan: Plan, start: int, end: int) -> None
         refuse_existing(request.file_of(part.day), replace=may_replace(part))
     ledger.begin(todo)
     rows = sum(part.rows for part in todo)
-    with progress(_what([request]), rows) as bar:
+    with progress(_title([request]), rows) as bar:
         for run in _runs(todo):
             for part in _write(source, plan, run, may_replace, bar):
                 ledger.add(part)
     complete = len(parts) - len(todo)
     say(
-        f"{request.out}: {number_of(len(todo), 'day')} of {_what([request])} from "
+        f"{request.out}: {number_of(len(todo), 'day')} of {_title([request])} from "
         f"{number_of(rows, 'row')}" + (f"; {complete} were complete" if complete else "")
     )
 
@@ -237,17 +237,17 @@ def _runs(parts: Sequence[Part]) -> list[list[Part]]:
     return runs
 
 
-def _nothing(source: ExportSource) -> str:
+def _no_rows(source: ExportSource) -> str:
     """Return the error for a range without rows."""
     request, whole = source.request, source.plan(0, FOREVER)
-    text = f"{_what([request])} of {source.reader.name}: there are none"
+    text = f"{_title([request])} of {source.reader.name}: there are none"
     if not whole.rows:
         return text
     first, last = min(whole.hours), max(whole.hours) + HOUR
     return f"{text} in that range, only between {time_name(first)} and {time_name(last)}"
 
 
-def _what(requests: Sequence[ExportRequest]) -> str:
+def _title(requests: Sequence[ExportRequest]) -> str:
     """Say what is exported: of which symbols what."""
     symbols = ", ".join(request.symbol for request in requests[:3])
     if len(requests) > 3:

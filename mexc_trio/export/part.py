@@ -61,14 +61,14 @@ class Part:
 
 def whole(source: ExportSource, plan: Plan, start: int, end: int) -> Part:
     """Return the one file of a range."""
-    known = max(_known(source, start - DAY, start).values(), default=0)
+    known = max(_latest_local_times(source, start - DAY, start).values(), default=0)
     return _part(source, None, (start, end), plan.rows, _gaps(source), known)
 
 
 def days(source: ExportSource, plan: Plan, start: int, end: int) -> list[Part]:
     """Return a file for each day of a range that has rows."""
     gaps = _gaps(source)
-    known = _known(source, start - DAY, end)
+    known = _latest_local_times(source, start - DAY, end)
     with_rows = {hour // DAY * DAY for hour in plan.hours}
     found: list[Part] = []
     latest = 0  # of all days before: a clock that was far ahead for one holds for all that follow
@@ -105,7 +105,7 @@ def _gaps(source: ExportSource) -> Sequence[int]:
     return book_gaps(source) if books else ()
 
 
-def _known(source: ExportSource, start: int, end: int) -> Mapping[int, int]:
+def _latest_local_times(source: ExportSource, start: int, end: int) -> Mapping[int, int]:
     request = source.request
     receipts = request.format == "hftbacktest" and request.latency is None
     found = source.known_by_day(start, end) if receipts else {}

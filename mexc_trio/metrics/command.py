@@ -71,7 +71,7 @@ async def _run(words: Sequence[str], line: bytes, longest: float) -> str:
                     with suppress(trio.BrokenResourceError):  # it may not want to read
                         await process.stdin.send_all(line)
                 code = await process.wait()
-                return f"ended with {code}{_complaint(complaints)}" if code else ""
+                return f"ended with {code}{_stderr_text(complaints)}" if code else ""
             return f"took longer than {longest:.0f} s and was killed"
         finally:
             await _end(process)
@@ -88,7 +88,7 @@ async def _end(process: trio.Process) -> None:
             await process.wait()
 
 
-def _complaint(pipe: int) -> str:
+def _stderr_text(pipe: int) -> str:
     with suppress(BlockingIOError):
         text = " ".join(os.read(pipe, 4 * _COMPLAINT).decode(errors="replace").split())
         if text := "".join(one for one in text if one.isprintable())[:_COMPLAINT]:

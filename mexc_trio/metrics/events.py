@@ -114,8 +114,8 @@ class Events:
         return found
 
 
-async def tell(recording: Recording) -> None:
-    """Look and tell until cancelled; then tell of the end."""
+async def tell_of_events(recording: Recording) -> None:
+    """Tell the command of each event until cancelled; then of the end."""
     events, command, dropped = Events(recording), Command(), 0
     send, receive = trio.open_memory_channel[bytes](WAITING)
 

@@ -52,7 +52,7 @@ async def render(snapshot: Snapshot, collectors: Sequence[Collector]) -> bytes:
 
 def _parts(snapshot: Snapshot, collectors: Sequence[Collector]) -> Iterator[bytes]:
     for family in _families(snapshot):
-        yield generate_latest(_One([family]))
+        yield generate_latest(_SingleFamily([family]))
     yield generate_latest(_PROCESS)
     for name, kind, about, samples in _SYMBOL_FAMILIES:
         name = _PREFIX + name
@@ -67,7 +67,7 @@ def _parts(snapshot: Snapshot, collectors: Sequence[Collector]) -> Iterator[byte
 
 
 @attrs.frozen(eq=False)
-class _One(registry.Collector):
+class _SingleFamily(registry.Collector):
     """What the library takes for a registry: its own renders all in one piece."""
 
     _families: Iterable[Metric]

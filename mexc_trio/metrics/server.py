@@ -66,7 +66,7 @@ async def serve(
     read along by giving its own name this machine's address.
     """
     answering = 0
-    waiting, sending = _Places(WAITING), _Places(AT_ONCE)
+    waiting, sending = _Slots(WAITING), _Slots(AT_ONCE)
 
     async def request(stream: trio.SocketStream) -> bytes | None:
         """Return the head that comes; None if others came, too, and it took longest."""
@@ -105,7 +105,7 @@ async def serve(
 
 
 @attrs.define(eq=False)
-class _Places:
+class _Slots:
     """Room for so many; who comes when it is taken gets the place of whoever has one longest."""
 
     number: int

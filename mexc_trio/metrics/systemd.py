@@ -27,7 +27,7 @@ LONG: Final = 60.0
 
 
 @asynccontextmanager
-async def telling(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Companion]:
+async def notifying(environ: Mapping[str, str] = os.environ) -> AsyncIterator[Companion]:
     """Tell of a start that takes long, and give what tells of the recording itself.
 
     A start may have to wait for the exchange's list of contracts. systemd would take it for one

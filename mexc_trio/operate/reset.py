@@ -69,7 +69,7 @@ def reset(settings: Settings, symbols: Sequence[str], *, all_data: bool, yes: bo
             say(f"  {table}")
         if not all_data:
             say("The tables of all symbols, gaps and contracts, keep what they say of them.")
-        if not yes and not _agreed():
+        if not yes and not _confirmed():
             say("Nothing is removed.")
             return 1
         for table in doomed:
@@ -113,7 +113,7 @@ def _inspect(store: Store, journal: Journal | None, names: Sequence[str]) -> lis
     return doomed
 
 
-def _agreed() -> bool:
+def _confirmed() -> bool:
     """Ask; whoever cannot be asked has not agreed."""
     if not sys.stdin.isatty():
         raise UsageError("nobody can be asked here; --yes agrees to it")

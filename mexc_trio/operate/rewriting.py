@@ -31,10 +31,10 @@ def compact(settings: Settings, symbols: Sequence[str]) -> int:
     Raises as `_ask_recorder` and `open_exclusively`.
     """
     asked = _ask_recorder(settings, symbols)
-    return _do(settings, symbols) if asked is None else asked
+    return _compact_here(settings, symbols) if asked is None else asked
 
 
-def _do(settings: Settings, symbols: Sequence[str]) -> int:
+def _compact_here(settings: Settings, symbols: Sequence[str]) -> int:
     with open_exclusively(settings) as (store, journal, hold):
         names = [settings.for_symbol(one).table for one in symbols] or _compactable(store)
         hold(names)

@@ -32,12 +32,13 @@ def setup(settings: Settings, symbols: tuple[str, ...], *, drop_system_logs: boo
         try:
             created = prepare_all(store, [*tables, GAPS])
         except StoreError as error:
-            raise _clearer(error, settings, "create database and tables") from error
+            raise _with_user(error, settings, "create database and tables") from error
         typed = views.create(store, tables)
         kinds = engines(store, [symbol.table for symbol in chosen])
         for symbol in chosen:
             rows = data_file(symbol.table, table_engine(kinds.get(symbol.table, "")))
-            say(f"{_short(symbol.symbol)} data: {symbol.table} table → {rows} (continuous growth)")
+            name = _short_name(symbol.symbol)
+            say(f"{name} data: {symbol.table} table → {rows} (continuous growth)")
         if typed:
             say(f"Typed views: {', '.join(typed)}")
         where = f"database {store.database}, {store.name}"
@@ -66,7 +67,7 @@ def _drop_system_logs(store: Store, settings: Settings) -> None:
             store.query(f"DROP TABLE IF EXISTS system.{quoted(name)}")
         except StoreError as error:
             if any(code in str(error) for code in _FORBIDDEN):
-                raise _clearer(error, settings, f"drop system.{name}") from error
+                raise _with_user(error, settings, f"drop system.{name}") from error
             refused.append(error)  # such as a table that is too big to be dropped so easily
         else:
             say(f"Dropped system.{name}")
@@ -78,7 +79,7 @@ def _drop_system_logs(store: Store, settings: Settings) -> None:
     )
 
 
-def _clearer(error: StoreError, settings: Settings, what: str) -> StoreError:
+def _with_user(error: StoreError, settings: Settings, what: str) -> StoreError:
     """Return the error with the user's name, if it is that user who may not."""
     if isinstance(settings.store, EmbeddedTarget):
         return error
@@ -87,7 +88,7 @@ def _clearer(error: StoreError, settings: Settings, what: str) -> StoreError:
     return StoreRejected(f"user {settings.store.user!r} has no right to {what}: {error}")
 
 
-def _short(symbol: str) -> str:
+def _short_name(symbol: str) -> str:
     """Return what people call a symbol: its base, unless the quote is an unusual one."""
     base, quote = symbol.split("_")
     return base if quote == "USDT" else symbol

@@ -59,7 +59,7 @@ async def record(
     """
     discovery, ask = None, file.ask if file else None
     async with AsyncExitStack() as stack:
-        if settings.finds:
+        if settings.follows_list:
             # Here, because the HTTP client takes a while to load, and most do without it.
             from mexc_trio.record.discovery import open_discovery
 
@@ -69,7 +69,7 @@ async def record(
                 return 0
             symbols = found
         connections = most_connections(settings, symbols) + settings.store_connections
-        allow_connections(connections, more=settings.finds)
+        allow_connections(connections, more=settings.follows_list)
         recording, running = await stack.enter_async_context(_started(settings, symbols, ask))
         for line in describe(settings):  # only now: what is refused is one line, and why
             log.info("settings: %s", line)
@@ -179,7 +179,7 @@ def _services(recording: Recording) -> Iterator[Callable[[], Awaitable[None]]]:
     if recording.settings.journal_sync:
         yield supervised("journal", journal.keep_syncing)
     yield supervised("journal", journal.keep_purging)
-    if recording.settings.fills:
+    if recording.settings.backfills:
         yield supervised("backfill", recording.backfill.run)
     yield supervised("rates of symbols", partial(keep_measuring, recording))
     yield supervised("disk", partial(disk.keep_checking, recording))

@@ -86,7 +86,7 @@ class Recording:
         """Make the collector of a symbol whose table is held."""
         queue = self.journal.queue(settings.table)
         parts = settings.symbol, queue, self.gaps, settings.channels
-        ledger = Ledger(*parts, fills=self.settings.fills)
+        ledger = Ledger(*parts, fills=self.settings.backfills)
         collector = Collector(
             settings, queue, ledger, self.store, self._exists, self.backfill.request
         )

@@ -119,7 +119,7 @@ async def _apply(
         kept -= _CHANGEABLE_WITH_LIST
     same: dict[str, Any] = {key: getattr(old, key) for key in kept}
     new = attrs.evolve(wanted, **same)
-    if not new.symbols and not new.finds:
+    if not new.symbols and not new.follows_list:
         raise UsageError("no symbol is left to record")
 
     recording.settings = new
@@ -239,7 +239,7 @@ def _summary(
     if left:
         log.warning("settings: %s changed, which takes a restart", ", ".join(left))
         parts.append(f"{', '.join(left)} takes a restart")
-    parts += [f"{key} stays as the {said} says" for key, said in sorted(new.hidden.items())]
+    parts += [f"{key} stays as the {said} says" for key, said in sorted(new.overridden.items())]
     return "; ".join(parts) or "nothing new"
 
 

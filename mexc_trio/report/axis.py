@@ -35,7 +35,7 @@ def unit(axes: "Axes", text: str, colour: str) -> None:
     )  # fmt: skip
 
 
-def finish(axes: "Axes", range_: Recorded, colour: str, *, narrow: bool) -> None:
+def label_axes(axes: "Axes", range_: Recorded, colour: str, *, narrow: bool) -> None:
     """Label the time."""
     start, end = range_.start, range_.end
     most = 5 if narrow else 13

@@ -134,7 +134,7 @@ def _figures(part: Recorded) -> str:
 
 
 def _note(plot: str, part: Recorded) -> str:
-    note = BY_NAME[plot].note.format(step=_length(part.step))
+    note = BY_NAME[plot].note.format(step=_step_name(part.step))
     if plot == "price":
         shades = '<span class="key" style="background:var(--gap)"></span> a gap of the ledger'
         if part.unaccounted:
@@ -175,22 +175,22 @@ def _gaps(part: Recorded) -> str:
 
 def _gap(gap: LedgerGap, part: Recorded) -> list[str]:
     return [
-        _clock(gap.start, part),
-        _clock(gap.end, part),
+        _time_of_day(gap.start, part),
+        _time_of_day(gap.end, part),
         duration_text(gap.end - gap.start),
         escape(gap.channel),
         escape(gap.cause),
     ]
 
 
-def _clock(milliseconds: int, part: Recorded) -> str:
+def _time_of_day(milliseconds: int, part: Recorded) -> str:
     """Return the time of the day, with the date if the range has several, or it is another."""
     text = time_text(milliseconds).removesuffix("Z")
     same = {one // DAY for one in (milliseconds, part.start, part.end - 1)}
     return text.partition("T")[2] if len(same) == 1 else text.replace("T", " ")
 
 
-def _length(step: int) -> str:
+def _step_name(step: int) -> str:
     """Return the length of a step in words."""
     for unit, name in ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"), (SECOND, "second")):
         if step >= unit:

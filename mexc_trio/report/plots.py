@@ -16,7 +16,7 @@ import attrs
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.errors import UsageError
-from mexc_trio.report.axis import finish, positions, unit, width_of_numbers, with_commas
+from mexc_trio.report.axis import label_axes, positions, unit, width_of_numbers, with_commas
 from mexc_trio.report.recorded import Band, Recorded, coarser
 from mexc_trio.rows import CHANNELS
 from mexc_trio.spans import SECOND, Span, union
@@ -142,7 +142,7 @@ def _save(
         quote = range_.symbol.rpartition("_")[2]
         unit(axes, facts.unit.format(quote=quote), COLOURS["muted"])
         _shade(axes, range_)
-        finish(axes, range_, COLOURS["muted"], narrow=narrow)
+        label_axes(axes, range_, COLOURS["muted"], narrow=narrow)
         figure.subplots_adjust(left=max(0.72, width_of_numbers(axes)) / width)
         if title:
             figure.suptitle(title, x=0.072, ha="left", fontsize=10, fontweight="bold")

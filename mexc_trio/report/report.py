@@ -35,7 +35,7 @@ FEW: Final = 4
 
 
 @attrs.frozen
-class Asked:
+class ReportRange:
     """The range that a report is about, in milliseconds since 1970."""
 
     span: Span
@@ -48,7 +48,7 @@ class Asked:
         return self.name.replace(":", "").replace(" ", "-")
 
 
-def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
+def parse_range(day: str | None, start: str | None, end: str | None) -> ReportRange:
     """Return the range that the command line names; without a name it is yesterday in UTC.
 
     Raises UsageError if it is none.
@@ -58,7 +58,7 @@ def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
     if start is None and end is None:
         date = parse_day(day)
         first = int(datetime(date.year, date.month, date.day, tzinfo=UTC).timestamp()) * 1000
-        return Asked((first, first + DAY), date.isoformat())
+        return ReportRange((first, first + DAY), date.isoformat())
     if start is None:
         raise UsageError("--to goes with --from: a report begins somewhere")
     times = []
@@ -73,7 +73,7 @@ def parse_range(day: str | None, start: str | None, end: str | None) -> Asked:
     began, ended = (time_name(time).removesuffix(":00") for time in times)
     if began[:10] == ended[:10]:
         ended = ended[11:]
-    return Asked((first, last), f"{began} to {ended}")
+    return ReportRange((first, last), f"{began} to {ended}")
 
 
 def parse_day(text: str | None) -> date:
@@ -95,7 +95,7 @@ def parse_day(text: str | None) -> date:
 def report(
     settings: Settings,
     symbols: Sequence[str],
-    asked: Asked,
+    asked: ReportRange,
     out: Path,
     *,
     pictures: Path | None = None,
@@ -135,7 +135,7 @@ def report(
                     heads.append(found.summary())
             rows = sum(one.rows for one in heads)
             if not rows:
-                raise MexcTrioError(_nothing(source, asked))
+                raise MexcTrioError(_no_rows(source, asked))
             made = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
             links = {"link": pages.link} if pages else {}
             file.write(page.head(asked.name, reader.name, made, heads, **links).encode())
@@ -161,7 +161,7 @@ class _Pages:
     """The symbols' own pages, beside the index."""
 
     index: Path
-    asked: Asked
+    asked: ReportRange
     force: bool
     written: int = attrs.field(default=0, init=False)
     """Bytes."""
@@ -198,7 +198,7 @@ def _draw(found: Recorded, plot: str, narrow: bool) -> str:
     return plots.svg(found, plot, narrow=narrow)
 
 
-def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bool) -> None:
+def _write_pictures(found: Recorded, asked: ReportRange, directory: Path, *, force: bool) -> None:
     make_directory(directory)
     for plot in plots.plots_of(found):
         if plot == "pause" and found.pauses is None:
@@ -208,7 +208,7 @@ def _write_pictures(found: Recorded, asked: Asked, directory: Path, *, force: bo
             file.write(plots.png(found, plot, title))
 
 
-def _picture(directory: Path, symbol: str, asked: Asked, plot: str) -> Path:
+def _picture(directory: Path, symbol: str, asked: ReportRange, plot: str) -> Path:
     return directory / f"{plots.plain(symbol)}-{asked.file_name}-{plot}.png"
 
 
@@ -222,7 +222,7 @@ def _scratch(out: Path) -> Iterator[IO[bytes]]:
         raise FileError(f"cannot write into {out.parent}: {error.strerror or error}") from error
 
 
-def _nothing(source: RangeReader, asked: Asked) -> str:
+def _no_rows(source: RangeReader, asked: ReportRange) -> str:
     """Return the error for a range without rows."""
     whole = source.recorded()
     symbols = " or ".join(list(source.symbols)[:5])

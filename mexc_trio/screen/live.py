@@ -13,8 +13,8 @@ import trio
 
 from mexc_trio.record.recording import Recording
 from mexc_trio.record.watch import print_statistics
-from mexc_trio.screen.picture import Painter, Picture, weighed
-from mexc_trio.screen.terminal import LiveScreen, open_screen, usable
+from mexc_trio.screen.picture import Picture, Sampler, with_sizes
+from mexc_trio.screen.terminal import LiveScreen, drawable, open_screen
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ REFRESH: Final = 1.0
 
 async def show_screen(recording: Recording) -> None:
     """Show the live screen until cancelled; where it cannot be shown, print blocks."""
-    if usable():
+    if drawable():
         try:
             await _keep_drawing(recording)
         except OSError as error:
@@ -35,12 +35,12 @@ async def show_screen(recording: Recording) -> None:
 
 
 async def _keep_drawing(recording: Recording) -> None:
-    painter = Painter(recording)
+    sampler = Sampler(recording)
     with trio.open_signal_receiver(signal.SIGWINCH) as resized, open_screen() as terminal:
         recording.restore_terminal = terminal.close
         due = trio.current_time()
         while True:
-            picture = painter.sample(trio.current_time(), time.time())
+            picture = sampler.sample(trio.current_time(), time.time())
             await _draw(terminal, picture)
             due = max(due + REFRESH, trio.current_time())
             with trio.move_on_at(due):
@@ -51,4 +51,4 @@ async def _keep_drawing(recording: Recording) -> None:
 async def _draw(terminal: LiveScreen, picture: Picture) -> None:
     if terminal.idle:
         # In a thread, because it takes a while, and not the others' time.
-        await trio.to_thread.run_sync(lambda: terminal.show(weighed(picture)))
+        await trio.to_thread.run_sync(lambda: terminal.show(with_sizes(picture)))

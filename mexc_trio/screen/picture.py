@@ -67,7 +67,7 @@ class Picture:
     """Symbols that have fewer at the moment."""
 
 
-def weighed(picture: Picture) -> Picture:
+def with_sizes(picture: Picture) -> Picture:
     """Return the picture with the sizes of the tables' files. Blocks."""
     symbols = [
         attrs.evolve(one, size=bytes_of(one.files / "data.bin", one.files / "index.mrk"))
@@ -107,7 +107,7 @@ class _Seen:
 
 
 @attrs.define(eq=False)
-class Painter:
+class Sampler:
     """Looks at a recorder again and again, and remembers what it needs for rates."""
 
     _recording: Recording

@@ -78,7 +78,7 @@ def _head(picture: Picture, width: int) -> Iterator[Text]:
     title = f"{number:,} symbols" if number != 1 else "1 symbol"
     if stopped:
         title += f", {stopped:,} stopped"
-    yield _named("running", f"{elapsed(picture.seconds)}, {title}", "", "", width)
+    yield _head_line("running", f"{elapsed(picture.seconds)}, {title}", "", "", width)
     recorded = number - stopped
     state, style = f"connected for {picture.connected:,} of {recorded:,} symbols", "yellow"
     if picture.connected == recorded:
@@ -89,15 +89,15 @@ def _head(picture: Picture, width: int) -> Iterator[Text]:
             state, style = f"connected; {picture.short:,} lack a line", "yellow"
     elif not picture.connected:
         state, style = "not connected", "red"
-    yield _named("exchange", picture.url, state, style, width)
+    yield _head_line("exchange", picture.url, state, style, width)
     state, style = "answers", "green"
     if picture.away is not None:
         waiting = f"{picture.backlog:,} rows wait"
         state, style = f"away for {elapsed(picture.away)}, {waiting}", "red"
-    yield _named("store", picture.store.removeprefix("store "), state, style, width)
+    yield _head_line("store", picture.store.removeprefix("store "), state, style, width)
 
 
-def _named(name: str, text: str, state: str, style: str, width: int) -> Text:
+def _head_line(name: str, text: str, state: str, style: str, width: int) -> Text:
     """Return a line of the head. It is the text that is cut, not the state."""
     room = width - 10 - (len(state) + 2 if state else 0)
     if len(text) > room:

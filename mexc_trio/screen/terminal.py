@@ -24,7 +24,7 @@ from mexc_trio.screen.screen import draw
 
 MOST: Final = 1000
 """Writes that are held back; of more, the oldest are lost."""
-TAKEN: Final = 0.5
+LONGEST_WAIT: Final = 0.5
 """Seconds that a terminal gets to take one thing before the next."""
 
 
@@ -75,10 +75,10 @@ def _write(file: TextIO, captured: CapturedOutput) -> None:
 def _wait_until_written(file: object) -> None:
     """Wait a moment until all is written, since each file has a thread of its own."""
     if isinstance(file, SteadyOutput):
-        file.drain(TAKEN)
+        file.drain(LONGEST_WAIT)
 
 
-def usable() -> bool:
+def drawable() -> bool:
     """Whether standard output is a terminal on which a screen can be drawn."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 

@@ -18,11 +18,11 @@ from mexc_trio.settings.routes import Route, parse_routes
 from mexc_trio.settings.symbol import SymbolSettings
 from mexc_trio.settings.targets import EmbeddedTarget, StoreTarget, parse_store
 from mexc_trio.settings.values import (
-    automatic,
     choice,
     directory,
     file,
     new_file,
+    or_auto,
     parse_command,
     ping_seconds,
     positive_seconds,
@@ -190,7 +190,7 @@ class Settings:
     )
     symbols_per_connection: int = _setting(
         "auto",
-        automatic(whole(1)),
+        or_auto(whole(1)),
         "symbols that share one connection to the exchange, or auto: of more than twenty symbols"
         " the quiet ones share",
     )
@@ -230,16 +230,16 @@ class Settings:
     """Per symbol, what its section of the file gives it: some of `SYMBOL_SETTINGS`."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """Where each value came from that is no default; for `describe`."""
-    hidden: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+    overridden: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     """What the file sets in vain, and what comes before it: the command line or the environment."""
 
     @property
-    def finds(self) -> bool:
+    def follows_list(self) -> bool:
         """Whether contracts are recorded because they are listed."""
         return self.all or bool(self.patterns)
 
     @property
-    def fills(self) -> bool:
+    def backfills(self) -> bool:
         """Whether deals of gaps are fetched: not from one exchange for another one's socket."""
         same = self.url == SETTINGS["url"].default or self.rest_url != SETTINGS["rest_url"].default
         return self.backfill and same

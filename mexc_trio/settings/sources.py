@@ -65,14 +65,14 @@ def load(
     given = {**_from_environment(os.environ if environ is None else environ), **typed}
 
     sections: dict[str, dict[str, _Given]] = {}
-    config = given["config"].read(file) if "config" in given else _found()
+    config = given["config"].read(file) if "config" in given else _file_here()
     if config is not None:
         sections = _from_file(config)
 
     in_file = sections.pop(SECTION, {})
     main = in_file | given
     set_there = {*in_file, *chain.from_iterable(sections.values())}
-    hidden = {key: text.source for key, text in given.items() if key in set_there}
+    overridden = {key: text.source for key, text in given.items() if key in set_there}
     values: dict[str, Any] = {
         key: text.read(SETTINGS[key].metadata["parse"]) for key, text in main.items()
     }
@@ -83,7 +83,7 @@ def load(
     if typed_symbols := tuple(symbols):
         values["symbols"] = parse_symbols(typed_symbols)
         sources["symbols"] = "command line"
-        hidden |= dict.fromkeys(in_file.keys() & {"symbols", "all"}, "command line")
+        overridden |= dict.fromkeys(in_file.keys() & {"symbols", "all"}, "command line")
         if "all" not in typed:  # as with the symbols, what is typed comes in place of the rest
             values.pop("all", None)
             sources.pop("all", None)
@@ -102,7 +102,7 @@ def load(
         }
         for symbol, section in sections.items()
     }
-    settings = Settings(**values, overrides=overrides, sources=sources, hidden=hidden)
+    settings = Settings(**values, overrides=overrides, sources=sources, overridden=overridden)
     used = dict.fromkeys((*settings.symbols, *overrides))
     try:
         check_tables({symbol: settings.for_symbol(symbol).table for symbol in used})
@@ -111,7 +111,7 @@ def load(
     return settings
 
 
-def _found() -> Path | None:
+def _file_here() -> Path | None:
     """Return the settings file of the current directory; None if there is none.
 
     It names programs that are run and files that are written, so one that anybody may have put

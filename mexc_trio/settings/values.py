@@ -48,7 +48,7 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     return _number(int, "a whole number", lambda number: least <= number <= most, rule)
 
 
-def automatic(read: Callable[[str], int]) -> Callable[[str], int]:
+def or_auto(read: Callable[[str], int]) -> Callable[[str], int]:
     """Return a reader of what `read` reads, and of `auto`, which is 0."""
     return lambda text: 0 if text.lower() == "auto" else read(text)
 

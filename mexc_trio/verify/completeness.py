@@ -156,13 +156,13 @@ def _agree(deals: DealtMinute | None, candle: Candle | None) -> bool:
     return (
         candle is not None
         and not deals.inexact
-        and _same(deals.volume, candle.volume)
-        and _same(deals.high, candle.high)
-        and _same(deals.low, candle.low)
+        and _equal(deals.volume, candle.volume)
+        and _equal(deals.high, candle.high)
+        and _equal(deals.low, candle.low)
     )
 
 
-def _same(ours: Decimal, theirs: Decimal) -> bool:
+def _equal(ours: Decimal, theirs: Decimal) -> bool:
     if ours == theirs:
         return True
     digits = max(len(number.normalize().as_tuple().digits) for number in (ours, theirs))

@@ -51,7 +51,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
         for day in covered.days[-DAYS:]:
             shares = [percent(day.channels[name], day.recorded) for name in CHANNELS]
             live = percent(day.live, day.recorded)
-            strip = "".join(_sign(*hour) for hour in day.hours)
+            strip = "".join(_block(*hour) for hour in day.hours)
             recorded = duration_text(day.recorded)
             lines.append([symbol, day_name(day.number * DAY), strip, recorded, live, *shares])
         if len(covered.days) > 1:
@@ -72,23 +72,23 @@ def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
     lines = [["coverage", *titles, "recorded", "live"]]
     for symbol, covered in known:
         by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
-        strips = [_short(by_number.get(number)) for number in numbers]
+        strips = [_day_strip(by_number.get(number)) for number in numbers]
         live = percent(covered.live, covered.recorded)
         lines.append([symbol, *strips, duration_text(covered.recorded), live])
     return fitted(lines, texts=1 + DAYS_OF_MANY)
 
 
-def _short(day: Day | None) -> str:
+def _day_strip(day: Day | None) -> str:
     if day is None:
         return ""
     signs = []
     for start in range(0, 24, _HOURS_A_SIGN):
         some = day.hours[start : start + _HOURS_A_SIGN]
-        signs.append(_sign(sum(hour[0] for hour in some), sum(hour[1] for hour in some)))
+        signs.append(_block(sum(hour[0] for hour in some), sum(hour[1] for hour in some)))
     return "".join(signs)
 
 
-def _sign(recorded: int, live: int) -> str:
+def _block(recorded: int, live: int) -> str:
     if not recorded:
         return " "
     if live in (0, recorded):

@@ -94,7 +94,7 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
             tables,
             gaps,
             missing,
-            [name for name in sorted(found) if PUT_ASIDE.fullmatch(name)] + _kept(directory),
+            [*filter(PUT_ASIDE.fullmatch, sorted(found)), *_damaged_files(directory)],
             known,
             _volume(directory, known),
             _journal_facts(chosen.path),
@@ -120,7 +120,7 @@ def _repaired(table: Survey) -> Survey:
     return attrs.evolve(table, counted=None, damage=text)
 
 
-def _kept(directory: Path | None) -> list[str]:
+def _damaged_files(directory: Path | None) -> list[str]:
     """Return the files that were kept as they were when a table was repaired."""
     return sorted(str(path) for path in (directory / "damaged").glob("*")) if directory else []
 

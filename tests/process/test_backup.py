@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_trio.backup.compared import Checksum
+from mexc_trio.backup.checksum import Checksum
 from mexc_trio.cli.main import main
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.repair import rows_at

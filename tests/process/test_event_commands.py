@@ -14,7 +14,7 @@ import trio
 
 from mexc_trio.metrics import events
 from mexc_trio.metrics.command import Command
-from mexc_trio.metrics.events import tell
+from mexc_trio.metrics.events import tell_of_events
 from mexc_trio.record.recording import Recording
 from tests.support.running import DEADLINE
 
@@ -91,7 +91,7 @@ async def test_the_end_is_told_and_does_not_wait_for_a_command_that_hangs(
         recording.settings = attrs.evolve(recording.settings, on_event=words)
         began = time.monotonic()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell, recording)
+            nursery.start_soon(tell_of_events, recording)
             await trio.testing.wait_all_tasks_blocked()
             recording.end = "it failed: the disk is full"
             nursery.cancel_scope.cancel()

@@ -29,7 +29,7 @@ from mexc_trio.record.opening import open_recording
 from mexc_trio.record.recording import Recording
 from mexc_trio.rows import Channel, Row
 from mexc_trio.screen.live import show_screen
-from mexc_trio.screen.picture import Painter, Picture, SymbolPicture, weighed
+from mexc_trio.screen.picture import Picture, Sampler, SymbolPicture, with_sizes
 from mexc_trio.screen.screen import draw, sparkline
 from mexc_trio.screen.terminal import open_screen
 from mexc_trio.settings import Settings
@@ -243,13 +243,13 @@ def receive(collector: Collector, channel: Channel | None, *rows: tuple[int, str
 
 async def test_the_picture_has_what_was_received(recording: Recording) -> None:
     """Price, rates and delay are of the rows that came, whether they are stored yet or not."""
-    painter, (collector,) = Painter(recording), recording.collectors
-    first = painter.sample(100.0, 1000.0)
+    sampler, (collector,) = Sampler(recording), recording.collectors
+    first = sampler.sample(100.0, 1000.0)
     assert (first.connected, first.symbols[0].price, first.symbols[0].delay) == (0, "", None)
     receive(collector, "ticker", (999_000, "t", "1.10|1|1|1|0.00000001"))
     receive(collector, "deal", (999_400, "d", "1.2|5|1"), (999_500, "d", "1.30|5|1"))
     receive(collector, "depth", (999_750, "dp", "[[1,2]]|[]"))
-    seen = painter.sample(102.0, 1000.0)
+    seen = sampler.sample(102.0, 1000.0)
     (one,) = seen.symbols
     assert (seen.connected, seen.backlog, one.backlog) == (1, 4, 4)
     assert (one.price, one.delay) == ("1.30", 0.25)
@@ -258,26 +258,26 @@ async def test_the_picture_has_what_was_received(recording: Recording) -> None:
 
 async def test_a_dead_letter_is_no_price(recording: Recording) -> None:
     """What could not be read counts as a row, and is not taken for a price."""
-    painter, (collector,) = Painter(recording), recording.collectors
-    painter.sample(100.0, 1000.0)
+    sampler, (collector,) = Sampler(recording), recording.collectors
+    sampler.sample(100.0, 1000.0)
     receive(collector, "deal", (999_000, "d", "1.2|5|1"), (999_900, "dl", "{|}"))
     receive(collector, None, (999_900, "dl", "nonsense"))
-    (one,) = painter.sample(101.0, 1000.0).symbols
+    (one,) = sampler.sample(101.0, 1000.0).symbols
     assert (one.price, one.delay, one.rate) == ("1.2", 1.0, 3.0)
     receive(collector, "deal", (999_950, "dl", "{|}"))
-    assert painter.sample(102.0, 1000.0).symbols[0].price == ""
+    assert sampler.sample(102.0, 1000.0).symbols[0].price == ""
 
 
 async def test_a_lost_connection_is_seen_until_rows_come_again(recording: Recording) -> None:
     """A symbol counts as connected while its rows come."""
-    painter, (collector,) = Painter(recording), recording.collectors
+    sampler, (collector,) = Sampler(recording), recording.collectors
     receive(collector, "deal", (1, "d", "1|1|1"))
-    assert painter.sample(1.0, 1.0).connected == 1
+    assert sampler.sample(1.0, 1.0).connected == 1
     collector.connection_lost(ExchangeError("gone"))
-    lost = painter.sample(2.0, 1.0)
+    lost = sampler.sample(2.0, 1.0)
     assert (lost.connected, lost.symbols[0].errors) == (0, 1)
     receive(collector, "deal", (2, "d", "1|1|1"))
-    again = painter.sample(3.0, 1.0)
+    again = sampler.sample(3.0, 1.0)
     assert (again.connected, again.symbols[0].gaps) == (1, 1)
 
 
@@ -285,28 +285,28 @@ async def test_rates_are_of_the_last_seconds_and_the_line_of_a_minute(
     recording: Recording,
 ) -> None:
     """A burst is forgotten by the rates after five seconds, by the line after sixty."""
-    painter, (collector,) = Painter(recording), recording.collectors
-    painter.sample(0.0, 1.0)
+    sampler, (collector,) = Sampler(recording), recording.collectors
+    sampler.sample(0.0, 1.0)
     receive(collector, "deal", (1, "d", "1|1|1"))
-    rates = [painter.sample(float(second), 1.0).symbols[0].rate for second in range(1, 8)]
+    rates = [sampler.sample(float(second), 1.0).symbols[0].rate for second in range(1, 8)]
     assert rates == [1.0, 0.5, pytest.approx(1 / 3), 0.25, 0.2, 0.0, 0.0]
     for second in range(8, 61):
-        (one,) = painter.sample(float(second), 1.0).symbols
+        (one,) = sampler.sample(float(second), 1.0).symbols
     assert (len(one.history), sum(one.history)) == (60, 1.0)
-    assert sum(painter.sample(61.0, 1.0).symbols[0].history) == 0.0
+    assert sum(sampler.sample(61.0, 1.0).symbols[0].history) == 0.0
 
 
 async def test_the_files_of_the_embedded_store_are_weighed(
     recording: Recording, tmp_path: Path
 ) -> None:
     """Both files of a table count; one that is not there yet is no trouble."""
-    picture = Painter(recording).sample(0.0, 1.0)
-    assert weighed(picture).symbols[0].size == 0
+    picture = Sampler(recording).sample(0.0, 1.0)
+    assert with_sizes(picture).symbols[0].size == 0
     table = tmp_path / "data" / "mexc_data" / "btc"
     table.mkdir(parents=True)
     (table / "data.bin").write_bytes(b"12345")
     (table / "index.mrk").write_bytes(b"123")
-    assert weighed(picture).symbols[0].size == 8
+    assert with_sizes(picture).symbols[0].size == 8
 
 
 # The terminal.
@@ -480,7 +480,7 @@ async def test_without_a_terminal_there_are_blocks(tmp_path: Path) -> None:
 
 def test_a_dumb_terminal_gets_blocks() -> None:
     """Where nothing can be drawn, nothing is."""
-    code = "from mexc_trio.screen.terminal import usable; raise SystemExit(usable())"
+    code = "from mexc_trio.screen.terminal import drawable; raise SystemExit(drawable())"
     with open_terminal(80, 24) as terminal:
         for name, usable in (("dumb", 0), ("xterm", 1)):
             done = subprocess.run(

@@ -33,7 +33,7 @@ _ROOT: Final = Path(__file__).parents[2]
 _NEEDED: Final = (
     "mexc_trio.cli.main",
     "mexc_trio.exchange.rest",
-    "mexc_trio.metrics.answer",
+    "mexc_trio.metrics.endpoints",
     "mexc_trio.metrics.events",
     "mexc_trio.metrics.systemd",
     "mexc_trio.operate.rewriting",

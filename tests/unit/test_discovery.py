@@ -286,11 +286,11 @@ def test_patterns_stand_among_the_symbols(tmp_path: Path, monkeypatch: pytest.Mo
     )
     found = load(environ={})
     assert (found.symbols, found.patterns) == (("BTC_USDT",), ("*STOCK_USDT",))
-    assert (found.all, found.finds, found.quote) == (True, True, ("USDT", "USDC"))
+    assert (found.all, found.follows_list, found.quote) == (True, True, ("USDT", "USDC"))
     assert "symbols = BTC_USDT *STOCK_USDT, all = yes, quote = USDT USDC" in describe(found)[0]
     typed = load({}, ["eth_usdt"], {})
     assert (typed.symbols, typed.patterns, typed.all) == (("ETH_USDT",), (), False)
-    assert not typed.finds
+    assert not typed.follows_list
     both = load({"all": "yes"}, ["ETH_USDT", "[AB]*_usdc"], {})
     assert (both.symbols, both.patterns, both.all) == (("ETH_USDT",), ("[AB]*_USDC",), True)
 

@@ -17,8 +17,8 @@ from mexc_trio import channels
 from mexc_trio.clickhouse.insert_counters import Outcome
 from mexc_trio.errors import Loss, StoreRejected
 from mexc_trio.exchange.messages import Data
-from mexc_trio.metrics import answer, page
-from mexc_trio.metrics.answer import NAMED, readiness
+from mexc_trio.metrics import endpoints, page
+from mexc_trio.metrics.endpoints import NAMED, readiness
 from mexc_trio.metrics.page import render
 from mexc_trio.metrics.server import (
     AT_ONCE,
@@ -341,15 +341,15 @@ async def test_a_port_that_is_taken_is_a_warning_and_tried_again(
     (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = taken.socket.getsockname()[1]
     recording.settings = attrs.evolve(recording.settings, metrics=Address("127.0.0.1", port))
-    path = recording.settings.state_directory / answer.FILE
+    path = recording.settings.state_directory / endpoints.FILE
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(answer.answer, recording)
-        await trio.sleep(3 * answer.TRY_AGAIN + 1)
+        nursery.start_soon(endpoints.serve_endpoints, recording)
+        await trio.sleep(3 * endpoints.TRY_AGAIN + 1)
         (said,) = [record.getMessage() for record in caplog.records]
         assert said.startswith(f"no metrics at 127.0.0.1:{port}: ")
         assert not path.exists()
         await taken.aclose()
-        await trio.sleep(answer.TRY_AGAIN + 1)
+        await trio.sleep(endpoints.TRY_AGAIN + 1)
         assert path.read_text() == f"http://127.0.0.1:{port}/metrics\n"
         nursery.cancel_scope.cancel()
     assert not path.exists()
@@ -365,8 +365,8 @@ async def test_a_thousand_looks_within_a_second_are_one(
         looks.append(1)
         return await take_snapshot(recording)
 
-    monkeypatch.setattr(answer, "take_snapshot", counted)
-    found = answer.Pages(recording)
+    monkeypatch.setattr(endpoints, "take_snapshot", counted)
+    found = endpoints.Pages(recording)
     async with trio.open_nursery() as nursery:
         for path in ["/metrics", "/ready"] * 500:
             nursery.start_soon(found.get, path)

@@ -83,7 +83,7 @@ def test_what_the_file_says_in_vain() -> None:
     """It is known who says otherwise, also of what symbols on the command line put out of force."""
     write("[mexc-trio]\nsymbols = A_USDT\nall = yes\nretention = 2\n[B_USDT]\nlinger = 3")
     environ = {"MEXC_TRIO_LINGER": "3", "MEXC_TRIO_ALL": "yes", "MEXC_TRIO_DURATION": "3"}
-    assert load({"retention": "4"}, ["C_USDT"], environ).hidden == {
+    assert load({"retention": "4"}, ["C_USDT"], environ).overridden == {
         "symbols": "command line", "all": "command line", "linger": "environment",
         "retention": "command line",
     }  # fmt: skip

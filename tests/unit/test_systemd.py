@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from mexc_trio.errors import StoreRejected
 from mexc_trio.metrics import systemd
-from mexc_trio.metrics.systemd import LONG, keep_telling, telling
+from mexc_trio.metrics.systemd import LONG, keep_telling, notifying
 from tools.metrics_cost import recorder
 
 
@@ -77,7 +77,7 @@ async def test_a_start_that_takes_long_is_not_given_up(
     """With --all and the exchange's list away a killed recorder would begin to wait anew."""
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "8000000"}
     with recorder(tmp_path, 2) as recording:
-        async with telling(environ) as tell:
+        async with notifying(environ) as tell:
             await trio.sleep(LONG - 1)
             assert manager.said() == []
             await trio.sleep(2)
@@ -103,7 +103,7 @@ async def test_a_shortage_of_open_files_passes(
     """A watchdog that hears nothing more afterwards would kill what waits well."""
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "8000000"}
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with telling(environ):
+    async with notifying(environ):
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         try:
             await trio.sleep(LONG + 1)
@@ -129,7 +129,7 @@ async def test_whatever_fails_is_begun_anew(
         raise ValueError(environ)
 
     monkeypatch.setattr(systemd, "keep_waiting", fail_once)
-    async with telling({"NOTIFY_SOCKET": manager.address}):
+    async with notifying({"NOTIFY_SOCKET": manager.address}):
         await trio.sleep(LONG + 5)
         assert manager.said()
     assert len(caplog.messages) == 1

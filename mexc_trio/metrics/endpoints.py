@@ -33,7 +33,7 @@ NAMED: Final = 100
 """Symbols that are not ready and are named; the rest are counted."""
 
 
-async def answer(recording: Recording) -> None:
+async def serve_endpoints(recording: Recording) -> None:
     """Answer over HTTP until cancelled, where that is wanted."""
     address = recording.settings.metrics
     if address is None:
