@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import pwd
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -26,15 +27,8 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     and not to be replaced, or its directory cannot be written to, FileError if it could not be
     written, or another process is writing it.
     """
-    part = path.with_name(f".{path.name}.part")
     refuse_existing(path, replace=replace)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        if may_be_a_trap(part):
-            raise OSError(errno.EPERM, f"{part.name} is there, and belongs to another user")
-        fd = os.open(part, flags, 0o644)
-    except OSError as error:
-        raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
+    part, fd = _open_part(path, os.O_RDWR | os.O_CREAT)
     file = open(part, "wb", opener=lambda name, flags: fd)  # noqa: SIM115 - closed below
     try:
         _claim(fd, part, path)
@@ -56,6 +50,35 @@ def whole_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # what a full disk did not take has been reported
             file.close()
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Make a directory that appears under its name only when the block has ended well.
+
+    Until then it is `.NAME.part`, and files are written there. Raises UsageError if it is there
+    already, or cannot be made, FileError if writing failed, or another process is at it.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already; give --out a new directory")
+    part, fd = _open_part(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _claim(fd, part, path)
+        try:
+            for left in os.listdir(fd):  # of a run that was killed
+                os.unlink(left, dir_fd=fd)
+            yield part
+            sync_directory(part)
+            part.rename(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise FileError(
+                f"cannot write {path}: {error.strerror or error}; it is not kept"
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    finally:
+        os.close(fd)
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
@@ -233,8 +256,22 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def _open_part(path: Path, flags: int) -> tuple[Path, int]:
+    """Make what is to become a file or a directory; return its path and a descriptor."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if flags & os.O_DIRECTORY:
+            part.mkdir(exist_ok=True)
+        if may_be_a_trap(part):
+            raise OSError(errno.EPERM, f"{part.name} is there, and belongs to another user")
+        # A link to something of ours would have that emptied.
+        return part, os.open(part, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
+
+
 def _claim(fd: int, part: Path, path: Path) -> None:
-    """Make this process the only one that writes the file."""
+    """Make this process the only one that writes what `_open_part` has opened."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Between open and lock, whoever had it may have finished and renamed it.

@@ -1,12 +1,9 @@
 """`mexc-trio backup`: tables into files, row for row and in their order."""
 
-import errno
-import fcntl
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -18,8 +15,8 @@ from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, na
 from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import SHARED_TABLES, is_wide
-from mexc_trio.errors import FileError, UsageError
-from mexc_trio.files import may_be_a_trap, sync_directory
+from mexc_trio.errors import UsageError
+from mexc_trio.files import whole_directory
 from mexc_trio.output import say
 from mexc_trio.parquet import need_arrow, open_parquet
 from mexc_trio.progress import Progress, progress
@@ -37,7 +34,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
     no such directory, and a MexcTrioError says why.
     """
     need_arrow()
-    with open_reader(settings) as reader, _whole_directory(out) as directory:
+    with open_reader(settings) as reader, whole_directory(out) as directory:
         tables = _choose(reader, settings, symbols)
         counts = {table: count(reader, table) for table in tables}
         entries = []
@@ -104,47 +101,6 @@ def _write(reader: Reader, sql: str, table: str, directory: Path, bar: Progress)
                 bar(batch.num_rows)
         _sync(file)
     return SavedTable(table, checksum.rows, checksum.digest())
-
-
-@contextmanager
-def _whole_directory(path: Path) -> Iterator[Path]:
-    """Make a directory that appears under its name only when the block has ended well.
-
-    Raises UsageError if it is there already, or cannot be made, FileError if writing failed, or
-    another process is at it.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is there already; give --out a new directory")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.mkdir(exist_ok=True)
-        if may_be_a_trap(part):
-            raise OSError(errno.EEXIST, f"{part.name} is there, and belongs to another user")
-        # A link to a directory of ours would have that emptied.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(part, flags)
-    except OSError as error:
-        raise UsageError(f"cannot write into {path.parent}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FileError(f"{path} is being written by another process") from error
-        try:
-            for left in os.listdir(fd):  # of a run that was killed
-                os.unlink(left, dir_fd=fd)
-            yield part
-            sync_directory(part)
-            part.rename(path)
-            sync_directory(path.parent)
-        except OSError as error:
-            raise FileError(
-                f"cannot write {path}: {error.strerror or error}; it is not kept"
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(fd)
 
 
 def _sync(file: IO[bytes]) -> None:

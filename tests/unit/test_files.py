@@ -1,5 +1,6 @@
 """Files: what is written to, and what is never touched."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mexc_trio.errors import UsageError
-from mexc_trio.files import make_directory, refuse_others, whole_file, write_own
+from mexc_trio.errors import FileError, UsageError
+from mexc_trio.files import make_directory, refuse_others, whole_directory, whole_file, write_own
 from mexc_trio.journal import open_journal
 from mexc_trio.locks import hold_file
 from mexc_trio.logs import RotatingOutput, start_logging
@@ -29,6 +30,25 @@ def test_a_file_is_written_over_only_when_told(tmp_path: Path) -> None:
     with whole_file(path, replace=True) as file:
         file.write(b"after")
     assert path.read_text() == "after"
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_directory])
+def test_what_another_process_has_just_finished_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    """Between the opening and the lock it may have got its name: then it is no part any more."""
+    lock, path, part = fcntl.flock, tmp_path / "out", tmp_path / ".out.part"
+
+    def finish(fd: int, operation: int) -> None:
+        if part.is_dir():
+            (part / "btc.parquet").write_text("a backup")
+        part.rename(path)
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish)
+    with pytest.raises(FileError, match="is being written by another process"), whole(path):
+        pass
+    assert path.is_file() or (path / "btc.parquet").read_text() == "a backup"
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link to a device", "link to a pipe"])
