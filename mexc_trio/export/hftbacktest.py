@@ -46,15 +46,9 @@ SELL_EVENT: Final = 1 << 28
 BOTH: Final = (1 << 31) | (1 << 30)
 
 _FIELDS: Final = [
-    ("ev", "u8"),
-    ("exch_ts", "i8"),
-    ("local_ts", "i8"),
-    ("px", "f8"),
-    ("qty", "f8"),
-    ("order_id", "u8"),
-    ("ival", "i8"),
-    ("fval", "f8"),
-]
+    ("ev", "u8"), ("exch_ts", "i8"), ("local_ts", "i8"), ("px", "f8"), ("qty", "f8"),
+    ("order_id", "u8"), ("ival", "i8"), ("fval", "f8"),
+]  # fmt: skip
 _COPY: Final = 1 << 20
 _DECIMALS: Final = 18
 _MOST_SEEN: Final = 100_000

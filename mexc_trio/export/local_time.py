@@ -50,8 +50,8 @@ class LocalClock:
         return self._said
 
 
-def sql(latency: int | None, at: str, received: str) -> str:
-    """Return the SQL of the same for one event by itself: of milliseconds and microseconds."""
+def sql(latency: int | None) -> str:
+    """Return the SQL of the same for one event by itself, of the columns `at` and `received`."""
     if latency is None:
-        return f"greatest({at} * {_MS}, {received} * {_US})"
-    return f"({at} + {latency}) * {_MS}"
+        return f"greatest(at * {_MS}, received * {_US})"
+    return f"(at + {latency}) * {_MS}"

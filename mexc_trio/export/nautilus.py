@@ -109,7 +109,7 @@ def _facts(source: ExportSource, start: int, end: int) -> _Facts:
     deals = source.request.kinds == ("deals",)
     price = decimals("^", "\\\\|") if deals else decimals("\\\\[", ",")
     size = decimals("\\\\|", "\\\\|") if deals else decimals(",", "[\\\\],]")
-    local = local_time.sql(source.request.latency, "at", "received")
+    local = local_time.sql(source.request.latency)
     ((*numbers, price_decimals, size_decimals),) = source.reader.query(
         f"SELECT min(at), max(at), argMin({local}, at), max({local}), {price}, {size} "
         f"FROM ({source.rows(start, end)}) {IN_ORDER}"

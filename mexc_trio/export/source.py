@@ -131,7 +131,7 @@ class ExportSource:
         """
         if not self.prefix.wide:
             return {}
-        known = local_time.sql(None, "at", "received")
+        known = local_time.sql(None)
         rows = self.rows(max(start, EARLIEST), min(end, LATEST))
         found = self.reader.query(
             f"SELECT intDiv(at, {DAY}) * {DAY} AS day, max({known}) FROM ({rows}) GROUP BY day"

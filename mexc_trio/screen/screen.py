@@ -19,18 +19,10 @@ _HEAD: Final = 3  # lines above the table
 _LOG: Final = 4  # lines that the log has at least, if there is a log and symbols are many
 
 _TITLES: Final = {
-    "symbol": "symbol",
-    "price": "price",
-    "ticker": "ticker/s",
-    "deal": "deal/s",
-    "depth": "depth/s",
-    "rate": "rows/s",
-    "delay": "delay",
-    "backlog": "backlog",
-    "gaps": "gaps",
-    "errors": "errors",
-    "size": "disk",
-}
+    "symbol": "symbol", "price": "price", "ticker": "ticker/s", "deal": "deal/s",
+    "depth": "depth/s", "rate": "rows/s", "delay": "delay", "backlog": "backlog", "gaps": "gaps",
+    "errors": "errors", "size": "disk",
+}  # fmt: skip
 # From the widest to the narrowest.
 _LAYOUTS: Final = tuple(
     tuple(layout.split())

@@ -281,12 +281,11 @@ SETTINGS: Mapping[str, "attrs.Attribute[Any]"] = {
 """The fields that users can set, by key. Metadata: `text` of the default, `parse`, `about`."""
 
 SYMBOL_SETTINGS: Mapping[str, Callable[[str], Any]] = {
+    **{
+        key: SETTINGS[key].metadata["parse"]
+        for key in ("max_errors", "linger", "route", "channels", "engine")
+    },
     "table": parse_table,
-    "max_errors": SETTINGS["max_errors"].metadata["parse"],
-    "linger": SETTINGS["linger"].metadata["parse"],
-    "route": parse_routes,
-    "channels": SETTINGS["channels"].metadata["parse"],
-    "engine": SETTINGS["engine"].metadata["parse"],
     "shard": whole(1),
 }
 """The keys of a symbol's own section in the settings file."""
