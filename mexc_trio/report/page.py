@@ -7,11 +7,11 @@ from typing import Final
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL
 from mexc_trio.report.plots import BY_NAME, plots_of
-from mexc_trio.report.recorded import Recorded, Summary
+from mexc_trio.report.recorded import Recorded, Summary, covered_together
 from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
-from mexc_trio.texts import UNKNOWN, duration_text, number_of, percent, size, time_text
+from mexc_trio.texts import UNKNOWN, duration_text, number_of, size, time_text
 
 MOST_GAPS: Final = 200
 """Gaps of a symbol that are listed one by one. All of them are shaded."""
@@ -30,12 +30,10 @@ def head(
     the page's order; `link` returns where a symbol's part is.
     """
     rows = sum(one.rows for one in summaries)
-    recorded = sum(one.covered.recorded for one in summaries if one.covered)
-    live = sum(one.covered.live for one in summaries if one.covered)
     gaps = sum(one.gaps for one in summaries)
     silences = sum(one.silences for one in summaries)
     words = [
-        f"<strong>{percent(live, recorded)} covered</strong>",
+        f"<strong>{covered_together(summaries).share} covered</strong>",
         number_of(rows, "row"),
         number_of(gaps, "gap") + " in the ledger",
     ]
@@ -100,11 +98,10 @@ def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
 
 
 def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
-    covered = one.covered
     return [
         f'<a href="{escape(link)}">{escape(one.symbol)}</a>',
-        percent(covered.live, covered.recorded) if covered else UNKNOWN,
-        duration_text(covered.recorded) if covered else UNKNOWN,
+        one.covered.share,
+        duration_text(one.covered.recorded) if one.covered.recorded else UNKNOWN,
         *(f"{one.channels[channel]:,}" for channel in channels),
         f"{one.dead:,}",
         f"{one.gaps:,}",
@@ -115,7 +112,7 @@ def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
 def _figures(part: Recorded) -> str:
     traded = [one.price for _, one in sorted(part.steps.items()) if one.price]
     pairs = [
-        ("covered", percent(part.covered.live, part.covered.recorded) if part.covered else UNKNOWN),
+        ("covered", part.covered.share),
         ("rows", f"{part.rows:,}"),
         ("gaps", f"{len(part.gaps):,}"),
     ]

@@ -1,7 +1,7 @@
 """A range of one symbol: step by step, its gaps, and how much of it was recorded."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import accumulate
 from typing import Final, TypeAlias
@@ -14,6 +14,7 @@ from mexc_trio.analysis.minutes import Minute, Price, Spread
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.rows import Channel
 from mexc_trio.spans import SECOND
+from mexc_trio.texts import percent
 
 STEPS: Final = tuple(SECOND * n for n in (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600))
 """Lengths of what is added up, in milliseconds."""
@@ -29,10 +30,15 @@ Band: TypeAlias = tuple[list[float], list[float], list[float]]
 class Covered:
     """How much of a range was recorded, in milliseconds."""
 
-    recorded: int
+    recorded: int = 0
     """How much of it lies between the symbol's first and last row of all."""
-    live: int
+    complete: int = 0
     """How much of that is without a gap in any channel."""
+
+    @property
+    def share(self) -> str:
+        """The complete part in percent."""
+        return percent(self.complete, self.recorded)
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +46,7 @@ class Summary:
     """A symbol's range in a few numbers."""
 
     symbol: str
-    covered: Covered | None
+    covered: Covered
     channels: Mapping[Channel, int]
     """Rows."""
     dead: int
@@ -55,6 +61,12 @@ class Summary:
     def rows(self) -> int:
         """All rows of the range."""
         return sum(self.channels.values()) + self.dead
+
+
+def covered_together(summaries: Iterable[Summary]) -> Covered:
+    """Return how much of a range was recorded of some symbols together."""
+    parts = [one.covered for one in summaries]
+    return Covered(sum(one.recorded for one in parts), sum(one.complete for one in parts))
 
 
 @attrs.frozen(kw_only=True)
@@ -78,8 +90,8 @@ class Recorded:
     """Those of the ledger that touch the range, oldest first, with their own ends."""
     unaccounted: Sequence[Silence]
     """Silences that no gap accounts for and that touch the range; see `analysis.coverage`."""
-    covered: Covered | None
-    """How much was recorded; None if the range lies before the first row or after the last."""
+    covered: Covered
+    """Nothing if the range lies before the first row or after the last."""
     bytes_a_row: float | None
     """What a row of the table takes on disk on average; None where the size is not known."""
 

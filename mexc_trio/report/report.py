@@ -22,12 +22,12 @@ from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.progress import progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import page, plots
-from mexc_trio.report.recorded import Recorded, Summary
+from mexc_trio.report.recorded import Recorded, Summary, covered_together
 from mexc_trio.report.source import RangeReader, choose
 from mexc_trio.report.style import TAIL
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, EARLIEST, LATEST, Span, now
-from mexc_trio.texts import number_of, percent, size, time_text
+from mexc_trio.texts import number_of, size, time_text
 from mexc_trio.times import parse_time, time_name
 
 FEW: Final = 4
@@ -142,11 +142,9 @@ def report(
             sections.seek(0)
             shutil.copyfileobj(sections, file)
             file.write(TAIL.encode())
-    recorded = sum(one.covered.recorded for one in heads if one.covered)
-    live = sum(one.covered.live for one in heads if one.covered)
     sys.stdout.write(
         f"{out}: {asked.name} of {number_of(len(heads), 'symbol')}, "
-        f"{percent(live, recorded)} covered, {number_of(rows, 'row')}, "
+        f"{covered_together(heads).share} covered, {number_of(rows, 'row')}, "
         f"{number_of(sum(one.gaps for one in heads), 'gap')}, {size(out.stat().st_size)}\n"
     )
     if pages:

@@ -128,7 +128,7 @@ def _covered(
     by_minute: Mapping[int, Minute],
     ledger: Sequence[LedgerGap],
     span: Span,
-) -> tuple[Covered | None, list[Silence]]:
+) -> tuple[Covered, list[Silence]]:
     """Return how much of a range was recorded, and its silences that nothing accounts for.
 
     A pause that is long enough to matter ends in another minute than it began, so the first and
@@ -141,14 +141,14 @@ def _covered(
         ledger,
     )
     if found is None:
-        return None, []
+        return Covered(), []
     unaccounted = [
         silence
         for silence in found.unaccounted or ()
         if silence.start < span[1] and silence.end > span[0]
     ]
     recorded = _within([(found.start, found.end)], span)
-    return Covered(recorded, _within(found.live_spans, span)) if recorded else None, unaccounted
+    return Covered(recorded, _within(found.live_spans, span)), unaccounted
 
 
 def _within(spans: Iterable[Span], span: Span) -> int:
