@@ -11,7 +11,7 @@ _MS: Final = 1_000_000
 _US: Final = 1_000
 """Nanoseconds."""
 STEP: Final = _US
-"""Nanoseconds that a clear of the book is known after all before it."""
+"""Nanoseconds: a clear of the book is known so long after everything before it."""
 
 
 class LocalClock:

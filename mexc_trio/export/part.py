@@ -1,11 +1,10 @@
-"""What one file of an export is made of: its rows, and what else tells what is written of them.
+"""What one file of an export is made of: its rows, and what else decides what is in it.
 
-For a backtest that is where books are missing, what the contract is, and when the rows before it
-were known; for amounts in coins, what the contract is. All of it may become known after the file of
-a day was written, and as many rows may be others after a table was removed and recorded anew. So a
-directory of days remembers what there was in short, as a fingerprint: beside its files stands
-`_export.json`, which says how many rows each was made of, and the fingerprint of those and of what
-else. A day that has got more since, or others, or of which more is known, is written again.
+For a backtest that is where books are missing, what the contract is, and when the rows before the
+file were known; for amounts in coins, what the contract is. All of it may become known after a
+day's file was written; and a table that was removed and recorded anew may have as many rows, but
+others. So beside the files of the days stands `_export.json`, which has of each file the number of
+rows, and a fingerprint of their times and of all else. A day is written again when those differ.
 """
 
 import hashlib
@@ -92,7 +91,7 @@ def _part(
     known: int,
 ) -> Part:
     start, end = span
-    # What was known before the first of these rows can have been changes none of them.
+    # It matters only if it is later than the file's beginning.
     known = known if known > start * 1_000_000 else 0
     # A gap that began earlier found no book of this file to clear.
     began = tuple(gap for gap in clearable(gaps, end) if gap >= start)

@@ -18,11 +18,11 @@ import trio
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 16
-"""Requests that are answered at one time; more are turned away. And answers that are not yet taken:
-of more, the oldest is left, whose taker is slow or takes nothing."""
+"""Requests that are answered at one time; more are turned away. Also answers that wait to be taken:
+of more, the oldest is dropped, whose client is slow or takes nothing."""
 WAITING: Final = 64
-"""Connections whose request has not come. Of more, the one that has said nothing for longest is
-left: who asks at once gets an answer, however many connect and say nothing."""
+"""Connections whose request has not come. Of more, the one that has been silent for longest is
+dropped: who asks at once gets an answer, however many connect and say nothing."""
 LONGEST_HEAD: Final = 8192
 """Bytes of a request's line and headers."""
 PATIENCE: Final = 10.0
@@ -106,14 +106,14 @@ async def serve(
 
 @attrs.define(eq=False)
 class _Slots:
-    """Room for so many; who comes when it is taken gets the place of whoever has one longest."""
+    """Slots for so many; whoever comes when all are taken gets the one that was taken first."""
 
     number: int
     _taken: dict[trio.CancelScope, None] = attrs.field(factory=dict, init=False)
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Have a place while the block runs, which is cut off when the place is lost."""
+        """Have a slot while the block runs, which is cut off when the slot is lost."""
         if len(self._taken) >= self.number:
             oldest = next(iter(self._taken))
             del self._taken[oldest]

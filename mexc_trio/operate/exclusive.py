@@ -21,7 +21,7 @@ from mexc_trio.settings.targets import EmbeddedTarget
 def open_exclusively(
     settings: Settings,
 ) -> Iterator[tuple[Store, Journal | None, Callable[[Sequence[str]], None]]]:
-    """Open store and journal against recorders; give also what holds tables against others.
+    """Open a store and its journal, and keep recorders out; lend also what locks tables.
 
     Raises StoreLocked or JournalLocked if a recorder runs, StoreError or JournalError if they do
     not open.

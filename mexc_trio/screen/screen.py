@@ -1,4 +1,4 @@
-"""The live screen's layout: what fills a terminal of so many signs a line and lines."""
+"""The live screen's layout: what fills a terminal of so many columns and lines."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from mexc_trio.texts import UNKNOWN, printable, size
 
 _LATE: Final = 10.0
 _VERY_LATE: Final = 60.0  # seconds of delay that are shown in a colour
-_LEAST_LINE: Final = 8  # signs of a sparkline that is worth its place
+_LEAST_SPARKLINE: Final = 8  # columns of one that is worth its place
 _HEAD: Final = 3  # lines above the table
 _LOG: Final = 4  # lines that the log has at least, if there is a log and symbols are many
 
@@ -40,7 +40,7 @@ _LAYOUTS: Final = tuple(
 
 
 def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> RenderableType:
-    """Return what fills a terminal of so many signs a line and lines.
+    """Return what fills a terminal of so many columns and lines.
 
     `log` has the last lines that others have written.
     """
@@ -127,19 +127,19 @@ def _table(picture: Picture, shown: Sequence[SymbolPicture], width: int) -> Tabl
         ((keys, room) for keys in layouts if (room := _room(keys, widths, width)) >= 0),
         (layouts[-1], 0),
     )
-    signs = min(_LEAST_LINE + room, HISTORY)
-    titles = _TITLES | {"line": "last minute" if signs > 10 else "minute"}
+    bars = min(_LEAST_SPARKLINE + room, HISTORY)
+    titles = _TITLES | {"line": "last minute" if bars > 10 else "minute"}
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for key in layout:
         table.add_column(
             titles[key],
             justify="left" if key in ("symbol", "line") else "right",
-            width=signs if key == "line" else widths[key],
+            width=bars if key == "line" else widths[key],
             no_wrap=True,
             overflow="crop",
         )
     for row, history in rows:
-        cells = row | {"line": (sparkline(history, signs, HISTORY), "cyan")}
+        cells = row | {"line": (sparkline(history, bars, HISTORY), "cyan")}
         table.add_row(*(Text(*cells[key]) for key in layout))
     return table
 
@@ -148,8 +148,8 @@ _LEAST: Final = {"symbol": 8, "price": 8, "delay": 7, "size": 8}
 
 
 def _room(keys: Sequence[str], widths: dict[str, int], width: int) -> int:
-    """Return how many signs a layout leaves, less than none if it does not fit."""
-    needed = sum(_LEAST_LINE if key == "line" else widths[key] for key in keys)
+    """Return how many columns a layout leaves free, less than none if it does not fit."""
+    needed = sum(_LEAST_SPARKLINE if key == "line" else widths[key] for key in keys)
     return width - needed - 2 * (len(keys) - 1)
 
 
@@ -224,7 +224,7 @@ def sparkline(numbers: Sequence[float], width: int, most: int) -> str:
     """Return numbers, none below zero and the oldest first, as bars from zero to their greatest.
 
     Zero is a dot. `most` numbers fill the width; while there are fewer, the left stays empty. Where
-    the width has fewer signs than that, a sign is the mean of several numbers.
+    the width has fewer columns than that, a bar is the mean of several numbers.
     """
     cells = min(width, most)
     known = numbers[-most:]

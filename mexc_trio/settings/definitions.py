@@ -240,7 +240,7 @@ class Settings:
 
     @property
     def backfills(self) -> bool:
-        """Whether deals of gaps are fetched: not from one exchange for another one's socket."""
+        """Whether deals that fell into gaps are fetched; for another `url` with its `rest_url`."""
         same = self.url == SETTINGS["url"].default or self.rest_url != SETTINGS["rest_url"].default
         return self.backfill and same
 
@@ -270,7 +270,7 @@ class Settings:
         return SymbolSettings(symbol=symbol, **values)
 
     def engine_of(self, table: str) -> str:
-        """Return the engine with which a table is made if it is missing, whosever it is."""
+        """Return the engine with which a missing table is made; its symbol need not be recorded."""
         chosen = (self.for_symbol(symbol) for symbol in self.overrides)
         return next((one.engine for one in chosen if one.table == table), self.engine)
 

@@ -19,4 +19,4 @@ class SymbolSettings:
     engine: str = "stripelog"
     wide: bool = False
     shard: int | None = None
-    """To which it belongs, if not to that of the rule in `shards`."""
+    """The one that it belongs to, if not that of the rule in `words`."""

@@ -65,7 +65,7 @@ class ServerTarget:
     quorum: int = 0
     """How many of them must have the rows of an INSERT before it is acknowledged; 0 for one."""
     known_by: tuple[str, str] = attrs.field(default=("", ""), repr=False)
-    """A question, if there is one, and its answer, without which whoever answers is another."""
+    """A query and its answer, by which a server is told from another one there; empty for none."""
 
     @http_port.default
     def _usual_http_port(self) -> int:

@@ -120,7 +120,7 @@ def file(text: str) -> Path:
 
 
 def parse_command(text: str) -> tuple[str, ...]:
-    """Read a command as a shell would, but without any of its signs; empty for none."""
+    """Read a command's words as a shell would, which runs nothing; empty for none."""
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
@@ -148,7 +148,7 @@ def _path(text: str) -> Path:
     # An environment file of another system or of a container's may leave these at the ends, and a
     # directory of that name would be made at once.
     if not text.isprintable():
-        raise UsageError(f"{shown(text)} is not a path: it has signs that cannot be shown")
+        raise UsageError(f"{shown(text)} is not a path: it has characters that cannot be shown")
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         raise UsageError(f"{shown(text)} is not a path: take away the quotes")
     return path
@@ -171,7 +171,7 @@ def _number(
 
 def _span(text: str) -> float:
     number = float(text)
-    # Thirty years; of more, no clock, database or socket makes anything.
+    # Thirty years: no clock, database or socket knows what to do with more.
     if not math.isfinite(number) or number > 1e9:
         raise ValueError
     return number

@@ -1,9 +1,9 @@
 """Reading the exchange's own words: symbols, channels, currencies, its address, shards of its list.
 
-A shard is what a recorder records of the listed contracts where several share them. The rule needs
-nobody to be asked: a symbol belongs to the shard whose number is the CRC-32 of its name modulo the
+A shard is one recorder's part of the listed contracts where several recorders share them. None has
+to ask another: a symbol belongs to the shard whose number is the CRC-32 of its name modulo the
 number of shards, plus one. What is given by name is recorded where it is given, and a symbol's own
-section may say another shard.
+section may name another shard.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The tables that `verify` prints first: coverage of the last days, rates, what differs.
 
-A day is a strip of 24 signs, one an hour: `█` is live throughout, lower blocks are parts of it, `·`
-is nothing at all, and where the strip is empty the symbol was not recorded yet, or no longer. Only
-an hour without the slightest gap gets the whole block.
+A day is a strip of 24 blocks, one an hour: `█` is live throughout, lower blocks are parts of that,
+`·` is nothing at all, and where the strip is empty the symbol was not recorded yet, or no longer.
+Only an hour without the slightest gap gets the whole block.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ MINUTES: Final = 20
 """How many minutes that differ are shown of each symbol."""
 
 _PARTS: Final = "▁▂▃▄▅▆▇"
-_HOURS_A_SIGN: Final = 6  # in the strip of several days
+_HOURS_A_BLOCK: Final = 6  # in the strip of several days
 
 
 def days(symbols: Sequence[SymbolFacts]) -> list[str]:
@@ -81,11 +81,11 @@ def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
 def _day_strip(day: Day | None) -> str:
     if day is None:
         return ""
-    signs = []
-    for start in range(0, 24, _HOURS_A_SIGN):
-        some = day.hours[start : start + _HOURS_A_SIGN]
-        signs.append(_block(sum(hour[0] for hour in some), sum(hour[1] for hour in some)))
-    return "".join(signs)
+    blocks = []
+    for start in range(0, 24, _HOURS_A_BLOCK):
+        some = day.hours[start : start + _HOURS_A_BLOCK]
+        blocks.append(_block(sum(hour[0] for hour in some), sum(hour[1] for hour in some)))
+    return "".join(blocks)
 
 
 def _block(recorded: int, live: int) -> str:
