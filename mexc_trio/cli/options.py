@@ -50,8 +50,8 @@ FILES = Group("Files", sort_key=0)
 
 _CHOICES: Final = {
     "log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json"),
-    "deals": ("all", "merged"), "channels": tuple(ALL), "listen": ("off",), "metrics": ("off",),
-    "route": ("direct", "socks5://", "http://", "from:"),
+    "deals": ("all", "merged"), "engine": ("stripelog", "mergetree"), "channels": tuple(ALL),
+    "listen": ("off",), "metrics": ("off",), "route": ("direct", "socks5://", "http://", "from:"),
 }  # fmt: skip
 """What Tab offers for the value of an option."""
 

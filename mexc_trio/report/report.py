@@ -183,8 +183,7 @@ class _Pages:
         }
         text = page.alone(self.asked.name, symbol, around) + section + TAIL
         with whole_file(self.directory / self._file(symbol), replace=self.force) as file:
-            file.write(text.encode())
-        self.written += len(text)
+            self.written += file.write(text.encode())
         self._before = symbol
 
     @staticmethod

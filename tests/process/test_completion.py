@@ -52,6 +52,7 @@ def offered(place: Path, line: str) -> set[str]:
         ("mexc-trio export --amounts ", {"contracts", "coins"}),
         ("mexc-trio export --interval ", {"1s", "1m", "5m", "1h", "4h", "1d"}),
         ("mexc-trio --log-level w", {"warning"}),
+        ("mexc-trio convert BTC_USDT --engine m", {"mergetree"}),
         ("mexc-trio verify ", {"DOGE_USDT", "PEPE_USDT", "BTC_USD", "SOL_USDT"}),
         ("mexc-trio report s", {"sol_usdt"}),
     ],
