@@ -77,7 +77,10 @@ def _choose(reader: Reader, settings: Settings, symbols: Sequence[str]) -> dict[
     else:
         names = sorted(name for name in ours if not is_leftover(name))
         for name in sorted(ours.keys() - set(names)):
-            log.warning("table %s was left by a repair or a rewriting, and is left out", name)
+            log.warning(
+                "table %s was left by a repair, a rewriting or a restore, and is not in the backup",
+                name,
+            )
     if not names:
         raise UsageError(f"{reader.name} has no tables to back up")
     for name in names:

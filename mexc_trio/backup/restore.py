@@ -18,6 +18,7 @@ import attrs
 from mexc_trio.backup.checksum import Checksum, select_rows
 from mexc_trio.backup.manifest import SavedTable, check_file, read_manifest, read_rows, table_of
 from mexc_trio.clickhouse import open_store, views
+from mexc_trio.clickhouse.compaction import RESTORING
 from mexc_trio.clickhouse.identity import identity_of
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.replicas import refuse_replicas
@@ -55,7 +56,7 @@ class _Move:
     @property
     def into(self) -> str:
         """The table that is filled: itself if it has rows, else one with another name."""
-        return self.entry.table if self.before else f"{self.entry.table}_restoring"
+        return self.entry.table if self.before else self.entry.table + RESTORING
 
 
 def restore(settings: Settings, symbols: Sequence[str], source: Path, *, append: bool) -> int:
@@ -227,8 +228,8 @@ def _put_in_place(store: Store, move: _Move) -> None:
         _clean_up(store, move)
         raise StoreRejected(f"{store.name}: table {move.entry.table} has got rows meanwhile")
     empty = qualified(store, f"{move.entry.table}_empty")
-    store.query(f"RENAME TABLE {final} TO {empty}, {filled} TO {final}")
-    store.query(f"DROP TABLE {empty}")
+    store.query(f"RENAME TABLE {final} TO {empty}, {filled} TO {final}, {empty} TO {filled}")
+    store.query(f"DROP TABLE {filled}")
 
 
 def _note_in_journal(journal: Journal | None, totals: dict[str, int]) -> None:

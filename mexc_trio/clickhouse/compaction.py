@@ -33,6 +33,9 @@ ENGINE: Final = "StripeLog"
 _COPY: Final = "_compacting"
 CONVERTING: Final = "_converting"
 """How the name of the table ends that a conversion fills beside another one."""
+RESTORING: Final = "_restoring"
+"""How the name of the table ends that a restore fills."""
+_LEFT: Final = (_COPY, CONVERTING, RESTORING)
 
 
 def copy_of(table: str) -> str:
@@ -40,14 +43,14 @@ def copy_of(table: str) -> str:
     return table + _COPY
 
 
-def leftovers_of(table: str) -> tuple[str, str]:
-    """Return the tables that a rewriting may leave beside one when it dies."""
-    return copy_of(table), table + CONVERTING
+def leftovers_of(table: str) -> list[str]:
+    """Return the tables that a rewriting or a restore may leave beside one when it dies."""
+    return [table + ending for ending in _LEFT]
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a rewriting or a repair has left a table of this name beside a symbol's."""
-    return name.endswith((_COPY, CONVERTING)) or repair.PUT_ASIDE.fullmatch(name) is not None
+    """Return whether a rewriting, a restore or a repair has left a table of this name."""
+    return name.endswith(_LEFT) or repair.PUT_ASIDE.fullmatch(name) is not None
 
 
 def compact(store: Store, table: str, least_free: int) -> Rewritten:

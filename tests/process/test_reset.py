@@ -108,6 +108,7 @@ async def test_whoever_is_asked_decides(tmp_path: Path, word: str, left: int) ->
     with closing(EmbeddedStore(tmp_path / "mexc-data")) as store:  # as a kill may leave it
         store.query("CREATE TABLE mexc_data.btc_compacting AS mexc_data.btc")
         store.query("INSERT INTO mexc_data.btc_compacting SELECT * FROM mexc_data.btc")
+        store.query("CREATE TABLE mexc_data.btc_restoring AS mexc_data.btc")
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{word}\n".encode())
@@ -124,4 +125,4 @@ async def test_whoever_is_asked_decides(tmp_path: Path, word: str, left: int) ->
     else:
         assert b"Removed; the next recording begins anew." in done.stdout
         with closing(EmbeddedStore(tmp_path / "mexc-data")) as store:
-            assert not engines(store, ["btc", "btc_compacting"])
+            assert not engines(store, ["btc", "btc_compacting", "btc_restoring"])
