@@ -151,15 +151,18 @@ def _note(plot: str, part: Recorded) -> str:
 def _gaps(part: Recorded) -> str:
     if not part.gaps and not part.unaccounted:
         return '<p class="note">The ledger has no gap for this part.</p>\n'
-    lines = [_gap(gap, part) for gap in part.gaps[:MOST_GAPS]]
-    lines += [
-        _gap(
-            LedgerGap(
-                ", ".join(silence.channels), silence.start, silence.end, "nothing accounts for it"
-            ),
-            part,
-        )
-        for silence in part.unaccounted[:MOST_GAPS]
+    silences = [
+        LedgerGap(", ".join(one.channels), one.start, one.end, "nothing accounts for it")
+        for one in part.unaccounted[:MOST_GAPS]
+    ]
+    lines = [
+        [
+            *(_time_of_day(end, part) for end in (gap.start, gap.end)),
+            duration_text(gap.end - gap.start),
+            escape(gap.channel),
+            escape(gap.cause),
+        ]
+        for gap in (*part.gaps[:MOST_GAPS], *silences)
     ]
     rest = len(part.gaps) + len(part.unaccounted) - len(lines)
     title = number_of(len(part.gaps), "gap")
@@ -168,16 +171,6 @@ def _gaps(part: Recorded) -> str:
     more = f'<p class="note">and {number_of(rest, "other")}</p>' if rest else ""
     table = _table(["from", "to", "length", "channel", "cause"], lines, texts=(1, 3, 4))
     return f"<details><summary>{title}</summary>{table}{more}</details>\n"
-
-
-def _gap(gap: LedgerGap, part: Recorded) -> list[str]:
-    return [
-        _time_of_day(gap.start, part),
-        _time_of_day(gap.end, part),
-        duration_text(gap.end - gap.start),
-        escape(gap.channel),
-        escape(gap.cause),
-    ]
 
 
 def _time_of_day(milliseconds: int, part: Recorded) -> str:

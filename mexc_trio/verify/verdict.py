@@ -72,29 +72,16 @@ def _rows(tables: Sequence[Survey]) -> list[str]:
     # A table made by hand may have types of its own.
     types += sorted({mt for table in tables for mt in table.by_key}.difference(MESSAGE_TYPES))
     head = ["table", "rows", *(_TITLES.get(mt, mt) for mt in types), "oldest", "newest"]
-    lines = [
-        [
-            table.name,
-            f"{table.rows:,}",
-            *(f"{table.by_key.get(mt, 0):,}" for mt in types),
-            time_text(table.oldest),
-            time_text(table.newest),
-        ]
-        for table in tables
-    ]
+    rows = [(one.name, one.rows, one.by_key, one.oldest, one.newest) for one in tables]
     if len(tables) > 1:
-        totals = (sum(table.by_key.get(mt, 0) for table in tables) for mt in types)
-        oldest = [table.oldest for table in tables if table.oldest is not None]
-        newest = [table.newest for table in tables if table.newest is not None]
-        lines.append(
-            [
-                "all",
-                f"{sum(table.rows for table in tables):,}",
-                *(f"{total:,}" for total in totals),
-                time_text(min(oldest, default=None)),
-                time_text(max(newest, default=None)),
-            ]
-        )
+        totals = {mt: sum(one.by_key.get(mt, 0) for one in tables) for mt in types}
+        oldest = min((one.oldest for one in tables if one.oldest is not None), default=None)
+        newest = max((one.newest for one in tables if one.newest is not None), default=None)
+        rows.append(("all", sum(one.rows for one in tables), totals, oldest, newest))
+    lines = [
+        [name, f"{number:,}", *(f"{by_type.get(mt, 0):,}" for mt in types), *map(time_text, ends)]
+        for name, number, by_type, *ends in rows
+    ]
     return fitted([head, *lines])
 
 
@@ -139,12 +126,14 @@ def _gaps(gaps: GapSummary) -> list[str]:
     number = sum(line.gaps for line in gaps.causes)
     if not number:
         return [f"gaps: {'the ledger is damaged' if gaps.table.damage else 'none in the ledger'}"]
-    causes = [["gaps", "cause", "number", "longest"]]
-    causes += [
-        [line.symbol, line.cause, f"{line.gaps:,}", f"{seconds(line.longest)} s"]
-        for line in gaps.causes
+    causes = [
+        ["gaps", "cause", "number", "longest"],
+        *(
+            [line.symbol, line.cause, f"{line.gaps:,}", f"{seconds(line.longest)} s"]
+            for line in gaps.causes
+        ),
+        ["all", "", f"{number:,}", ""],
     ]
-    causes.append(["all", "", f"{number:,}", ""])
     filled: list[str] = []
     if gaps.filled.gaps:
         known = gaps.filled
@@ -153,14 +142,7 @@ def _gaps(gaps: GapSummary) -> list[str]:
             f"with {number_of(known.deals, 'deal')}; filled time counts as covered for deals",
         ]
     longest = [["longest gaps", "from", "seconds", "cause", "channels"]]
-    longest += [
-        [
-            gap.symbol,
-            time_text(gap.start),
-            seconds(gap.end - gap.start),
-            gap.cause,
-            " ".join(sorted(gap.channels)),
-        ]
-        for gap in gaps.longest
-    ]
+    for gap in gaps.longest:
+        lasted, channels = seconds(gap.end - gap.start), " ".join(sorted(gap.channels))
+        longest.append([gap.symbol, time_text(gap.start), lasted, gap.cause, channels])
     return [*fitted(causes, texts=2), *filled, "", *fitted(longest, texts=2, keys=2)]
