@@ -33,6 +33,14 @@ def parse_time(time: Time) -> int:
     return milliseconds
 
 
+def parse_option_time(option: str, text: str) -> int:
+    """Return the time of an option in milliseconds; UsageError, which names it, if it is none."""
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        raise UsageError(f"{option} {error}") from error
+
+
 def _moment(time: str | date) -> datetime:
     if isinstance(time, str):
         try:

@@ -12,7 +12,7 @@ import attrs
 from mexc_trio.channels import OPTIONAL_VIEWS
 from mexc_trio.errors import UsageError
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
-from mexc_trio.times import day_name, parse_time
+from mexc_trio.times import day_name, parse_option_time
 
 KINDS: Final = ("deals", "tickers", "depths", "candles", *OPTIONAL_VIEWS, "raw", "gaps")
 FORMATS: Final = ("parquet", "csv", "jsonl", "hftbacktest", "nautilus")
@@ -119,8 +119,8 @@ def parse_requests(
     step = _interval(interval or "1m")
     if by_day and DAY % step:
         raise UsageError(f"--interval {interval}: a day is no whole number of those; omit --by-day")
-    first = None if start is None else _time("--from", start)
-    last = None if end is None else _time("--to", end)
+    first = None if start is None else parse_option_time("--from", start)
+    last = None if end is None else parse_option_time("--to", end)
     if first is not None and last is not None and first >= last:
         raise UsageError(
             f"--from {start} is not before --to {end}; the time of --to is not part of the range, "
@@ -179,10 +179,3 @@ def _interval(text: str) -> int:
     if match is None:
         raise UsageError(f"--interval {text!r}: write a number and s, m, h or d, such as 1m or 4h")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _time(option: str, text: str) -> int:
-    try:
-        return parse_time(text)
-    except UsageError as error:
-        raise UsageError(f"{option} {error}") from error

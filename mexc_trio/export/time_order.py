@@ -38,11 +38,7 @@ def reordered(batches: "Iterator[pa.RecordBatch]", lateness: int) -> "Iterator[p
     buffered: pa.Table | None = None
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        buffered = (
-            table
-            if buffered is None or not buffered.num_rows
-            else pa.concat_tables([buffered, table])
-        )
+        buffered = table if buffered is None else pa.concat_tables([buffered, table])
         if not buffered.num_rows:
             continue
         buffered = in_order(buffered)

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -30,14 +31,6 @@ PATIENCE: Final = 10.0
 
 _LOCAL: Final = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 _REQUEST: Final = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
-_STATUS: Final = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    503: "Service Unavailable",
-}
 
 
 @attrs.frozen
@@ -161,7 +154,7 @@ async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Response, 
 
 def _encode(answer: Response, *, with_body: bool) -> bytes:
     head = (
-        f"HTTP/1.1 {answer.status} {_STATUS[answer.status]}\r\n"
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
         f"Content-Type: {answer.content_type}\r\n"
         f"Content-Length: {len(answer.body)}\r\n"
         "Cache-Control: no-store\r\n"

@@ -28,7 +28,7 @@ from mexc_trio.report.style import TAIL
 from mexc_trio.settings import Settings
 from mexc_trio.spans import DAY, EARLIEST, LATEST, Span, now
 from mexc_trio.texts import number_of, size, time_text
-from mexc_trio.times import parse_time, time_name
+from mexc_trio.times import parse_option_time, time_name
 
 FEW: Final = 4
 """Up to so many symbols are on one page; of more, each has a page of its own."""
@@ -61,16 +61,11 @@ def parse_range(day: str | None, start: str | None, end: str | None) -> ReportRa
         return ReportRange((first, first + DAY), date.isoformat())
     if start is None:
         raise UsageError("--to goes with --from: a report begins somewhere")
-    times = []
-    for option, text in (("--from", start), ("--to", end)):
-        try:
-            times.append(now() if text is None else parse_time(text))
-        except UsageError as error:
-            raise UsageError(f"{option} {error}") from error
-    first, last = times
+    first = parse_option_time("--from", start)
+    last = now() if end is None else parse_option_time("--to", end)
     if not EARLIEST <= first < last <= LATEST:
         raise UsageError(f"--from {start} is not before --to {end or 'now'}")
-    began, ended = (time_name(time).removesuffix(":00") for time in times)
+    began, ended = (time_name(time).removesuffix(":00") for time in (first, last))
     if began[:10] == ended[:10]:
         ended = ended[11:]
     return ReportRange((first, last), f"{began} to {ended}")

@@ -153,13 +153,10 @@ def _touched(minute: int, gaps: Sequence[Span]) -> bool:
 def _agree(deals: DealtMinute | None, candle: Candle | None) -> bool:
     if deals is None:
         return candle is None or not candle.volume
-    return (
-        candle is not None
-        and not deals.inexact
-        and _equal(deals.volume, candle.volume)
-        and _equal(deals.high, candle.high)
-        and _equal(deals.low, candle.low)
-    )
+    if candle is None or deals.inexact:
+        return False
+    numbers = ((deals.volume, candle.volume), (deals.high, candle.high), (deals.low, candle.low))
+    return all(_equal(ours, theirs) for ours, theirs in numbers)
 
 
 def _equal(ours: Decimal, theirs: Decimal) -> bool:
