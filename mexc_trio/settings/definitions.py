@@ -62,12 +62,13 @@ def _setting(
 class Settings:
     """Everything that can be set. `load` fills it from all sources; tests may call it directly."""
 
+    # Each has its default and its reader, and then its sentence.
+    # fmt: off
     symbols: tuple[str, ...] = _setting(
         "", parse_symbol_list, "symbols to record if none are given"
     )
     store: StoreTarget = _setting(
-        "./mexc-data",
-        parse_store,
+        "./mexc-data", parse_store,
         "a directory for the embedded ClickHouse engine, or a ClickHouse server:"
         " clickhouse://user:password@host:9000/mexc_data (clickhouses:// for TLS)",
     )
@@ -76,8 +77,7 @@ class Settings:
     )
     url: str = _setting("wss://contract.mexc.com/edge", socket_url, "the exchange's socket")
     route: tuple[Route, ...] = _setting(
-        "direct",
-        parse_routes,
+        "direct", parse_routes,
         "how the exchange is reached: direct, socks5://user:password@host:port, http://host:port or"
         " from:ADDRESS, each with ' via wss://...' if its exchange is another. Of several, the next"
         " is taken when one fails",
@@ -90,8 +90,7 @@ class Settings:
         None, parse_shard, "of the listed contracts, record only those of this shard, such as 1/2"
     )
     rest_url: str = _setting(
-        "https://contract.mexc.com",
-        parse_rest_url,
+        "https://contract.mexc.com", parse_rest_url,
         "the exchange's REST interface: its contracts, and deals that fell into gaps",
     )
     refresh: float = _setting(
@@ -101,23 +100,19 @@ class Settings:
         ",".join(USUAL), parse_channels, f"which channels to record: some of {', '.join(ALL)}"
     )
     lines: int = _setting(
-        "1",
-        whole(1),
+        "1", whole(1),
         "connections for each symbol, merged into one stream; they take the routes in turn",
     )
     backfill: bool = _setting(
-        "yes",
-        yes_or_no,
+        "yes", yes_or_no,
         "when a gap in deals ends, fetch those that the REST interface still has",
     )
     linger: float = _setting(
-        "1.0",
-        seconds,
+        "1.0", seconds,
         "seconds that a row may wait for others to be inserted with; 0 inserts at once",
     )
     deals: str = _setting(
-        "all",
-        choice("all", "merged"),
+        "all", choice("all", "merged"),
         "every deal, or merged ones, as the exchange sends them unless it is asked for all",
     )
     ping_interval: float = _setting(
@@ -133,47 +128,39 @@ class Settings:
         "100", whole(1), "errors of one symbol within ten minutes that stop that symbol"
     )
     duration: float | None = _setting(
-        None,
-        positive_seconds,
+        None, positive_seconds,
         "seconds to record, then stop as on Ctrl-C; without it, until Ctrl-C",
     )
     state_dir: Path | None = _setting(
-        None,
-        directory,
+        None, directory,
         "directory of the journal; the embedded store's own, or ./mexc-data for a server",
     )
     journal_sync: bool = _setting(
-        "no",
-        yes_or_no,
+        "no", yes_or_no,
         "sync the journal to disk within 100 ms, so that a power cut costs little of it",
     )
     retention: float = _setting(
-        "600.0",
-        seconds,
+        "600.0", seconds,
         "seconds that rows stay in the journal after the store has acknowledged them",
     )
     listen: Address | None = _setting(
-        "127.0.0.1:0",
-        parse_address,
+        "127.0.0.1:0", parse_address,
         "where the embedded engine answers readers over HTTP while it records: host:port, a port,"
         " or off; port 0 is a free one",
     )
     metrics: Address | None = _setting(
-        "127.0.0.1:0",
-        parse_address,
+        "127.0.0.1:0", parse_address,
         "where a recorder answers /metrics, /live and /ready: host:port, a port, or off; port 0 is"
         " a free one, and the file metrics.url in the state directory says which",
     )
     on_event: tuple[str, ...] | None = _setting(
-        None,
-        parse_command,
+        None, parse_command,
         "a command that is run with a line of JSON on its standard input when recording stops, a"
         " symbol has no data or the store is away for longer than --event-after, or the disk is"
         " low",
     )
     event_after: float = _setting(
-        "300.0",
-        seconds,
+        "300.0", seconds,
         "seconds without data, or without the store, after which --on-event is told",
     )
     reader_password: str | None = _setting(
@@ -183,20 +170,17 @@ class Settings:
         "256", whole(0), "MiB of disk to leave free; recording stops before it uses them"
     )
     compact_mib: int = _setting(
-        "64",
-        whole(0),
+        "64", whole(0),
         "rewrite tables in large blocks when their INSERTs take more MiB of the engine's memory"
         " than this; 0 for never",
     )
     symbols_per_connection: int = _setting(
-        "auto",
-        or_auto(whole(1)),
+        "auto", or_auto(whole(1)),
         "symbols that share one connection to the exchange, or auto: of more than twenty symbols"
         " the quiet ones share",
     )
     engine: str = _setting(
-        "stripelog",
-        choice("stripelog", "mergetree"),
+        "stripelog", choice("stripelog", "mergetree"),
         "how new tables of symbols keep rows: stripelog, one file, or mergetree, with an index",
     )
     cluster: str | None = _setting(
@@ -207,22 +191,21 @@ class Settings:
     )
     store_connections: int = _setting("4", whole(1), "connections to a ClickHouse server")
     log_level: str = _setting(
-        "info",
-        choice("debug", "info", "warning", "error"),
+        "info", choice("debug", "info", "warning", "error"),
         "how much to log: debug, info, warning or error",
     )
     log_format: str = _setting(
         "text", choice("text", "json"), "how to log: text for people, or json, an object a line"
     )
     log_file: Path | None = _setting(
-        None,
-        new_file,
+        None, new_file,
         "a file to log to while recording, instead of standard error; a new one is begun at 16"
         " MiB, and five older ones are kept",
     )
     config: Path | None = _setting(
         None, file, "settings file; without it, settings.ini in the current directory if there"
     )
+    # fmt: on
 
     patterns: tuple[str, ...] = ()
     """Patterns that stood among the symbols: contracts that match are recorded, too."""
