@@ -31,10 +31,6 @@ from mexc_trio.cli.options import (
 from mexc_trio.errors import UsageError
 from mexc_trio.output import steady_stdout
 
-_COMMANDS = (
-    "setup", "verify", "sql", "drain", "export", "backup", "restore", "report", "reload", "reset",
-    "compact", "convert",
-)  # fmt: skip
 _FORMATS = ("PrettyCompact", "CSVWithNames", "JSONEachRow", "Parquet", "Vertical")
 
 
@@ -82,9 +78,10 @@ def _refuse_command(text: str) -> None:
     """Tell what a word means that is no symbol but much like a command."""
     if text in ("help", "version"):
         raise UsageError(f"{text!r} is not a symbol; ask with mexc-trio --{text}")
-    for command in difflib.get_close_matches(text, _COMMANDS, 1, cutoff=0.8):
+    commands = [name for name in app if not name.startswith("-")]
+    for command in difflib.get_close_matches(text, commands, 1, cutoff=0.8):
         raise UsageError(f"{text!r} is not a symbol; commands come first: mexc-trio {command}")
-    for command in difflib.get_close_matches(text, _COMMANDS, 1, cutoff=0.6):
+    for command in difflib.get_close_matches(text, commands, 1, cutoff=0.6):
         if text.isalpha():
             symbol = f"{text.upper()}_USDT"
             raise UsageError(

@@ -1,8 +1,8 @@
 """The tables that `verify` prints first: coverage of the last days, rates, what differs.
 
-A day is a strip of 24 blocks, one an hour: `█` is live throughout, lower blocks are parts of that,
-`·` is nothing at all, and where the strip is empty the symbol was not recorded yet, or no longer.
-Only an hour without the slightest gap gets the whole block.
+A day is a strip of 24 blocks, one an hour: `█` is covered throughout, lower blocks are parts of
+that, `·` is nothing at all, and where the strip is empty the symbol was not recorded yet, or no
+longer. Only an hour without the slightest gap gets the whole block.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
         return []
     if len(known) > FEW:
         return _one_line_each(known)
-    lines = [["coverage", "day", "0h    6h    12h   18h    ", "recorded", "live", *CHANNELS]]
+    lines = [["coverage", "day", "0h    6h    12h   18h    ", "recorded", "covered", *CHANNELS]]
     for symbol, covered in known:
         for day in covered.days[-DAYS:]:
             shares = [percent(day.channels[name], day.recorded) for name in CHANNELS]
@@ -69,7 +69,7 @@ def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
     last = max(covered.days[-1].number for _, covered in known)
     numbers = range(last - DAYS_OF_MANY + 1, last + 1)
     titles = [day_name(number * DAY)[5:] for number in numbers]
-    lines = [["coverage", *titles, "recorded", "live"]]
+    lines = [["coverage", *titles, "recorded", "covered"]]
     for symbol, covered in known:
         by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
         strips = [_day_strip(by_number.get(number)) for number in numbers]
