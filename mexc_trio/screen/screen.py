@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -196,12 +197,9 @@ def _sum(picture: Picture) -> Cells:
 
 
 def _sum_of_histories(symbols: Sequence[SymbolPicture]) -> list[float]:
-    longest = max((len(one.history) for one in symbols), default=0)
-    sums = [0.0] * longest
-    for one in symbols:
-        for at, rows in enumerate(one.history, longest - len(one.history)):
-            sums[at] += rows
-    return sums
+    """Return the sums of the samples, of which new symbols have fewer."""
+    newest_first = zip_longest(*(reversed(one.history) for one in symbols), fillvalue=0.0)
+    return [sum(rows) for rows in newest_first][::-1]
 
 
 def _rate(rows: float) -> str:

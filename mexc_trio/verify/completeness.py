@@ -69,14 +69,14 @@ class Completeness:
     """What the comparison of one symbol showed."""
 
     table: str
-    minutes: int
+    minutes: int = 0
     """How many were compared."""
-    first: int | None
+    first: int | None = None
     """The first of them, in milliseconds since 1970."""
-    last: int | None
-    different: Sequence[Different]
+    last: int | None = None
+    different: Sequence[Different] = ()
     """Oldest first."""
-    failure: str
+    failure: str = ""
     """Why it came to no end; empty if it did."""
 
 
@@ -98,7 +98,7 @@ async def compare(
                     raise RestError(gone)
                 done.append(await _compare(client, one))
             except RestError as error:
-                done.append(Completeness(one.table, 0, None, None, [], error.reason))
+                done.append(Completeness(one.table, failure=error.reason))
                 if not isinstance(error, NoContract):
                     gone = error.reason  # the next symbol would fare no better
     return done
@@ -114,7 +114,7 @@ async def _compare(client: Client, recorded: CheckedSymbol) -> Completeness:
             candles[candle.time // 60] = candle
     wanted = [minute for minute in candles if first <= minute < last]
     if not wanted:
-        return Completeness(recorded.table, 0, None, None, [], "")
+        return Completeness(recorded.table)
     first = min(wanted)  # what the exchange no longer has is no difference
     deals = recorded.deals((first * MINUTE, last * MINUTE))
     different = [
@@ -124,9 +124,8 @@ async def _compare(client: Client, recorded: CheckedSymbol) -> Completeness:
         for minute in range(first, last)
         if not _agree(deals.get(minute), candles.get(minute))
     ]
-    return Completeness(
-        recorded.table, last - first, first * MINUTE, (last - 1) * MINUTE, different, ""
-    )
+    ends = first * MINUTE, (last - 1) * MINUTE
+    return Completeness(recorded.table, last - first, *ends, different)
 
 
 async def _candles(client: Client, symbol: str, start: int, end: int) -> list[Candle]:

@@ -34,15 +34,15 @@ class SymbolFacts:
     symbol: str
     """The contract; the table's name where nobody can tell."""
     table: str
-    coverage: Coverage | None
+    coverage: Coverage | None = None
     """None without rows."""
-    backwards: Mapping[Channel, Backwards] | None
+    backwards: Mapping[Channel, Backwards] | None = None
     """None if nobody looked."""
-    repeated: Repeated | None
+    repeated: Repeated | None = None
     """None if nobody looked."""
-    shapes: Sequence[Shape]
+    shapes: Sequence[Shape] = ()
     """The commonest among the dead letters."""
-    impossible: int
+    impossible: int = 0
     """Rows with a time that no row can have: they count for none of the above."""
     completeness: Completeness | None = None
     """None unless it was compared with the exchange's candles."""

@@ -48,11 +48,11 @@ class Inspection:
     def _find_owners(self) -> Owners:
         return find_owners(self.settings, ledger_names(self.store, self._source))
 
-    def at(self, table: Survey) -> SymbolFacts:
+    def inspect(self, table: Survey) -> SymbolFacts:
         """Inspect the table of one symbol."""
         symbol = self._owners.symbol_of(table.name)
         if not table.rows:  # of some damaged tables not even none can be read
-            return SymbolFacts(symbol, table.name, None, None, None, [], 0)
+            return SymbolFacts(symbol, table.name)
         span = possible()
         counted = hours(self.store, table.source, span)
         source = table.source
@@ -79,7 +79,7 @@ class Inspection:
             impossible,
         )
 
-    def compared(
+    def with_comparison(
         self, inspected: Sequence[SymbolFacts], tables: Sequence[Survey], compare: Compare
     ) -> list[SymbolFacts]:
         """Return what was found with the comparison of the deals beside it."""

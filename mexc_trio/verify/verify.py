@@ -83,25 +83,25 @@ def gather(settings: Settings, symbols: Sequence[str], compare: Compare | None =
         )
         not_in_order = why_not(store) if names else ""
         inspection = Inspection(settings, store, found, gaps, in_order=not not_in_order)
-        inspected = [inspection.at(table) for table in tables]
+        inspected = [inspection.inspect(table) for table in tables]
         if compare is not None:
-            inspected = inspection.compared(inspected, tables, compare)
+            inspected = inspection.with_comparison(inspected, tables, compare)
         identity = identity_of(store).lasting
         chosen = find_journal(settings.journal_path, identity, settings.store.identity)
         return Facts(
-            store.name,
-            store.database,
-            tables,
-            gaps,
-            missing,
-            [*filter(PUT_ASIDE.fullmatch, sorted(found)), *_damaged_files(directory)],
-            known,
-            _volume(directory, known),
-            _journal_facts(chosen.path),
-            inspected,
-            not_in_order,
-            _disk(store, directory, known, tables, inspected),
-            [one for one in chosen.others if one.backlog],
+            store=store.name,
+            database=store.database,
+            tables=tables,
+            gaps=gaps,
+            missing=missing,
+            put_aside=[*filter(PUT_ASIDE.fullmatch, sorted(found)), *_damaged_files(directory)],
+            sizes=known,
+            volume=_volume(directory, known),
+            journal=_journal_facts(chosen.path),
+            symbols=inspected,
+            not_in_order=not_in_order,
+            disk=_disk(store, directory, known, tables, inspected),
+            other_journals=[one for one in chosen.others if one.backlog],
         )
 
 

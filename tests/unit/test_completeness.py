@@ -159,7 +159,7 @@ async def test_only_whole_minutes_count(exchange: Exchange, rest: Rest) -> None:
     assert (result.minutes, result.different) == (MINUTES - 4, [])
     old = CheckedSymbol("BTC_USDT", "btc", (START - 40 * DAY, START - 35 * DAY), whole.deals, [])
     (result,) = await compare(rest.url, [old], RateLimiter(0.0))
-    assert (result.minutes, result.different, result.failure) == (0, [], "")
+    assert (result.minutes, result.different, result.failure) == (0, (), "")
 
 
 async def test_more_minutes_than_one_answer_has(exchange: Exchange, rest: Rest) -> None:
