@@ -6,7 +6,7 @@ from typing import Final
 
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL
-from mexc_trio.report.plots import BY_NAME, plots_of
+from mexc_trio.report.plots import BY_NAME, plots_of, svg
 from mexc_trio.report.recorded import Recorded, Summary, covered_together
 from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
@@ -22,7 +22,7 @@ def head(
     store: str,
     made: str,
     summaries: Sequence[Summary],
-    link: Callable[[str], str] = "#{}".format,
+    link: Callable[[str], str],
 ) -> str:
     """Return the page of a range, by its name, up to its first symbol.
 
@@ -71,11 +71,8 @@ def alone(name: str, symbol: str, around: Mapping[str, str]) -> str:
     )
 
 
-def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
-    """Return one symbol's part of the page.
-
-    `draw` returns the SVG of one of `plots_of`, by its name, for a phone or not.
-    """
+def section(part: Recorded) -> str:
+    """Return one symbol's part of the page."""
     symbol = escape(part.symbol)
     parts = [f'<section id="{symbol}">\n<h2>{symbol}</h2>\n{_figures(part)}']
     if not part.rows:
@@ -90,8 +87,8 @@ def section(part: Recorded, draw: Callable[[str, bool], str]) -> str:
         parts.append(
             f"<figure><h3>{BY_NAME[plot].title}</h3>"
             f'<p class="note">{_note(plot, part)}</p>'
-            f'<div class="wide">{draw(plot, False)}</div>'
-            f'<div class="narrow">{draw(plot, True)}</div></figure>\n'
+            f'<div class="wide">{svg(part, plot)}</div>'
+            f'<div class="narrow">{svg(part, plot, narrow=True)}</div></figure>\n'
         )
     parts.append(_gaps(part) + "</section>\n")
     return "".join(parts)

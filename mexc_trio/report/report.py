@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
@@ -120,7 +119,7 @@ def report(
                     bar(1)
                     if not found.rows and not symbols:
                         continue  # recorded at other times
-                    text = page.section(found, partial(_draw, found))
+                    text = page.section(found)
                     if pages is None:
                         sections.write(text.encode())
                     else:
@@ -132,8 +131,8 @@ def report(
             if not rows:
                 raise MexcTrioError(_no_rows(source, asked))
             made = f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
-            links = {"link": pages.link} if pages else {}
-            file.write(page.head(asked.name, reader.name, made, heads, **links).encode())
+            link = pages.link if pages else "#{}".format
+            file.write(page.head(asked.name, reader.name, made, heads, link).encode())
             sections.seek(0)
             shutil.copyfileobj(sections, file)
             file.write(TAIL.encode())
@@ -184,10 +183,6 @@ class _Pages:
     @staticmethod
     def _file(symbol: str) -> str:
         return f"{plots.plain(symbol)}.html"
-
-
-def _draw(found: Recorded, plot: str, narrow: bool) -> str:
-    return plots.svg(found, plot, narrow=narrow)
 
 
 def _write_pictures(found: Recorded, asked: ReportRange, directory: Path, *, force: bool) -> None:
