@@ -55,7 +55,7 @@ def draw(picture: Picture, log: Sequence[str], width: int, height: int) -> Rende
     parts: list[RenderableType] = [*_head(picture, width), Text(), _table(picture, shown, width)]
     left = height - _HEAD - 2 - len(shown) - (len(shown) < len(picture.symbols)) - many - 1
     if log and left > 0:
-        parts += [Text(), *(_line(_log_line(line), "dim") for line in log[-left:])]
+        parts += [Text(), *(_dim(_log_line(line)) for line in log[-left:])]
     return Group(*parts)
 
 
@@ -95,15 +95,15 @@ def _head_line(name: str, text: str, state: str, style: str, width: int) -> Text
     room = width - 10 - (len(state) + 2 if state else 0)
     if len(text) > room:
         text = text[: max(0, room - 3)] + "..."
-    line = _line(f"{name:<10}", "dim")
+    line = _dim(f"{name:<10}")
     line.append(text, "not dim")
     if state:
         line.append(f"  {state}", f"not dim {style}")
     return line
 
 
-def _line(text: str, style: str = "") -> Text:
-    return Text(text, style, no_wrap=True, overflow="crop", end="\n")
+def _dim(text: str) -> Text:
+    return Text(text, "dim", no_wrap=True, overflow="crop", end="\n")
 
 
 def _log_line(line: str) -> str:
