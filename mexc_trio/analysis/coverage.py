@@ -1,9 +1,9 @@
 """How much of the time a symbol was recorded, and how fast rows came. No I/O.
 
 The time that counts begins with the first row of the symbol and ends with its last one, whatever
-their channels; so a day that is not over counts as far as there are rows. *Live* is that time
+their channels; so a day that is not over counts as far as there are rows. *Covered* is that time
 without the gaps. A channel's gaps are those that the ledger has for it or for `all`, and its
-silences that are unaccounted or open. The symbol is live while none of its three channels has a
+silences that are unaccounted or open. The symbol is covered while none of its three channels has a
 gap: a minute without books is no complete minute, even if deals came. The part of a gap in deals
 that was filled afterwards does not count as a gap.
 
@@ -48,21 +48,21 @@ class Day:
     """Days since 1970."""
     recorded: int
     """How much of the day lies between the symbol's first and last row."""
-    live: int
+    covered: int
     """How much of that is without a gap in any channel."""
     channels: Mapping[Channel, int]
     """How much of `recorded` is without a gap in each channel."""
     hours: tuple[tuple[int, int], ...]
-    """For each of the 24 hours, recorded and live."""
+    """For each of the 24 hours, recorded and covered."""
 
 
 @attrs.frozen
 class Rate:
-    """Rows a second of one channel, while it was live."""
+    """Rows a second of one channel, while it was covered."""
 
     average: float
     usual: float | None
-    """The median of the hours that were live for at least half an hour; None without any."""
+    """The median of the hours that were covered for at least half an hour; None without any."""
     last: float | None
     """The last of those hours."""
     slow: int
@@ -79,10 +79,10 @@ class Coverage:
     """The first row, in milliseconds since 1970."""
     end: int
     """The last row."""
-    live: int
+    covered: int
     """Milliseconds in which no channel has a gap."""
     days: Sequence[Day]
-    """Oldest first; days on which nothing could have been live are not left out."""
+    """Oldest first; days on which nothing could have been covered are not left out."""
     unaccounted: Sequence[Silence] | None
     """Oldest first; None if nobody looked."""
     open: Mapping[Channel, int]
@@ -91,8 +91,8 @@ class Coverage:
     """When a channel had its first row though others had had some for long."""
     rates: Mapping[Channel, Rate]
     rows_a_day: float
-    """By the last `RECENT` days, as far as they are live."""
-    live_spans: Sequence[Span] = attrs.field(repr=False)
+    """By the last `RECENT` days, as far as they are covered."""
+    covered_spans: Sequence[Span] = attrs.field(repr=False)
     """When no channel has a gap."""
 
     @property
@@ -136,11 +136,11 @@ def coverage(
         )
         for name in CHANNELS
     }
-    live = {name: _by_hour(without((start, end), missing[name])) for name in CHANNELS}
+    covered = {name: _by_hour(without((start, end), missing[name])) for name in CHANNELS}
     throughout = without(
         (start, end), union(span for spans_ in missing.values() for span in spans_)
     )
-    days = _days(_by_hour([(start, end)]), _by_hour(throughout), live)
+    days = _days(_by_hour([(start, end)]), _by_hour(throughout), covered)
     return Coverage(
         start,
         end,
@@ -149,8 +149,8 @@ def coverage(
         None if pauses is None else _overlapping(silences),
         open_,
         late,
-        {name: _rate(hours[name], live[name]) for name in CHANNELS},
-        _rows_a_day(days, hours, live),
+        {name: _rate(hours[name], covered[name]) for name in CHANNELS},
+        _rows_a_day(days, hours, covered),
         throughout,
     )
 
@@ -210,25 +210,25 @@ def _by_hour(spans: Sequence[Span]) -> dict[int, int]:
 def _days(
     recorded: Mapping[int, int],
     throughout: Mapping[int, int],
-    live: Mapping[Channel, Mapping[int, int]],
+    covered: Mapping[Channel, Mapping[int, int]],
 ) -> list[Day]:
     days = []
     for number in sorted({hour // 24 for hour in recorded}):
         of_day = range(number * 24, number * 24 + 24)
         hours = tuple((recorded.get(hour, 0), throughout.get(hour, 0)) for hour in of_day)
-        channels = {name: sum(one.get(hour, 0) for hour in of_day) for name, one in live.items()}
+        channels = {name: sum(one.get(hour, 0) for hour in of_day) for name, one in covered.items()}
         days.append(
             Day(number, sum(a for a, _ in hours), sum(b for _, b in hours), channels, hours)
         )
     return days
 
 
-def _rate(rows: Mapping[int, int], live: Mapping[int, int]) -> Rate:
-    whole = sum(live.values())
+def _rate(rows: Mapping[int, int], covered: Mapping[int, int]) -> Rate:
+    whole = sum(covered.values())
     average = sum(rows.values()) * SECOND / whole if whole else 0.0
     rates = {
         hour: rows.get(hour, 0) * SECOND / lasted
-        for hour, lasted in sorted(live.items())
+        for hour, lasted in sorted(covered.items())
         if lasted * 2 >= HOUR
     }
     if not rates:
@@ -244,12 +244,12 @@ def _rate(rows: Mapping[int, int], live: Mapping[int, int]) -> Rate:
 def _rows_a_day(
     days: Sequence[Day],
     hours: Mapping[Channel, Mapping[int, int]],
-    live: Mapping[Channel, Mapping[int, int]],
+    covered: Mapping[Channel, Mapping[int, int]],
 ) -> float:
     recent = {day.number for day in days[-RECENT:]}
 
     def recently(by_hour: Mapping[int, int]) -> int:
         return sum(n for hour, n in by_hour.items() if hour // 24 in recent)
 
-    lasted = {name: recently(live[name]) for name in CHANNELS}
+    lasted = {name: recently(covered[name]) for name in CHANNELS}
     return sum(recently(hours[name]) * DAY / lasted[name] for name in CHANNELS if lasted[name])

@@ -7,7 +7,7 @@ from typing import Final
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.channels import ALL
 from mexc_trio.report.plots import BY_NAME, plots_of, svg
-from mexc_trio.report.recorded import Recorded, Summary, covered_together
+from mexc_trio.report.recorded import Recorded, Summary, share_of
 from mexc_trio.report.style import HEAD
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND
@@ -33,7 +33,7 @@ def head(
     gaps = sum(one.gaps for one in summaries)
     silences = sum(one.silences for one in summaries)
     words = [
-        f"<strong>{covered_together(summaries).share} covered</strong>",
+        f"<strong>{share_of(summaries).percent} covered</strong>",
         number_of(rows, "row"),
         number_of(gaps, "gap") + " in the ledger",
     ]
@@ -97,8 +97,8 @@ def section(part: Recorded) -> str:
 def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
     return [
         f'<a href="{escape(link)}">{escape(one.symbol)}</a>',
-        one.covered.share,
-        duration_text(one.covered.recorded) if one.covered.recorded else UNKNOWN,
+        one.share.percent,
+        duration_text(one.share.recorded) if one.share.recorded else UNKNOWN,
         *(f"{one.channels[channel]:,}" for channel in channels),
         f"{one.dead:,}",
         f"{one.gaps:,}",
@@ -109,7 +109,7 @@ def _summary(one: Summary, link: str, channels: Sequence[Channel]) -> list[str]:
 def _figures(part: Recorded) -> str:
     traded = [one.price for _, one in sorted(part.steps.items()) if one.price]
     pairs = [
-        ("covered", part.covered.share),
+        ("covered", part.share.percent),
         ("rows", f"{part.rows:,}"),
         ("gaps", f"{len(part.gaps):,}"),
     ]

@@ -8,13 +8,13 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from mexc_trio import texts
 from mexc_trio.analysis.coverage import Silence
 from mexc_trio.analysis.gaps import LedgerGap
 from mexc_trio.analysis.minutes import Minute, Price, Spread
 from mexc_trio.channels import ALL, OPTIONAL
 from mexc_trio.rows import Channel
 from mexc_trio.spans import SECOND
-from mexc_trio.texts import percent
 
 STEPS: Final = tuple(SECOND * n for n in (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600))
 """Lengths of what is added up, in milliseconds."""
@@ -27,18 +27,18 @@ Band: TypeAlias = tuple[list[float], list[float], list[float]]
 
 
 @attrs.frozen
-class Covered:
+class Share:
     """How much of a range was recorded, in milliseconds."""
 
     recorded: int = 0
     """How much of it lies between the symbol's first and last row of all."""
-    complete: int = 0
+    covered: int = 0
     """How much of that is without a gap in any channel."""
 
     @property
-    def share(self) -> str:
-        """The complete part in percent."""
-        return percent(self.complete, self.recorded)
+    def percent(self) -> str:
+        """The covered part in percent."""
+        return texts.percent(self.covered, self.recorded)
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +46,7 @@ class Summary:
     """A symbol's range in a few numbers."""
 
     symbol: str
-    covered: Covered
+    share: Share
     channels: Mapping[Channel, int]
     """Rows."""
     dead: int
@@ -63,10 +63,10 @@ class Summary:
         return sum(self.channels.values()) + self.dead
 
 
-def covered_together(summaries: Iterable[Summary]) -> Covered:
+def share_of(summaries: Iterable[Summary]) -> Share:
     """Return how much of a range was recorded of some symbols together."""
-    parts = [one.covered for one in summaries]
-    return Covered(sum(one.recorded for one in parts), sum(one.complete for one in parts))
+    shares = [one.share for one in summaries]
+    return Share(sum(one.recorded for one in shares), sum(one.covered for one in shares))
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +90,7 @@ class Recorded:
     """Those of the ledger that touch the range, oldest first, with their own ends."""
     unaccounted: Sequence[Silence]
     """Silences that no gap accounts for and that touch the range; see `analysis.coverage`."""
-    covered: Covered
+    share: Share
     """Nothing if the range lies before the first row or after the last."""
     bytes_a_row: float | None
     """What a row of the table takes on disk on average; None where the size is not known."""
@@ -138,7 +138,7 @@ class Recorded:
         steps = self.steps.values()
         return Summary(
             symbol=self.symbol,
-            covered=self.covered,
+            share=self.share,
             channels={name: sum(one.rows[name] for one in steps) for name in ALL},
             dead=sum(one.dead for one in steps),
             gaps=len(self.gaps),

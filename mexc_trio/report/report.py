@@ -21,7 +21,7 @@ from mexc_trio.files import make_directory, refuse_existing, whole_file
 from mexc_trio.progress import progress
 from mexc_trio.read.reading import open_reader
 from mexc_trio.report import page, plots
-from mexc_trio.report.recorded import Recorded, Summary, covered_together
+from mexc_trio.report.recorded import Recorded, Summary, share_of
 from mexc_trio.report.source import RangeReader, choose
 from mexc_trio.report.style import TAIL
 from mexc_trio.settings import Settings
@@ -138,7 +138,7 @@ def report(
             file.write(TAIL.encode())
     sys.stdout.write(
         f"{out}: {asked.name} of {number_of(len(heads), 'symbol')}, "
-        f"{covered_together(heads).share} covered, {number_of(rows, 'row')}, "
+        f"{share_of(heads).percent} covered, {number_of(rows, 'row')}, "
         f"{number_of(sum(one.gaps for one in heads), 'gap')}, {size(out.stat().st_size)}\n"
     )
     if pages:

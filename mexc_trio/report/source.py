@@ -16,7 +16,7 @@ from mexc_trio.errors import StoreRejected
 from mexc_trio.read.owners import Owners, find_owners, recorded_columns
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import not_recorded
-from mexc_trio.report.recorded import MOST, STEPS, Covered, Recorded
+from mexc_trio.report.recorded import MOST, STEPS, Recorded, Share
 from mexc_trio.rhythm import BEFORE
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.settings import Settings
@@ -60,7 +60,7 @@ class RangeReader:
             }
         names = [*self._owners.names_of(table), symbol]
         ledger = ledger_gaps(self.reader, self._ledger, names)
-        covered, unaccounted = _covered(known, finer, ledger, span)
+        share, unaccounted = _share(known, finer, ledger, span)
         return Recorded(
             symbol=symbol,
             start=fitted[0],
@@ -71,7 +71,7 @@ class RangeReader:
             why_no_pauses=self._why_no_pauses,
             gaps=[gap for gap in ledger if gap.start < span[1] and gap.end >= span[0]],
             unaccounted=unaccounted,
-            covered=covered,
+            share=share,
             bytes_a_row=self._bytes_a_row(table),
         )
 
@@ -123,12 +123,12 @@ def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:
     return (start // step * step, -(-end // step) * step), step
 
 
-def _covered(
+def _share(
     known: Mapping[Channel, Around],
     by_minute: Mapping[int, Minute],
     ledger: Sequence[LedgerGap],
     span: Span,
-) -> tuple[Covered, list[Silence]]:
+) -> tuple[Share, list[Silence]]:
     """Return how much of a range was recorded, and its silences that nothing accounts for.
 
     A pause that is long enough to matter ends in another minute than it began, so the first and
@@ -141,14 +141,14 @@ def _covered(
         ledger,
     )
     if found is None:
-        return Covered(), []
+        return Share(), []
     unaccounted = [
         silence
         for silence in found.unaccounted or ()
         if silence.start < span[1] and silence.end > span[0]
     ]
     recorded = _within([(found.start, found.end)], span)
-    return Covered(recorded, _within(found.live_spans, span)), unaccounted
+    return Share(recorded, _within(found.covered_spans, span)), unaccounted
 
 
 def _within(spans: Iterable[Span], span: Span) -> int:

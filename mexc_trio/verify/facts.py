@@ -27,6 +27,8 @@ from mexc_trio.verify.findings import Finding, SymbolFacts, of_symbol
 
 VERSION: Final = 1
 """Of the shape of `as_json`."""
+_KEYS: Final = {"covered": "live"}
+"""Keys of this version that are not the names of their fields."""
 SOON: Final = 14
 """Days within which a disk that will be full is worth a word."""
 
@@ -172,9 +174,9 @@ def _plain(value: object) -> Any:
     if attrs.has(type(value)):
         fields = attrs.fields(type(value))  # type: ignore[arg-type]
         return {
-            field.name: _plain(getattr(value, field.name))
+            _KEYS.get(field.name, field.name): _plain(getattr(value, field.name))
             for field in fields
-            if field.name not in ("source", "live_spans")
+            if field.name not in ("source", "covered_spans")
         }
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

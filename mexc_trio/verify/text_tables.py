@@ -47,34 +47,34 @@ def days(symbols: Sequence[SymbolFacts]) -> list[str]:
     if len(known) > FEW:
         return _one_line_each(known)
     lines = [["coverage", "day", "0h    6h    12h   18h    ", "recorded", "covered", *CHANNELS]]
-    for symbol, covered in known:
-        for day in covered.days[-DAYS:]:
+    for symbol, coverage in known:
+        for day in coverage.days[-DAYS:]:
             shares = [percent(day.channels[name], day.recorded) for name in CHANNELS]
-            live = percent(day.live, day.recorded)
+            covered = percent(day.covered, day.recorded)
             strip = "".join(_block(*hour) for hour in day.hours)
             recorded = duration_text(day.recorded)
-            lines.append([symbol, day_name(day.number * DAY), strip, recorded, live, *shares])
-        if len(covered.days) > 1:
-            strip = f"{len(covered.days):,} days"
-            live = percent(covered.live, covered.recorded)
+            lines.append([symbol, day_name(day.number * DAY), strip, recorded, covered, *shares])
+        if len(coverage.days) > 1:
+            strip = f"{len(coverage.days):,} days"
+            covered = percent(coverage.covered, coverage.recorded)
             shares = [
-                percent(sum(day.channels[name] for day in covered.days), covered.recorded)
+                percent(sum(day.channels[name] for day in coverage.days), coverage.recorded)
                 for name in CHANNELS
             ]
-            lines.append([symbol, "all", strip, duration_text(covered.recorded), live, *shares])
+            lines.append([symbol, "all", strip, duration_text(coverage.recorded), covered, *shares])
     return fitted(lines, texts=3, keys=2)
 
 
 def _one_line_each(known: Sequence[tuple[str, Coverage]]) -> list[str]:
-    last = max(covered.days[-1].number for _, covered in known)
+    last = max(coverage.days[-1].number for _, coverage in known)
     numbers = range(last - DAYS_OF_MANY + 1, last + 1)
     titles = [day_name(number * DAY)[5:] for number in numbers]
     lines = [["coverage", *titles, "recorded", "covered"]]
-    for symbol, covered in known:
-        by_number = {day.number: day for day in covered.days[-DAYS_OF_MANY:]}
+    for symbol, coverage in known:
+        by_number = {day.number: day for day in coverage.days[-DAYS_OF_MANY:]}
         strips = [_day_strip(by_number.get(number)) for number in numbers]
-        live = percent(covered.live, covered.recorded)
-        lines.append([symbol, *strips, duration_text(covered.recorded), live])
+        covered = percent(coverage.covered, coverage.recorded)
+        lines.append([symbol, *strips, duration_text(coverage.recorded), covered])
     return fitted(lines, texts=1 + DAYS_OF_MANY)
 
 
@@ -88,12 +88,12 @@ def _day_strip(day: Day | None) -> str:
     return "".join(blocks)
 
 
-def _block(recorded: int, live: int) -> str:
+def _block(recorded: int, covered: int) -> str:
     if not recorded:
         return " "
-    if live in (0, recorded):
-        return "█" if live else "·"
-    return _PARTS[live * len(_PARTS) // recorded]
+    if covered in (0, recorded):
+        return "█" if covered else "·"
+    return _PARTS[covered * len(_PARTS) // recorded]
 
 
 def rates(symbols: Sequence[SymbolFacts]) -> list[str]:

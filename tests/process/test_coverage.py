@@ -210,10 +210,10 @@ def test_a_silence_without_a_gap(facts: Facts) -> None:
 
 
 def test_the_same_silence_with_a_gap(facts: Facts) -> None:
-    """The ledger's account of it is enough, and it is not live all the same."""
+    """The ledger's account of it is enough, and it is not covered all the same."""
     told = covered(facts, "told")
     assert told.unaccounted == []
-    assert told.recorded - told.live == 20 * MINUTE + 3000  # last ticker to first book
+    assert told.recorded - told.covered == 20 * MINUTE + 3000  # last ticker to first book
     assert told.recorded == LENGTH - 500
 
 
@@ -229,9 +229,9 @@ def test_a_symbol_with_one_row_has_no_day(facts: Facts) -> None:
 def test_a_day_half_covered(facts: Facts) -> None:
     """What counts of a day is from the first row to the last, and the gap is half of that."""
     first, second = covered(facts, "half").days
-    assert (first.recorded, first.live) == (18 * HOUR, 18 * HOUR)
+    assert (first.recorded, first.covered) == (18 * HOUR, 18 * HOUR)
     assert second.recorded == 12 * HOUR - 500
-    assert second.live == 6 * HOUR - 500
+    assert second.covered == 6 * HOUR - 500
     assert second.channels == dict.fromkeys(CHANNELS, 6 * HOUR - 500)
     line, more = [one for one in days([of(facts, "half")]) if "2024-10-04" in one]
     known = ["HALF_USDT", "2024-10-04"]
@@ -283,7 +283,7 @@ def test_dead_letters_by_their_shape(facts: Facts) -> None:
 
 
 def test_rates_beside_the_usual(facts: Facts) -> None:
-    """Rates count the time that was live, so a gap does not make an hour slow."""
+    """Rates count the time that was covered, so a gap does not make an hour slow."""
     for table in ("clean", "told", "half"):
         rates = covered(facts, table).rates
         assert {name: round(rate.usual or 0, 2) for name, rate in rates.items()} == {
@@ -372,11 +372,11 @@ def test_a_channel_that_begins_late_is_no_fault() -> None:
     nothing: dict[str, list[Span]] = {name: [] for name in CHANNELS}
     found = coverage(late, {name: {} for name in CHANNELS}, nothing, [])
     assert found is not None
-    assert (found.unaccounted, found.late, found.live) == ([], {"deal": HOUR}, DAY - HOUR)
+    assert (found.unaccounted, found.late, found.covered) == ([], {"deal": HOUR}, DAY - HOUR)
     known = LedgerGap("deal", 0, HOUR, cause=Cause.CHANNEL_SILENT)
     found = coverage(late, {name: {} for name in CHANNELS}, nothing, [known])
     assert found is not None
-    assert (found.unaccounted, found.late, found.live) == ([], {}, DAY - HOUR)
+    assert (found.unaccounted, found.late, found.covered) == ([], {}, DAY - HOUR)
 
 
 def test_two_outages_do_not_excuse_each_other() -> None:
@@ -405,7 +405,7 @@ def test_a_day_that_is_not_over() -> None:
     spans: dict[str, Span] = dict.fromkeys(CHANNELS, (DAY - HOUR, DAY + 2 * HOUR))
     found = coverage(spans, {name: {} for name in CHANNELS}, None, [])
     assert found is not None
-    assert [(day.number, day.recorded, day.live) for day in found.days] == [
+    assert [(day.number, day.recorded, day.covered) for day in found.days] == [
         (0, HOUR, HOUR),
         (1, 2 * HOUR, 2 * HOUR),
     ]

@@ -302,12 +302,12 @@ def test_coverage_counts_gaps_and_silences(directory: Path) -> None:
     """The verdict takes away the time of gaps, also of one from before, and of silences."""
     settings = Settings(store=EmbeddedTarget(directory))
     btc, eth = the_day(settings, "BTC_USDT"), the_day(settings, "ETH_USDT")
-    assert (btc.covered.recorded, btc.covered.complete) == (DAY, DAY - 2 * HOUR)
+    assert (btc.share.recorded, btc.share.covered) == (DAY, DAY - 2 * HOUR)
     assert btc.unaccounted == []
     (silence,) = eth.unaccounted
     assert abs(silence.start - SILENCE[0]) < MINUTE
     assert abs(silence.end - SILENCE[1]) < MINUTE
-    assert eth.covered.complete == DAY - (silence.end - silence.start) - 90_000
+    assert eth.share.covered == DAY - (silence.end - silence.start) - 90_000
 
 
 def test_silences_that_reach_over_both_ends_of_the_day(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_silences_that_reach_over_both_ends_of_the_day(tmp_path: Path) -> None:
         rows = [(ts, mt, "1|1|1") for ts in at for mt in ("t", "d", "dp")]
         store.append(market_table("btc"), rows)
     day = the_day(Settings(store=EmbeddedTarget(tmp_path / "data")), "BTC_USDT")
-    assert (day.covered.recorded, day.covered.complete) == (DAY, 2 * HOUR - 10_000)
+    assert (day.share.recorded, day.share.covered) == (DAY, 2 * HOUR - 10_000)
     assert [(silence.start, silence.end) for silence in day.unaccounted] == [
         (MIDNIGHT - 12 * HOUR - 10_000, MIDNIGHT + 8 * HOUR),
         (MIDNIGHT + 10 * HOUR - 10_000, MIDNIGHT + DAY + HOUR),
@@ -390,7 +390,7 @@ def test_an_hour_fits_the_page(directory: Path, tmp_path: Path) -> None:
     there = [row for row in ROWS["btc"] if span[0] <= row[0] < span[1]]
     assert found.rows == len(there)
     assert found.growth()[-1] == len(there)
-    assert (found.covered.recorded, found.covered.complete) == (HOUR, HOUR)
+    assert (found.share.recorded, found.share.covered) == (HOUR, HOUR)
 
 
 def test_the_axis_fits_what_is_there(directory: Path) -> None:
@@ -404,7 +404,7 @@ def test_the_axis_fits_what_is_there(directory: Path) -> None:
     assert found.end - found.step <= last < found.end
     assert found.step == 5 * MINUTE
     assert found.number <= 1440
-    assert found.covered.recorded == last - first
+    assert found.share.recorded == last - first
     # Silences are looked for minute by minute all the same.
     assert any(abs(one.start - SILENCE[0]) < MINUTE for one in found.unaccounted)
 
