@@ -45,7 +45,8 @@ def export(settings: Settings, requests: Sequence[ExportRequest]) -> int:
         if sys.stdout.isatty() and first.format not in LINES:
             raise UsageError(f"{first.format} is nothing for a terminal; send it into a pipe")
     elif not first.by_day and first.format != "nautilus":
-        refuse_existing(first.out, replace=first.force)
+        for path in first.files_of(None):
+            refuse_existing(path, replace=first.force)
     start, end = _bounds(first)
     with open_reader(settings) as reader:
         if first.kinds == ("gaps",):
@@ -108,7 +109,7 @@ def _export_file(
         for source, plan in full:
             with closing(source.tables(plan, start, end)) as tables:
                 _copy(source, Part(None, start, end, plan.rows), tables, write, bar)
-    _write_beside(request.out, about, replace=request.force)
+    _write_beside(request.files_of(None), about, replace=request.force)
     if request.out == STANDARD_OUTPUT:
         sys.stderr.write(f"{what} from {number_of(total, 'row')}\n")
     else:
@@ -155,7 +156,8 @@ def _export_days(source: ExportSource, plan: Plan, start: int, end: int) -> None
         return request.force or ledger.knows(part)
 
     for part in todo:
-        refuse_existing(request.file_of(part.day), replace=may_replace(part))
+        for path in request.files_of(part.day):
+            refuse_existing(path, replace=may_replace(part))
     ledger.begin(todo)
     rows = sum(part.rows for part in todo)
     with progress(_title([request]), rows) as bar:
@@ -185,7 +187,7 @@ def _write(
                 open_writer(source, part, file) as (write, about),
             ):
                 _copy(source, part, (table for _, table in slices), write, bar)
-            _write_beside(request.file_of(part.day), about, replace=may_replace(part))
+            _write_beside(request.files_of(part.day), about, replace=may_replace(part))
             yield part
 
 
@@ -209,10 +211,10 @@ def _copy(
         )
 
 
-def _write_beside(path: Path, about: Mapping[str, str], *, replace: bool) -> None:
-    """Write what is to stand beside a file, as JSON under its name and `.json`."""
-    if about and path != STANDARD_OUTPUT:
-        with whole_file(path.with_name(f"{path.name}.json"), replace=replace) as file:
+def _write_beside(files: Sequence[Path], about: Mapping[str, str], *, replace: bool) -> None:
+    """Write what is to stand beside a file, as JSON."""
+    if about and files[0] != STANDARD_OUTPUT:
+        with whole_file(files[1], replace=replace) as file:
             file.write(json.dumps(about, indent=1).encode() + b"\n")
 
 

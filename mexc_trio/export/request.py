@@ -73,6 +73,12 @@ class ExportRequest:
         suffix = _SUFFIXES.get(self.format, self.format)
         return self.out / f"{self.symbol}-{'-'.join(self.kinds)}-{day_name(day)}.{suffix}"
 
+    def files_of(self, day: int | None) -> list[Path]:
+        """Return the same, and what stands beside it: of hftbacktest, what the contract is."""
+        file = self.file_of(day)
+        beside = [file.with_name(f"{file.name}.json")] if self.format == "hftbacktest" else []
+        return [file, *beside]
+
 
 def parse_requests(
     symbols: Sequence[str],

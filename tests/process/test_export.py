@@ -956,6 +956,10 @@ def test_a_target_that_is_there_or_cannot_be(
     assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "x") == 2
     assert "--force writes over it" in one_line(capsys)
     assert (tmp_path / "x").read_text() == "mine"
+    (tmp_path / "x.npz.json").write_text("mine, too")
+    assert run(tmp_path / "data", "--out", tmp_path / "x.npz") == 2
+    assert "x.npz.json is there already; --force writes over it" in one_line(capsys)
+    assert not (tmp_path / "x.npz").exists()
     assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path / "no" / "x") == 2
     assert "cannot write into" in one_line(capsys)
     assert run(tmp_path / "data", "--kind", "deals", "--out", tmp_path) == 2
