@@ -11,7 +11,14 @@ from typing import IO
 import msgspec
 
 from mexc_trio.backup.checksum import Checksum, Types, select_rows
-from mexc_trio.backup.manifest import NAME, Manifest, SavedTable, check_file, names_a_file, table_of
+from mexc_trio.backup.manifest import (
+    MANIFEST,
+    Manifest,
+    SavedTable,
+    check_file,
+    names_a_file,
+    table_of,
+)
 from mexc_trio.clickhouse.compaction import is_leftover
 from mexc_trio.clickhouse.schema import columns, count
 from mexc_trio.clickhouse.tables import SHARED_TABLES, is_wide
@@ -51,7 +58,7 @@ def backup(settings: Settings, symbols: Sequence[str], out: Path) -> int:
         manifest = Manifest(
             taken=datetime.now(UTC).isoformat(timespec="seconds"), store=reader.name, tables=entries
         )
-        with (directory / NAME).open("wb") as file:
+        with (directory / MANIFEST).open("wb") as file:
             file.write(manifest.encode())
             _sync(file)
     for entry in entries:

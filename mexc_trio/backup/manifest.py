@@ -16,7 +16,7 @@ from mexc_trio.errors import FileError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME: Final = "manifest.json"
+MANIFEST: Final = "manifest.json"
 _VERSION: Final = 1
 
 
@@ -57,11 +57,11 @@ def read_manifest(directory: Path) -> Manifest:
     Raises UsageError if the directory is no backup, FileError if the manifest cannot be read, or is
     a later version's.
     """
-    path = directory / NAME
+    path = directory / MANIFEST
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{directory} is no backup: it has no {NAME}") from error
+        raise UsageError(f"{directory} is no backup: it has no {MANIFEST}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read: {error}") from error
     if manifest.version != _VERSION:

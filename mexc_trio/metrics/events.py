@@ -35,7 +35,7 @@ LAST: Final = 5.0
 """Seconds that the command has for the last event of all, which the program's end waits for."""
 
 _GAPS: Final = (SymbolState.WAITING, SymbolState.SILENT)
-Found = dict[str, dict[str, str]]
+Troubles = dict[str, dict[str, str]]
 """What is not well: by kind, what or whom it concerns and a few words."""
 
 
@@ -53,7 +53,7 @@ class Events:
 
     async def check(self) -> list[bytes]:
         """Return the lines of what has begun and what has ended since the last check."""
-        found, now, lines = await self._found(), trio.current_time(), []
+        found, now, lines = await self._troubles(), trio.current_time(), []
         for kind in {**self._told, **found}:
             here, told = found.get(kind, {}), self._told.setdefault(kind, set())
             new = {who: text for who, text in here.items() if who not in told}
@@ -82,8 +82,8 @@ class Events:
         }
         return json.dumps(event).encode() + b"\n"
 
-    async def _found(self) -> Found:
-        recording, found = self.recording, Found()
+    async def _troubles(self) -> Troubles:
+        recording, found = self.recording, Troubles()
         after = recording.settings.event_after
         away = recording.store.away_since
         if away is not None and time.time() - away >= after:

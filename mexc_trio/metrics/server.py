@@ -42,13 +42,13 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
 
 
-Pages: TypeAlias = Callable[[str], Awaitable[Response | None]]
+GetPage: TypeAlias = Callable[[str], Awaitable[Response | None]]
 """Returns what there is at a path; None for nothing."""
 
 
 async def serve(
     listeners: Sequence[trio.SocketListener],
-    pages: Pages,
+    get_page: GetPage,
     *,
     local: bool,
     patience: float = PATIENCE,
@@ -74,7 +74,7 @@ async def serve(
             return Response(b"too many requests at once\n", 503), True
         answering += 1
         try:
-            return await _answer(head, pages, local=local)
+            return await _answer(head, get_page, local=local)
         finally:
             answering -= 1
 
@@ -130,7 +130,7 @@ async def _head(stream: trio.abc.ReceiveStream) -> bytes:
     return head
 
 
-async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Response, bool]:
+async def _answer(head: bytes, get_page: GetPage, *, local: bool) -> tuple[Response, bool]:
     """Return the answer to a request, and whether with its body."""
     first, *fields = head.split(b"\r\n\r\n", 1)[0].decode("latin-1").split("\r\n")
     request = _REQUEST.fullmatch(first)
@@ -148,7 +148,7 @@ async def _answer(head: bytes, pages: Pages, *, local: bool) -> tuple[Response, 
         path = urlsplit(target).path
     except ValueError:
         path = ""
-    found = await pages(path)
+    found = await get_page(path)
     return found or Response(b"there is /metrics, /live and /ready\n", 404), method == "GET"
 
 

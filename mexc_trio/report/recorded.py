@@ -18,7 +18,7 @@ from mexc_trio.spans import SECOND
 
 STEPS: Final = tuple(SECOND * n for n in (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600))
 """Lengths of what is added up, in milliseconds."""
-MOST: Final = 1440
+MOST_STEPS: Final = 1440
 """Steps of a range: a day has a minute each, an hour five seconds."""
 
 

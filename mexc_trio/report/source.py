@@ -16,7 +16,7 @@ from mexc_trio.errors import StoreRejected
 from mexc_trio.read.owners import Owners, find_owners, recorded_columns
 from mexc_trio.read.reading import Reader
 from mexc_trio.read.selecting import not_recorded
-from mexc_trio.report.recorded import MOST, STEPS, Recorded, Share
+from mexc_trio.report.recorded import MOST_STEPS, STEPS, Recorded, Share
 from mexc_trio.rhythm import BEFORE
 from mexc_trio.rows import CHANNELS, Channel
 from mexc_trio.settings import Settings
@@ -118,7 +118,7 @@ def _fitted(span: Span, rows: Sequence[Span]) -> tuple[Span, int]:
         first, last = min(a for a, _ in rows), max(b for _, b in rows) + 1
         if first < end and last > start:
             start, end = max(start, first), min(end, last)
-    long_enough = (step for step in STEPS if end - start <= step * MOST)
+    long_enough = (step for step in STEPS if end - start <= step * MOST_STEPS)
     step = next(long_enough, STEPS[-1])
     return (start // step * step, -(-end // step) * step), step
 

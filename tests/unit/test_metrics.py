@@ -25,7 +25,7 @@ from mexc_trio.metrics.server import (
     LONGEST_HEAD,
     PATIENCE,
     WAITING,
-    Pages,
+    GetPage,
     Response,
     serve,
 )
@@ -204,7 +204,7 @@ async def listener(nursery: trio.Nursery) -> trio.SocketListener:
 
 
 async def serving(
-    nursery: trio.Nursery, patience: float = PATIENCE, shown: Pages = pages
+    nursery: trio.Nursery, patience: float = PATIENCE, shown: GetPage = pages
 ) -> trio.SocketListener:
     """Serve pages on loopback from here on."""
     (listener,) = listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
