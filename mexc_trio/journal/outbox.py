@@ -40,6 +40,7 @@ class Outbox:
     """What all queues of a journal have to be written."""
 
     file: JournalFile
+    group: int = GROUP
     unwritten: list[Collecting] = attrs.field(factory=list, init=False)
     """Queues with rows that are not yet written."""
     in_memory: int = attrs.field(default=0, init=False)
@@ -59,7 +60,7 @@ class Outbox:
     def appended(self) -> None:
         """Note that a frame is complete; write a full group, if nobody has the file locked."""
         self._frames += 1
-        if self._frames >= GROUP:
+        if self._frames >= self.group:
             self.flush_if_unlocked()
 
     def changed(self, queue: Collecting) -> None:

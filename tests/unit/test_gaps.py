@@ -373,11 +373,14 @@ async def test_a_gap_and_the_row_that_ends_it_are_written_together(
     assert ("ticker" in ended) == (full(1000) in {row[0] for row in rows})
 
 
+SMALL_GROUP = 16
+"""Frames that are collected before they are written."""
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["frames"] * 4 + ["mixed", "bad", "lost", "acknowledge", "flush", "purge"]),
         st.sampled_from(CHANNELS),
-        st.integers(1, GROUP),
+        st.integers(1, SMALL_GROUP),
     ),
     max_size=25,
 )
@@ -400,6 +403,7 @@ async def _kill_again_and_again(
     rows: list[tuple[str, int]] = []
     for number, todo in enumerate([*runs, []]):
         with open_journal(path, retention=-1.0) as journal:
+            journal.outbox.group = SMALL_GROUP
             recorder = Recorder(journal)
             # What was not written when the last run was killed, has never been received.
             del rows[recorder.queue.end :]

@@ -23,7 +23,6 @@ from mexc_trio.journal import Journal, database, open_journal, opening
 from mexc_trio.journal.entries import Stored, TableState
 from mexc_trio.journal.file import JournalFile
 from mexc_trio.journal.journal import SYNC_INTERVAL
-from mexc_trio.journal.outbox import GROUP
 from mexc_trio.journal.ownership import find_journal
 from mexc_trio.journal.queue import MOST_IN_MEMORY
 from mexc_trio.rows import Cause, RowTuple
@@ -213,18 +212,20 @@ TestAnyOrder = AnyOrder.TestCase
 def test_kill_between_two_flushes_loses_whole_frames_only(path: Path, journal: Journal) -> None:
     """At any instant the file holds the first so many frames, none of them in part."""
     queue = journal.queue("btc")
-    for frame in range(3 * GROUP):
+    journal.outbox.group = group = 16
+    for frame in range(3 * group):
         queue.append(numbered(frame * 3, 3))
-        if frame % 17 == 0:
+        if frame % 3 == 0:
             with open_journal(snapshot(path)) as copy:
-                flushed = frame // GROUP * GROUP if (frame + 1) % GROUP else frame + 1
+                flushed = frame // group * group if (frame + 1) % group else frame + 1
                 assert copy.queue("btc").head(10_000) == numbered(0, flushed * 3)
 
 
 def test_gap_and_the_row_that_closes_it_are_written_together(path: Path, journal: Journal) -> None:
     """A gap without the row that ends it would be written again: a kill never leaves one."""
     queue, gaps = journal.queue("btc"), journal.queue("gaps")
-    for frame in range(2 * GROUP + 2):
+    journal.outbox.group = group = 16
+    for frame in range(2 * group + 2):
         gaps.collect([("BTC_USDT", f"gap {frame}")])
         queue.append(numbered(frame, 1))
         with closing(sqlite3.connect(f"file:{snapshot(path)}?mode=ro", uri=True)) as db:
