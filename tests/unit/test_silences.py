@@ -46,7 +46,7 @@ class World:
 
     seed: int
     lines: int = 2
-    hours: float = 6.0
+    hours: float = 3.0
     pauses: Mapping[Channel, float] = attrs.field(
         factory=lambda: {"ticker": 25.0, "deal": 300.0, "depth": 60.0}
     )

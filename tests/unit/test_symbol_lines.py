@@ -105,7 +105,7 @@ async def rigged(
     directory: Path,
     number: int = 2,
     max_errors: int = 100,
-    rate: float = 20,
+    rate: float = 5,
     *,
     last_is_dead: bool = False,
 ) -> AsyncIterator[Rig]:
@@ -426,7 +426,7 @@ async def test_a_line_whose_own_route_is_dead_tries_it_now_and_then(
     autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It goes on by another's, says so at each try, and goes back without a gap once it can."""
-    async with rigged(tmp_path, rate=5, last_is_dead=True) as rig:
+    async with rigged(tmp_path, rate=2, last_is_dead=True) as rig:
         await rig.connected(2)
         assert len(rig.dead.dialled) == 1
         while not all(rig.collector.received[channel] for channel in CHANNELS):
