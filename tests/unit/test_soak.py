@@ -6,6 +6,7 @@ from mexc_trio.rows import Gap
 from tools.exchange.records import Record
 from tools.market import Channel, Market, Row
 from tools.soak.made import Comparison, Made, in_turn
+from tools.soak.readers import Sample, some_of
 
 SYMBOL = "BTC_USDT"
 START = 1_790_000_000_000
@@ -81,3 +82,11 @@ def test_rows_of_a_line_stand_connection_by_connection() -> None:
     assert in_turn(records, first[:-2] + second) == (0, first[-2:])
     for wrong in (first[1:] + second, [*first, first[-1], *second], second + first):
         assert in_turn(records, wrong)[0] > 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 11, 50])
+def test_of_many_samples_a_few_are_shown_and_the_last(number: int) -> None:
+    """A trial may end before the first one."""
+    lines = some_of([Sample(10.0 * at, 1.0, 1.0, at) for at in range(number)])
+    assert len(lines) <= 15
+    assert number == 0 or lines[-1].endswith(f"backlog {number - 1}")

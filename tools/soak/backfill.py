@@ -141,8 +141,7 @@ async def try_backfill(trial: Cuts) -> Result:
                 await _cut(trial, market, recorder, chance)
                 if trial.kill:
                     await trio.sleep(1.6 * chance.random())
-                    recorder.kill()
-                    await recorder.wait()
+                    await kill(recorder)
                     await exchange.until(lambda: not exchange.opened)
                     recorder = await _start(trial, exchange)
             await _settled(trial)

@@ -137,8 +137,9 @@ async def try_readers(reading: Reading) -> Result:
     rows, missing, strange = _compared(sent, reading)
     return Result(
         seconds=round(seconds, 1), frames=frames, rows=rows, missing=missing, strange=strange,
-        gaps=reading.ledger(), answers=_told(answers), samples=_some(samples),
-        largest_backlog=max(one.backlog for one in samples), inserts=inserts, exit_code=exit_code,
+        gaps=reading.ledger(), answers=_told(answers), samples=some_of(samples),
+        largest_backlog=max((one.backlog for one in samples), default=0), inserts=inserts,
+        exit_code=exit_code,
     )  # fmt: skip
 
 
@@ -199,12 +200,12 @@ def _inserts(reading: Reading) -> str:
     return ", ".join(f"{bound} s: {float(n):.0f}" for bound, n in counted)
 
 
-def _some(samples: Sequence[Sample]) -> list[str]:
+def some_of(samples: Sequence[Sample]) -> list[str]:
     """Return a line for about each twelfth of the time."""
     return [
         f"after {one.at:5.0f} s: engine {one.engine:5.0f} MB, recorder {one.recorder:4.0f} MB, "
         f"backlog {one.backlog}"
-        for one in [*samples[:: max(1, len(samples) // 12)], samples[-1]]
+        for one in [*samples[:: max(1, len(samples) // 12)], *samples[-1:]]
     ]
 
 

@@ -190,8 +190,7 @@ async def try_rewriting(trial: Rewriting) -> Result:
                         await command.wait()
                     if command.returncode is None:
                         kills += 1
-                        recorder.kill()
-                        await recorder.wait()
+                        await kill(recorder)
                         recorder = await _start(trial, exchange)
                 if await command.wait() == 0:
                     break

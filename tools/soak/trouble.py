@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from tools.market import CHANNELS, wall_clock_ms
-from tools.soak.recorder import SYMBOL, Place, wait_for
+from tools.soak.recorder import SYMBOL, Place, kill, wait_for
 
 if TYPE_CHECKING:
     from tools.exchange import Exchange
@@ -195,8 +195,7 @@ class Trouble:
     async def kill_recorder(self) -> None:
         """Kill the recorder, and start it again."""
         assert self.recorder is not None  # noqa: S101 - it was started
-        self.recorder.kill()
-        await self.recorder.wait()
+        await kill(self.recorder)
         await trio.sleep(3 * self.chance.random())
         await self.start()
 
