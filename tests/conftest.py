@@ -107,6 +107,12 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays: all that was imported, and the tests themselves."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many faults were injected and how many rows were compared afterwards."""
     if not TALLY.faults:

@@ -9,6 +9,7 @@ printed, and is a fault to look into: of the test, or of the program.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -34,7 +35,10 @@ def started(*arguments: str, nice: int = 0) -> "subprocess.Popen[bytes]":
     print(f"$ {shlex.join(arguments)}", flush=True)
     # Those of this environment, whatever the PATH says.
     command = ["nice", "-n", str(nice), sys.executable, "-m", *arguments]
-    return subprocess.Popen(command)  # noqa: S603
+    # Hundreds of processes import the same modules: one of them compiles each, even if Python is
+    # told to keep nothing.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen(command, env=env)  # noqa: S603
 
 
 def run(*arguments: str) -> int:
