@@ -16,7 +16,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.peers import listening
 from tests.support.running import DEADLINE
 from tools.clickhouse import free_port
-from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy, parse_fault
+from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy
+from tools.proxy.program import parse_fault
 
 TO_SERVER, TO_CLIENT = Direction.TO_SERVER, Direction.TO_CLIENT
 
