@@ -4,24 +4,18 @@
 random walk, now and then with an oddity the exchange is known for (exponents, padding, a single
 deal in place of an array, missing fields and so on; ``ODDITIES`` names them all). ``truth``, of a
 module of its own, says which rows a recorder must store for a frame.
-
-Numbers are texts from end to end. A price is a count of units and a number of decimals; no float
-ever holds one, because a recorder that promises digit-for-digit texts needs a test partner that
-controls every digit.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import time
-import zlib
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Final, Literal
 
 import attrs
 
+from tools.contract import Contract, decimal_text, with_exponent, with_zeros
 from tools.truth import LEVELS, Row, truth
 
 __all__ = [
@@ -33,8 +27,6 @@ __all__ = [
     "Channel",
     "Market",
     "Row",
-    "decimal_text",
-    "starting_price",
     "truth",
     "wall_clock_ms",
 ]
@@ -56,12 +48,6 @@ ODDITIES: Final[Mapping[Channel, tuple[str, ...]]] = {
 }
 """The oddities of each channel, by the names that ``Market.frame`` takes."""
 
-# Units and decimals of the contracts whose price everybody knows.
-_KNOWN_PRICES: Final = {
-    "BTC_USDT": (775260, 1),
-    "ETH_USDT": (238460, 2),
-    "SOL_USDT": (14235, 2),
-}
 _DECIMALS: Final = 10
 _FINE_PRICE: Final = 15036  # 0.0000015036
 _FIRST_TRADE_ID: Final = 16_005_949_690
@@ -70,82 +56,6 @@ _FIRST_TRADE_ID: Final = 16_005_949_690
 def wall_clock_ms() -> int:
     """Milliseconds since 1970, the unit of every time on this exchange."""
     return time.time_ns() // 1_000_000
-
-
-# --- Numbers as the exchange writes them ---------------------------------------------------------
-
-
-def decimal_text(units: int, decimals: int) -> str:
-    """Write ``units`` / 10**``decimals`` in plain digits, without trailing zeros."""
-    sign = "-" if units < 0 else ""
-    digits = str(abs(units)).rjust(decimals + 1, "0")
-    if not decimals:
-        return sign + digits
-    whole, fraction = digits[:-decimals], digits[-decimals:].rstrip("0")
-    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
-
-
-def _with_exponent(text: str) -> str:
-    return f"{Decimal(text).normalize():E}"
-
-
-def _with_zeros(text: str, count: int) -> str:
-    return text + ("" if "." in text else ".") + "0" * count
-
-
-# --- The market ----------------------------------------------------------------------------------
-
-
-def starting_price(symbol: str) -> tuple[int, int]:
-    """Return a symbol's known price, else one derived from its name: units and decimals."""
-    if symbol in _KNOWN_PRICES:
-        return _KNOWN_PRICES[symbol]
-    name = zlib.crc32(symbol.encode())  # the same in every process, unlike hash()
-    return 10_000 + name % 90_000, 1 + name % 10
-
-
-@attrs.define
-class _Contract:
-    """One symbol's random walk and its clock."""
-
-    symbol: str
-    chance: random.Random
-    price: int  # in units of the last decimal
-    decimals: int
-    reference: int = attrs.field(init=False)
-    last_ms: int  # the newest millisecond taken by a row
-    funding: int = attrs.field(default=72, init=False)  # in millionths
-    hold: int = attrs.field(default=546_882_118, init=False)
-    version: int = attrs.field(default=5_220_571_685, init=False)
-    trades: int = attrs.field(default=0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.reference = self.price
-
-    @classmethod
-    def of(cls, symbol: str, seed: int, now: int) -> _Contract:
-        """Start a symbol at its starting price."""
-        price, decimals = starting_price(symbol)
-        return cls(symbol, random.Random(f"{seed} {symbol}"), price, decimals, now)
-
-    def step(self) -> None:
-        """Walk one step, and never further than half the way to zero or to the double."""
-        self.price += int(self.chance.random() * 7) - 3
-        half = self.reference // 2
-        self.price = min(max(self.price, self.reference - half), self.reference + half)
-
-    def times(self, now: int, count: int) -> list[int]:
-        """Take ``count`` new milliseconds, oldest first, the last of them now.
-
-        No millisecond is taken twice, so that no two rows of a symbol are equal; above a thousand
-        a second this clock therefore runs ahead of real time.
-        """
-        newest = max(now, self.last_ms + count)
-        earliest = max(self.last_ms + 1, newest - 150)
-        self.last_ms = newest
-        if count == 1:
-            return [newest]
-        return [*sorted(self.chance.sample(range(earliest, newest), count - 1)), newest]
 
 
 def _plainly(text: str) -> str:
@@ -164,7 +74,7 @@ class Market:
     seed: int = 1
     oddities: float = 0.0
     clock: Callable[[], int] = wall_clock_ms
-    _contracts: dict[str, _Contract] = attrs.field(factory=dict, init=False)
+    _contracts: dict[str, Contract] = attrs.field(factory=dict, init=False)
 
     def draw_channel(self, symbol: str) -> Channel:
         """Draw the channel of a symbol's next frame from the mix of a busy contract."""
@@ -222,26 +132,26 @@ class Market:
         asks, bids = (_levels(contract, direction, "", limit) for direction in (+1, -1))
         return f"[{asks}]", f"[{bids}]", contract.version
 
-    def _contract(self, symbol: str) -> _Contract:
+    def _contract(self, symbol: str) -> Contract:
         contract = self._contracts.get(symbol)
         if contract is None:
-            contract = self._contracts[symbol] = _Contract.of(symbol, self.seed, self.clock())
+            contract = self._contracts[symbol] = Contract.of(symbol, self.seed, self.clock())
         return contract
 
 
-def _writer(contract: _Contract, oddity: str) -> Callable[[str], str]:
+def _writer(contract: Contract, oddity: str) -> Callable[[str], str]:
     """Choose how the numbers of one frame are written."""
     if oddity == "exponent":
-        return _with_exponent
+        return with_exponent
     if oddity == "padded":
-        return lambda text: _with_zeros(text, 30)
+        return lambda text: with_zeros(text, 30)
     if oddity == "trailing-zeros":
         # They differ within one message: 0.080550 stands beside 0.08039.
-        return lambda text: _with_zeros(text, int(contract.chance.random() * 3)).removesuffix(".")
+        return lambda text: with_zeros(text, int(contract.chance.random() * 3)).removesuffix(".")
     return _plainly
 
 
-def _price_scale(contract: _Contract, oddity: str) -> tuple[int, int]:
+def _price_scale(contract: Contract, oddity: str) -> tuple[int, int]:
     """Return the units and the decimals in which one frame's prices are written."""
     if oddity != "decimals" or contract.decimals >= _DECIMALS:
         return contract.price, contract.decimals
@@ -249,7 +159,7 @@ def _price_scale(contract: _Contract, oddity: str) -> tuple[int, int]:
     return contract.price * 10 ** (_DECIMALS - contract.decimals) + _FINE_PRICE, _DECIMALS
 
 
-def _deals(contract: _Contract, now: int, oddity: str, *, merged: bool) -> tuple[int, str]:
+def _deals(contract: Contract, now: int, oddity: str, *, merged: bool) -> tuple[int, str]:
     chance = contract.chance
     draw = chance.random()
     if oddity == "single":
@@ -285,7 +195,7 @@ def _deals(contract: _Contract, now: int, oddity: str, *, merged: bool) -> tuple
     return times[-1], deals[0] if oddity == "single" else f"[{','.join(deals)}]"
 
 
-def _depth(contract: _Contract, now: int, oddity: str, limit: int) -> tuple[int, str]:
+def _depth(contract: Contract, now: int, oddity: str, limit: int) -> tuple[int, str]:
     (ts,) = contract.times(now, 1)
     contract.version += 1 + int(contract.chance.random() * 30)
     asks = _levels(contract, +1, oddity, limit)
@@ -295,7 +205,7 @@ def _depth(contract: _Contract, now: int, oddity: str, limit: int) -> tuple[int,
     return ts, f'{{"cts":{ts - 4},"asks":[{asks}],"bids":[{bids}],"version":{contract.version}}}'
 
 
-def _levels(contract: _Contract, direction: int, oddity: str, limit: int) -> str:
+def _levels(contract: Contract, direction: int, oddity: str, limit: int) -> str:
     """Write one side of the book, best first: upwards from the price, or downwards."""
     random_ = contract.chance.random
     write = _writer(contract, oddity)
@@ -310,7 +220,7 @@ def _levels(contract: _Contract, direction: int, oddity: str, limit: int) -> str
     return ",".join(levels)
 
 
-def _number(contract: _Contract, now: int, channel: Channel) -> tuple[int, str]:
+def _number(contract: Contract, now: int, channel: Channel) -> tuple[int, str]:
     (ts,) = contract.times(now, 1)
     if channel == "funding.rate":
         return ts, f'{{"rate":{decimal_text(contract.funding, 6)},"symbol":"{contract.symbol}"}}'
@@ -318,7 +228,7 @@ def _number(contract: _Contract, now: int, channel: Channel) -> tuple[int, str]:
     return ts, f'{{"price":{price},"symbol":"{contract.symbol}"}}'
 
 
-def _ticker(contract: _Contract, now: int, oddity: str) -> tuple[int, str]:
+def _ticker(contract: Contract, now: int, oddity: str) -> tuple[int, str]:
     chance = contract.chance
     (ts,) = contract.times(now, 1)
     contract.funding = min(max(contract.funding + int(chance.random() * 21) - 10, -750), 750)

@@ -21,8 +21,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from tests.support.client import BTC, ask, client, receive, subscribe, wrapped
 from tests.support.running import DEADLINE
+from tools.contract import decimal_text
 from tools.exchange import Exchange, Fault, Handshake, open_exchange, read_frames
-from tools.market import CHANNELS, MIX, ODDITIES, Channel, Market, Row, decimal_text, truth
+from tools.market import CHANNELS, MIX, ODDITIES, Channel, Market, Row, truth
 
 ROOT = Path(__file__).parents[2]
 HANDSHAKE = (

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from tools.market import starting_price
+from tools.contract import starting_price
 
 SYMBOL: Final = re.compile(r"[A-Z0-9]+_[A-Z0-9]+")
 ON: Final = 0
