@@ -53,8 +53,9 @@ async def test_all_contracts_of_a_quote(tmp_path: Path) -> None:
         assert await program.stop() == 0
         assert "3 of 5 listed contracts match" in program.log
         store = Embedded(tmp_path)
-        for symbol, table in zip(wanted, ("btc", "1000bonk", "gaps_usdt"), strict=True):
-            assert store.rows(table) == exchange.rows(symbol)
+        with store.opened():
+            for symbol, table in zip(wanted, ("btc", "1000bonk", "gaps_usdt"), strict=True):
+                assert store.rows(table) == exchange.rows(symbol)
 
 
 @pytest.fixture
@@ -102,15 +103,14 @@ async def test_contracts_come_and_go_while_recording(
         assert exchange.accepted == {1: 4, 2: 2}[size]  # who comes back takes the free place
         assert await program.stop() == 0
         assert "Traceback" not in program.log
-        for symbol in (BTC, ETH, NEW):
-            assert store.rows(symbol.partition("_")[0].lower()) == exchange.rows(symbol)
-            total = final_statistics(program.output, symbol)["Total Records Appended"]
-            assert total == len(exchange.rows(symbol))
+        with store.opened():
+            for symbol in (BTC, ETH, NEW):
+                assert store.rows(symbol.partition("_")[0].lower()) == exchange.rows(symbol)
+                total = final_statistics(program.output, symbol)["Total Records Appended"]
+                assert total == len(exchange.rows(symbol))
+            ledger = store.select("symbol, channel, cause, detail", "gaps")
         # What the exchange was asked for afterwards may be told behind it, if it has answered yet.
-        gaps = {
-            (*row, str(detail).partition("; ")[0])
-            for *row, detail in store.select("symbol, channel, cause, detail", "gaps")
-        }
+        gaps = {(*row, str(detail).partition("; ")[0]) for *row, detail in ledger}
         new = ("newly listed", "it was not on the exchange's list before")
         gone = ("symbol stopped", "the exchange lists it no longer")
         assert gaps == {
@@ -138,8 +138,9 @@ async def test_many_contracts_share_connections_and_new_ones_join(tmp_path: Path
         assert await program.stop() == 0
         assert program.log.count("connections: 1 for 25 symbols; 0 have one of their own") == 1
         store = Embedded(tmp_path)
-        assert store.rows("new") == exchange.rows(NEW)
-        assert store.rows("a0") == exchange.rows(contracts[0])
+        with store.opened():
+            assert store.rows("new") == exchange.rows(NEW)
+            assert store.rows("a0") == exchange.rows(contracts[0])
 
 
 async def test_symbol_that_is_refused_before_it_leaves_the_list(tmp_path: Path) -> None:

@@ -41,10 +41,11 @@ def stored_as_sent(
     store: Store, exchange: Exchange, program: Program, symbols: Sequence[str] = (BTC, ETH)
 ) -> None:
     """Check that each table holds the rows sent, digit for digit and in order, and is counted."""
-    for symbol in symbols:
-        rows = store.rows(symbol.removesuffix("_USDT").lower())
-        assert rows == exchange.rows(symbol)
-        assert final_statistics(program.output, symbol).items() >= counts(rows).items()
+    with store.opened():
+        for symbol in symbols:
+            rows = store.rows(symbol.removesuffix("_USDT").lower())
+            assert rows == exchange.rows(symbol)
+            assert final_statistics(program.output, symbol).items() >= counts(rows).items()
 
 
 def rows_sent(exchange: Exchange, *symbols: str) -> int:
@@ -102,11 +103,12 @@ async def test_names_that_look_like_numbers(tmp_path: Path) -> None:
             store = Embedded(tmp_path)
             stored_as_sent(store, exchange, program, symbols)
     data = str(tmp_path / "mexc-data")
-    assert main(["verify", *symbols, "--store", data]) == 0
-    for symbol, table in zip(symbols, ("4", "1e5"), strict=True):
-        deals = [text.split("|")[0] for _, mt, text in exchange.rows(symbol) if mt == "d"]
-        prices = store.select("toString(price)", f"{table}_deals_exact")
-        assert [Decimal(str(price)) for (price,) in prices] == list(map(Decimal, deals))
+    with store.opened():
+        assert main(["verify", *symbols, "--store", data]) == 0
+        for symbol, table in zip(symbols, ("4", "1e5"), strict=True):
+            deals = [text.split("|")[0] for _, mt, text in exchange.rows(symbol) if mt == "d"]
+            prices = store.select("toString(price)", f"{table}_deals_exact")
+            assert [Decimal(str(price)) for (price,) in prices] == list(map(Decimal, deals))
 
 
 async def test_a_stop_in_full_flow(store: Store, tmp_path: Path) -> None:
@@ -122,11 +124,12 @@ async def test_a_stop_in_full_flow(store: Store, tmp_path: Path) -> None:
         assert await program.stop() == 0
         assert time.monotonic() - began < STOPPING_SECONDS
         total = 0
-        for symbol, table in ((BTC, "btc"), (ETH, "eth")):
-            rows = store.rows(table)
-            assert rows == exchange.rows(symbol)[: len(rows)]
-            assert final_statistics(program.output, symbol).items() >= counts(rows).items()
-            total += len(rows)
+        with store.opened():
+            for symbol, table in ((BTC, "btc"), (ETH, "eth")):
+                rows = store.rows(table)
+                assert rows == exchange.rows(symbol)[: len(rows)]
+                assert final_statistics(program.output, symbol).items() >= counts(rows).items()
+                total += len(rows)
         assert total >= sum(at_least.values())
 
 
@@ -259,11 +262,12 @@ async def test_more_than_four_symbols_share_a_table_of_statistics(tmp_path: Path
         assert report[1].startswith("STATISTICS (Final, ")
         lines = {line.split()[0]: line.split()[1:] for line in report[4:-1]}
         store = Embedded(tmp_path)
-        for symbol in symbols:
-            rows = store.rows(symbol.removesuffix("_USDT").lower())
-            assert rows == exchange.rows(symbol)
-            total, ticker, deal, depth, dead, *_ = map(float, lines[symbol])
-            assert [total, ticker, deal, depth, dead] == list(counts(rows).values())
+        with store.opened():
+            for symbol in symbols:
+                rows = store.rows(symbol.removesuffix("_USDT").lower())
+                assert rows == exchange.rows(symbol)
+                total, ticker, deal, depth, dead, *_ = map(float, lines[symbol])
+                assert [total, ticker, deal, depth, dead] == list(counts(rows).values())
         assert int(lines["all"][0]) == rows_sent(exchange, *symbols)
 
 

@@ -17,6 +17,7 @@ from tests.support.faults import (
     compare,
     compare_gaps,
     expected_gaps,
+    opened,
     recording,
     repetitions,
     stored,
@@ -48,8 +49,9 @@ def test_disk_that_is_nearly_full(kind: str, tmp_path: Path, server: ClickHouseS
         exchange.feed(recorder)
         recorder.stores()
         recorder.stop()
-        found = compare(exchange.connections(), stored(recorder, target))
-        gaps = stored_gaps(recorder, target)
+        with opened(recorder, target):
+            found = compare(exchange.connections(), stored(recorder, target))
+            gaps = stored_gaps(recorder, target)
         # The gap was already written up to the stop, and is now from the same row on.
         ends = {(g.channel, g.start, g.end) for g in gaps if g.cause == "disk full"}
         for channel, start, end, *_ in expected_gaps(found.segments):
@@ -83,8 +85,9 @@ def test_disk_that_is_quite_full(kind: str, tmp_path: Path, server: ClickHouseSe
         exchange.feed(recorder)
         recorder.catches_up()
         recorder.stop()
-        found = compare(exchange.connections(), stored(recorder, target))
-        gaps = {(g.channel, g.start, g.end) for g in stored_gaps(recorder, target)}
+        with opened(recorder, target):
+            found = compare(exchange.connections(), stored(recorder, target))
+            gaps = {(g.channel, g.start, g.end) for g in stored_gaps(recorder, target)}
         for channel, start, end, *_ in expected_gaps(found.segments):
             assert (channel, start, end) in gaps
 

@@ -11,6 +11,7 @@ from tests.support.faults import (
     compare,
     compare_gaps,
     make_tables,
+    opened,
     recording,
     repetitions,
     stored,
@@ -62,12 +63,13 @@ def test_kill_9_during_heavy_traffic(
         exchange.feed(recorder)
         recorder.catches_up()  # a crowded machine leaves more than a stop has time for
         recorder.stop()
-        table = stored(recorder, server)
+        with opened(recorder, server):
+            table, gaps = stored(recorder, server), stored_gaps(recorder, server)
         found = compare(exchange.connections(), table)
         # What the journal had at each kill is in the table; only what was in the socket is not.
         hashes = set(map(hash, table))
         assert hashes.issuperset(journaled)
-        compare_gaps(found.segments, stored_gaps(recorder, server))
+        compare_gaps(found.segments, gaps)
         TALLY.fault(f"kill -9 of the recorder, {kind} store, {engine}", kills)
         unheard = recorder.said().count("rows of an unanswered INSERT")
         TALLY.notes.append(

@@ -27,6 +27,7 @@ from tests.support.faults import (
     compare,
     compare_all,
     compare_gaps,
+    opened,
     recording,
     stored,
     stored_gaps,
@@ -81,9 +82,10 @@ def short_locks_cost_nothing(directory: Path) -> bool:
         said = recorder.said()
         assert said.count(f"is locked by process {os.getpid()} (") == 2
         assert len(re.findall(r": unlocked after \d+ s", said)) == 2
-        found = compare(exchange.connections(), stored(recorder, None))
+        with opened(recorder, None):
+            found = compare(exchange.connections(), stored(recorder, None))
+            assert stored_gaps(recorder, None) == []
         assert len(found.segments) == 1
-        assert stored_gaps(recorder, None) == []
         return True
 
 
@@ -100,9 +102,10 @@ def test_long_lock_costs_the_connection(tmp_path: Path) -> None:
         recorder.stores(500)
         recorder.catches_up()
         recorder.stop()
-        found = compare(exchange.connections(), stored(recorder, None))
+        with opened(recorder, None):
+            found = compare(exchange.connections(), stored(recorder, None))
+            gaps = stored_gaps(recorder, None)
         assert len(found.segments) == 2
-        gaps = stored_gaps(recorder, None)
         compare_gaps(found.segments, gaps)
         assert {gap.detail for gap in gaps} == {"nothing that comes could be kept for 3 s"}
 

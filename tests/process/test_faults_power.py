@@ -23,6 +23,7 @@ from tests.support.faults import (
     compare,
     compare_all,
     make_tables,
+    opened,
     recording,
     repetitions,
     stored,
@@ -179,8 +180,10 @@ def test_what_the_journal_no_longer_has_is_a_gap(
             noticed.wait()
             exchange.sends()
             recorder.stop()
-            after = stored(recorder, server)
-            gaps = [g for g in stored_gaps(recorder, server) if g.cause == "table damaged"]
+            with opened(recorder, server):
+                after = stored(recorder, server)
+                gaps = [g for g in stored_gaps(recorder, server) if g.cause == "table damaged"]
+                names = tables(recorder, server)
             assert len(gaps) == 1
             lost = [row for row in before if row not in set(after)]
             assert lost
@@ -191,7 +194,6 @@ def test_what_the_journal_no_longer_has_is_a_gap(
             assert not outside, (gaps[0], outside[:3], len(outside), len(lost))
             assert gaps[0].start == max(int(row[0]) for row in kept)
             assert len(set(after)) == len(after)
-            names = tables(recorder, server)
             assert any(name.startswith(f"{TABLE}_damaged_") for name in names), names
             TALLY.fault(f"power loss beyond the journal's retention, {kind} store")
             TALLY.rows += len(after)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from tests.support.faults import TALLY, compare, recording, stored, stored_gaps
+from tests.support.faults import TALLY, compare, opened, recording, stored, stored_gaps
 from tests.support.peers import accept
 
 Frames = Callable[[], AsyncGenerator[bytes, None]]
@@ -158,8 +158,10 @@ async def test_hostile_doors_cost_their_own_symbol_alone(tmp_path: Path) -> None
         said = recorder.said()
         assert "Traceback" not in said
         assert len(said.splitlines()) < 400
-        found = compare(exchange.connections(), stored(recorder, None))
+        with opened(recorder, None):
+            found = compare(exchange.connections(), stored(recorder, None))
+            gaps = stored_gaps(recorder, None)
         assert len(found.segments) == 1
         assert found.rows == recorder.acked()
-        assert [gap for gap in stored_gaps(recorder, None) if gap.symbol == "BTC_USDT"] == []
+        assert [gap for gap in gaps if gap.symbol == "BTC_USDT"] == []
         TALLY.fault("hostile door", len(HOSTILE))

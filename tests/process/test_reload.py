@@ -57,10 +57,11 @@ async def test_symbols_come_and_go_while_hundreds_of_messages_a_second_flow(tmp_
             assert await program.stop() == 0
             assert "Traceback" not in program.log
         store = Embedded(tmp_path)
-        assert store.rows("btc") == exchange.rows(BTC)
-        assert store.rows("sol") == exchange.rows(SOL)
-        assert set(store.rows("eth")) <= set(exchange.rows(ETH))
-        gaps = set(store.select("symbol, cause, detail", "gaps"))
+        with store.opened():
+            assert store.rows("btc") == exchange.rows(BTC)
+            assert store.rows("sol") == exchange.rows(SOL)
+            assert set(store.rows("eth")) <= set(exchange.rows(ETH))
+            gaps = set(store.select("symbol, cause, detail", "gaps"))
         assert gaps == {
             (ETH, "symbol stopped", "the settings do not name it any more"),
             (ETH, "symbol stopped", "the settings did not name it"),
@@ -133,13 +134,14 @@ async def test_routes_and_channels_change_and_who_keeps_them_is_not_touched(
             assert "Traceback" not in program.log
             assert program.output.count("(Final") <= 3
     store = Embedded(tmp_path)
-    assert store.rows("sol") == exchange.rows(SOL)
-    for symbol in (BTC, ETH):
-        each_deal_is_there_once(exchange, store, symbol)
     assert exchange.accepted == 4, "other channels need no other connection"
-    assert {row[1] for row in store.rows("eth")} == {"t", "d", "dp", "fr"}
-    assert store.rows("eth")[-1][1] == "fr"
-    assert store.select("*", "gaps") == []
+    with store.opened():
+        assert store.rows("sol") == exchange.rows(SOL)
+        for symbol in (BTC, ETH):
+            each_deal_is_there_once(exchange, store, symbol)
+        assert {row[1] for row in store.rows("eth")} == {"t", "d", "dp", "fr"}
+        assert store.rows("eth")[-1][1] == "fr"
+        assert store.select("*", "gaps") == []
 
 
 async def test_who_shares_connections_goes_on_without_a_gap(tmp_path: Path) -> None:
@@ -185,10 +187,11 @@ async def test_who_shares_connections_goes_on_without_a_gap(tmp_path: Path) -> N
             assert await program.stop() == 0
             assert "Traceback" not in program.log
     store = Embedded(tmp_path)
-    for symbol in (BTC, ETH, SOL):
-        each_deal_is_there_once(exchange, store, symbol)
-        assert set(store.rows(symbol[:3].lower())) <= set(exchange.rows(symbol))
-    assert {symbol for (symbol,) in store.select("symbol", "gaps")} <= {ADA}
+    with store.opened():
+        for symbol in (BTC, ETH, SOL):
+            each_deal_is_there_once(exchange, store, symbol)
+            assert set(store.rows(symbol[:3].lower())) <= set(exchange.rows(symbol))
+        assert {symbol for (symbol,) in store.select("symbol", "gaps")} <= {ADA}
 
 
 async def last_deal(program: Program, exchange: Exchange, symbol: str) -> None:

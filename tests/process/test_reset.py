@@ -53,9 +53,10 @@ async def test_a_symbol_begins_anew_and_the_others_go_on(tmp_path: Path, store: 
         done = await reset(tmp_path, BTC, "--store", store.url, "--yes")
         assert (done.returncode, done.stderr) == (0, b"")
         await record(exchange, tmp_path, store.url)
-        assert store.rows("btc") == exchange.rows(BTC)[len(before[0]) :]
-        assert store.rows("eth") == exchange.rows(ETH)
-        causes = {cause for (cause,) in store.select("DISTINCT cause", "gaps")}
+        with store.opened():
+            assert store.rows("btc") == exchange.rows(BTC)[len(before[0]) :]
+            assert store.rows("eth") == exchange.rows(ETH)
+            causes = {cause for (cause,) in store.select("DISTINCT cause", "gaps")}
         assert causes == {"program stopped"}
 
 

@@ -235,9 +235,10 @@ async def test_a_symbol_has_a_route_of_its_own(tmp_path: Path) -> None:
             assert await program.stop() == 0
         assert exchange.accepted == 2
         assert len(forwarder.asked) == 1
-        for symbol in arguments[:2]:
-            table = symbol.removesuffix("_USDT").lower()
-            assert Embedded(tmp_path).rows(table) == exchange.rows(symbol)
+        store = Embedded(tmp_path)
+        with store.opened():
+            for symbol in arguments[:2]:
+                assert store.rows(symbol.removesuffix("_USDT").lower()) == exchange.rows(symbol)
 
 
 # --- Proxies that others have written ---
@@ -319,7 +320,9 @@ async def test_a_real_proxy_dies_while_another_line_lives(tmp_path: Path, deals:
         exchange.silence()
         await program.last_journaled(last_deal(exchange))
         assert await program.stop() == 0
-        stored = [row for row in Embedded(tmp_path).rows("btc") if row[1] == "d"]
+        store = Embedded(tmp_path)
+        with store.opened():
+            stored = [row for row in store.rows("btc") if row[1] == "d"]
+            assert store.select("channel", "gaps") == []
     assert len(stored) == len(set(stored)) > 20
     assert set(stored) == {row for row in exchange.rows("BTC_USDT") if row[1] == "d"}
-    assert Embedded(tmp_path).select("channel", "gaps") == []

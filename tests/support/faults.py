@@ -14,7 +14,14 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -22,7 +29,6 @@ import attrs
 import trio
 
 from mexc_trio.clickhouse import schema
-from mexc_trio.clickhouse.engine import Engine
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.journal import open_journal
 from mexc_trio.record.rewriting import RewritingRequest
@@ -33,6 +39,7 @@ from tests.support.running import (
     command_text,
     engine_pid,
     environment,
+    held_open,
     read_all_embedded,
     server_store,
 )
@@ -439,13 +446,9 @@ def stored_gaps(recorder: Recorder, server: ClickHouseServer | None) -> list[Gap
     return [Gap(*row) for row in ask(recorder, server, _GAPS)]
 
 
-@contextmanager
-def opened(recorder: Recorder, server: ClickHouseServer | None) -> Iterator[None]:
-    """Hold the store of a recorder that has ended open: not each question starts an engine then."""
-    with ExitStack() as stack:
-        if server is None:
-            stack.enter_context(closing(Engine(recorder.state))).access()
-        yield
+def opened(recorder: Recorder, server: ClickHouseServer | None) -> AbstractContextManager[None]:
+    """Hold the store of a recorder that has ended open for several questions."""
+    return held_open(recorder.state) if server is None else nullcontext()
 
 
 @attrs.frozen

@@ -7,8 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final
@@ -61,6 +68,14 @@ def read_all_embedded(directory: Path, *statements: str) -> list[list[tuple[Any,
         closing(ServerStore(engine.access().target(COMMANDS), 1)) as server,
     ):
         return [server.query(sql) for sql in statements]
+
+
+@contextmanager
+def held_open(directory: Path) -> Iterator[None]:
+    """Hold an embedded store open that nobody has open: not each question starts an engine then."""
+    with closing(Engine(directory)) as engine:
+        engine.access()
+        yield
 
 
 def engine_pid(directory: Path) -> int:
@@ -231,6 +246,10 @@ class Embedded:
     def create(self, *tables: str) -> None:
         """Do nothing: the recorder creates its tables."""
 
+    def opened(self) -> AbstractContextManager[None]:
+        """Hold it open for several questions, while nobody records."""
+        return held_open(self.directory / "mexc-data")
+
     def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
         """Read a table in the order of insertion."""
         sql = f"SELECT {columns} FROM mexc_data.`{table}` SETTINGS max_threads = 1"
@@ -261,6 +280,10 @@ class Served:
             self.server.execute(f"DROP TABLE IF EXISTS {self.database}.`{table}`")
         with closing(server_store(self.url)) as store:
             schema.prepare(store, [*map(market_table, tables), GAPS])
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Do nothing: it is."""
+        return nullcontext()
 
     def select(self, columns: str, table: str) -> list[tuple[object, ...]]:
         """Read a table in the order of insertion."""
