@@ -30,7 +30,7 @@ from mexc_trio.clickhouse.schema import (
 )
 from mexc_trio.clickhouse.tables import NUMBER, Table, TableEngine, in_order
 
-_BLOCK: Final = 65_536
+BLOCK: Final = 65_536
 """Rows that are moved together, at the most."""
 _PAUSE: Final = 0.1
 """Seconds between two checks whether an earlier attempt's statement goes on."""
@@ -71,7 +71,7 @@ def convert(store: Store, table: str, engine: TableEngine, least_free: int) -> R
         f"{INSERT.format(copy=new)}{into}) SELECT {names}{number} FROM "
         f"(SELECT {names} FROM {source} LIMIT {done}, {rows}) "
         f"SETTINGS max_threads = 1, max_insert_threads = 1, async_insert = 0, "
-        f"max_block_size = {_BLOCK}, min_insert_block_size_rows = {_BLOCK}"
+        f"max_block_size = {BLOCK}, min_insert_block_size_rows = {BLOCK}"
     )
     target = f"{new}{in_order(engine is TableEngine.MERGETREE)}"
     after = step.check_copy(target, rows, names, whole)

@@ -3,9 +3,7 @@
 import itertools
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from mexc_trio import channels
 from mexc_trio.cli.main import main
+from mexc_trio.clickhouse import conversion
 from mexc_trio.clickhouse.conversion import convert
 from mexc_trio.clickhouse.embedded import EmbeddedStore
 from mexc_trio.clickhouse.schema import columns, engine_of, engines, prepare
@@ -21,7 +20,6 @@ from mexc_trio.clickhouse.tables import Table, TableEngine
 from mexc_trio.errors import StoreRejected
 from mexc_trio.record.rewriting import RewritingRequest
 from tests.support.faults import (
-    ROOT,
     TABLE,
     TALLY,
     Recorder,
@@ -36,39 +34,49 @@ from tests.support.faults import (
     stored,
     wait_until,
 )
+from tests.support.forks import Fork, fork
 from tests.support.running import DEADLINE, environment
 from tools.clickhouse import DATABASE, ClickHouseServer
 
 OLD = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4)"
 """What types of rows there were before channels on request."""
-ROWS = 150_000
-"""Three of the blocks in which they are moved."""
+BLOCK = 5000
+"""Rows that are moved together here."""
+ROWS = 3 * BLOCK
+MONTHS = 70 * 86_400_000
+"""Milliseconds, in three months."""
 
 
-def fill(directory: Path) -> None:
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three blocks of the usual size would take longer than all else here."""
+    monkeypatch.setattr(conversion, "BLOCK", BLOCK)
+
+
+def fill(directory: Path, rows: int = ROWS) -> None:
     """Make a table as of old, with rows of which no two are equal, over three months."""
     with closing(EmbeddedStore(directory)) as store:
         of_old = (("ts", "DateTime64(3)"), ("mt", OLD), ("m", "String"))
         prepare(store, [Table("btc", of_old)])
         store.query(
             f"INSERT INTO mexc_data.btc SELECT fromUnixTimestamp64Milli(1788335243000 + number * "
-            f"10000 - number % 7 * 15000), ['t', 'd', 'dp'][number % 3 + 1], toString(number) "
-            f"FROM numbers({ROWS}) SETTINGS max_threads = 1, max_block_size = 50000"
+            f"{MONTHS // rows} - number % 7 * 150000), ['t', 'd', 'dp'][number % 3 + 1], "
+            f"toString(number) FROM numbers({rows}) SETTINGS max_threads = 1, "
+            f"max_block_size = {BLOCK}"
         )
 
 
-def is_whole(directory: Path) -> None:
+def is_whole(store: EmbeddedStore, rows: int = ROWS) -> None:
     """See that the rows are those, in their order, under the table's name alone; with room."""
-    with closing(EmbeddedStore(directory)) as store:
-        assert columns(store)["btc"]["mt"] == channels.enum()
-        order = "ORDER BY n" if engine_of(store, "btc") is TableEngine.MERGETREE else ""
-        found = store.query(
-            f"SELECT count(), min(m = toString(place)) FROM (SELECT m, rowNumberInAllBlocks() AS "
-            f"place FROM (SELECT m FROM mexc_data.btc {order} LIMIT {2 * ROWS})) "
-            f"SETTINGS max_threads = 1"
-        )
-        assert tuple(map(int, found[0])) == (ROWS, 1)
-        assert not engines(store, ["btc_converting"])
+    assert columns(store)["btc"]["mt"] == channels.enum()
+    order = "ORDER BY n" if engine_of(store, "btc") is TableEngine.MERGETREE else ""
+    found = store.query(
+        f"SELECT count(), min(m = toString(place)) FROM (SELECT m, rowNumberInAllBlocks() AS "
+        f"place FROM (SELECT m FROM mexc_data.btc {order} LIMIT {2 * rows})) "
+        f"SETTINGS max_threads = 1"
+    )
+    assert tuple(map(int, found[0])) == (rows, 1)
+    assert not engines(store, ["btc_converting"])
 
 
 def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,14 +85,14 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     But for a table from before a channel was known, which gets room for its rows.
     """
     fill(tmp_path)
-    for engine in ("stripelog", "mergetree", "stripelog"):
-        for said in (f"{ROWS:,} rows rewritten, compared", f"is a {engine} already"):
-            where = ["--engine", engine, "--store", str(tmp_path)]
-            assert main(["convert", "BTC_USDT", *where]) == 0
-            assert said in capsys.readouterr().out
-        with closing(EmbeddedStore(tmp_path)) as store:
+    with closing(EmbeddedStore(tmp_path)) as store:
+        for engine in ("stripelog", "mergetree", "stripelog"):
+            for said in (f"{ROWS:,} rows rewritten, compared", f"is a {engine} already"):
+                where = ["--engine", engine, "--store", str(tmp_path)]
+                assert main(["convert", "BTC_USDT", *where]) == 0
+                assert said in capsys.readouterr().out
             assert engine_of(store, "btc") == engine
-        is_whole(tmp_path)
+            is_whole(store)
 
 
 def test_what_cannot_be_moved_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,22 +110,24 @@ def test_what_cannot_be_moved_stays(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["convert", "BTC_USDT", "--engine", "mergetree", "--store", str(tmp_path)]) == 1
     assert "btc cannot be read in full, and is not moved: " in capsys.readouterr().err
     data.write_bytes(sound)
-    assert main(["convert", "BTC_USDT", "--engine", "mergetree", "--store", str(tmp_path)]) == 0
-    is_whole(tmp_path)
+    with closing(EmbeddedStore(tmp_path)) as store:
+        assert main(["convert", "BTC_USDT", "--engine", "mergetree", "--store", str(tmp_path)]) == 0
+        is_whole(store)
 
 
 def test_kill_9_at_any_instant(tmp_path: Path) -> None:
     """The old table or the new one is there, and the next attempt ends well."""
-    instants = chance("convert")
-    fill(tmp_path)
+    instants, rows = chance("convert"), 30 * BLOCK
+    fill(tmp_path, rows)
 
-    def start(engine: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "mexc_trio", "convert", "BTC_USDT", "--store", str(tmp_path),
-             "--engine", engine],
-            env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+    def start(engine: str) -> Fork:
+        with Path(os.devnull).open("wb") as nowhere:
+            return fork(
+                "mexc_trio",
+                ["convert", "BTC_USDT", "--store", str(tmp_path), "--engine", engine],
+                env=environment(), cwd=tmp_path, stdout=nowhere.fileno(), stderr=nowhere.fileno(),
+                constants={"mexc_trio.clickhouse.conversion.BLOCK": BLOCK},
+            )  # fmt: skip
 
     # How long it takes, this machine has to say, and whether that changes meanwhile.
     began = time.monotonic()
@@ -134,11 +144,12 @@ def test_kill_9_at_any_instant(tmp_path: Path) -> None:
             process.wait(instants.uniform(0.2, 1) * took)
             took = min(took, time.monotonic() - began)
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             kills += 1
-        assert main(["convert", "BTC_USDT", "--engine", engine, "--store", str(tmp_path)]) == 0
-        is_whole(tmp_path)
+        with closing(EmbeddedStore(tmp_path)) as store:
+            assert main(["convert", "BTC_USDT", "--engine", engine, "--store", str(tmp_path)]) == 0
+            is_whole(store, rows)
     TALLY.fault("kill -9 of a conversion", kills)
 
 

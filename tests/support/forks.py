@@ -32,7 +32,9 @@ import trio
 _ROOT: Final = Path(__file__).parents[2]
 _NEEDED: Final = (
     "httpcore2",  # which httpx2 imports when it is first used
+    "mexc_trio.cli.files",
     "mexc_trio.cli.main",
+    "mexc_trio.clickhouse.conversion",
     "mexc_trio.exchange.rest",
     "mexc_trio.metrics.endpoints",
     "mexc_trio.metrics.events",
