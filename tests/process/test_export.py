@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from mexc_trio.export.hftbacktest import (
     TRADE_EVENT,
 )
 from mexc_trio.export.part import ExportedDays
-from tests.support.running import DEADLINE, OLD_MARKET, environment, running
+from tests.support.running import DEADLINE, OLD_MARKET, command_text, environment, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
 from tools.market import Row
@@ -1097,13 +1098,9 @@ async def test_while_a_recorder_runs(tmp_path: Path) -> None:
             ["export", "BTC_USDT", "--kind", "candles", "--format", "csv", "--out", "candles.csv"],
             ["backup", "--out", "copy"],
         )
-        for command in commands:
-            ended = await trio.run_process(
-                [sys.executable, "-m", "mexc_trio", *command],
-                env=environment(), cwd=tmp_path, capture_stderr=True, capture_stdout=True,
-                check=False,
-            )  # fmt: skip
-            assert ended.returncode == 0, ended.stderr.decode()
+        for words in commands:
+            ended = await trio.to_thread.run_sync(partial(command_text, *words, cwd=tmp_path))
+            assert ended.returncode == 0, ended.stderr
         assert await program.stop() == 0
         sent = exchange.rows("BTC_USDT")
         found = parquet_rows(tmp_path / "raw.parquet")

@@ -93,16 +93,16 @@ def test_what_an_administrator_changes_for_a_while(
     with recording(tmp_path, server) as (exchange, recorder):
         recorder.store = recorder.store.replace("recorder:secret", "app:one")
         recorder.start()
-        recorder.stores(500)
+        recorder.stores(100)
         for changed, words in refusals:
             server.stop()
             before = recorder.said().count(words)
             let_in(server, **changed)
             recorder.says(words, before + 1)
-            recorder.waits_for_store(recorder.backlog() + 500)
+            recorder.waits_for_store(recorder.backlog() + 100)
             server.stop()
             let_in(server)
-            recorder.stores(500)
+            recorder.stores(200)
             TALLY.fault("refusal that passes")
         nothing_is_missing(exchange, recorder, server)
 

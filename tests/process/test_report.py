@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ from mexc_trio.rows import CHANNELS
 from mexc_trio.settings import Settings
 from mexc_trio.settings.targets import EmbeddedTarget, parse_store
 from mexc_trio.spans import DAY, HOUR, MINUTE, SECOND, Span
-from tests.support.running import environment, running
+from tests.support.running import command_text, running
 from tools.clickhouse import ClickHouseServer
 from tools.exchange import open_exchange
 from tools.market import CHANNELS as STREAMS
@@ -357,13 +358,11 @@ async def test_while_a_recorder_runs(tmp_path: Path) -> None:
         running(tmp_path, "BTC_USDT", "--url", exchange.url, "--linger", "0.1") as program,
     ):
         await program.acknowledged(200)
-        ended = await trio.run_process(
-            [sys.executable, "-m", "mexc_trio", "report", "--day", today, "--out", "x.html"],
-            env=environment(), cwd=tmp_path, capture_stderr=True, capture_stdout=True, check=False,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr.decode()
-        assert ended.stdout.decode().startswith(f"x.html: {today} of 1 symbol, ")
-        assert ended.stderr == b""
+        words = ("report", "--day", today, "--out", "x.html")
+        ended = await trio.to_thread.run_sync(partial(command_text, *words, cwd=tmp_path))
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(f"x.html: {today} of 1 symbol, ")
+        assert ended.stderr == ""
         assert await program.stop() == 0
     assert "BTC_USDT" in Outline((tmp_path / "x.html").read_text()).ids
 

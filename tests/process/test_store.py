@@ -1,6 +1,7 @@
 """Both stores behave alike: what goes in comes out, in order, and errors are one of four kinds."""
 
 import gc
+import itertools
 import queue
 import signal
 import socket
@@ -421,32 +422,38 @@ def test_store_of_the_version_before(tmp_path: Path) -> None:
         assert repair.rows_at(store, BTC, 0, 30) == numbered(0, 25)
 
 
-@pytest.mark.parametrize("cut", [1, 5, 30, 117, 118, 119, 400, 3000])
-@pytest.mark.parametrize("zeroed", [False, True])
-def test_damaged_index_costs_no_more_than_its_end(tmp_path: Path, cut: int, zeroed: bool) -> None:
-    """The engine reads an index whole or not at all; what is whole of it is saved."""
-    store = EmbeddedStore(tmp_path / "store")
-    schema.prepare(store, [BTC])
-    for n in range(40):
-        store.append(BTC, numbered(n * 10, 10))
-    store.close()
-    index = tmp_path / "store" / "data" / DATABASE / "btc" / "index.mrk"
-    size = index.stat().st_size
-    with index.open("r+b") as file:
-        file.truncate(size - cut)
-        if zeroed:
-            file.truncate(size)
+def test_damaged_index_costs_no_more_than_its_end(tmp_path: Path) -> None:
+    """The engine reads an index whole or not at all; what is whole of it is saved.
+
+    A table for each way in which it may be damaged.
+    """
+    damages = itertools.product([1, 5, 30, 117, 118, 119, 400, 3000], [False, True])
+    tables = {damage: market_table(f"cut{damage[0]}_{damage[1]:d}") for damage in damages}
     with closing(EmbeddedStore(tmp_path / "store")) as store:
-        sound = repair.make_sound(store, BTC)
-        blocks = size // 40  # bytes of a block, more or less
-        assert 400 - sound.rows <= 10 * (2 * (cut // blocks + 1) + 1)
-        assert sound.rows < 400
-        assert repair.rows_at(store, BTC, 0, 400) == numbered(0, sound.rows)
-        store.append(BTC, numbered(sound.rows, 10))
-        assert repair.make_sound(store, BTC).rows == sound.rows + 10
-        assert repair.rows_at(store, BTC, 0, 410) == numbered(0, sound.rows + 10)
-    kept = list((tmp_path / "store" / "damaged").iterdir())
-    assert kept
+        schema.prepare(store, [*tables.values()])
+        for table in tables.values():
+            for n in range(40):
+                store.append(table, numbered(n * 10, 10))
+    sizes = {}
+    for (cut, zeroed), table in tables.items():
+        index = tmp_path / "store" / "data" / DATABASE / table.name / "index.mrk"
+        size = sizes[cut, zeroed] = index.stat().st_size
+        with index.open("r+b") as file:
+            file.truncate(size - cut)
+            if zeroed:
+                file.truncate(size)
+    with closing(EmbeddedStore(tmp_path / "store")) as store:
+        for (cut, zeroed), table in tables.items():
+            rows = repair.make_sound(store, table).rows
+            blocks = sizes[cut, zeroed] // 40  # bytes of a block, more or less
+            assert 400 - rows <= 10 * (2 * (cut // blocks + 1) + 1), table.name
+            assert rows < 400, table.name
+            assert repair.rows_at(store, table, 0, 400) == numbered(0, rows)
+            store.append(table, numbered(rows, 10))
+            assert repair.make_sound(store, table).rows == rows + 10
+            assert repair.rows_at(store, table, 0, 410) == numbered(0, rows + 10)
+    kept = (tmp_path / "store" / "damaged").iterdir()
+    assert len({one.name.rsplit("-", 2)[0] for one in kept}) == len(tables)
 
 
 def test_sizes_that_a_full_disk_left_empty(tmp_path: Path) -> None:

@@ -67,8 +67,11 @@ async def read(fd: int) -> None:
             return
 
 
-@pytest.mark.parametrize("options", [(), ("--live",)], ids=["blocks", "live"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [((), signal.SIGHUP), (("--live",), signal.SIGTERM)],
+    ids=["blocks", "live"],
+)
 async def test_a_terminal_that_stands_still(
     tmp_path: Path, options: Sequence[str], number: int
 ) -> None:
