@@ -31,6 +31,7 @@ import trio
 from mexc_trio.clickhouse import schema
 from mexc_trio.clickhouse.tables import GAPS, market_table
 from mexc_trio.journal import open_journal
+from mexc_trio.journal.file import remember
 from mexc_trio.record.rewriting import RewritingRequest
 from mexc_trio.rows import Gap, RowTuple
 from tests.support.forks import HASTY, Constants, Fork, fork
@@ -373,7 +374,7 @@ class Recorder:
     def forget_the_machines_start(self) -> None:
         """Let the journal of the ended process believe that the machine was started since."""
         with closing(sqlite3.connect(self.journal)) as db, db:
-            db.execute("UPDATE facts SET value = 'another' WHERE name = 'boot'")
+            remember(db, "boot", "another")
 
     def first_kept(self) -> int:
         """Return the first position of the table's queue whose row the journal still holds."""
