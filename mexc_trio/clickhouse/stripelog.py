@@ -89,7 +89,7 @@ def noted_sizes(table: Path) -> dict[str, int] | None:
         content = json.loads((table / "sizes.json").read_text())
         (files,) = content.values()
         return {name.replace("%2E", "."): int(file["size"]) for name, file in files.items()}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return None
 
 

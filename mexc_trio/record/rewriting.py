@@ -82,8 +82,11 @@ class RewritingProgress(msgspec.Struct):
 
     @classmethod
     def read(cls, fact: str) -> "RewritingProgress":
-        """Return what a journal says."""
-        return msgspec.json.decode(fact, type=cls) if fact else cls()
+        """Return what a journal says; what cannot be read says nothing."""
+        try:
+            return msgspec.json.decode(fact, type=cls)
+        except (msgspec.DecodeError, RecursionError):
+            return cls()
 
 
 def _path(journal: Path) -> Path:

@@ -15,6 +15,7 @@ from mexc_trio.clickhouse import stripelog
 from mexc_trio.clickhouse.repair import longest_readable
 from mexc_trio.clickhouse.tables import market_table
 from mexc_trio.errors import TableDamaged
+from mexc_trio.record.rewriting import RewritingProgress
 
 GOOD, ROWS = 300, 2300
 
@@ -132,3 +133,18 @@ def test_files_that_go_while_they_are_looked_at(
     monkeypatch.setattr(Path, "is_file", gone)
     of_index = (tmp_path / "store" / "old" / "sizes.json").stat().st_size
     assert sizes(Sound(), tmp_path) == {"btc": Size(1000 + of_index, 1000, 0)}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"clickhouse": 1}', '{"clickhouse": {"a": 1}}', "[" * 100_000]
+)
+def test_sizes_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    """Whatever stands in the file of a store that somebody else made is no bug of ours."""
+    (tmp_path / "sizes.json").write_text(content)
+    assert stripelog.noted_sizes(tmp_path) is None
+
+
+@pytest.mark.parametrize("fact", ["", "null", "[1]", '{"done": 1}', "[" * 100_000])
+def test_progress_that_cannot_be_read(fact: str) -> None:
+    """A journal may say anything; who waits for a rewriting waits on, and says so."""
+    assert RewritingProgress.read(fact) == RewritingProgress()
