@@ -1,11 +1,9 @@
 """clickhouse-driver as it is used here: quick at small INSERTs. The only module that knows it.
 
 With 1,200 tables a recorder makes 150 INSERTs a second of a few rows each. As the library makes one
-it sends five times and waits twice before the end: a ping, the statement, the tables that come with
-it, of which there are none, then the columns' types are awaited, then the rows and their end. Here
-types that an INSERT has met are not awaited again, nor is a connection that has just answered asked
-whether it lives, all goes in one piece, and columns are packed at once: 0.28 milliseconds of
-processor time where it was 0.42.
+it pings, sends the statement, awaits the columns' types, and sends the rows and their end. Here a
+connection that has just answered is not asked whether it lives, and columns are packed at once. The
+types are awaited each time, although they are known: see `inserting` in `schema`.
 """
 
 import functools
@@ -14,7 +12,6 @@ import logging
 import math
 import os
 import re
-import socket
 import struct
 import time
 import traceback
@@ -67,10 +64,6 @@ REVISION: Final = 54_450
 server adds all its counters to the answer of each INSERT, and the library waits for them and
 takes them apart: half of the processor time of a small INSERT, for what nobody looks at."""
 
-# Holds back what is sent until it is whole. Without it (macOS) the parts go one by one.
-_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
-
-
 _Writer = Callable[[Sequence[Any], Any], None]
 _ENUM: Final = re.compile(r"Enum8\((?:'\w+' = \d+(?:, )?)+\)")
 _INTEGERS: Final = re.compile(r"DateTime64\(.*\)|U?Int64")
@@ -96,11 +89,8 @@ def _writer(type_: str) -> _Writer | None:
 class DriverClient(Client):  # type: ignore[misc] # the library has no types
     """A connection to a server, for one thread at a time."""
 
-    def __init__(self, target: ServerTarget, headers: dict[str, Any]) -> None:
-        """See `ServerTarget`. `headers` is kept of all clients of one store together.
-
-        It has what the server answers to an INSERT, the columns' names and types, by statement.
-        """
+    def __init__(self, target: ServerTarget) -> None:
+        """See `ServerTarget`."""
         options: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "send_receive_timeout": SEND_RECEIVE_TIMEOUT,
@@ -119,7 +109,6 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
             database="",
             **options,
         )
-        self._headers = headers
         self._answered_at = -math.inf
 
     def execute(self, query: str, *arguments: Any, **options: Any) -> Any:
@@ -136,28 +125,6 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
             self.last_query = QueryInfo()
         else:
             super().establish_connection(settings)
-
-    def process_insert_query(self, statement: str, rows: Any, **options: Any) -> int:
-        """Make an INSERT; the library calls it."""
-        connection = self.connection
-        # Taken out meanwhile: after any error the server is asked again.
-        known = self._headers.pop(statement, None)
-        if known is not None and _CORK is not None:
-            connection.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-        connection.send_query(statement, query_id=options.get("query_id"))
-        connection.send_external_tables(None)
-        header = self.receive_sample_block() if known is None else known
-        number = self.send_data(header, rows, columnar=options.get("columnar", False))
-        if known is not None:
-            if _CORK is not None:
-                connection.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
-            header = self.receive_sample_block()
-            if header.columns_with_types != known.columns_with_types:
-                # The server makes of the values what it can: of a time perhaps another one.
-                raise TypeMismatchError("its columns have other types than before")
-        self.receive_end_of_insert_query()
-        self._headers[statement] = header
-        return int(number)
 
     def send_data(self, sample_block: Any, data: Sequence[Any], **options: Any) -> int:
         """Send an INSERT's rows and their end; the library calls it."""
@@ -181,8 +148,7 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
                 write(items, out)
             except (KeyError, TypeError, struct.error) as error:
                 raise TypeMismatchError(f"a value of {name} is no {type_}: {error}") from error
-        out.flush()
-        connection.send_data(ColumnOrientedBlock())
+        connection.send_data(ColumnOrientedBlock())  # which sends the rows as well
         return number
 
 

@@ -62,8 +62,6 @@ class ServerStore(Store):
     """Open connections, and the index of the host that each leads to."""
     # All that may be connected, since Ctrl-C may come between a client's use and its return.
     _clients: set[DriverClient] = attrs.field(factory=set, init=False)
-    # What INSERTs have met, see `DriverClient`.
-    _headers: dict[str, Any] = attrs.field(factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -155,7 +153,7 @@ class ServerStore(Store):
     @contextmanager
     def _client(self) -> Iterator[DriverClient]:
         index = self._host_index()
-        client = self._idle_client(index) or DriverClient(self._target_of(index), self._headers)
+        client = self._idle_client(index) or DriverClient(self._target_of(index))
         self._clients.add(client)
         try:
             if not client.connection.connected:

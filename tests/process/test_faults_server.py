@@ -6,13 +6,20 @@ exchange all the time, so in the end the table must hold what was sent on it, fr
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
+from mexc_trio.clickhouse.replicas import inconclusive
+from mexc_trio.clickhouse.server import ServerStore
+from mexc_trio.clickhouse.tables import market_table
+from mexc_trio.errors import StoreUnavailable
+from mexc_trio.rows import RowTuple
 from tests.support.faults import (
     LOOK,
     TABLE,
@@ -31,7 +38,7 @@ from tests.support.faults import (
     until,
     wait_until,
 )
-from tests.support.running import DEADLINE
+from tests.support.running import DEADLINE, server_store
 from tools.clickhouse import DATABASE, ClickHouseServer
 from tools.proxy import Direction, Fault, Kind, Proxy, open_proxy
 
@@ -201,6 +208,41 @@ async def test_network_breaks_inside_an_insert(
                 await more_rows(server)
                 TALLY.fault(f"{kind.value} of a connection within an INSERT, {engine}")
             await trio.to_thread.run_sync(finish, exchange, recorder, server)
+
+
+async def test_rows_that_come_late_come_to_nothing(server: ClickHouseServer) -> None:
+    """What was on its way in a network that was cut arrives after the table has been compared.
+
+    The server must have begun the statement before rows are sent, or nobody sees that they may
+    still come: neither its list of statements nor the table has them.
+    """
+    table = market_table(TABLE)
+    sent = [(n, "d", f"{n}|1|1") for n in range(2)]
+
+    async def append(store: ServerStore, *sent: RowTuple) -> None:
+        await trio.to_thread.run_sync(store.append, table, sent)
+
+    async def fail(store: ServerStore) -> None:
+        with pytest.raises(StoreUnavailable):
+            await append(store, sent[1])
+
+    async with open_proxy("127.0.0.1", server.tcp_port) as proxy:
+        url = server.url.replace(f":{server.tcp_port}/", f":{proxy.port}/")
+        with closing(server_store(url)) as far, closing(server_store(server.url)) as near:
+            await append(far, sent[0])
+            stall = Fault(Direction.TO_SERVER, 0, Kind.STALL, pattern=b"INSERT INTO")
+            async with trio.open_nursery() as nursery:
+                armed = proxy.arm(stall)
+                nursery.start_soon(fail, far)
+                await armed.fired.wait()
+                (client,) = far._clients  # noqa: SLF001 - as if it had lost its patience
+                client.connection.socket.shutdown(socket.SHUT_RDWR)
+            assert not await trio.to_thread.run_sync(inconclusive, near, TABLE)
+            assert await trio.to_thread.run_sync(rows, server) == 1
+            await append(near, sent[1])
+            proxy.resume()
+            twice = await until("", lambda: rows(server) > 2, 1, fail=False)
+            assert not twice
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,7 @@ def test_gaps_survive(store: Store) -> None:
 
 
 def test_a_table_with_other_types_than_before(clickhouse_server: ClickHouseServer) -> None:
-    """What an INSERT has met is believed of the next one, which fails if it was not so.
-
-    Then the writer compares the table; and the types are asked for again.
-    """
+    """Each INSERT packs its rows for the types that its table has, not for those it had."""
     clickhouse_server.execute(f"DROP TABLE IF EXISTS {DATABASE}.btc")
     make_tables(clickhouse_server)
     with closing(server_store(clickhouse_server.url)) as store:
@@ -147,10 +144,6 @@ def test_a_table_with_other_types_than_before(clickhouse_server: ClickHouseServe
             "ts DateTime64(3), mt String, m String",
             "m String, mt LowCardinality(String), ts DateTime64(3)",
         ):
-            clickhouse_server.execute(f"DROP TABLE {DATABASE}.btc")
-            clickhouse_server.execute(f"CREATE TABLE {DATABASE}.btc ({types}) ENGINE = StripeLog")
-            with pytest.raises(StoreRejected, match="types"):
-                store.append(BTC, numbered(0, 1))
             clickhouse_server.execute(f"DROP TABLE {DATABASE}.btc")
             clickhouse_server.execute(f"CREATE TABLE {DATABASE}.btc ({types}) ENGINE = StripeLog")
             for first in range(3):
