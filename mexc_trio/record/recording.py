@@ -107,16 +107,17 @@ class Recording:
         StoreLocked if another recorder has the table, StoreRejected if a table of that name is not
         ours, or cannot be made.
         """
-        settings = self.settings.for_symbol(symbol)
         for before in self.collectors:
             if before.symbol == symbol:
                 await before.ended.wait()  # it writes to the same table
+                settings = self.settings.for_symbol(symbol)  # they may have changed meanwhile
                 settings = attrs.evolve(settings, table=before.settings.table)
                 (settings,) = await self.with_room([settings])
                 collector = before.successor(settings)
                 self.collectors[self.collectors.index(before)] = collector
                 self.lines.pop(before, None)
                 return collector
+        settings = self.settings.for_symbol(symbol)
         tables = {collector.symbol: collector.settings.table for collector in self.collectors}
         check_tables({**tables, symbol: settings.table})
         self.locks.hold([settings.table])

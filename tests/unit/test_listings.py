@@ -147,7 +147,7 @@ async def test_table_that_is_not_to_be_had(
 
 
 async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) -> None:
-    """After its old nursery has ended; with its queue, its ledger and its counts."""
+    """After its old nursery has ended, as is wanted then; with its queue, ledger and counts."""
     (before,) = recording.collectors
     before.counts.skipped = 3
     before.let_go("it is gone")
@@ -157,6 +157,7 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
         async def end() -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert recording.collectors == [before]
+            recording.settings = attrs.evolve(recording.settings, linger=7.0)
             before.ended.set()
 
         _, begun = await follow_to_the_end(recording, ListingChange(("BTC_USDT",), ()))
@@ -164,8 +165,7 @@ async def test_symbol_that_is_back_goes_on_where_it_was(recording: Recording) ->
     (after,) = recording.collectors
     assert after is not before
     assert (after.queue, after.ledger, after.counts) == (before.queue, before.ledger, before.counts)
-    assert not after.stopped
-    assert after.failure is None
+    assert (after.stopped, after.failure, after.settings.linger) == (False, None, 7.0)
 
 
 async def test_symbol_that_is_back_takes_its_own_place(recording: Recording) -> None:
