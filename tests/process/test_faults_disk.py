@@ -109,7 +109,7 @@ def test_journal_damaged_between_two_runs(
         times = repetitions(3 if how == "overwritten" else 1)
         for _ in range(times):
             exchange.feed(recorder)
-            recorder.stores(300)
+            recorder.stores(100)
             # A stop folds the WAL into the file, so that the damage hits what counts.
             recorder.stop()
             path = recorder.journal
@@ -124,7 +124,7 @@ def test_journal_damaged_between_two_runs(
                 path.unlink()
             TALLY.fault(f"journal {how}")
         exchange.feed(recorder)
-        recorder.stores(300)
+        recorder.stores(100)
         recorder.stop()
         table = stored(recorder, server)
         found = compare(exchange.connections(), table)
@@ -144,7 +144,7 @@ def test_journal_removed_while_recording(tmp_path: Path, server: ClickHouseServe
     """It is noticed within seconds; what was received is stored; the gap is written down."""
     with recording(tmp_path, server) as (exchange, recorder):
         recorder.start()
-        recorder.stores(300)
+        recorder.stores(100)
         for path in recorder.state.glob("journal*.sqlite*"):
             path.unlink()
         assert recorder.wait() == 1
@@ -166,7 +166,7 @@ def test_journal_damaged_while_recording(tmp_path: Path, server: ClickHouseServe
     with recording(tmp_path, server) as (exchange, recorder):
         for _ in range(repetitions(2)):
             exchange.feed(recorder)
-            recorder.stores(300)
+            recorder.stores(100)
             path = recorder.journal
             for _ in range(5):
                 size = path.stat().st_size
@@ -175,7 +175,7 @@ def test_journal_damaged_while_recording(tmp_path: Path, server: ClickHouseServe
                 recorder.kill()
             TALLY.fault("journal overwritten while recording")
         exchange.feed(recorder)
-        recorder.stores(300)
+        recorder.stores(100)
         recorder.stop()
         assert "Traceback" not in recorder.said()
         compare(exchange.connections(), stored(recorder, server))

@@ -222,7 +222,7 @@ def test_readers_do_not_slow_recording(tmp_path: Path) -> None:
         with closing(ServerStore(access.target(RECORDER), 1)) as store:
             # A machine that is busy with other things makes rows late by itself, at any moment.
             for _ in range(4):
-                alone = _lateness(store, 8)
+                alone = _lateness(store, 6)
                 stop = threading.Event()
                 readers = [
                     threading.Thread(target=read, args=(url, statements))
@@ -231,7 +231,7 @@ def test_readers_do_not_slow_recording(tmp_path: Path) -> None:
                 for reader in readers:
                     reader.start()
                 try:
-                    crowded = _lateness(store, 24, asked)
+                    crowded = _lateness(store, 16, asked)
                 finally:
                     stop.set()
                     for reader in readers:
