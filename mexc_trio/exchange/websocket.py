@@ -33,8 +33,9 @@ CONNECT_TIMEOUT: Final = 15.0
 DISCONNECT_TIMEOUT: Final = 2.0
 """Seconds that a dead peer may take to say good-bye."""
 
-# Bytes of one read. The library's default is a sixteenth of it, and as many more turns.
-_BUFFER_SIZE: Final = 65536
+# Bytes of one read: as many frames as the journal writes at once. The library's default is a
+# twenty-fourth of it, and as many more turns; from 128 KiB on each read's memory is mapped anew.
+_BUFFER_SIZE: Final = 98304
 
 Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Connects to a port of a host, by whatever way. Raises OSError or ExchangeError."""
