@@ -141,7 +141,8 @@ class Collector:
             kept = widened(message) if self.settings.wide else rows
             self.ledger.received(message, until)
             self.queue.append(kept, message.version)
-            if self.ledger.pending.wanted:
+            pending = self.ledger.pending
+            if pending.gaps or pending.uncertain:
                 self.request_deals(self)
         except MexcTrioError:
             raise  # of the journal: it is everybody's

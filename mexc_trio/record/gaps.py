@@ -170,7 +170,8 @@ class Ledger:
             mark.ts = max(mark.ts, last) if until < LATEST else last
             mark.version = message.version
             if channel == "deal":
-                self._note_uncertain_end(until, mark.ts)
+                if until < LATEST or self.pending.uncertain or self._uncertain_since:
+                    self._note_uncertain_end(until, mark.ts)
                 if self.fills:
                     self.pending.last_deals.note(message, merged=until < LATEST)
 
@@ -226,8 +227,6 @@ class Ledger:
     def _note_uncertain_end(self, until: int, newest: int) -> None:
         """Note from which deal on others may be lacking if the program ends now; see `received`."""
         before, uncertain = self._uncertain_since, self.pending.uncertain
-        if until == LATEST and uncertain is None and not before:
-            return  # of one line, nearly always
         since = min(until, uncertain.start if uncertain else LATEST)
         self._uncertain_since = since if 0 < since < newest else 0
         if before or self._uncertain_since:
