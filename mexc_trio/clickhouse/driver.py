@@ -7,7 +7,6 @@ types are awaited each time, although they are known: see `inserting` in `schema
 """
 
 import functools
-import getpass
 import logging
 import math
 import os
@@ -16,7 +15,6 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 # Or the library makes a table of all days of four centuries, twice, when it is imported: a third of
@@ -31,10 +29,6 @@ from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str
 
 from mexc_trio.settings.targets import ServerTarget
-
-# It tells each statement who runs the program, and without a name reads /etc/passwd for it.
-with suppress(KeyError, OSError):  # nobody is known by this number
-    os.environ.setdefault("LOGNAME", getpass.getuser())
 
 # It logs a traceback for each connection that fails, which in an outage is one every few seconds.
 # What was wrong is in the error.

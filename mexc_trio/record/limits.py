@@ -1,9 +1,12 @@
 """What a recorder asks of its process: open files, and an interpreter for many small messages."""
 
 import gc
+import getpass
 import logging
+import os
 import resource
 import sys
+from contextlib import suppress
 from typing import Final
 
 from mexc_trio.errors import UsageError
@@ -63,5 +66,8 @@ YOUNGER: Final = 20
 
 def tune() -> None:
     """Suit the interpreter to many small messages and a few threads that mostly wait."""
+    # Or clickhouse-driver reads /etc/passwd for each INSERT, to tell the server who runs this.
+    with suppress(KeyError, OSError):  # nobody is known by this number
+        os.environ.setdefault("LOGNAME", getpass.getuser())
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(ALLOCATIONS, YOUNGER, YOUNGER)
