@@ -17,7 +17,7 @@ from mexc_trio.symbols import table_name
 # With the library's defaults this loop is half as fast. The recorder reads as much at once; it has
 # no queue.
 QUEUE_SIZE: Final = 256
-BUFFER_SIZE: Final = 65536
+BUFFER_SIZE: Final = 98304
 
 
 class Outcome(NamedTuple):
