@@ -19,9 +19,9 @@ QUICK = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
 TYPES = ("mypy",)
 TESTS = (
     "pytest",
-    # Three at a time keep two cores busy: half of a test's time is waiting for what it has started.
+    # Four at a time keep two cores busy: half of a test's time is waiting for what it has started.
     # A worker that has nothing left takes half of another's.
-    "-n", "3", "--dist", "worksteal",
+    "-n", "4", "--dist", "worksteal",
 )  # fmt: skip
 SOME_FAILED = 1
 """What pytest's exit code is then, and not when it was stopped or asked wrongly."""
