@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from mexc_trio.analysis.row_counts import FITS, decimal, within
+from mexc_trio.analysis.row_counts import FITS, decimal
 from mexc_trio.channels import ALL, OPTIONAL
-from mexc_trio.clickhouse.schema import TIME, Readable, literal
+from mexc_trio.clickhouse.schema import TIME, Readable, literal, within
 from mexc_trio.clickhouse.tables import NUMBER
 from mexc_trio.rows import DEAD_LETTER, DEAL, DEPTH, OPTIONAL_TYPES, TICKER, Channel
 from mexc_trio.spans import MINUTE, Span, possible

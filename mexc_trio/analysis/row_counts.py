@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.channels import BY_TYPE
-from mexc_trio.clickhouse.schema import TIME, Readable, literal
+from mexc_trio.clickhouse.schema import TIME, Readable, literal, within
 from mexc_trio.rows import CHANNELS, DEAD_LETTER, DEAL, Channel
 from mexc_trio.spans import HOUR, MINUTE, Span
 
@@ -85,11 +85,6 @@ def _hours(lines: Sequence[Sequence[int]]) -> Hours:
         (min(line[2] for line in sound), max(line[3] for line in sound)) if sound else None,
         sum(line[1] for line in lines if line[0] < 0),
     )
-
-
-def within(span: Span) -> str:
-    """Return the SQL for a row's being in a span."""
-    return f"{TIME} >= {span[0]} AND {TIME} < {span[1]}"
 
 
 def only(source: str, span: Span) -> str:

@@ -19,6 +19,7 @@ from mexc_trio.clickhouse.tables import (
 )
 from mexc_trio.errors import ForeignTable, StoreRejected, TableMissing
 from mexc_trio.rows import RowTuple
+from mexc_trio.spans import Span
 
 
 class Readable(Protocol):
@@ -144,6 +145,11 @@ def milliseconds(column: str) -> str:
 
 TIME: Final = milliseconds("ts")
 """The SQL of a row's time in milliseconds."""
+
+
+def within(span: Span) -> str:
+    """Return the SQL for a row's being in a span, in milliseconds since 1970."""
+    return f"{TIME} >= {span[0]} AND {TIME} < {span[1]}"
 
 
 def prepare(store: Store, tables: Sequence[Table]) -> list[str]:

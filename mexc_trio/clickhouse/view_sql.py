@@ -20,7 +20,7 @@ from typing import Final
 import attrs
 
 from mexc_trio.channels import ALL, OPTIONAL_VIEWS
-from mexc_trio.clickhouse.schema import literal
+from mexc_trio.clickhouse.schema import TIME, literal
 from mexc_trio.clickhouse.tables import NUMBER
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -150,14 +150,14 @@ def _numbers(view: str, mt: str, source: str, numbers: NumberSql, more: str) -> 
         for n, name in enumerate(COLUMNS[view][1:], start=1)
     )
     return (
-        f"WITH splitByChar('|', m) AS f SELECT ts AS ts, {', '.join(columns)}{more} "
+        f"WITH splitByChar('|', m) AS f SELECT ts, {', '.join(columns)}{more} "
         f"FROM {source} WHERE mt = '{mt}'"
     )
 
 
 def _deals(source: str, numbers: NumberSql, more: str) -> str:
     return (
-        f"WITH splitByChar('|', m) AS f SELECT ts AS ts, {numbers.number('f[1]')} AS price, "
+        f"WITH splitByChar('|', m) AS f SELECT ts, {numbers.number('f[1]')} AS price, "
         f"{numbers.number('f[2]')} AS volume, "
         f"CAST(multiIf(f[3] = '1', 'buy', f[3] = '2', 'sell', NULL), "
         f"'Nullable(Enum8(\\'buy\\' = 1, \\'sell\\' = 2))') AS side{more} "
@@ -179,7 +179,7 @@ def _depths(source: str, numbers: NumberSql, more: str) -> str:
     return (
         f"WITH position(m, '|') AS bar, substring(m, 1, bar - 1) AS b, substring(m, bar + 1) AS a, "
         f"{numbers.levels('b')} AS bids, {numbers.levels('a')} AS asks "
-        f"SELECT ts AS ts, tupleElement(bids, 1) AS bid_prices, "
+        f"SELECT ts, tupleElement(bids, 1) AS bid_prices, "
         f"tupleElement(bids, 2) AS bid_amounts, tupleElement(asks, 1) AS ask_prices, "
         f"tupleElement(asks, 2) AS ask_amounts, "
         f"{numbers.number(price('b'))} AS best_bid, {numbers.number(amount('b'))} "
@@ -200,7 +200,7 @@ def _candles(source: str, numbers: NumberSql, *, numbered: bool) -> str:
     if numbered:
         column, number, where = f", {NUMBER} AS number", "number", "1"
     # One number of time and row, which is compared twice as fast as the two.
-    order = f"toInt128(toUnixTimestamp64Milli(ts)) * {2**48} + {number}"
+    order = f"toInt128({TIME}) * {2**48} + {number}"
     compute = _COMPUTED_TEXTS if numbers is TEXTS else numbers
     deals = (
         f"SELECT ts AS at, {compute.number('f[1]')} AS p, {compute.number('f[2]')} AS v, "

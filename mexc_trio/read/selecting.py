@@ -15,12 +15,12 @@ from mexc_trio.clickhouse import view_sql
 from mexc_trio.clickhouse.numbered import end_of
 from mexc_trio.clickhouse.recorded_terms import RecordedTerms, read_terms, sql
 from mexc_trio.clickhouse.schema import (
-    TIME,
     count,
     literal,
     milliseconds,
     qualified,
     quoted,
+    within,
 )
 from mexc_trio.clickhouse.tables import GAPS, MARKET_COLUMNS, NUMBER, is_numbered, is_wide
 from mexc_trio.clickhouse.view_sql import DECIMALS, EXACT, FLOATS, TEXTS
@@ -70,7 +70,7 @@ class Prefix:
 
         It is in milliseconds since 1970, its end not part of it. Without types of rows it is all.
         """
-        bounds = f"{TIME} >= {start} AND {TIME} < {end}"
+        bounds = within((start, end))
         if types:
             bounds += f" AND mt IN ({', '.join(map(literal, types))})"
         source = qualified(self.reader, self.table)
