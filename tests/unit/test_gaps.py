@@ -653,13 +653,18 @@ def test_a_held_gap_of_a_symbol_that_is_recorded_no_more_is_written(journal_path
 LAGGED = "why; a line lagged, or deals were being asked for"
 
 
+def bring_with_a_lag(recorder: Recorder) -> None:
+    """Bring a deal, and one by another line before which a line that lags may bring others."""
+    recorder.frame("deal", 10)
+    recorder.frame("deal", 90, until=10)
+
+
 def test_a_kill_while_a_line_lags_leaves_a_gap_from_where_no_deal_is_lacking(
     journal_path: Path,
 ) -> None:
     """What was under way on it is lost; the rows of the other that are there do not hide that."""
     with recorder_at(journal_path) as recorder:
-        recorder.frame("deal", 10)
-        recorder.frame("deal", 90, until=10)
+        bring_with_a_lag(recorder)
         recorder.frame("deal", 11, until=11)
         recorder.frame("deal", 95, until=11)
         recorder.frame("deal", 12, until=12)
@@ -685,8 +690,7 @@ def test_what_a_line_lagged_with_is_told_though_deals_are_recorded_no_more(
 ) -> None:
     """They may be recorded again in a year, and nothing else tells of it."""
     with recorder_at(journal_path) as recorder:
-        recorder.frame("deal", 10)
-        recorder.frame("deal", 90, until=10)
+        bring_with_a_lag(recorder)
     for _ in range(2):  # told once
         with open_journal(journal_path) as journal:
             recorder = Recorder(journal, channels=("ticker",))
@@ -699,8 +703,7 @@ def test_what_a_line_lagged_with_is_told_of_a_symbol_that_comes_with_a_later_lis
 ) -> None:
     """The start had no list, or one that lacked it."""
     with recorder_at(journal_path) as recorder:
-        recorder.frame("deal", 10)
-        recorder.frame("deal", 90, until=10)
+        bring_with_a_lag(recorder)
     with recorder_at(journal_path) as recorder:
         recorder.ledger.listed(full(95), "why")
         recorder.frame("deal", 200)
@@ -727,8 +730,7 @@ def test_what_a_line_lagged_with_is_not_forgotten_with_the_gaps_that_were_held(
 def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
     """The line has brought what it lagged with: the journal knows at once."""
     with recorder_at(journal_path) as recorder:
-        recorder.frame("deal", 10)
-        recorder.frame("deal", 90, until=10)
+        bring_with_a_lag(recorder)
         recorder.frame("deal", 91, until=91)
     with recorder_at(journal_path) as recorder:
         recorder.ledger.program_started(Cause.PROGRAM_STOPPED, "why")
@@ -739,8 +741,7 @@ def test_a_lag_that_is_over_leaves_no_gap(journal_path: Path) -> None:
 def test_a_symbol_that_stops_while_a_line_lags_writes_that(journal_path: Path) -> None:
     """Its successor has other lines, which do not bring it."""
     with recorder_at(journal_path) as recorder:
-        recorder.frame("deal", 10)
-        recorder.frame("deal", 90, until=10)
+        bring_with_a_lag(recorder)
         recorder.ledger.stopped(Cause.SYMBOL_STOPPED, "why")
         assert recorder.written[0] == gap("deal", 10, 90, Cause.SYMBOL_STOPPED, LAGGED)
 
