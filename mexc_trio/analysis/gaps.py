@@ -20,9 +20,9 @@ from mexc_trio.spans import Span, union, without
 LONGEST: Final = 5
 """How many of the longest gaps are told one by one."""
 
-_NOTHING: Final = (
+_NOTHING: Final = [
     f"defaultValueOfTypeName({literal(type_)}) AS {quoted(name)}" for name, type_ in GAPS.columns
-)
+]
 NO_GAPS: Final = f"(SELECT {', '.join(_NOTHING)} LIMIT 0)"
 """The SQL for a ledger without rows, to stand behind FROM where there is none."""
 

@@ -51,7 +51,8 @@ SYNC_REQUEST_TIMEOUT: Final = 5
 
 FRESH: Final = 1.0
 """Seconds for which a connection that has answered is used again without asking whether it lives.
-If it does not, the INSERT's outcome is unknown, as when it breaks in the middle."""
+If it does not, the statement fails, where the library would have connected anew; no row of an
+INSERT is sent before the server has answered it."""
 
 REVISION: Final = 54_450
 """The revision of the native protocol that is spoken, of the year 2021. From the next one on, a
@@ -123,10 +124,9 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
     def send_data(self, sample_block: Any, data: Sequence[Any], **options: Any) -> int:
         """Send an INSERT's rows and their end; the library calls it."""
         names, types = zip(*sample_block.columns_with_types, strict=True)
-        writers = [_writer(type_) for type_ in types]
-        known = [writer for writer in writers if writer is not None]
+        writers = [writer for type_ in types if (writer := _writer(type_)) is not None]
         sizes = {len(items) for items in data}
-        is_plain = len(known) == len(types) == len(data) and len(sizes) == 1
+        is_plain = len(writers) == len(types) == len(data) and len(sizes) == 1
         if not is_plain or not options.get("columnar") or self.connection.compression:
             return int(super().send_data(sample_block, data, **options))
         connection, out, (number,) = self.connection, self.connection.fout, sizes
@@ -135,7 +135,7 @@ class DriverClient(Client):  # type: ignore[misc] # the library has no types
         BlockInfo().write(out)
         write_varint(len(types), out)
         write_varint(number, out)
-        for name, type_, write, items in zip(names, types, known, data, strict=True):
+        for name, type_, write, items in zip(names, types, writers, data, strict=True):
             write_binary_str(name, out)
             write_binary_str(type_, out)
             try:

@@ -214,11 +214,12 @@ class Ledger:
 
         Returns them, and the uncertain time that is asked for no longer.
         """
-        given_up = self.pending.give_up(until)
-        for gap in given_up[0]:
+        gaps, uncertain = self.pending.give_up(until)
+        for gap in gaps:
             self._write(gap)
+        if gaps:
             self._queue.remember()
-        return given_up
+        return gaps, uncertain
 
     def record(self, cause: Cause, detail: str, start: int, end: int) -> None:
         """Write a gap in all channels that something other than the exchange has made."""
